@@ -1,0 +1,16 @@
+"""dearlite: DeAR document reranking on a laptop.
+
+    from dearlite import rerank
+    for hit in rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"]):
+        print(hit.rank, hit.score, hit.text)
+
+Importing this package loads no model library: ONNX Runtime and the rest are imported where they are first used.
+"""
+
+from dearlite.api import Reranker, rerank
+from dearlite.documents import Document
+from dearlite.errors import DearliteError
+from dearlite.ranking import Hit, Ranking
+
+__version__ = "0.1.0"
+__all__ = ["DearliteError", "Document", "Hit", "Ranking", "Reranker", "__version__", "rerank"]

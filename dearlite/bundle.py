@@ -1,0 +1,226 @@
+"""The `.dear` file: one pointwise model in one ZIP whose members are stored, not compressed.
+
+    manifest.json   what it is, and sha256 and size of every other member (manifest.py)
+    tokenizer.json  as the tokenizers library reads it
+    *.onnx          a graph for each kind of device, without weights
+    weights.bin     the tensors, each at a multiple of 64 bytes; the member's data starts at a multiple of 4096
+    card.json       how it was measured (optional); LICENSE
+
+Nothing is extracted: the weights are memory-mapped where they lie in the ZIP, so a bundle may be renamed and moved,
+processes share its pages, and it may be larger than memory or than 2 GB. `unzip -l` lists it.
+Format: PKWARE APPNOTE 6.3 (ZIP64 records for weights.bin); the padding that aligns a member is an extra field 0xD935,
+which zipalign introduced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from dearlite.errors import BundleError, UsageError
+from dearlite.manifest import Manifest, Member, Tensor, parse_manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TENSOR_ALIGNMENT = 64
+WEIGHTS_ALIGNMENT = 4096
+WEIGHTS = "weights.bin"
+MANIFEST = "manifest.json"
+# Larger weights than this are hashed by `verify` only: it would cost more than loading them.
+_HASH_ON_OPEN_BYTES = 256 * 2**20
+_LOCAL_HEADER_BYTES = 30
+_ZIP64_EXTRA_BYTES = 20
+_ALIGNMENT_EXTRA = 0xD935
+
+
+class Bundle:
+    """An opened `.dear` file, checked: its layout, schema, sizes and the sha256 of its members."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises UsageError when there is no such file, BundleError when it is not a whole, unedited bundle."""
+        self.path = Path(path)
+        try:
+            file = open(self.path, "rb")
+        except OSError as err:
+            raise UsageError(f"cannot read the model file {self.path}: {err.strerror}") from None
+        with file:
+            self._offsets = self._locate(file)
+            self.manifest: Manifest = parse_manifest(self._bytes(file, MANIFEST), str(self.path))
+            self._check_sizes()
+            small = [name for name, m in self.manifest.members.items() if m.size_bytes <= _HASH_ON_OPEN_BYTES]
+            self._check_hashes(file, small)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a member. Raises BundleError when the bundle has none of that name."""
+        if name not in self._offsets:
+            raise BundleError(f"{self.path} has no member {name}: export the model again")
+        with open(self.path, "rb") as file:
+            return self._bytes(file, name)
+
+    def card(self) -> dict[str, Any]:
+        """The quality card, empty when the bundle has none."""
+        card: dict[str, Any] = json.loads(self.read("card.json")) if "card.json" in self._offsets else {}
+        return card
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Every tensor as a read-only view of the file itself; pages are read when they are first used."""
+        start, size = self._offsets[WEIGHTS]
+        weights = np.memmap(self.path, np.uint8, "r", start, (size,))
+        return {
+            name: weights[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
+            for name, t in self.manifest.tensors.items()
+        }
+
+    def verify(self) -> None:
+        """Hashes every member, however large. Raises BundleError for the first that differs."""
+        with open(self.path, "rb") as file:
+            self._check_hashes(file, self.manifest.members)
+
+    def sha256(self) -> str:
+        """A name for this model's content: the manifest's hash, which covers the hash of all else."""
+        return hashlib.sha256(self.read(MANIFEST)).hexdigest()
+
+    def _locate(self, file: IO[bytes]) -> dict[str, tuple[int, int]]:
+        """Where each member's data starts, and its size in bytes."""
+        offsets: dict[str, tuple[int, int]] = {}
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for info in archive.infolist():
+                    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                        raise BundleError(
+                            f"{self.path}: member {info.filename} is compressed or encrypted: it was repacked"
+                        )
+                    file.seek(info.header_offset)
+                    header = file.read(_LOCAL_HEADER_BYTES)
+                    name_size, extra_size = struct.unpack("<HH", header[26:30])
+                    start = info.header_offset + _LOCAL_HEADER_BYTES + name_size + extra_size
+                    offsets[info.filename] = (start, info.file_size)
+        except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as err:
+            raise BundleError(f"{self.path} is not a whole .dear file ({err}): fetch or export it again") from None
+        if MANIFEST not in offsets:
+            raise BundleError(f"{self.path} is a ZIP without {MANIFEST}: it is not a .dear file")
+        return offsets
+
+    def _check_sizes(self) -> None:
+        members = self.manifest.members
+        wrong = [f"{name} is missing" for name in members if name not in self._offsets]
+        wrong += [f"{name} was added" for name in self._offsets if name not in members and name != MANIFEST]
+        for name, member in members.items():
+            found = self._offsets.get(name, (0, member.size_bytes))[1]
+            if found != member.size_bytes:
+                wrong.append(f"{name} has {found} bytes instead of {member.size_bytes}")
+        wrong += [f"graph {b.graph} is missing" for b in self.manifest.builds if b.graph not in members]
+        if "tokenizer.json" not in members:
+            wrong.append("tokenizer.json is missing")
+        end = members[WEIGHTS].size_bytes if WEIGHTS in members else 0
+        for name, tensor in self.manifest.tensors.items():
+            if tensor.offset % TENSOR_ALIGNMENT or not 0 <= tensor.offset <= tensor.offset + tensor.size_bytes <= end:
+                wrong.append(f"tensor {name} lies outside {WEIGHTS} or is not aligned")
+        if wrong:
+            raise BundleError(
+                f"{self.path} was changed after it was written ({'; '.join(wrong[:5])}): fetch or export it again"
+            )
+
+    def _check_hashes(self, file: IO[bytes], names: Iterable[str]) -> None:
+        for name in names:
+            start, size = self._offsets[name]
+            file.seek(start)
+            if _sha256(file, size) != self.manifest.members[name].sha256:
+                raise BundleError(
+                    f"{self.path}: {name} does not match its sha256: the file is damaged, fetch or export it again"
+                )
+
+    def _bytes(self, file: IO[bytes], name: str) -> bytes:
+        start, size = self._offsets[name]
+        file.seek(start)
+        return file.read(size)
+
+
+def _sha256(file: IO[bytes], size: int) -> str:
+    digest = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, 2**20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+class BundleWriter:
+    """Writes a bundle tensor by tensor; nothing larger than one block of one tensor is held.
+
+    Use as a context manager: weights first, then `finish`. The file takes its name only when it is whole, and the same
+    content gives the same bytes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._partial = self._path.with_name(self._path.name + ".partial")
+        self._archive = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._members: dict[str, Member] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._weights: IO[bytes] | None = self._archive.open(_entry(WEIGHTS, self._archive), "w", force_zip64=True)
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._weights is not None:  # `finish` was not reached: there is no bundle
+            self._weights.close()
+        self._archive.close()
+        if kind is not None or self._weights is not None:
+            self._partial.unlink(missing_ok=True)
+            return
+        self._partial.replace(self._path)
+
+    def add_tensor(self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
+        """Appends one tensor whose bytes come in `blocks`, at the next multiple of 64."""
+        if name in self._tensors:
+            raise BundleError(f"tensor {name} was written already")
+        self._append(b"\0" * (-self._size % TENSOR_ALIGNMENT))
+        tensor = Tensor(dtype, shape, self._size)
+        for block in blocks:
+            self._append(block)
+        if self._size - tensor.offset != tensor.size_bytes:
+            raise BundleError(f"tensor {name}: {self._size - tensor.offset} bytes were given for {tensor.size_bytes}")
+        self._tensors[name] = tensor
+
+    def finish(self, members: Mapping[str, bytes], facts: Mapping[str, Any]) -> Manifest:
+        """Writes the small members and the manifest, whose other fields are `facts`."""
+        assert self._weights is not None, "finish was called twice"
+        self._weights.close()
+        self._weights = None
+        self._members[WEIGHTS] = Member(self._size, self._digest.hexdigest())
+        for name, data in members.items():
+            self._archive.writestr(_entry(name, None), data)
+            self._members[name] = Member(len(data), hashlib.sha256(data).hexdigest())
+        manifest = Manifest(members=self._members, tensors=self._tensors, **facts)
+        self._archive.writestr(_entry(MANIFEST, None), manifest.to_json())
+        return manifest
+
+    def _append(self, data: bytes) -> None:
+        assert self._weights is not None, "tensors come before finish"
+        self._weights.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+def _entry(name: str, align_in: zipfile.ZipFile | None) -> zipfile.ZipInfo:
+    """A stored member with a fixed date: bytes repeat. With `align_in` its data starts at a multiple of 4096."""
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    if align_in is not None:
+        assert align_in.fp is not None
+        head = align_in.fp.tell() + _LOCAL_HEADER_BYTES + len(name) + _ZIP64_EXTRA_BYTES + 6  # 6: id, size, alignment
+        padding = -head % WEIGHTS_ALIGNMENT
+        info.extra = struct.pack("<HHH", _ALIGNMENT_EXTRA, 2 + padding, WEIGHTS_ALIGNMENT) + b"\0" * padding
+    return info

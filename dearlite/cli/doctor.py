@@ -1,0 +1,92 @@
+"""`dearlite doctor`: what is here, and what really runs."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dearlite import __version__, devices
+from dearlite.errors import DearliteError
+from dearlite.registry import DEFAULT_MODEL, home, load_registry, model_file
+from dearlite.render.facts import print_facts
+
+# package -> the extra that brings it
+_OPTIONAL = {
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "cuda",
+    "llama-cpp-python": "listwise",
+    "pyarrow": "parquet",
+    "pandas": "pandas",
+    "onnx": "export",
+    "torch": "train",
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Versions, devices, what a probe run really ran on, threads, model files, cache folder, free disk."""
+    print_facts(
+        {
+            "dearlite": f"{__version__} in {Path(__file__).parents[1]}",
+            "python": f"{platform.python_version()} in {sys.prefix}",
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        }
+    )
+    print_facts({name: _version(name, extra) for name, extra in _OPTIONAL.items()}, title="packages")
+    failure = None
+    try:
+        print_facts(_engine(), title="engine")
+    except DearliteError as err:
+        failure = err
+        print_facts({"failed": err}, title="engine")
+    print_facts(_files(), title="files")
+    if failure is not None:
+        raise failure
+
+
+def _version(name: str, extra: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return f"not installed: pip install 'dearlite[{extra}]'"
+
+
+def _engine() -> dict[str, Any]:
+    """What a real model does here: the device that it ran on, the graph it took, and a score."""
+    from dearlite.api import Reranker
+
+    ort = devices.onnxruntime()
+    facts: dict[str, Any] = {
+        "providers offered": ", ".join(ort.get_available_providers()),
+        "NVIDIA driver": "yes" if devices.nvidia_gpu_present() else "no",
+        "exact u8 x s8 products": "yes" if devices.multiplies_u8s8_exactly() else "no: the wide int8 graph is used",
+        "threads": devices.default_threads(),
+    }
+    reranker = Reranker.load()
+    ranking = reranker.rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's light bulb, 1879"])
+    if ranking[0].index != 1:
+        raise DearliteError("the probe run ranked two documents wrongly: the installation is damaged, install it again")
+    facts["probe run"] = (
+        f"{DEFAULT_MODEL} on {ranking.device}, {reranker.quantisation}, in {ranking.elapsed_s * 1e3:.0f} ms"
+    )
+    return facts
+
+
+def _files() -> dict[str, Any]:
+    folder = home()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    facts: dict[str, Any] = {
+        "DEARLITE_HOME": f"{folder}{'' if folder.exists() else ' (not made yet)'}",
+        "free disk": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
+    }
+    for entry in load_registry().values():
+        file = model_file(entry)
+        if file.is_file():
+            facts[entry.name] = f"{file} ({file.stat().st_size / 1e6:.1f} MB)"
+    return facts

@@ -1,0 +1,84 @@
+"""`dearlite`: a dispatcher that imports a command only when it is called, and turns errors into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib import import_module
+from typing import Any
+
+import click
+
+from dearlite import __version__
+from dearlite.errors import DearliteError
+
+# name -> (module that holds `command`, its line in --help)
+COMMANDS = {
+    "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query."),
+    "models": ("dearlite.cli.models", "List, show and verify the models that have a name."),
+    "doctor": ("dearlite.cli.doctor", "Say what is installed, which device runs, and where files are."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called: `--help` reads the table above only."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`dearlite COMMAND -h` explains a command. Try: dearlite rerank -q 'your question' docs.jsonl",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="dearlite")
+def main() -> None:
+    """State-of-the-art document reranking on a laptop."""
+
+
+def run(args: list[str] | None = None) -> None:
+    """The console script: `main`, with exit codes 0 done, 1 failure, 2 usage, 130 interrupted."""
+    warnings.showwarning = _one_line_warning
+    try:
+        code = main.main(args, prog_name="dearlite", standalone_mode=False)
+    except DearliteError as err:
+        _fail(str(err), err.exit_code)
+    except click.ClickException as err:
+        where = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
+        _fail(err.format_message() + (f" (see {where} -h)" if where else ""), err.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:  # `| head` has seen enough
+        _silence_stdout()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"dearlite: {message}", err=True)
+    sys.exit(code)
+
+
+def _silence_stdout() -> None:
+    """Points stdout at nothing, so that the interpreter's last flush does not complain of the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"dearlite: {message}", err=True)
+
+
+if __name__ == "__main__":
+    run()

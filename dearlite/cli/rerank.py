@@ -1,0 +1,142 @@
+"""`dearlite rerank QUERY DOCS`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dearlite.devices import DEVICES
+from dearlite.documents import Document, check_query
+from dearlite.errors import InvalidInput, UsageError
+from dearlite.ranking import Ranking, check_top_k
+from dearlite.readers import FORMATS, read_documents
+from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.render.formats import WRITERS, write_ranking
+from dearlite.render.progress import DocumentProgress
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
+@click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
+@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="What scores them.")
+@click.option("-k", "--top-k", type=int, metavar="N", help="Give the best N only.")
+@click.option("--format", "form", type=click.Choice(list(WRITERS)), help="Default: table on a terminal, else jsonl.")
+@click.option("-o", "--output", metavar="FILE", help="Write there, whole or not at all; its ending tells the format.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the model runs.")
+@click.option("--threads", type=int, metavar="N", help="Documents scored side by side. [default: one a core]")
+@click.option("--docs-format", type=click.Choice(list(FORMATS)), help="Format of DOCS, where its ending does not tell.")
+@click.option("--query-id", default="1", show_default=True, metavar="ID", help="The query's id in a TREC run.")
+@click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be used, and count them.")
+@click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors.")
+def command(
+    arguments: tuple[str, ...],
+    query: str | None,
+    model: str,
+    top_k: int | None,
+    form: str | None,
+    output: str | None,
+    device: str,
+    threads: int | None,
+    docs_format: str | None,
+    query_id: str,
+    skip_bad: bool,
+    quiet: bool,
+) -> None:
+    """Order the documents of DOCS by how well they answer the query in the file QUERY.
+
+    DOCS is JSON Lines, JSON, CSV, TSV, text (a document a line) or Parquet, each also as .gz; - is standard input. A
+    record needs `text` (or `contents`, `passage`) and may have `id` and `title`; whatever else it has is kept.
+    """
+    text, docs = _query_and_docs(arguments, query)
+    text = _checked_query(text, query is None)
+    check_top_k(top_k)
+    form = form or _form_for(output)
+    _check_output(output)
+    find_model(model)  # an unknown name is told before a large file is read
+    found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
+    ranking = _rank(text, found.documents, model, top_k, device, threads, quiet)
+    if not quiet:
+        _report(ranking, found.skipped)
+    write_ranking(ranking, form, output, query_id=query_id)
+
+
+def _query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, str]:
+    """The query's text and the documents' path. Raises UsageError for too few or too many arguments."""
+    wanted = 1 if query is not None else 2
+    if len(arguments) != wanted:
+        form = "-q TEXT DOCS" if query is not None else "QUERY DOCS (or -q TEXT DOCS)"
+        raise UsageError(f"rerank takes {form}: {len(arguments)} given instead of {wanted} (see dearlite rerank -h)")
+    if query is not None:
+        return query, arguments[0]
+    path, docs = arguments
+    try:
+        return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8-sig"), docs
+    except OSError as err:
+        raise UsageError(f"cannot read the query file {path}: {err.strerror} (or give its text: -q TEXT)") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not UTF-8: a query is a text file") from None
+
+
+def _checked_query(text: str, from_file: bool) -> str:
+    try:
+        return check_query(text)
+    except InvalidInput as err:
+        raise UsageError(f"{err}{' in its file' if from_file else ''}") from None
+
+
+def _form_for(output: str | None) -> str:
+    """The format where none is named: by the output's ending, by what stdout is otherwise."""
+    if output is not None:
+        ending = Path(output).suffix.lstrip(".").lower()
+        return ending if ending in WRITERS else "jsonl"
+    return "table" if sys.stdout.isatty() else "jsonl"
+
+
+def _check_output(output: str | None) -> None:
+    """Told before the work, not after it."""
+    if output is None:
+        return
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {output}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise UsageError(f"cannot write {output}: it is a folder; name a file in it")
+
+
+def _rank(
+    text: str, documents: list[Document], model: str, top_k: int | None, device: str, threads: int | None, quiet: bool
+) -> Ranking:
+    from dearlite.api import rerank
+
+    with DocumentProgress(len(documents), visible=not quiet) as progress:
+        try:
+            return rerank(
+                text, documents, model=model, top_k=top_k, device=device, threads=threads, progress=progress.update
+            )
+        except KeyboardInterrupt:
+            progress.close()
+            click.echo(
+                f"dearlite: interrupted: {progress.done} of {len(documents)} documents scored, none written", err=True
+            )
+            sys.exit(130)
+
+
+def _report(ranking: Ranking, skipped: list[str]) -> None:
+    for line in skipped[:5]:
+        click.echo(f"dearlite: skipped: {line}", err=True)
+    if len(skipped) > 5:
+        click.echo(f"dearlite: skipped {len(skipped)} records in all", err=True)
+    if ranking.query_truncated:
+        click.echo("dearlite: the query is too long for the model: only its beginning was read", err=True)
+    cut = sum(hit.truncated for hit in ranking)
+    if cut:
+        click.echo(f"dearlite: {cut} of the {len(ranking)} documents shown did not fit and were cut", err=True)
+    if sys.stderr.isatty():
+        rate = ranking.total / ranking.elapsed_s
+        click.echo(
+            f"{ranking.model} on {ranking.device}: {ranking.total} documents in {ranking.elapsed_s:.2f} s "
+            f"({rate:.0f} documents/s)",
+            err=True,
+        )

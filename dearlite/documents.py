@@ -1,0 +1,95 @@
+"""What the caller gives, as `Document` records. Knows files and field names; knows nothing of models or tokens.
+
+Nothing that the caller passed is changed: `Document.record` is the caller's own object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dearlite.errors import InvalidInput
+
+# The first of these that is present is taken. They cover BEIR, Tevatron, Pyserini and plain JSON.
+TEXT_FIELDS = ("text", "contents", "passage")
+ID_FIELDS = ("id", "_id", "docid")
+TITLE_FIELDS = ("title",)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document: `text` and `title` as the model will see them, `record` as the caller gave it."""
+
+    text: str
+    id: str | None = None
+    title: str = ""
+    record: object = None
+
+
+def as_documents(items: Iterable[object]) -> list[Document]:
+    """`items` as Documents, in order. Raises InvalidInput naming the position (from 0) of a bad one."""
+    if isinstance(items, (str, bytes, Mapping)):
+        raise InvalidInput(f"docs is one {type(items).__name__}, not a list: put it in brackets, [doc]")
+    return [as_document(item, f"document {index}") for index, item in enumerate(items)]
+
+
+def as_document(item: object, where: str) -> Document:
+    """`item` (a string, a mapping, a Document or an object with those attributes) as a Document.
+
+    Raises InvalidInput, its message opening with `where`, for null, numbers, a missing text, or nothing but spaces.
+    """
+    if isinstance(item, Document):
+        return Document(_clean(item.text, where), item.id, _clean(item.title, where), item.record)
+    if isinstance(item, str):
+        return _checked(item, None, "", item, where)
+    if item is None or isinstance(item, (bool, int, float, bytes, list, tuple)):
+        kind = "null" if item is None else f"a {type(item).__name__}"
+        raise InvalidInput(f"{where} is {kind}, not a document: give a string or a record with a 'text' field")
+    text = _field(item, TEXT_FIELDS)
+    if text is None:
+        has = f" (it has {', '.join(map(repr, list(item)[:6]))})" if isinstance(item, Mapping) and item else ""
+        raise InvalidInput(f"{where} has no text{has}: name the field 'text', 'contents' or 'passage'")
+    title, doc_id = _field(item, TITLE_FIELDS), _field(item, ID_FIELDS)
+    for name, value in (("text", text), ("title", title)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{where} has a {type(value).__name__} as its {name}: it must be a string")
+    if isinstance(doc_id, (Mapping, list)):
+        raise InvalidInput(f"{where} has a {type(doc_id).__name__} as its id: it must be a string or a number")
+    return _checked(str(text), None if doc_id is None else str(doc_id), str(title or ""), item, where)
+
+
+def check_query(query: object) -> str:
+    """`query` as clean text. Raises InvalidInput when it is no string or only spaces."""
+    if not isinstance(query, str):
+        raise InvalidInput(f"the query is a {type(query).__name__}: it must be a string")
+    if not query.strip():
+        raise InvalidInput("the query is empty: give it some words")
+    return _clean(query.strip(), "the query")
+
+
+def _checked(text: str, doc_id: str | None, title: str, record: object, where: str) -> Document:
+    if not text.strip() and not title.strip():
+        raise InvalidInput(f"{where} is empty or only spaces: drop it, or give it some text")
+    return Document(_clean(text, where), doc_id, _clean(title, where), record)
+
+
+def _field(item: object, names: tuple[str, ...]) -> object:
+    for name in names:
+        value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _clean(text: str, where: str) -> str:
+    """`text` that can be written as UTF-8: surrogate pairs joined, a half of one replaced by U+FFFD.
+
+    JSON may hold one half alone, which is legal there and breaks every tokenizer.
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"{where} holds a {type(text).__name__} where text belongs")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

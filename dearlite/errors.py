@@ -1,0 +1,71 @@
+"""Every error that a user can meet. Each message names the thing, the reason and the remedy, on one line.
+
+DearliteError            exit 1: something failed
+├── UsageError           exit 2: the call itself is wrong (also a ValueError)
+│   └── UnknownModel
+├── InvalidInput         a query or a document that cannot be ranked
+├── BundleError          a model file that is damaged, foreign or too new
+├── DeviceUnavailable    the device that was asked for cannot be had
+├── MissingExtra         an optional package is not installed
+├── ScoringError         the model gave something that is no score
+└── Cancelled            the caller's event was set
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+class DearliteError(Exception):
+    """Base of all errors meant for users; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(DearliteError, ValueError):
+    """The call is wrong: an option, a name or a path that cannot be meant."""
+
+    exit_code = 2
+
+
+class UnknownModel(UsageError):
+    """No model of that name, and no file either."""
+
+
+class InvalidInput(DearliteError, ValueError):
+    """A query or document that cannot be ranked."""
+
+
+class BundleError(DearliteError):
+    """A model file that is truncated, edited, foreign or of a later schema."""
+
+
+class DeviceUnavailable(DearliteError):
+    """The device that was asked for by name cannot be had."""
+
+
+class MissingExtra(DearliteError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+class ScoringError(DearliteError):
+    """The model gave a value that is no score (NaN or infinite)."""
+
+
+class Cancelled(DearliteError):
+    """The caller's `cancel` event was set before the work was done."""
+
+    def __init__(self, done: int, total: int) -> None:
+        super().__init__(f"cancelled after {done} of {total} documents")
+        self.done, self.total = done, total
+
+
+def need(module: str, *, extra: str) -> ModuleType:
+    """The imported `module`; raises MissingExtra naming the extra that installs it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as err:
+        if err.name is None or err.name.partition(".")[0] != module.partition(".")[0]:
+            raise  # it is installed, and one of its own imports broke: show that instead
+        raise MissingExtra(f"{module} is needed here and is not installed: pip install 'dearlite[{extra}]'") from err

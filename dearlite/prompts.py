@@ -1,0 +1,38 @@
+"""The words around a query and a document. A bundle's manifest names its form; nothing is guessed from a model's name.
+
+These strings are an interface: the weights were trained with them, and a character's difference costs quality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dearlite.documents import Document
+
+
+@dataclass(frozen=True, slots=True)
+class PairForm:
+    """How a pointwise model wants to read a pair: what stands before the query, the document, and after its title."""
+
+    before_query: str
+    before_document: str
+    after_title: str
+    keep_empty_title: bool  # whether `after_title` stands there even when there is no title
+
+    def query(self, query: str) -> str:
+        """The first text of the pair."""
+        return self.before_query + query
+
+    def document(self, document: Document) -> str:
+        """The second text of the pair."""
+        title = document.title
+        head = title + self.after_title if title or self.keep_empty_title else ""
+        return self.before_document + head + document.text
+
+
+PAIR_FORMS: dict[str, PairForm] = {
+    # ms-marco-MiniLM and most cross-encoders: the bare texts, a title joined by a space (BEIR's convention).
+    "plain": PairForm("", "", " ", keep_empty_title=False),
+    # DeAR and RankLLaMA: "query: Q", "document: TITLE TEXT"; without a title two spaces stay, as in training.
+    "dear": PairForm("query: ", "document: ", " ", keep_empty_title=True),
+}

@@ -1,0 +1,148 @@
+"""Scores to an order. Knows documents and numbers; printing is render's business."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+from dearlite.documents import Document
+from dearlite.errors import ScoringError, UsageError, need
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document at its place. `rank` counts from 1; `index` is its place in the caller's list, from 0.
+
+    `score` is the model's raw logit: it orders the documents of one query and means nothing else. `relevance` is a
+    calibrated probability, None where the model carries no calibration. `tokens_used` and `tokens_total` count the
+    whole pair that the model read; `truncated` says that some of it was cut. `document` is the caller's own object.
+    """
+
+    rank: int
+    index: int
+    id: str | None
+    score: float
+    relevance: float | None
+    text: str
+    title: str
+    document: object
+    tokens_used: int
+    tokens_total: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Sequence[Hit]):
+    """Hits, best first, and how they came about.
+
+    `total` counts the documents that were scored, before any top_k. `query_truncated` says that the query was so long
+    that some document was read with a part of it only.
+    """
+
+    hits: tuple[Hit, ...]
+    query: str
+    model: str
+    device: str
+    elapsed_s: float
+    total: int
+    query_truncated: bool = False
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, place: int | slice) -> Hit | Sequence[Hit]:
+        return self.hits[place]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A dict for each hit: the caller's own fields, then `rank`, `score`, `index` and what else there is."""
+        return [hit_fields(hit) for hit in self.hits]
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of `to_dicts()`. Raises MissingExtra where pandas is not installed."""
+        return need("pandas", extra="pandas").DataFrame(self.to_dicts())
+
+    def __repr__(self) -> str:
+        best = f", best {self.hits[0].score:.3f}" if self.hits else ""
+        shown = f"{len(self)} of {self.total}" if len(self) < self.total else f"{self.total}"
+        return f"<Ranking of {shown} documents by {self.model} on {self.device}{best}>"
+
+    def __rich__(self) -> Table:
+        from dearlite.render.table import ranking_table
+
+        return ranking_table(self)
+
+    def _repr_html_(self) -> str:
+        from dearlite.render.html import ranking_html
+
+        return ranking_html(self)
+
+
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """The caller's own record with ours added. A field of theirs that has one of our names stays, as `input_NAME`."""
+    record = hit.document
+    if isinstance(record, Mapping):
+        row = dict(record)
+    else:
+        named = {"id": hit.id, "title": hit.title or None, "text": hit.text}
+        row = {name: value for name, value in named.items() if value is not None}
+    ours: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
+    if hit.relevance is not None:
+        ours["relevance"] = hit.relevance
+    if hit.truncated:
+        ours |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
+    return {(f"input_{name}" if name in ours else name): value for name, value in row.items()} | ours
+
+
+def rank_order(scores: Sequence[float]) -> list[int]:
+    """Positions by falling score; ties keep the caller's order. Raises ScoringError for a score that is no number.
+
+    Example: [0.1, 0.9, 0.5] -> [1, 2, 0]; [0.5, 0.5] -> [0, 1].
+    """
+    for index, score in enumerate(scores):
+        if not math.isfinite(score):
+            raise ScoringError(f"the model scored document {index} as {score}: its file may be damaged, verify it")
+    return sorted(range(len(scores)), key=lambda index: -scores[index])
+
+
+def make_hits(
+    documents: Sequence[Document], scores: Sequence[float], tokens: Sequence[tuple[int, int]], top_k: int | None
+) -> tuple[Hit, ...]:
+    """The best `top_k` documents (all when None) as Hits; `tokens` holds (used, total) for each document."""
+    hits = []
+    for rank, index in enumerate(rank_order(scores)[:top_k], start=1):
+        document, (used, total) = documents[index], tokens[index]
+        hits.append(
+            Hit(
+                rank=rank,
+                index=index,
+                id=document.id,
+                score=float(scores[index]),
+                relevance=None,
+                text=document.text,
+                title=document.title,
+                document=document.record,
+                tokens_used=used,
+                tokens_total=total,
+                truncated=used < total,
+            )
+        )
+    return tuple(hits)
+
+
+def check_top_k(top_k: int | None) -> int | None:
+    """`top_k` itself. Raises UsageError unless it is None or a whole number from 1."""
+    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+        raise UsageError(f"top_k is {top_k!r}: it must be a whole number from 1, or None for all")
+    return top_k

@@ -1,0 +1,198 @@
+"""Files of documents, read a record at a time. One entry of FORMATS is one format; `.gz` of each works.
+
+Every record comes with the place it stood ("docs.jsonl:7"), so that a bad one can be named or skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from dearlite.documents import Document, as_document
+from dearlite.errors import InvalidInput, UsageError, need
+
+# A record, or the reason why there is none at that place.
+Record = tuple[str, object | InvalidInput]
+_UTF8_REMEDY = "save the file as UTF-8 (iconv -f LATIN1 -t UTF-8, say)"
+
+
+@dataclass(slots=True)
+class DocumentFile:
+    """What a file held: the documents, and one line for each record that was skipped."""
+
+    documents: list[Document] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_documents(path: str, *, format: str | None = None, skip_bad: bool = False) -> DocumentFile:
+    """The documents of `path`, or of standard input when it is "-".
+
+    `format` is a name in FORMATS; without it the file's ending decides, and standard input is JSON Lines. With
+    `skip_bad` a record that cannot be used is left out and reported; otherwise it raises InvalidInput.
+    """
+    reader = FORMATS[format] if format else _reader_for(path)
+    name = "<stdin>" if path == "-" else Path(path).name
+    out, seen = DocumentFile(), dict[str, str]()
+    with _open(path) as stream:
+        for where, record in _reading(reader, stream, name):
+            try:
+                if isinstance(record, InvalidInput):
+                    raise record
+                document = as_document(record, where)
+                if document.id is not None and document.id in seen:
+                    first = seen[document.id]
+                    raise InvalidInput(f"{where}: id {document.id!r} stands at {first} already: ids must be unique")
+            except InvalidInput as err:
+                if not skip_bad:
+                    raise InvalidInput(f"{err} (or go on without it: --skip-bad)") from None
+                out.skipped.append(str(err))
+                continue
+            if document.id is not None:
+                seen[document.id] = where
+            out.documents.append(document)
+    if not out.documents:
+        raise InvalidInput(f"{name} holds no {'usable ' if out.skipped else ''}documents: nothing to rank")
+    return out
+
+
+def _reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
+    if path == "-":
+        return FORMATS["jsonl"]
+    suffixes = [s.lower().lstrip(".") for s in Path(path).suffixes]
+    if suffixes and suffixes[-1] == "gz":
+        suffixes.pop()
+    if suffixes and suffixes[-1] in FORMATS:
+        return FORMATS[suffixes[-1]]
+    raise UsageError(f"{path}: cannot tell its format from its name: pass --docs-format, one of {', '.join(FORMATS)}")
+
+
+def _open(path: str) -> BinaryIO:
+    """The file's bytes, gunzipped where they are gzip (told by the two magic bytes, not by the name)."""
+    if path == "-":
+        raw: BinaryIO = sys.stdin.buffer
+    else:
+        try:
+            raw = open(path, "rb")
+        except OSError as err:
+            raise UsageError(f"cannot read {path}: {err.strerror}") from None
+    peek = getattr(raw, "peek", None)
+    if peek is not None and peek(2)[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    return raw
+
+
+def _reading(reader: Callable[[BinaryIO, str], Iterator[Record]], stream: BinaryIO, name: str) -> Iterator[Record]:
+    """The reader's records, with a damaged stream told as one line."""
+    try:
+        yield from reader(stream, name)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as err:
+        raise InvalidInput(f"{name} is damaged gzip ({err}): fetch or compress it again") from None
+    except OSError as err:
+        raise InvalidInput(f"cannot read {name}: {err.strerror or err}") from None
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | InvalidInput]]:
+    """Lines that are not blank, decoded, each with its place; a line that is not UTF-8 comes as its error."""
+    for number, raw in enumerate(stream, start=1):
+        where = f"{name}:{number}"
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as err:
+            byte = raw[err.start]
+            yield (
+                where,
+                InvalidInput(f"{where} is not UTF-8 (byte 0x{byte:02x} at column {err.start + 1}): {_UTF8_REMEDY}"),
+            )
+            continue
+        if line.strip():
+            yield where, line
+
+
+def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
+    for where, line in _lines(stream, name):
+        if isinstance(line, InvalidInput):
+            yield where, line
+            continue
+        try:
+            yield where, json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as err:
+            reason = (
+                f"{err.msg} at column {err.colno}" if isinstance(err, json.JSONDecodeError) else "nested too deeply"
+            )
+            yield where, InvalidInput(f"{where} is not JSON ({reason}): each line must be one JSON object")
+
+
+def _read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
+    try:
+        records = json.loads(stream.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as err:
+        raise InvalidInput(f"{name} is not UTF-8 (byte {err.start}): {_UTF8_REMEDY}") from None
+    except (json.JSONDecodeError, RecursionError) as err:
+        raise InvalidInput(f"{name} is not JSON ({err}): JSON Lines files end in .jsonl") from None
+    if not isinstance(records, list):
+        raise InvalidInput(f"{name} holds one {type(records).__name__}: it must be a list of documents")
+    for number, record in enumerate(records, start=1):
+        yield f"{name} item {number}", record
+
+
+def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:
+    for where, line in _lines(stream, name):
+        yield where, line.strip() if isinstance(line, str) else line
+
+
+def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
+    def read(stream: BinaryIO, name: str) -> Iterator[Record]:
+        csv.field_size_limit(2**31 - 1)  # a document of a megabyte is one field
+        # surrogateescape: a byte that is not UTF-8 then spoils its own row only
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        rows = csv.DictReader(text, dialect=dialect, restkey="")
+        try:
+            for row in rows:
+                where = f"{name}:{rows.line_num}"
+                if any(isinstance(v, str) and any("\udc80" <= c <= "\udcff" for c in v) for v in row.values()):
+                    yield where, InvalidInput(f"{where} is not UTF-8: {_UTF8_REMEDY}")
+                else:
+                    yield where, {key: value for key, value in row.items() if key}
+        except csv.Error as err:
+            raise InvalidInput(f"{name}:{rows.line_num} is not {dialect} ({err})") from None
+
+    return read
+
+
+def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
+    parquet = need("pyarrow.parquet", extra="parquet")
+    arrow = need("pyarrow", extra="parquet")
+    try:
+        table = parquet.ParquetFile(io.BytesIO(stream.read()))
+        number = 0
+        for batch in table.iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield f"{name} row {number}", record
+    except arrow.ArrowException as err:
+        raise InvalidInput(f"{name} is not Parquet ({str(err).splitlines()[0]})") from None
+
+
+class _PlainTabs(csv.excel_tab):
+    quoting = csv.QUOTE_NONE  # in TSV collections a quotation mark is a character of the text
+
+
+csv.register_dialect("dearlite-tsv", _PlainTabs)
+
+FORMATS: dict[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
+    "jsonl": _read_jsonl,
+    "ndjson": _read_jsonl,
+    "json": _read_json,
+    "csv": _read_table("excel"),
+    "tsv": _read_table("dearlite-tsv"),
+    "txt": _read_txt,
+    "parquet": _read_parquet,
+}

@@ -1,0 +1,110 @@
+"""models.toml: the models that have a name. Facts only; a user's own file in DEARLITE_HOME adds to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dearlite.errors import UnknownModel, UsageError
+
+KINDS = ("pointwise", "listwise", "cascade")
+DEFAULT_MODEL = "minilm-l12"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One table of models.toml. `embedded` is the file inside this package, None for a model that is built."""
+
+    name: str
+    kind: str
+    repository: str
+    architecture: str
+    prompt: str
+    pooling: str
+    max_tokens: int
+    licence: str
+    size_mb: int
+    memory_mb: int
+    revision: str = ""
+    base: str = ""
+    embedded: str | None = None
+    about: str = ""
+
+
+def home() -> Path:
+    """The folder of built and fetched models: DEARLITE_HOME, or the platform's cache folder."""
+    if set_home := os.environ.get("DEARLITE_HOME"):
+        return Path(set_home).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("dearlite"))
+
+
+def load_registry() -> dict[str, ModelEntry]:
+    """Every named model, the user's own (DEARLITE_HOME/models.toml) after the shipped ones, which it may replace."""
+    known = _parse(_shipped(), "models.toml")
+    own = home() / "models.toml"
+    if own.is_file():
+        known |= _parse(own.read_bytes(), str(own))
+    return known
+
+
+def find_model(name: str) -> Path:
+    """The file for a model's name, or for a path to one. Raises UnknownModel with the nearest names."""
+    path = Path(name)
+    if path.suffix in (".dear", ".gguf") or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"no model file {name}: `dearlite models` lists the models that have a name")
+        return path
+    known = load_registry()
+    if name not in known:
+        near = ", ".join(get_close_matches(name, known, cutoff=0.4)) or "none is close"
+        raise UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
+    file = model_file(known[name])
+    if not file.is_file():
+        raise UsageError(f"{name} is not on this machine: put its file at {file}")
+    return file
+
+
+def model_file(entry: ModelEntry) -> Path:
+    """Where the entry's file is, or would be."""
+    if entry.embedded is not None:
+        return Path(str(resources.files("dearlite").joinpath(entry.embedded)))
+    suffix = ".gguf" if entry.kind == "listwise" else ".dear"
+    return home() / "models" / (entry.name + suffix)
+
+
+def _shipped() -> bytes:
+    """models.toml beside the modules (a wheel), or one level up (a checkout, where an editable install points)."""
+    here = Path(__file__).parent
+    for folder in (here, here.parent):
+        if (folder / "models.toml").is_file():
+            return (folder / "models.toml").read_bytes()
+    raise UsageError("models.toml is missing from this installation: install dearlite again")
+
+
+def _parse(data: bytes, where: str) -> dict[str, ModelEntry]:
+    try:
+        tables = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise UsageError(f"{where} is not TOML ({err}): mend it") from None
+    return {name: _entry(name, table, where) for name, table in tables.items()}
+
+
+def _entry(name: str, table: Any, where: str) -> ModelEntry:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: {name} is no table: write [{name}]")
+    specs = {spec.name: spec for spec in dataclasses.fields(ModelEntry) if spec.name != "name"}
+    wrong = [f"unknown key {key!r}" for key in table if key not in specs]
+    wrong += [f"missing key {n!r}" for n, s in specs.items() if s.default is dataclasses.MISSING and n not in table]
+    if table.get("kind", KINDS[0]) not in KINDS:
+        wrong.append(f"kind {table['kind']!r} is not one of {', '.join(KINDS)}")
+    if wrong:
+        raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
+    return ModelEntry(name=name, **table)

@@ -1,0 +1,1 @@
+"""Rankings for people and for programs. rich is imported here and nowhere else."""

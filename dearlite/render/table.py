@@ -1,0 +1,83 @@
+"""Rankings on a terminal: rank, movement, score bar, id, and the part of the text that holds the query's words."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dearlite.ranking import Hit, Ranking
+from dearlite.render.snippet import plain, query_terms, snippet, term_spans
+
+_BAR_WIDTH = 8
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def print_ranking(ranking: Ranking, stream: TextIO) -> None:
+    """Draws `ranking` on `stream`; colours only where it is a terminal and NO_COLOR is unset."""
+    console = Console(file=stream, highlight=False)
+    console.print(ranking_table(ranking, console.width))
+
+
+def ranking_table(ranking: Ranking, width: int = 100) -> Table:
+    """A rich Table of the ranking for a terminal of `width` columns."""
+    terms = query_terms(ranking.query)
+    with_ids = any(hit.id is not None for hit in ranking)
+    low = min((hit.score for hit in ranking), default=0.0)
+    high = max((hit.score for hit in ranking), default=0.0)
+    table = Table(box=SIMPLE_HEAD, title=_title(ranking), title_justify="left", pad_edge=False, expand=False)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("moved", justify="right", no_wrap=True)
+    table.add_column("score", no_wrap=True)
+    if with_ids:
+        table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=max(8, width // 6))
+    table.add_column("document", overflow="fold")
+    ids = max((len(plain(hit.id or "")) for hit in ranking), default=0)
+    room = max(20, width - 32 - (min(ids, width // 6) + 2 if with_ids else 0))
+    for hit in ranking:
+        cells = [Text(str(hit.rank)), _movement(hit), _score(hit.score, low, high)]
+        if with_ids:
+            cells.append(Text(plain(hit.id or "")))
+        table.add_row(*cells, _document(hit, terms, 2 * room - 4))
+    return table
+
+
+def _title(ranking: Ranking) -> Text:
+    title = Text(plain(snippet(ranking.query, set(), 200)), style="bold")
+    if len(ranking) < ranking.total:
+        title.append(f"  (best {len(ranking)} of {ranking.total})", style="not bold dim")
+    return title
+
+
+def _movement(hit: Hit) -> Text:
+    """How many places the document rose or fell against the caller's order."""
+    moved = hit.index + 1 - hit.rank
+    if moved == 0:
+        return Text("·", style="dim")
+    return Text(f"▲ {moved}", style="green") if moved > 0 else Text(f"▼ {-moved}", style="red")
+
+
+def _score(score: float, low: float, high: float) -> Text:
+    """A bar from the worst to the best score shown, and the score itself."""
+    share = 1.0 if high == low else (score - low) / (high - low)
+    eighths = round(share * _BAR_WIDTH * 8)
+    bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return Text.assemble((f"{bar:<{_BAR_WIDTH}}", "cyan"), f" {score:7.3f}")
+
+
+def _document(hit: Hit, terms: set[str], width: int) -> Text:
+    title = plain(hit.title)
+    text = Text(title, style="bold")
+    if title and hit.text:
+        text.append("  ", style="not bold")
+    body = snippet(plain(hit.text), terms, max(40, width - len(title)))
+    start = len(text)
+    text.append(body, style="not bold")
+    for a, b in term_spans(body, terms):
+        text.stylize("bold yellow", start + a, start + b)
+    if hit.truncated:
+        text.append(f" [read {hit.tokens_used} of {hit.tokens_total} tokens]", style="not bold dim")
+    return text

@@ -1,0 +1,123 @@
+"""Texts to token ids, and what had to be cut. This module sees texts and ids, never a model.
+
+Special tokens come from the tokenizer's own template only: a text that holds "[SEP]" or "</s>" is encoded as those
+characters, so that no document can forge the end of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dearlite.errors import BundleError, need
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# One call of the tokenizer holds at most so much text. It cannot be interrupted, and it should not hold a corpus.
+_CHUNK_DOCUMENTS = 128
+_CHUNK_CHARACTERS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenRow:
+    """One pair as the model reads it. `tokens_total` is what the whole pair would have been, uncut."""
+
+    ids: NDArray[np.int64]  # (tokens,)
+    types: NDArray[np.int64]  # (tokens,): 0 in the query's part, 1 in the document's
+    tokens_total: int
+    query_truncated: bool = False
+
+    @property
+    def tokens_used(self) -> int:
+        """Tokens in the row, the template's special ones included."""
+        return len(self.ids)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the query or the document lost tokens."""
+        return self.tokens_used < self.tokens_total
+
+
+def cut_longest_first(query: int, document: int, room: int) -> tuple[int, int]:
+    """How many tokens of each side stay when both must fit in `room`: the longer side gives way, token by token.
+
+    The rule that tokenizers call `longest_first`. Example: (10, 500, 100) -> (10, 90); (80, 80, 100) -> (50, 50).
+    """
+    if query + document <= room:
+        return query, document
+    short, long = min(query, document), max(query, document)
+    if short > room - short:
+        short, long = room // 2, room - room // 2
+    else:
+        long = room - short
+    return (long, short) if query > document else (short, long)
+
+
+class PairEncoder:
+    """Encodes (query, document) pairs with a bundle's own tokenizer."""
+
+    def __init__(self, tokenizer_json: bytes, *, max_tokens: int) -> None:
+        """`tokenizer_json` is the file as published; a truncation or padding baked into it is switched off."""
+        tokenizers = need("tokenizers", extra="cpu")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
+        except Exception as err:  # tokenizers raises bare Exception
+            raise BundleError(
+                f"the tokenizer in the model file cannot be read ({err}): export the model again"
+            ) from err
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # special tokens in a text are plain characters
+        self._before, self._between, self._after = self._template()
+        specials = len(self._before) + len(self._between) + len(self._after)
+        self._room = max_tokens - specials
+        self._specials = specials
+        if self._room < 2:
+            raise BundleError(f"max_tokens {max_tokens} leaves no room for a query and a document")
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of `text` alone, with no special ones added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def pairs(self, query_ids: list[int], texts: Iterable[str]) -> Iterator[TokenRow]:
+        """One row for each text, in order; texts are taken and encoded in chunks as the rows are asked for."""
+        texts = iter(texts)
+        while chunk := _chunk(texts):
+            for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+                yield self._row(query_ids, encoding.ids)
+
+    def _row(self, query: list[int], document: list[int]) -> TokenRow:
+        keep_query, keep_document = cut_longest_first(len(query), len(document), self._room)
+        first = [*self._before, *query[:keep_query], *self._between]
+        second = [*document[:keep_document], *self._after]
+        types = np.zeros(len(first) + len(second), np.int64)
+        types[len(first) :] = 1
+        total = len(query) + len(document) + self._specials
+        return TokenRow(np.array(first + second, np.int64), types, total, keep_query < len(query))
+
+    def _template(self) -> tuple[list[int], list[int], list[int]]:
+        """The special ids before, between and after the two texts, read off an encoded pair of single words."""
+        encoding: Any = self._tokenizer.encode("a", "a")
+        sides = encoding.sequence_ids  # None for a special token, 0 or 1 for a side
+        last_query = max(i for i, side in enumerate(sides) if side == 0)
+        first_document = min(i for i, side in enumerate(sides) if side == 1)
+        first_query = sides.index(0)
+        last_document = max(i for i, side in enumerate(sides) if side == 1)
+        ids = encoding.ids
+        return ids[:first_query], ids[last_query + 1 : first_document], ids[last_document + 1 :]
+
+
+def _chunk(texts: Iterator[str]) -> list[str]:
+    chunk: list[str] = []
+    characters = 0
+    for text in islice(texts, _CHUNK_DOCUMENTS):
+        chunk.append(text)
+        characters += len(text)
+        if characters > _CHUNK_CHARACTERS:
+            break
+    return chunk

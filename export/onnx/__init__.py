@@ -1,0 +1,1 @@
+"""ONNX graphs written node by node, so that each runs the kernels that were measured to be right and fast."""

@@ -1,0 +1,80 @@
+"""A graph under construction. Small constants stand in the graph; weights go to weights.bin and are named only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+# 20 has LayerNormalization (17) and fp16 DequantizeLinear (19); 9 is the IR version that came with it.
+OPSET, IR_VERSION = 20, 9
+CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
+
+
+@dataclass(slots=True)
+class Graph:
+    """Nodes and constants in the order they were added; the same calls give the same bytes."""
+
+    nodes: list[Any] = field(default_factory=list)
+    constants: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)  # name -> array, outside the graph
+    inputs: list[Any] = field(default_factory=list)
+    written: dict[tuple[str, ...], str] = field(default_factory=dict)  # what `once` has written
+    output: str = ""  # the value that becomes `score`
+
+    def input(self, name: str, *shape: str) -> str:
+        """An int64 input of the graph; `shape` names its sides."""
+        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, list(shape)))
+        return name
+
+    def const(self, name: str, value: Any) -> str:
+        """A small constant, kept in the graph. The name of an existing one may be used again for the same value."""
+        assert name not in self.constants or np.array_equal(self.constants[name], value), f"two constants {name}"
+        self.constants.setdefault(name, np.asarray(value))
+        return name
+
+    def weight(self, name: str, value: Any) -> str:
+        """A tensor that lies in weights.bin under `name`, shared by all graphs of the bundle that use it."""
+        self.weights.setdefault(name, value)
+        return name
+
+    def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """A node with one output, whose name is returned."""
+        return self.add_many(op, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def once(self, op: str, *inputs: str) -> str:
+        """Like `add`, but the same operator on the same inputs is written once."""
+        key = (op, *inputs)
+        if key not in self.written:
+            self.written[key] = self.add(op, *inputs)
+        return self.written[key]
+
+    def add_many(self, op: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """A node with several outputs."""
+        number = len(self.nodes)
+        names = [f"{op}_{number}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, name=f"{op}_{number}", domain=domain, **attributes))
+        return names
+
+    def to_bytes(self) -> bytes:
+        """The serialised model, whose one output, `score`, is (rows, 1) float32."""
+        nodes = [*self.nodes, helper.make_node("Identity", [self.output], ["score"], name="score")]
+        tensors = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
+        tensors += [_outside(name, value) for name, value in self.weights.items()]
+        score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["rows", 1])
+        graph = helper.make_graph(nodes, "dearlite", self.inputs, [score], tensors)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="dearlite")
+        return bytes(model.SerializeToString(deterministic=True))
+
+
+def _outside(name: str, value: Any) -> Any:
+    """An initializer without data. Its location is never opened: the runtime hands the mapped tensor over by name."""
+    tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(value.dtype), dims=value.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, text in (("location", "weights.bin"), ("offset", "0"), ("length", str(value.nbytes))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, text
+    return tensor

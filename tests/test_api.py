@@ -1,0 +1,210 @@
+"""`rerank` and `Reranker` as a program meets them."""
+
+import copy
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from dearlite import DearliteError, Reranker, rerank
+from dearlite.errors import Cancelled, DeviceUnavailable, InvalidInput, UnknownModel, UsageError
+
+QUERY = "Who invented the light bulb?"
+DOCS = [
+    "Coffee is good for diet",
+    {"id": "edison", "title": "Light bulb", "text": "Thomas Edison invented it in 1879", "extra": [1, 2]},
+    {"docid": 7, "contents": "KEPCO fixes light problems"},
+]
+
+
+@pytest.fixture(scope="module")
+def reranker():
+    return Reranker.load()
+
+
+def test_best_document_comes_first_with_its_place_and_record():
+    ranking = rerank(QUERY, DOCS)
+    best = ranking[0]
+    assert (best.rank, best.index, best.id, best.title) == (1, 1, "edison", "Light bulb")
+    assert best.document is DOCS[1]
+    assert best.relevance is None  # no calibration was fitted, and a bare sigmoid is none
+    assert [hit.rank for hit in ranking] == [1, 2, 3]
+    assert sorted(hit.index for hit in ranking) == [0, 1, 2]
+    assert (ranking.model, ranking.device, ranking.total) == ("minilm-l12", "cpu", 3)
+    assert ranking.elapsed_s > 0
+
+
+def test_callers_documents_are_not_changed(reranker):
+    before = copy.deepcopy(DOCS)
+    reranker.rerank(QUERY, DOCS).to_dicts()
+    assert before == DOCS
+
+
+def test_objects_with_attributes_and_generators_are_documents(reranker):
+    @dataclass
+    class Note:
+        text: str
+        id: int
+
+    ranking = reranker.rerank(
+        QUERY, (Note(text, n) for n, text in enumerate(["tea", "Edison invented the light bulb"]))
+    )
+    assert [hit.id for hit in ranking] == ["1", "0"]
+
+
+def test_same_texts_keep_the_callers_order(reranker):
+    ranking = reranker.rerank(QUERY, ["Edison", "tea", "Edison"])
+    assert [hit.index for hit in ranking if hit.text == "Edison"] == [0, 2]
+
+
+def test_top_k_keeps_the_best(reranker):
+    whole, two = reranker.rerank(QUERY, DOCS), reranker.rerank(QUERY, DOCS, top_k=2)
+    assert [hit.index for hit in two] == [hit.index for hit in whole][:2]
+    assert len(two) == 2
+    assert two.total == 3
+
+
+def test_title_is_read_by_the_model(reranker):
+    bare, titled = reranker.score(
+        [(QUERY, "in 1879"), (QUERY, {"title": "Edison invented the light bulb", "text": "in 1879"})]
+    )
+    assert titled > bare + 1
+    joined = reranker.score([(QUERY, "Edison invented the light bulb in 1879")])[0]
+    assert titled == pytest.approx(joined, abs=1e-5)
+
+
+def test_cut_documents_are_reported(reranker):
+    long = "light " * 2000
+    hits = {hit.index: hit for hit in reranker.rerank("bulb", [long, "short"])}
+    # [CLS] bulb [SEP] light*509 [SEP] fits 512; uncut it would be 2004 tokens
+    assert (hits[0].tokens_used, hits[0].tokens_total, hits[0].truncated) == (512, 2004, True)
+    assert (hits[1].tokens_used, hits[1].tokens_total, hits[1].truncated) == (5, 5, False)
+
+
+def test_query_that_is_cut_is_reported(reranker):
+    assert reranker.rerank("light " * 600, ["bulb " * 600]).query_truncated
+    assert not reranker.rerank("light", ["bulb " * 600]).query_truncated
+
+
+def test_no_documents_give_an_empty_ranking(reranker):
+    assert list(reranker.rerank(QUERY, [])) == []
+
+
+@pytest.mark.parametrize("query", ["", "  \n", None, 3])
+def test_bad_query_is_refused(reranker, query):
+    with pytest.raises(InvalidInput, match="query"):
+        reranker.rerank(query, ["a"])
+
+
+@pytest.mark.parametrize("doc", [None, 3, "  ", {"id": 1}, {"text": None}, {"text": 5}])
+def test_bad_document_is_named(reranker, doc):
+    with pytest.raises(InvalidInput, match="document 1 "):
+        reranker.rerank(QUERY, ["fine", doc])
+
+
+def test_bad_options_are_usage_errors(reranker):
+    for call in (
+        lambda: reranker.rerank(QUERY, ["a"], top_k=0),
+        lambda: Reranker.load(threads=0),
+        lambda: Reranker.load(device="tpu"),
+        lambda: Reranker.load("missing.dear"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert caught.value.exit_code == 2
+        assert "\n" not in str(caught.value)
+
+
+def test_unknown_model_names_the_nearest():
+    with pytest.raises(UnknownModel, match="minilm-l12"):
+        Reranker.load("minilm-l21")
+
+
+def test_cuda_that_cannot_be_had_is_an_error():
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(DeviceUnavailable, match=r"dearlite\[cuda\]"):
+        Reranker.load(device="cuda")
+
+
+def test_auto_says_in_one_line_that_it_fell_back(monkeypatch):
+    """A provider that is offered and cannot start: onnxruntime itself would go on with the CPU in silence."""
+    import onnxruntime
+
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with pytest.warns(UserWarning, match="running on cpu, since cuda: ") as caught:
+        reranker = Reranker.load(device="auto")
+    assert reranker.device == "cpu"
+    assert "\n" not in str(caught[0].message)
+
+
+def test_progress_counts_to_the_end(reranker):
+    seen = []
+    reranker.rerank(QUERY, ["a"] * 5, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 5) for n in range(1, 6)]
+
+
+def test_cancel_ends_soon_and_says_how_far(reranker):
+    event = threading.Event()
+
+    def stop(done, total):
+        if done == 3:
+            event.set()
+
+    with pytest.raises(Cancelled, match=r"after 3 of 5000 documents"):
+        reranker.rerank(QUERY, ["some words"] * 5000, progress=stop, cancel=event)
+
+
+def test_error_in_progress_comes_through_and_ends_the_work(reranker):
+    def fail(done, total):
+        raise RuntimeError("mine")
+
+    start = time.perf_counter()
+    with pytest.raises(RuntimeError, match="mine"):
+        reranker.rerank(QUERY, ["some words " * 50] * 2000, progress=fail)
+    assert time.perf_counter() - start < 5
+
+
+def test_several_threads_may_share_a_reranker(reranker):
+    alone = [hit.score for hit in reranker.rerank(QUERY, DOCS)]
+    with ThreadPoolExecutor(8) as pool:
+        for ranking in pool.map(lambda _: reranker.rerank(QUERY, DOCS), range(40)):
+            assert [hit.score for hit in ranking] == pytest.approx(alone, abs=1e-5)
+
+
+def test_score_takes_mixed_queries_in_order(reranker):
+    mixed = reranker.score([(QUERY, DOCS[1]), ("coffee", DOCS[0]), (QUERY, DOCS[0])])
+    assert mixed == pytest.approx(
+        [reranker.score([pair])[0] for pair in ((QUERY, DOCS[1]), ("coffee", DOCS[0]), (QUERY, DOCS[0]))], abs=1e-5
+    )
+    with pytest.raises(InvalidInput, match="pair 0"):
+        reranker.score(["not a pair"])
+
+
+def test_rankings_show_themselves(reranker):
+    ranking = reranker.rerank(QUERY, ["<script>alert(1)</script> light", "[bold]x[/bold] \x1b[31m red"])
+    assert "2 documents by minilm-l12 on cpu" in repr(ranking)
+    page = ranking._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))
+    console.print(ranking)
+    text = console.export_text()
+    assert "[bold]x[/bold]" in text  # markup of a document is text
+    assert "\x1b" not in text
+
+
+def test_errors_form_one_tree():
+    from dearlite import errors
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert all(issubclass(kind, DearliteError) for kind in kinds)
