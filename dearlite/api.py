@@ -103,7 +103,7 @@ class Reranker:
     ) -> Ranking:
         """`docs` ordered by how well they answer `query`; see `dearlite.rerank`."""
         start = time.perf_counter()
-        check_top_k(top_k)
+        top_k = check_top_k(top_k)
         query, documents = check_query(query), as_documents(docs)
         tokens: list[tuple[int, int]] = []
         query_truncated = False

@@ -18,7 +18,9 @@ import hashlib
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -70,13 +72,14 @@ class Bundle:
         card: dict[str, Any] = json.loads(self.read("card.json")) if "card.json" in self._offsets else {}
         return card
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Every tensor as a read-only view of the file itself; pages are read when they are first used."""
+    def tensors(self, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+        """The named tensors, all when None, as read-only views of the file: pages are read when they are first used."""
         start, size = self._offsets[WEIGHTS]
         weights = np.memmap(self.path, np.uint8, "r", start, (size,))
+        specs = {name: self.manifest.tensors[name] for name in (self.manifest.tensors if names is None else names)}
         return {
             name: weights[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
-            for name, t in self.manifest.tensors.items()
+            for name, t in specs.items()
         }
 
     def verify(self) -> None:
@@ -103,6 +106,10 @@ class Bundle:
                     name_size, extra_size = struct.unpack("<HH", header[26:30])
                     start = info.header_offset + _LOCAL_HEADER_BYTES + name_size + extra_size
                     offsets[info.filename] = (start, info.file_size)
+                    if info.filename == MANIFEST:
+                        file.seek(start)
+                        if zlib.crc32(file.read(info.file_size)) != info.CRC:
+                            raise BundleError(f"{self.path}: {MANIFEST} is damaged: fetch or export it again")
         except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as err:
             raise BundleError(f"{self.path} is not a whole .dear file ({err}): fetch or export it again") from None
         if MANIFEST not in offsets:
@@ -117,7 +124,9 @@ class Bundle:
             found = self._offsets.get(name, (0, member.size_bytes))[1]
             if found != member.size_bytes:
                 wrong.append(f"{name} has {found} bytes instead of {member.size_bytes}")
-        wrong += [f"graph {b.graph} is missing" for b in self.manifest.builds if b.graph not in members]
+        for build in self.manifest.builds:
+            wanted = [build.graph, *(f"tensor {name}" for name in build.tensors if name not in self.manifest.tensors)]
+            wrong += [f"{name} of the {build.device} build is missing" for name in wanted if name not in members]
         if "tokenizer.json" not in members:
             wrong.append("tokenizer.json is missing")
         end = members[WEIGHTS].size_bytes if WEIGHTS in members else 0
@@ -173,13 +182,23 @@ class BundleWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._weights is not None:  # `finish` was not reached: there is no bundle
-            self._weights.close()
-        self._archive.close()
-        if kind is not None or self._weights is not None:
-            self._partial.unlink(missing_ok=True)
-            return
-        self._partial.replace(self._path)
+        try:
+            if kind is None and self._weights is None:  # otherwise `finish` was not reached: there is no bundle
+                self._archive.close()
+                self._partial.replace(self._path)
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Removes what was written under the temporary name, on a full disk too: closing it fails there."""
+        with suppress(OSError):
+            if self._weights is not None:
+                self._weights.close()
+        file, self._archive.fp = self._archive.fp, None  # the archive then writes nothing when it is collected
+        with suppress(OSError):
+            if file is not None:
+                file.close()
+        self._partial.unlink(missing_ok=True)
 
     def add_tensor(self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
         """Appends one tensor whose bytes come in `blocks`, at the next multiple of 64."""

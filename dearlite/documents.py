@@ -28,8 +28,10 @@ class Document:
 
 def as_documents(items: Iterable[object]) -> list[Document]:
     """`items` as Documents, in order. Raises InvalidInput naming the position (from 0) of a bad one."""
-    if isinstance(items, (str, bytes, Mapping)):
+    if isinstance(items, (str, bytes, Mapping, Document)) or not isinstance(items, Iterable):
         raise InvalidInput(f"docs is one {type(items).__name__}, not a list: put it in brackets, [doc]")
+    if hasattr(items, "to_dict") and hasattr(items, "columns"):  # iterating a DataFrame gives its column names
+        raise InvalidInput("docs is a DataFrame: pass df.to_dict('records')")
     return [as_document(item, f"document {index}") for index, item in enumerate(items)]
 
 
@@ -39,7 +41,7 @@ def as_document(item: object, where: str) -> Document:
     Raises InvalidInput, its message opening with `where`, for null, numbers, a missing text, or nothing but spaces.
     """
     if isinstance(item, Document):
-        return Document(_clean(item.text, where), item.id, _clean(item.title, where), item.record)
+        return _checked(_clean(item.text, where), item.id, _clean(item.title, where), item.record, where)
     if isinstance(item, str):
         return _checked(item, None, "", item, where)
     if item is None or isinstance(item, (bool, int, float, bytes, list, tuple)):
@@ -55,7 +57,7 @@ def as_document(item: object, where: str) -> Document:
             raise InvalidInput(f"{where} has a {type(value).__name__} as its {name}: it must be a string")
     if isinstance(doc_id, (Mapping, list)):
         raise InvalidInput(f"{where} has a {type(doc_id).__name__} as its id: it must be a string or a number")
-    return _checked(str(text), None if doc_id is None else str(doc_id), str(title or ""), item, where)
+    return _checked(str(text), None if doc_id is None else _clean(str(doc_id), where), str(title or ""), item, where)
 
 
 def check_query(query: object) -> str:

@@ -17,7 +17,8 @@ DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64"
 class Build:
     """One graph of the bundle: the device it is for, how rows are laid out, and what the machine must be able to do.
 
-    `layout` is an entry of `backends.onnx.LAYOUTS`. `requires` names capabilities of `devices.CAPABILITIES`; the first
+    `layout` is an entry of `backends.onnx.LAYOUTS`; `tensors` are the names that the graph takes from weights.bin.
+    `requires` names capabilities of `devices.CAPABILITIES`; the first
     build in the manifest whose device and capabilities fit is taken.
     """
 
@@ -26,6 +27,7 @@ class Build:
     layout: str
     quantisation: str
     requires: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     try:
         raw = json.loads(data)
         schema = raw["schema"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BundleError(
             f"{where}: its manifest.json is not a dearlite manifest: the file is damaged or foreign"
         ) from None
     if schema != SCHEMA:
         raise BundleError(f"{where}: it has manifest schema {schema!r}, this dearlite reads {SCHEMA}: update dearlite")
     try:
-        raw["builds"] = tuple(_fields(Build, {**b, "requires": tuple(b.get("requires", ()))}) for b in raw["builds"])
+        raw["builds"] = tuple(
+            _fields(Build, b | {n: tuple(b.get(n, ())) for n in ("requires", "tensors")}) for b in raw["builds"]
+        )
         raw["members"] = {name: _fields(Member, m) for name, m in raw["members"].items()}
         raw["tensors"] = {
             name: _fields(Tensor, {**t, "shape": tuple(t["shape"])}) for name, t in raw["tensors"].items()
@@ -111,9 +115,11 @@ def _fields(cls: type[Any], raw: dict[str, Any]) -> Any:
         kind = scalars.get(str(specs[name].type))
         if kind is not None and (not isinstance(raw[name], kind) or isinstance(raw[name], bool)):
             wrong.append(f"{name!r} is no {kind.__name__}")
+    if cls is Manifest and not isinstance(raw.get("source", {}), dict):
+        wrong.append("'source' is no object")
     if cls is Tensor and raw.get("dtype") not in DTYPES:
         wrong.append(f"dtype {raw.get('dtype')!r} is not one of {', '.join(DTYPES)}")
-    if cls is Tensor and not all(isinstance(side, int) for side in raw.get("shape", ())):
+    if cls is Tensor and not all(isinstance(side, int) and side >= 0 for side in raw.get("shape", ())):
         wrong.append(f"shape {raw.get('shape')!r} is not of whole numbers")
     if wrong:
         raise ValueError("; ".join(wrong))

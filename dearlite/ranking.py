@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
@@ -102,7 +103,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         ours["relevance"] = hit.relevance
     if hit.truncated:
         ours |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
-    return {(f"input_{name}" if name in ours else name): value for name, value in row.items()} | ours
+    kept = {name: value for name, value in row.items() if name not in ours}
+    return kept | {f"input_{name}": row[name] for name in ours if name in row} | ours
 
 
 def rank_order(scores: Sequence[float]) -> list[int]:
@@ -143,6 +145,12 @@ def make_hits(
 
 def check_top_k(top_k: int | None) -> int | None:
     """`top_k` itself. Raises UsageError unless it is None or a whole number from 1."""
-    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+    if top_k is None:
+        return None
+    try:
+        number = operator.index(top_k)  # NumPy's integers too
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(top_k, bool):
         raise UsageError(f"top_k is {top_k!r}: it must be a whole number from 1, or None for all")
-    return top_k
+    return number

@@ -38,6 +38,8 @@ def read_documents(path: str, *, format: str | None = None, skip_bad: bool = Fal
     `format` is a name in FORMATS; without it the file's ending decides, and standard input is JSON Lines. With
     `skip_bad` a record that cannot be used is left out and reported; otherwise it raises InvalidInput.
     """
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"no document format {format!r}: it is one of {', '.join(FORMATS)}")
     reader = FORMATS[format] if format else _reader_for(path)
     name = "<stdin>" if path == "-" else Path(path).name
     out, seen = DocumentFile(), dict[str, str]()
@@ -85,7 +87,9 @@ def _open(path: str) -> BinaryIO:
             raise UsageError(f"cannot read {path}: {err.strerror}") from None
     peek = getattr(raw, "peek", None)
     if peek is not None and peek(2)[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+        unzipped = gzip.GzipFile(fileobj=raw)
+        unzipped.myfileobj = raw  # type: ignore[assignment]  # closed together with it
+        return unzipped  # type: ignore[return-value]
     return raw
 
 
@@ -123,19 +127,24 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
             continue
         try:
             yield where, json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as err:
-            reason = (
-                f"{err.msg} at column {err.colno}" if isinstance(err, json.JSONDecodeError) else "nested too deeply"
-            )
-            yield where, InvalidInput(f"{where} is not JSON ({reason}): each line must be one JSON object")
+        except (ValueError, RecursionError) as err:
+            yield where, InvalidInput(f"{where} is not JSON ({_json_reason(err)}): each line must be one JSON object")
+
+
+def _json_reason(err: Exception) -> str:
+    if isinstance(err, json.JSONDecodeError):
+        return f"{err.msg} at column {err.colno}"
+    return "nested too deeply" if isinstance(err, RecursionError) else "a number in it is too long"
 
 
 def _read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
+    data = stream.read()
     try:
-        records = json.loads(stream.read().decode("utf-8-sig"))
+        records = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as err:
-        raise InvalidInput(f"{name} is not UTF-8 (byte {err.start}): {_UTF8_REMEDY}") from None
-    except (json.JSONDecodeError, RecursionError) as err:
+        line = data.count(b"\n", 0, err.start) + 1
+        raise InvalidInput(f"{name}:{line} is not UTF-8 (byte 0x{data[err.start]:02x}): {_UTF8_REMEDY}") from None
+    except (ValueError, RecursionError) as err:
         raise InvalidInput(f"{name} is not JSON ({err}): JSON Lines files end in .jsonl") from None
     if not isinstance(records, list):
         raise InvalidInput(f"{name} holds one {type(records).__name__}: it must be a list of documents")
@@ -153,8 +162,10 @@ def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
         csv.field_size_limit(2**31 - 1)  # a document of a megabyte is one field
         # surrogateescape: a byte that is not UTF-8 then spoils its own row only
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.DictReader(text, dialect=dialect, restkey="")
+        rows = csv.DictReader(text, dialect=dialect, restkey="", strict=True)
         try:
+            if any("\udc80" <= c <= "\udcff" for c in "".join(rows.fieldnames or ())):
+                raise InvalidInput(f"{name}:1 is not UTF-8: {_UTF8_REMEDY}")
             for row in rows:
                 where = f"{name}:{rows.line_num}"
                 if any(isinstance(v, str) and any("\udc80" <= c <= "\udcff" for c in v) for v in row.values()):
@@ -170,14 +181,15 @@ def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
 def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
     parquet = need("pyarrow.parquet", extra="parquet")
     arrow = need("pyarrow", extra="parquet")
+    data = io.BytesIO(stream.read())
     try:
-        table = parquet.ParquetFile(io.BytesIO(stream.read()))
+        table = parquet.ParquetFile(data)
         number = 0
         for batch in table.iter_batches():
             for record in batch.to_pylist():
                 number += 1
                 yield f"{name} row {number}", record
-    except arrow.ArrowException as err:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as err:
         raise InvalidInput(f"{name} is not Parquet ({str(err).splitlines()[0]})") from None
 
 

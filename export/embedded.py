@@ -15,6 +15,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,15 @@ def write_bundle(
 ) -> None:
     """Writes `graphs` over the model's weights, each tensor once."""
     written: dict[str, Graph] = {name: write(model, way) for name, write, way, _ in graphs}
-    weights = {name: value for graph in written.values() for name, value in graph.weights.items()}
+    shared = Graph()
+    for graph in written.values():
+        for name, value in graph.weights.items():
+            shared.weight(name, value)
     parts = {"tokenizer.json": tokenizer} | dict(members) | {name: graph.to_bytes() for name, graph in written.items()}
-    facts = {**FACTS, "builds": tuple(build for *_, build in graphs)}
+    builds = tuple(replace(build, tensors=tuple(written[name].weights)) for name, _, _, build in graphs)
+    facts = {**FACTS, "builds": builds}
     with BundleWriter(path) as bundle:
-        for name, value in weights.items():
+        for name, value in shared.weights.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
         bundle.finish(parts, facts)
 

@@ -143,7 +143,7 @@ def _open_session(bundle: Bundle, build: Build, device: str) -> Any:
     # The graph is written as it should run; ORT's own fusions pick slower kernels for it (SkipLayerNormalization takes
     # eight times as long as Add and LayerNormalization, BiasGelu 1.4 times Add and Gelu).
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    values = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in bundle.tensors().items()}
+    values = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in bundle.tensors(build.tensors).items()}
     options.add_external_initializers(list(values), list(values.values()))
     if device == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()

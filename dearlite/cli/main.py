@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from importlib import import_module
@@ -60,20 +59,12 @@ def run(args: list[str] | None = None) -> None:
         _fail(err.format_message() + (f" (see {where} -h)" if where else ""), err.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
-    except BrokenPipeError:  # `| head` has seen enough
-        _silence_stdout()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, code: int) -> None:
     click.echo(f"dearlite: {message}", err=True)
     sys.exit(code)
-
-
-def _silence_stdout() -> None:
-    """Points stdout at nothing, so that the interpreter's last flush does not complain of the closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:

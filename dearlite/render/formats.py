@@ -19,8 +19,11 @@ from dearlite.ranking import Ranking, hit_fields
 def write_ranking(ranking: Ranking, form: str, output: str | None, *, query_id: str = "1") -> None:
     """Writes `ranking` in the format `form` to the file `output`, whole or not at all; None is stdout."""
     if output is None:
-        WRITERS[form](ranking, sys.stdout, query_id)
-        sys.stdout.flush()
+        try:
+            WRITERS[form](ranking, sys.stdout, query_id)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere, without complaint
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     with whole_file(Path(output)) as stream:
         WRITERS[form](ranking, stream, query_id)

@@ -19,7 +19,7 @@ class DocumentProgress:
     def __init__(self, total: int, *, visible: bool) -> None:
         self.total, self.done = total, 0
         self._visible = visible and sys.stderr.isatty()
-        self._start = self._drawn = time.perf_counter()
+        self._start = self._drawn = 0.0  # both count from the first document: loading a model is not reranking
         self._bar: Progress | None = None
 
     def __enter__(self) -> DocumentProgress:
@@ -31,6 +31,7 @@ class DocumentProgress:
     def update(self, done: int, total: int) -> None:
         """Takes the count; the signature of `rerank`'s progress callback."""
         self.done, now = done, time.perf_counter()
+        self._start = self._start or now
         if not self._visible or now - self._start < _SHOW_AFTER_S or now - self._drawn < _REFRESH_S:
             return
         self._drawn = now

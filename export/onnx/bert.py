@@ -107,7 +107,7 @@ class _Writer:
     def layer(self, x: str, layer: BertLayer, name: str, *, last: bool) -> str:
         g = self.g
         q_bias, k_bias, v_bias = layer.query.bias, layer.key.bias, layer.value.bias
-        bias = g.const(f"{name}.qkv.bias" + self.suffix, np.concatenate([q_bias, k_bias, v_bias]).astype(self.float))
+        bias = g.weight(f"{name}.qkv.bias" + self.suffix, np.concatenate([q_bias, k_bias, v_bias]).astype(self.float))
         if last:
             pair = self.linear(x, _joined(f"{name}.kv", layer.key, layer.value))
             k, v = self.split(pair, 2)
@@ -154,8 +154,8 @@ class _Writer:
 
     def norm(self, x: str, norm: Norm, name: str, *, half: bool) -> str:
         kind, suffix = (np.float16, self.suffix) if half else (np.float32, "")
-        gain = self.g.const(f"{name}.gain{suffix}", norm.gain.astype(kind))
-        bias = self.g.const(f"{name}.bias{suffix}", norm.bias.astype(kind))
+        gain = self.g.weight(f"{name}.gain{suffix}", norm.gain.astype(kind))
+        bias = self.g.weight(f"{name}.bias{suffix}", norm.bias.astype(kind))
         return self.g.add("LayerNormalization", x, gain, bias, axis=-1, epsilon=self.model.epsilon)
 
     def rows(self, name: str, embedding: Embedding, ids: str) -> str:

@@ -37,7 +37,8 @@ class Graph:
 
     def weight(self, name: str, value: Any) -> str:
         """A tensor that lies in weights.bin under `name`, shared by all graphs of the bundle that use it."""
-        self.weights.setdefault(name, value)
+        known = self.weights.setdefault(name, value)
+        assert known is value or np.array_equal(known, value), f"two tensors {name}"
         return name
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:

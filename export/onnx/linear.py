@@ -77,8 +77,9 @@ def dequantised_half(g: Graph, x: str, count: str, layer: Linear) -> str:
 def _with_bias(g: Graph, product: str, layer: Linear, bias: Any, dtype: Any = np.float32) -> str:
     if bias is None:
         return product
-    suffix = "" if dtype is np.float32 else ".half"
-    return g.add("Add", product, g.const(f"{layer.name}.bias{suffix}", bias.astype(dtype)))
+    shifted = "" if bias is layer.bias else ".shifted"
+    half = "" if dtype is np.float32 else ".half"
+    return g.add("Add", product, g.weight(f"{layer.name}.bias{shifted}{half}", bias.astype(dtype)))
 
 
 def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int, exact_u8s8: bool) -> str:

@@ -1,0 +1,51 @@
+"""nDCG@10 of a model over a first stage's run, beside the first stage: `python benchmarks/quality.py FOLDER [FOLDER…]`.
+
+A folder holds corpus.jsonl.gz, queries.jsonl, qrels.tsv and a TREC run (`--run`, run.trec unless it says otherwise).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import ir_measures
+from ir_measures import Qrel, ScoredDoc, nDCG
+
+from dearlite import Reranker
+from dearlite.export.card import Pairs, load_pairs
+
+
+def ndcg10(pairs: Pairs, scores: Iterable[float]) -> float:
+    """Mean nDCG@10 over the qrels' queries, by trec_eval's definition."""
+    qrels = [Qrel(q, d, grade) for q, grades in pairs.grades.items() for d, grade in grades.items()]
+    run = [ScoredDoc(q, d, s) for (q, d, _, _), s in zip(pairs.rows, scores, strict=True)]
+    return float(ir_measures.calc_aggregate([nDCG @ 10], qrels, run)[nDCG @ 10])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--run", default="run.trec")
+    parser.add_argument("--model", default=None, help="a name or a model file; the embedded default without it")
+    options = parser.parse_args()
+    reranker = Reranker.load(options.model)
+    print(
+        f"{reranker.model} (manifest {reranker.bundle.sha256()[:12]}) on {reranker.device}, {reranker.threads} threads"
+    )
+    for folder in options.folders:
+        pairs = load_pairs(folder, options.run)
+        first = [-float(place) for place in range(len(pairs.rows))]  # the run's own order
+        start = time.perf_counter()
+        scores = reranker.score([(query, record) for _, _, query, record in pairs.rows])
+        seconds = time.perf_counter() - start
+        print(
+            f"{pairs.name}: {len(pairs.by_query())} queries, {len(scores)} documents; nDCG@10 first stage "
+            f"{ndcg10(pairs, first):.4f}, reranked {ndcg10(pairs, scores):.4f}; {len(scores) / seconds:.1f} documents/s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What several test files share: the embedded model file and its tokenizer, read without dearlite's own reader."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+import dearlite
+
+# The same examples on every run: a failure here is a failure there. No deadline: shared machines stall.
+settings.register_profile("dearlite", deadline=None, derandomize=True)
+settings.load_profile("dearlite")
+
+
+@pytest.fixture(scope="session")
+def embedded_path() -> Path:
+    """The `.dear` file that comes with the package."""
+    return Path(dearlite.__file__).parent / "data" / "minilm-l12.dear"
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json(embedded_path: Path) -> bytes:
+    """The embedded model's tokenizer.json, taken out by the standard library."""
+    with zipfile.ZipFile(embedded_path) as archive:
+        return archive.read("tokenizer.json")

@@ -1,0 +1,87 @@
+"""Borders that must hold: what importing costs, what documents and files promise."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dearlite.errors import MissingExtra, need
+from dearlite.registry import load_registry
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "llama_cpp",
+    "tokenizers",
+    "onnx",
+    "pandas",
+    "pyarrow",
+    "rich",
+    "numpy",
+}
+
+
+def modules_after(statement):
+    code = f"import sys\n{statement}\nprint(' '.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return {name.partition(".")[0] for name in out.split()}
+
+
+def test_import_loads_no_model_library():
+    assert not modules_after("import dearlite") & HEAVY
+
+
+def test_help_loads_no_command():
+    loaded = modules_after("import dearlite.cli.main as m\ntry: m.run(['--help'])\nexcept SystemExit: pass")
+    assert not loaded & HEAVY
+
+
+def test_reranking_loads_no_torch():
+    heavy = modules_after("import dearlite\ndearlite.rerank('a', ['b'])") & {"torch", "transformers", "onnx", "rich"}
+    assert not heavy
+
+
+def test_runtime_never_imports_the_workshop():
+    for file in (ROOT / "dearlite").rglob("*.py"):
+        assert "dearlite.export" not in file.read_text(encoding="utf-8"), file
+
+
+def test_missing_extra_names_the_command():
+    with pytest.raises(MissingExtra, match=r"pip install 'dearlite\[listwise\]'") as caught:
+        need("no_such_module_at_all", extra="listwise")
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_package_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "halfdone.py").write_text("import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all") as caught:
+        need("halfdone", extra="cpu")
+    assert not isinstance(caught.value, MissingExtra)
+
+
+def test_extras_named_in_errors_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for file in (ROOT / "dearlite").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        named = re.findall(r'extra="(\w+)"', text) + re.findall(r"dearlite\[(\w+)\]", text)
+        assert set(named) <= set(extras), file
+
+
+def test_readme_models_are_those_of_the_registry():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, entry in load_registry().items():
+        assert f"`{name}`" in readme
+        assert entry.licence in readme
+
+
+def test_readme_links_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
