@@ -41,7 +41,7 @@ def main() -> None:
         scores = reranker.score([(query, record) for _, _, query, record in pairs.rows])
         seconds = time.perf_counter() - start
         print(
-            f"{pairs.name}: {len(pairs.by_query())} queries, {len(scores)} documents; nDCG@10 first stage "
+            f"{pairs.name}: {len(pairs.by_query())} queries, {len(scores)} documents; nDCG@10 first stage",
             f"{ndcg10(pairs, first):.4f}, reranked {ndcg10(pairs, scores):.4f}; {len(scores) / seconds:.1f} documents/s",
             flush=True,
         )

@@ -19,7 +19,11 @@ DEFAULT_MODEL = "minilm-l12"
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One table of models.toml. `embedded` is the file inside this package, None for a model that is built."""
+    """One table of models.toml. `embedded` is the file inside this package, None for a model that is built.
+
+    `max_tokens` is of the whole pair or prompt; `max_query_tokens` the query's share of it, if the authors give one.
+    `base` names the repository that a LoRA lies over. `download_mb` is what making the file fetches, base included.
+    """
 
     name: str
     kind: str
@@ -31,8 +35,10 @@ class ModelEntry:
     licence: str
     size_mb: int
     memory_mb: int
-    revision: str = ""
+    revision: str = "main"
     base: str = ""
+    max_query_tokens: int | None = None
+    download_mb: int | None = None
     embedded: str | None = None
     about: str = ""
 
@@ -68,7 +74,7 @@ def find_model(name: str) -> Path:
         raise UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
     file = model_file(known[name])
     if not file.is_file():
-        raise UsageError(f"{name} is not on this machine: put its file at {file}")
+        raise UsageError(f"{name} is not on this machine: {_how_to_get(known[name], file)}")
     return file
 
 
@@ -78,6 +84,18 @@ def model_file(entry: ModelEntry) -> Path:
         return Path(str(resources.files("dearlite").joinpath(entry.embedded)))
     suffix = ".gguf" if entry.kind == "listwise" else ".dear"
     return home() / "models" / (entry.name + suffix)
+
+
+def _how_to_get(entry: ModelEntry, file: Path) -> str:
+    command = f"`dearlite export {entry.name}`"
+    if entry.download_mb is None:
+        return f"{command} makes it at {file} (the size of the download is not stated), or put its file there"
+    source = f"{entry.repository} and {entry.base}" if entry.base else entry.repository
+    disk_mb = entry.download_mb + entry.size_mb  # the download stays in the Hub's cache
+    return (
+        f"{command} makes it at {file} (downloads {entry.download_mb / 1000:.1f} GB from {source}; "
+        f"needs {disk_mb / 1000:.1f} GB of disk, the download included)"
+    )
 
 
 def _shipped() -> bytes:

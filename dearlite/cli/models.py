@@ -21,13 +21,14 @@ def command(ctx: click.Context) -> None:
 
 @command.command("list", context_settings=_SETTINGS)
 def list_models() -> None:
-    """Name, kind, size, memory and licence of each, and whether its file is here."""
+    """Name, kind, size, memory and licence of each, whether its file is here, and what fetching it would download."""
     rows = []
     for entry in load_registry().values():
         here = "embedded" if entry.embedded else "yes" if model_file(entry).is_file() else "no"
         size, memory = f"{entry.size_mb} MB", f"{entry.memory_mb} MB"
-        rows.append((entry.name, entry.kind, size, memory, entry.licence, here, entry.about))
-    print_rows(("name", "kind", "file", "memory", "licence", "here", "about"), rows)
+        download = f"{entry.download_mb} MB" if here == "no" and entry.download_mb is not None else ""
+        rows.append((entry.name, entry.kind, size, memory, entry.licence, here, download, entry.about))
+    print_rows(("name", "kind", "file", "memory", "licence", "here", "download", "about"), rows)
 
 
 @command.command("show", context_settings=_SETTINGS)

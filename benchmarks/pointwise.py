@@ -1,0 +1,163 @@
+"""dearlite's embedded model beside other ways to run the same model: documents a second, memory, start-up times.
+
+    python benchmarks/pointwise.py --published-onnx FOLDER
+
+Rounds are interleaved (every system once a round, each round starting one system further on) and medians are reported,
+so that a slow minute of the machine falls on all alike. README.md in this folder says what each figure means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from measure import describe_machine
+from published import make_folders
+from report import describe_models, print_report, summarise
+from start_up import measure_start_up
+from systems import SYSTEMS, Work
+from workers import Round, SystemFailed, Worker
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WARM_UP_DOCUMENTS = 16
+SETTLE_S = 0.2  # threads that spin after a call have gone to sleep by then
+
+
+def main() -> None:
+    options = parse_options()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # workers inherit it: no rival asks the network
+    from dearlite.devices import check_threads
+
+    machine = describe_machine()  # now: its load average is that of the others
+    run = options.run or default_run(options.collection)
+    work = read_work(options.collection, run, options.pairs)
+    threads = check_threads(options.threads)
+    with tempfile.TemporaryDirectory(prefix="dearlite-benchmark-") as folder, ExitStack() as stack:
+        setting = make_folders(options.published_onnx, Path(folder), threads=threads)
+        workers: dict[str, Worker] = {}
+        failures: dict[str, str] = {}
+        for key, system in SYSTEMS.items():
+            tell(f"loading {system.name}")
+            try:
+                if system.needs_published and setting.published is None:
+                    raise SystemFailed("needs --published-onnx FOLDER")
+                workers[key] = stack.enter_context(Worker(key, setting))
+            except SystemFailed as err:
+                failures[key] = str(err)
+        rounds = run_rounds(workers, work, failures, count=options.rounds, limit_s=options.limit_s)
+    tell("start-up times")
+    models = describe_models(options.published_onnx, work)
+    report: dict[str, Any] = {
+        "machine": machine,
+        "threads": threads,
+        "rounds": max(map(len, rounds.values()), default=0),
+        "collection": {"name": options.collection.name, "run": run, "queries": len(work)},
+        **models,
+        "systems": summarise({key: workers[key].load_s for key in rounds}, rounds, failures, models["tokens"]),
+        "start_up": measure_start_up(REPOSITORY, options.rounds),
+    }
+    print_report(report)
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="dearlite beside other ways to run the same model.")
+    parser.add_argument("--published-onnx", type=Path, metavar="FOLDER", help="holds model.onnx and tokenizer.json")
+    default = REPOSITORY / "tests" / "data" / "noveleval"
+    parser.add_argument("--collection", type=Path, metavar="FOLDER", default=default, help="in BEIR's layout")
+    parser.add_argument("--run", metavar="NAME", help="a run in that folder (default: run_bm25.trec, else run.trec)")
+    parser.add_argument("--pairs", type=int, metavar="N", default=128, help="the run's first N (default: 128)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
+    parser.add_argument(
+        "--limit-s", type=float, metavar="S", default=400, help="begin no round that would end later (default: 400)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: what dearlite takes, one a core")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
+    options = parser.parse_args()
+    if options.pairs < 1 or options.rounds < 1:
+        parser.error("--pairs and --rounds are whole numbers from 1")
+    if not (options.collection / "corpus.jsonl.gz").is_file():
+        parser.error(f"no corpus.jsonl.gz in {options.collection}: give --collection FOLDER")
+    if options.published_onnx is not None:
+        wanting = [name for name in ("model.onnx", "tokenizer.json") if not (options.published_onnx / name).is_file()]
+        if wanting:
+            parser.error(f"no {' and no '.join(wanting)} in {options.published_onnx}: give --published-onnx FOLDER")
+    return options
+
+
+def default_run(collection: Path) -> str:
+    """The name of the collection's BM25 run."""
+    return "run_bm25.trec" if (collection / "run_bm25.trec").is_file() else "run.trec"
+
+
+def read_work(collection: Path, run: str, pairs: int) -> Work:
+    """The first `pairs` lines of a run as texts, a title joined by a space: every system gets the same strings."""
+    lines = (collection / run).read_text().splitlines()
+    wanted = [tuple(line.split()[0:3:2]) for line in lines[:pairs]]  # (query id, document id)
+    with gzip.open(collection / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+        corpus = dict(_texts(file, {document for _, document in wanted}))
+    with open(collection / "queries.jsonl", encoding="utf-8") as file:
+        queries = dict(_texts(file, {query for query, _ in wanted}))
+    work: dict[str, list[str]] = {}
+    for query, document in wanted:
+        work.setdefault(query, []).append(corpus[document])
+    return [(queries[query], texts) for query, texts in work.items()]
+
+
+def _texts(lines: Iterator[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
+    for record in map(json.loads, lines):
+        if record["_id"] in wanted:
+            yield record["_id"], f"{record.get('title') or ''} {record['text']}".strip()
+
+
+def run_rounds(
+    workers: dict[str, Worker], work: Work, failures: dict[str, str], *, count: int, limit_s: float
+) -> dict[str, list[Round]]:
+    """Up to `count` rounds for each worker, one at least; a worker that fails is moved to `failures`."""
+    query, texts = work[0]
+    rounds: dict[str, list[Round]] = {key: [] for key in workers}
+    tell("warming up")
+    _run_round(workers, [(query, texts[:WARM_UP_DOCUMENTS])], rounds, failures, turn=0)
+    for found in rounds.values():
+        found.clear()
+    start = time.perf_counter()
+    for number in range(count):
+        elapsed_s = time.perf_counter() - start
+        if number and elapsed_s * (number + 1) / number > limit_s:
+            tell(f"stopped after {number} of {count} rounds: another would pass --limit-s {limit_s:g}")
+            break
+        tell(f"round {number + 1} of {count}")
+        _run_round(workers, work, rounds, failures, turn=number)
+    return rounds
+
+
+def _run_round(
+    workers: dict[str, Worker], work: Work, rounds: dict[str, list[Round]], failures: dict[str, str], *, turn: int
+) -> None:
+    order = list(rounds)
+    for place in range(len(order)):
+        key = order[(place + turn) % len(order)]
+        time.sleep(SETTLE_S)
+        try:
+            rounds[key].append(workers[key].run(work))
+        except SystemFailed as err:
+            failures[key] = str(err)
+            del rounds[key]
+
+
+def tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

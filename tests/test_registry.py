@@ -1,0 +1,113 @@
+"""models.toml and the names it gives: the zoo of shared/reference/dear.md row by row; what an absent model says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dearlite.errors import UsageError
+from dearlite.prompts import PAIR_FORMS
+from dearlite.registry import find_model, load_registry, model_file
+
+L8, L3, L8_INSTRUCT = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"
+ZOO = [  # name, repository under abdoelsayed/, base
+    ("teacher", "llama2-13b-rankllama-teacher", ""),
+    ("dear-8b-listwise", "dear-8b-reranker-listwise-v1", ""),
+    ("dear-8b-listwise-lora", "dear-8b-reranker-listwise-lora-v1", L8_INSTRUCT),
+    ("dear-8b-ranknet", "dear-8b-reranker-ranknet-v1", ""),
+    ("dear-8b-ranknet-lora", "dear-8b-reranker-ranknet-lora-v1", L8),
+    ("dear-8b-ce", "dear-8b-reranker-ce-v1", ""),
+    ("dear-8b-ce-lora", "dear-8b-reranker-ce-lora-v1", L8),
+    ("dear-3b-ranknet", "dear-3b-reranker-ranknet-v1", ""),
+    ("dear-3b-ranknet-lora", "dear-3b-reranker-ranknet-lora-v1", L3),
+    ("dear-3b-ce", "dear-3b-reranker-ce-v1", ""),
+    ("dear-3b-ce-lora", "dear-3b-reranker-ce-lora-v1", L3),
+]
+# Counted by transformers 5.23.0 on the meta device: LlamaForSequenceClassification with one label and, for "lm",
+# LlamaForCausalLM, of the shapes in dear.md; 13B of those in the config.json of Llama-2-13b.
+PARAMETERS = {"8b": 7_504_928_768, "8b-lm": 8_030_261_248, "3b": 3_212_752_896, "13b": 12_852_029_440}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def shape(name):
+    return "13b" if name == "teacher" else name.split("-")[1]
+
+
+def test_zoo_is_whole(home):
+    assert set(load_registry()) == {"minilm-l12"} | {name for name, _, _ in ZOO}
+
+
+@pytest.mark.parametrize(("name", "repository", "base"), ZOO)
+def test_entry_names_what_it_is_made_from(home, name, repository, base):
+    entry = load_registry()[name]
+    assert (entry.repository, entry.base, entry.revision) == (f"abdoelsayed/{repository}", base, "main")
+    assert (entry.architecture, entry.embedded) == ("llama", None)
+    assert entry.licence == {"8b": "llama3.1", "3b": "llama3.2", "13b": "llama2"}[shape(name)]
+    if "listwise" in name:
+        assert (entry.kind, entry.prompt, model_file(entry).name) == ("listwise", "plain", f"{name}.gguf")
+    else:
+        assert (entry.kind, entry.prompt, model_file(entry).name) == ("pointwise", "dear", f"{name}.dear")
+        assert (entry.pooling, entry.max_tokens, entry.max_query_tokens) == ("last-token", 228, 32)
+        assert entry.prompt in PAIR_FORMS
+
+
+@pytest.mark.parametrize(("name", "_repository", "base"), ZOO)
+def test_sizes_follow_from_the_shapes(home, name, _repository, base):
+    entry = load_registry()[name]
+    parameters = PARAMETERS[shape(name)] / 1e6
+    if "listwise" in name:
+        # llama.cpp's own table: Llama-3.1-8B in Q4_K_M has 4.89 bits a weight, 4.58 GiB.
+        assert entry.size_mb == pytest.approx(4.58 * 2**30 / 1e6, rel=0.005)
+    else:
+        assert entry.size_mb == pytest.approx(parameters, rel=0.005)  # int8, scales, tokenizer
+    whole = "8b-lm" if "listwise" in name or base == L8 else shape(name)
+    assert entry.download_mb == pytest.approx(2 * PARAMETERS[whole] / 1e6, rel=0.016)  # bf16; a LoRA adds up to 1.5%
+    assert entry.memory_mb > entry.size_mb
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dear-3b-ce", ["`dearlite export dear-3b-ce`", "downloads 6.4 GB", "needs 9.7 GB of disk"]),
+        (
+            "dear-8b-ce-lora",
+            ["`dearlite export dear-8b-ce-lora`", "downloads 16.2 GB", f"-lora-v1 and {L8};", "23.7 GB"],
+        ),
+        ("dear-8b-listwise", ["`dearlite export dear-8b-listwise`", "16.1 GB", "21.0 GB", "dear-8b-listwise.gguf"]),
+    ],
+)
+def test_absent_model_says_the_command_the_download_and_the_disk(home, name, words):
+    with pytest.raises(UsageError) as caught:
+        find_model(name)
+    for word in [name, str(home), *words]:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_built_model_is_found_by_its_name(home):
+    file = home / "models" / "dear-3b-ce.dear"
+    file.parent.mkdir()
+    file.write_bytes(b"")
+    assert find_model("dear-3b-ce") == file
+
+
+def test_own_entry_needs_only_what_has_no_default(home):
+    (home / "models.toml").write_text(
+        '[mine]\nkind = "pointwise"\nrepository = "x/y"\narchitecture = "llama"\nprompt = "dear"\n'
+        'pooling = "last-position"\nmax_tokens = 228\nlicence = "MIT"\nsize_mb = 1\nmemory_mb = 2\n'
+    )
+    entry = load_registry()["mine"]
+    assert (entry.revision, entry.base, entry.max_query_tokens, entry.download_mb) == ("main", "", None, None)
+    with pytest.raises(UsageError, match=r"`dearlite export mine` makes it at .*not stated.*put its file there"):
+        find_model("mine")
+
+
+def test_comments_of_models_toml_hold_the_counts():
+    text = (Path(__file__).parents[1] / "models.toml").read_text(encoding="utf-8")
+    counted = {int(found.replace(",", "")) for found in re.findall(r"([\d,]+) parameters", text)}
+    assert counted == set(PARAMETERS.values())
