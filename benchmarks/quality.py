@@ -41,8 +41,8 @@ def main() -> None:
         scores = reranker.score([(query, record) for _, _, query, record in pairs.rows])
         seconds = time.perf_counter() - start
         print(
-            f"{pairs.name}: {len(pairs.by_query())} queries, {len(scores)} documents; nDCG@10 first stage",
-            f"{ndcg10(pairs, first):.4f}, reranked {ndcg10(pairs, scores):.4f}; {len(scores) / seconds:.1f} documents/s",
+            f"{pairs.name}: {len(pairs.by_query())} queries, {len(scores)} documents, {len(scores) / seconds:.1f} "
+            f"a second; nDCG@10 first stage {ndcg10(pairs, first):.4f}, reranked {ndcg10(pairs, scores):.4f}",
             flush=True,
         )
 

@@ -62,10 +62,15 @@ class Cancelled(DearliteError):
 
 
 def need(module: str, *, extra: str) -> ModuleType:
-    """The imported `module`; raises MissingExtra naming the extra that installs it."""
+    """The imported `module`; raises MissingExtra naming the extra that installs it, or what it imports first.
+
+    A module of dearlite's own may miss what its extra brings; another package that is there, and whose own import
+    breaks, is not missing: that error is shown as it is.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as err:
-        if err.name is None or err.name.partition(".")[0] != module.partition(".")[0]:
-            raise  # it is installed, and one of its own imports broke: show that instead
-        raise MissingExtra(f"{module} is needed here and is not installed: pip install 'dearlite[{extra}]'") from err
+        missing = (err.name or "").partition(".")[0]
+        if missing != module.partition(".")[0] and not module.startswith("dearlite."):
+            raise
+        raise MissingExtra(f"{missing} is needed here and is not installed: pip install 'dearlite[{extra}]'") from err

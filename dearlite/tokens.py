@@ -31,6 +31,7 @@ class TokenRow:
     types: NDArray[np.int64]  # (tokens,): 0 in the query's part, 1 in the document's
     tokens_total: int
     query_truncated: bool = False
+    prefix: int = 0  # how many of the first ids are the query's part, the same for all documents of a query
 
     @property
     def tokens_used(self) -> int:
@@ -98,7 +99,7 @@ class PairEncoder:
         types = np.zeros(len(first) + len(second), np.int64)
         types[len(first) :] = 1
         total = len(query) + len(document) + self._specials
-        return TokenRow(np.array(first + second, np.int64), types, total, keep_query < len(query))
+        return TokenRow(np.array(first + second, np.int64), types, total, keep_query < len(query), len(first))
 
     def _template(self) -> tuple[list[int], list[int], list[int]]:
         """The special ids before, between and after the two texts, read off an encoded pair of single words."""

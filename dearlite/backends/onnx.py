@@ -6,10 +6,11 @@ A score depends on its own row alone: never on its neighbours, their order, or t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from dearlite.bundle import Bundle
 from dearlite.errors import BundleError, DeviceUnavailable
 from dearlite.manifest import Build
 from dearlite.tokens import TokenRow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Rows that wait for a worker: enough to keep all of them busy while the next chunk is tokenised.
 _LOOK_AHEAD_ROWS = 32
@@ -58,37 +62,67 @@ class OnnxBackend:
         """Loads `build` on `device`, and scores one short row: a graph that loads may still not run."""
         self.device, self.build = device, build
         self._session = _open_session(bundle, build, device)
-        self._inputs = {node.name for node in self._session.get_inputs()}
         self._layout = LAYOUTS[build.layout]
         ids = np.array([0, 1], np.int64)
         list(self.score([TokenRow(ids, np.zeros_like(ids), len(ids))]))
 
     def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
         """A raw logit for each row, in order; see PointwiseBackend."""
-        return self._layout(self._run, rows, self.threads)
-
-    def _run(self, feeds: dict[str, Any]) -> Any:
-        return self._session.run(["score"], {k: v for k, v in feeds.items() if k in self._inputs})[0]
+        return self._layout(self._session, rows, self.threads)
 
 
-Run = Callable[[dict[str, Any]], Any]
 Scores = Generator[float, None, None]
 
 
-def _one_document(run: Run, rows: Iterable[TokenRow], threads: int) -> Scores:
+def _one_document(session: Any, rows: Iterable[TokenRow], threads: int) -> Scores:
     """One row a call, `threads` calls at a time: no padding, no thread waits for another, no score sees a neighbour.
 
     Two workers of one thread score 1.2 times the documents of one session with two threads (docs/speed.md).
     """
+    takes_types = any(node.name == "types" for node in session.get_inputs())
 
     def score(row: TokenRow) -> float:
-        return float(run({"ids": row.ids, "types": row.types})[0, 0])
+        feeds = {"ids": row.ids, "types": row.types} if takes_types else {"ids": row.ids}
+        return float(session.run(["score"], feeds)[0][0, 0])
 
+    yield from _side_by_side((partial(score, row) for row in rows), threads)
+
+
+def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int) -> Scores:
+    """One document a call, after its query's part, whose keys and values are computed once for all its documents."""
+    spec = next(node for node in session.get_inputs() if node.name == "past")
+    sides = [side if isinstance(side, int) else 0 for side in spec.shape]  # (layers, 2, 1, heads, prefix, dim)
+    names = [node.name for node in session.get_outputs() if node.name != "score"]  # keys and values, layer by layer
+
+    def prefix_state(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        empty = np.zeros(sides, np.float32)
+        if not len(ids):
+            return empty
+        state = session.run(names, {"ids": ids, "past": empty})
+        return np.stack(state).reshape(*sides[:4], len(ids), sides[5])
+
+    def score(ids: NDArray[np.int64], past: NDArray[np.float32]) -> float:
+        return float(session.run(["score"], {"ids": ids, "past": past})[0][0, 0])
+
+    def jobs() -> Iterator[Callable[[], float]]:
+        known, past = None, np.zeros(sides, np.float32)
+        for row in rows:
+            length = min(row.prefix, len(row.ids) - 1)  # the last token's state is the score: it is never only past
+            head = row.ids[:length].tobytes()
+            if head != known:
+                known, past = head, prefix_state(row.ids[:length])
+            yield partial(score, row.ids[length:], past)
+
+    yield from _side_by_side(jobs(), threads)
+
+
+def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int) -> Scores:
+    """The jobs' results in order, `threads` of them at work; jobs are asked for a little ahead."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dearlite")
     waiting: deque[Future[float]] = deque()
     try:
-        for row in rows:
-            waiting.append(pool.submit(score, row))
+        for job in jobs:
+            waiting.append(pool.submit(job))
             while len(waiting) > _LOOK_AHEAD_ROWS * threads or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
@@ -97,7 +131,7 @@ def _one_document(run: Run, rows: Iterable[TokenRow], threads: int) -> Scores:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _padded(run: Run, rows: Iterable[TokenRow], threads: int) -> Scores:
+def _padded(session: Any, rows: Iterable[TokenRow], threads: int) -> Scores:
     """Rectangles of rows of like length, for a GPU: ids, types and mask are (rows, longest)."""
     rows = iter(rows)
     while chunk := list(islice(rows, _PADDED_SORT_ROWS)):
@@ -112,13 +146,14 @@ def _padded(run: Run, rows: Iterable[TokenRow], threads: int) -> Scores:
             for line, i in enumerate(batch):
                 used = chunk[i].tokens_used
                 ids[line, :used], types[line, :used], mask[line, :used] = chunk[i].ids, chunk[i].types, 1
-            scores[batch] = run({"ids": ids, "types": types, "mask": mask})[:, 0]
+            scores[batch] = session.run(["score"], {"ids": ids, "types": types, "mask": mask})[0][:, 0]
         yield from map(float, scores)
 
 
 # How rows become calls; a build names its entry.
-LAYOUTS: dict[str, Callable[[Run, Iterable[TokenRow], int], Scores]] = {
+LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int], Scores]] = {
     "one-document": _one_document,
+    "shared-prefix": _shared_prefix,
     "padded": _padded,
 }
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import warnings
-from importlib import import_module
 from typing import Any
 
 import click
 
 from dearlite import __version__
-from dearlite.errors import DearliteError
+from dearlite.errors import DearliteError, need
 
-# name -> (module that holds `command`, its line in --help)
+# name -> (module that holds `command`, its line in --help, the extra it needs)
 COMMANDS = {
-    "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query."),
-    "models": ("dearlite.cli.models", "List, show and verify the models that have a name."),
-    "doctor": ("dearlite.cli.doctor", "Say what is installed, which device runs, and where files are."),
+    "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
+    "models": ("dearlite.cli.models", "List, show and verify the models that have a name.", "cpu"),
+    "export": ("dearlite.export.command", "Make a model file from a Hugging Face folder, a LoRA, or a name.", "export"),
+    "doctor": ("dearlite.cli.doctor", "Say what is installed, which device runs, and where files are.", "cpu"),
 }
 
 
@@ -29,12 +29,13 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        module, _, extra = COMMANDS[cmd_name]
+        command: click.Command = need(module, extra=extra).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line, _) in COMMANDS.items()])
 
 
 @click.group(

@@ -76,7 +76,7 @@ def padded_graph(model: BertModel, way: str) -> Graph:
 
 class _Writer:
     def __init__(self, model: BertModel, way: str, *, batched: bool, half: bool) -> None:
-        self.model, self.way, self.batched, self.half = model, LINEAR_WAYS[way], batched, half
+        self.model, self.way, self.batched, self.half = model, LINEAR_WAYS[way].write, batched, half
         self.g = Graph()
         self.count = ""  # names the number of rows that the linear layers see
         self.float = np.float16 if half else np.float32
@@ -141,7 +141,7 @@ class _Writer:
             x = g.add("Squeeze", x, self.ints("token_axis", 1))
         if self.half:
             x = g.add("Cast", x, to=TensorProto.FLOAT)
-        fp32 = LINEAR_WAYS["dequantised"]
+        fp32 = LINEAR_WAYS["dequantised"].write
         pooled = g.add("Tanh", fp32(g, x, self.count, self.model.pooler))
         return fp32(g, pooled, self.count, self.model.classifier)
 

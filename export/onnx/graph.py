@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +24,11 @@ class Graph:
     inputs: list[Any] = field(default_factory=list)
     written: dict[tuple[str, ...], str] = field(default_factory=dict)  # what `once` has written
     output: str = ""  # the value that becomes `score`
+    extra_outputs: list[str] = field(default_factory=list)  # float32 values that are outputs under their own names
 
-    def input(self, name: str, *shape: str) -> str:
-        """An int64 input of the graph; `shape` names its sides."""
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, list(shape)))
+    def input(self, name: str, *shape: str | int, dtype: int = TensorProto.INT64) -> str:
+        """An input of the graph, int64 unless said otherwise; `shape` names its sides, or gives their length."""
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
 
     def const(self, name: str, value: Any) -> str:
@@ -38,7 +40,7 @@ class Graph:
     def weight(self, name: str, value: Any) -> str:
         """A tensor that lies in weights.bin under `name`, shared by all graphs of the bundle that use it."""
         known = self.weights.setdefault(name, value)
-        assert known is value or np.array_equal(known, value), f"two tensors {name}"
+        assert known is value or (known.dtype == value.dtype and np.array_equal(known, value)), f"two tensors {name}"
         return name
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -56,16 +58,22 @@ class Graph:
         """A node with several outputs."""
         number = len(self.nodes)
         names = [f"{op}_{number}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
-        self.nodes.append(helper.make_node(op, inputs, names, name=f"{op}_{number}", domain=domain, **attributes))
+        self.add_named(op, inputs, names, domain=domain, **attributes)
         return names
 
+    def add_named(self, op: str, inputs: Sequence[str], names: Sequence[str], domain: str = "", **attrs: Any) -> None:
+        """A node whose outputs have the names that are given."""
+        name = f"{op}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, names, name=name, domain=domain, **attrs))
+
     def to_bytes(self) -> bytes:
-        """The serialised model, whose one output, `score`, is (rows, 1) float32."""
+        """The serialised model; its first output, `score`, is (rows, 1) float32."""
         nodes = [*self.nodes, helper.make_node("Identity", [self.output], ["score"], name="score")]
         tensors = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
         tensors += [_outside(name, value) for name, value in self.weights.items()]
-        score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["rows", 1])
-        graph = helper.make_graph(nodes, "dearlite", self.inputs, [score], tensors)
+        outputs = [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["rows", 1])]
+        outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.extra_outputs]
+        graph = helper.make_graph(nodes, "dearlite", self.inputs, outputs, tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="dearlite")
         return bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,235 @@
+"""Pointwise LLaMA models exported by the workshop and scored by the runtime, against transformers in fp32."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
+
+from dearlite import Reranker  # noqa: E402
+from dearlite.cli.main import run  # noqa: E402
+from dearlite.export import llama  # noqa: E402
+from dearlite.export.checkpoint import Checkpoint  # noqa: E402
+from dearlite.export.merge import Merged  # noqa: E402
+from dearlite.export.onnx.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
+
+WORDS = "query document : light bulb coffee tea who invented the Edison Momoa plays in Fast X a b c d e f g".split()  # noqa: SIM905
+QUERIES = ("who invented the light bulb", "coffee")
+DOCS = ("Edison invented the light bulb", "tea", "coffee coffee a b c d e f g Momoa plays in Fast X", "the bulb " * 40)
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+KINDS = {
+    "llama, 4 heads of 4, 10000": ("Llama", {"num_key_value_heads": 4}),
+    "llama, 4 heads of 1, llama3 scaling": ("Llama", {"num_key_value_heads": 1, "rope_parameters": LLAMA3}),
+    "llama, 6 heads of 2, its own head size": (
+        "Llama",
+        {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32},
+    ),
+    "mistral": ("Mistral", {"num_key_value_heads": 2, "sliding_window": None}),
+    "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
+}
+
+
+def tokenizer(folder):
+    """Words, and Llama-3's template: <bos> A <bos> B."""
+    vocabulary = {word: n for n, word in enumerate(["<pad>", "<bos>", "<unk>", *dict.fromkeys(WORDS)])}
+    tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tok.pre_tokenizer = pre_tokenizers.Whitespace()
+    tok.add_special_tokens(["<bos>", "<pad>"])
+    tok.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A <bos> $B:1", [("<bos>", 1)])
+    tok.save(str(folder / "tokenizer.json"))
+    return tok
+
+
+def checkpoint(folder, kind, **changes):
+    """A small random scorer of the real architecture, its weights large enough that scores differ."""
+    family, fields = KINDS[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(
+        **{
+            "vocab_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 512,
+            "num_labels": 1,
+            "pad_token_id": 0,
+            "rms_norm_eps": 1e-5,
+            **fields,
+            **changes,
+        }
+    )
+    net = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            value.copy_(
+                1 + 0.3 * torch.randn_like(value)
+                if "norm" in name
+                else 1.6 / value.shape[-1] ** 0.5 * torch.randn_like(value)
+            )
+    net.save_pretrained(folder)
+    return net, tokenizer(folder)
+
+
+@torch.no_grad()
+def reference(net, tok, pairs, max_tokens=96):
+    tok.enable_truncation(max_tokens, strategy="longest_first")
+    out = []
+    for query, document in pairs:
+        ids = tok.encode(f"query: {query}", f"document:  {document}").ids
+        out.append(float(net(input_ids=torch.tensor([ids])).logits[0, 0]))
+    return out
+
+
+def export(folder, target, *options):
+    with pytest.raises(SystemExit) as ended:
+        run(["export", str(folder), "-o", str(target), "--max-tokens", "96", *options])
+    return ended.value.code
+
+
+PAIRS = [(query, document) for query in QUERIES for document in DOCS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fp32_export_is_transformers(tmp_path, kind):
+    net, tok = checkpoint(tmp_path, kind)
+    assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp32") == 0
+    found = Reranker.load(tmp_path / "m.dear").score(PAIRS)
+    assert found == pytest.approx(reference(net, tok, PAIRS), abs=1e-4)
+    assert np.std(found) > 0.1
+
+
+def test_int8_export_is_near_and_does_not_depend_on_company(tmp_path):
+    net, tok = checkpoint(tmp_path, "llama, 4 heads of 1, llama3 scaling", hidden_size=256, intermediate_size=512)
+    assert export(tmp_path, tmp_path / "m.dear") == 0
+    reranker = Reranker.load(tmp_path / "m.dear")
+    together = reranker.score(PAIRS)
+    expected = np.array(reference(net, tok, PAIRS))
+    assert np.abs(together - expected).mean() <= 0.05 * expected.std()
+    assert [reranker.score([pair])[0] for pair in PAIRS] == pytest.approx(together, abs=1e-3)
+    assert reranker.score(PAIRS[::-1])[::-1] == pytest.approx(together, abs=1e-3)
+    assert Reranker.load(tmp_path / "m.dear", threads=1).score(PAIRS) == pytest.approx(together, abs=1e-3)
+
+
+def test_wide_graph_gives_the_same_scores(tmp_path, monkeypatch):
+    from dearlite import devices
+
+    checkpoint(tmp_path, "mistral")
+    assert export(tmp_path, tmp_path / "m.dear") == 0
+    fast = Reranker.load(tmp_path / "m.dear")
+    monkeypatch.setitem(devices.CAPABILITIES, "u8s8-exact", lambda: False)
+    wide = Reranker.load(tmp_path / "m.dear")
+    assert wide._backend.build.graph == "cpu-wide.onnx"
+    assert wide.score(PAIRS) == pytest.approx(fast.score(PAIRS), abs=1e-4)
+
+
+def test_lora_alone_is_merged_with_the_base_it_names(tmp_path):
+    peft = pytest.importorskip("peft")
+    base, lora = tmp_path / "base", tmp_path / "lora"
+    base.mkdir()
+    net, tok = checkpoint(base, "llama, 4 heads of 4, 10000")
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], modules_to_save=["score"]
+    )
+    tuned = peft.get_peft_model(
+        transformers.LlamaForSequenceClassification.from_pretrained(base, dtype=torch.float32), config
+    )
+    optimiser = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(3):
+        loss = tuned(input_ids=torch.randint(3, 20, (4, 9)), labels=torch.rand(4, 1)).loss
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    tuned.save_pretrained(lora)
+    assert export(lora, tmp_path / "m.dear", "--quant", "fp32") == 0
+    expected = reference(tuned.merge_and_unload().eval(), tok, PAIRS)
+    assert Reranker.load(tmp_path / "m.dear").score(PAIRS) == pytest.approx(expected, abs=1e-4)
+    assert expected != pytest.approx(reference(net, tok, PAIRS), abs=0.01)
+
+
+def test_same_model_gives_the_same_bytes(tmp_path):
+    checkpoint(tmp_path, "qwen2")
+    assert export(tmp_path, tmp_path / "m.dear") == 0
+    first = (tmp_path / "m.dear").read_bytes()
+    assert export(tmp_path, tmp_path / "m.dear", "--force") == 0
+    assert (tmp_path / "m.dear").read_bytes() == first
+
+
+def test_llama3_frequencies_are_transformers():
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = transformers.LlamaConfig(
+        hidden_size=4096,
+        num_attention_heads=32,
+        max_position_embeddings=131072,
+        rope_parameters=LLAMA3 | {"original_max_position_embeddings": 8192},
+    )
+    expected, scale = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    assert scale == 1.0
+    assert llama.rotary_frequencies(config.to_dict(), 128) == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_rotations_are_orthonormal_and_undone():
+    q = residual_rotation(96).astype(np.float64)
+    assert np.abs(q @ q.T - np.eye(96)).max() < 1e-6
+    assert np.array_equal(hadamard(2) * np.sqrt(2), [[1, 1], [1, -1]])
+    x, w = np.random.default_rng(0).standard_normal((5, 128)), np.random.default_rng(1).standard_normal((128, 7))
+    mixed = (x.reshape(5, 2, 64) @ hadamard(64)).reshape(5, 128)
+    assert mixed @ mix_rows_in_blocks(w, 64) == pytest.approx(x @ w, abs=1e-5)
+
+
+def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path, capsys):
+    checkpoint(tmp_path, "llama, 4 heads of 4, 10000")
+    config = json.loads((tmp_path / "config.json").read_text())
+    target = tmp_path / "m.dear"
+    capsys.readouterr()
+
+    def refused(changes, *words):
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        assert export(tmp_path, target) in (1, 2)
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        for word in words:
+            assert word in line
+        assert not target.exists()
+        assert not list(tmp_path.glob("*.partial"))
+
+    refused({"model_type": "gptj"}, "gptj", "llama")
+    refused({"hidden_act": "gelu"}, "hidden_act")
+    refused({"model_type": "mistral", "sliding_window": 32}, "sliding_window 32")
+    refused({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn")
+    refused({"num_hidden_layers": 5}, "model.layers.3", "missing")
+    refused({"intermediate_size": 256}, "gate_proj", "(128, 64)")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    target.write_text("mine")
+    assert export(tmp_path, target) == 2
+    assert "--force" in capsys.readouterr().err
+    assert target.read_text() == "mine"
+    (tmp_path / "tokenizer.json").unlink()
+    assert export(tmp_path, target, "--force") == 1
+    assert "tokenizer.json" in capsys.readouterr().err
+
+
+def test_peak_memory_stays_near_one_matrix(tmp_path):
+    """The tensors are made as they are asked for: nothing of the second is read before the first is written."""
+    checkpoint(tmp_path, "llama, 4 heads of 4, 10000")
+    source, read = Merged(Checkpoint(tmp_path), None), []
+    rows = source.rows
+    source.rows = lambda name, start, stop: (read.append(name), rows(name, start, stop))[1]
+    shape = llama.shape_of(source.config, 96)
+    stream = llama._tensors(source, shape, llama.QUANTISATIONS["int8"], mixes=True)
+    name, _, _, blocks = next(stream)
+    for _ in blocks:
+        pass
+    assert (name, set(read)) == ("embedding", {"model.embed_tokens.weight"})
