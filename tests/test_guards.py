@@ -90,6 +90,13 @@ def test_readme_models_are_those_of_the_registry():
         assert entry.licence in readme
 
 
+def test_readme_snippet_prints_what_stands_below_it():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, printed = re.search(r"```python\n(.*?)```\n```\n(.*?)```", readme, re.DOTALL).groups()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == printed
+
+
 def test_readme_links_lead_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
