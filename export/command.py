@@ -69,7 +69,7 @@ def command(
             _tokenizer(folder, adapter_folder),
             facts,
             output,
-            quantisation=quant,
+            plan=QUANTISATIONS[quant],
             members={"LICENSE": checkpoint.license_text.encode()},
         )
     except OSError as err:

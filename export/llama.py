@@ -42,10 +42,11 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """One way to write the weights: the graph's ways of LINEAR_WAYS, and whether activations are rotated first."""
+    """One way to write the weights: in int8 or fp32, in a rotated basis, with block Hadamards; and the graphs' ways."""
 
     int8: bool
-    rotated: bool
+    rotated: bool  # the residual stream
+    mixed: bool  # the down projection's input, in blocks, at run time
     ways: tuple[
         tuple[str, str, tuple[str, ...]], ...
     ]  # (way, the last layer's way, what the machine must be able to do)
@@ -55,12 +56,13 @@ QUANTISATIONS = {
     "int8": Quantisation(
         int8=True,
         rotated=True,
+        mixed=True,
         ways=(
             ("int8-per-row", "int16-per-row", ("u8s8-exact",)),
             ("int8-per-row-wide", "int16-per-row-wide", ()),
         ),
     ),
-    "fp32": Quantisation(int8=False, rotated=False, ways=(("fp32", "fp32", ()),)),
+    "fp32": Quantisation(int8=False, rotated=False, mixed=False, ways=(("fp32", "fp32", ()),)),
 }
 
 
@@ -127,7 +129,7 @@ def write_bundle(
     facts: dict[str, Any],
     path: Path,
     *,
-    quantisation: str = "int8",
+    plan: Quantisation = QUANTISATIONS["int8"],
     members: dict[str, bytes] | None = None,
 ) -> None:
     """Writes `source` as a `.dear` file. `facts` are the manifest's fields but for builds, members and tensors.
@@ -135,17 +137,16 @@ def write_bundle(
     Peak memory is a few copies of the largest matrix in fp32. Raises UsageError or CheckpointError before anything is
     written where the model is not covered, and leaves nothing behind when it fails later.
     """
-    plan = QUANTISATIONS[quantisation]
     shape = shape_of(source.config, facts["max_tokens"])
     _check_tensors(source, shape)
-    mixes = plan.rotated and shape.ffn % HADAMARD_BLOCK == 0
+    mixes = plan.mixed and shape.ffn % HADAMARD_BLOCK == 0
     graphs: dict[str, Graph] = {}
     builds = []
     for number, (way, last_way, requires) in enumerate(plan.ways):
         name = "cpu.onnx" if number == 0 else "cpu-wide.onnx"
         graphs[name] = llama_graph(shape, way, last_way, block_hadamard=mixes)
         tensors = tuple(graphs[name].weights)
-        builds.append(Build("cpu", name, "shared-prefix", quantisation, requires, tensors))
+        builds.append(Build("cpu", name, "shared-prefix", way, requires, tensors))
     with BundleWriter(path) as bundle:
         written = set()
         for name, dtype, value_shape, blocks in _tensors(source, shape, plan, mixes):

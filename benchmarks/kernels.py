@@ -1,0 +1,56 @@
+"""Where a model file's time goes, by operator: `python benchmarks/kernels.py [MODEL] [--documents N]`, one thread."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import onnxruntime as ort
+
+from dearlite.bundle import Bundle
+from dearlite.export.card import load_pairs
+from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.tokens import PairEncoder
+
+COLLECTION = Path(__file__).parents[1] / "tests" / "data" / "noveleval"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
+    parser.add_argument("--documents", type=int, default=60)
+    options = parser.parse_args()
+    bundle = Bundle(find_model(options.model))
+    build = next(b for b in bundle.manifest.builds if b.layout == "one-document")
+    encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=bundle.manifest.max_tokens)
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = 1
+    session_options.enable_profiling = True
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    values = {name: ort.OrtValue.ortvalue_from_numpy(t) for name, t in bundle.tensors(build.tensors).items()}
+    session_options.add_external_initializers(list(values), list(values.values()))
+    session = ort.InferenceSession(bundle.read(build.graph), session_options, providers=["CPUExecutionProvider"])
+    rows = load_pairs(COLLECTION, "run_bm25.trec").rows[: options.documents]
+    tokens = 0
+    for _, _, query, record in rows:
+        for row in encoder.pairs(encoder.ids(query), [record["text"]]):
+            tokens += row.tokens_used
+            session.run(["score"], {"ids": row.ids, "types": row.types})
+    log = session.end_profiling()
+    events = json.loads(Path(log).read_text())
+    os.remove(log)
+    spent: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+    print(f"{bundle.manifest.name}, {build.graph}: {len(rows)} documents of {tokens / len(rows):.0f} tokens")
+    for name, microseconds in spent.most_common():
+        print(f"{name:28} {microseconds / 1000 / len(rows):8.3f} ms a document")
+    print(f"{'all':28} {sum(spent.values()) / 1000 / len(rows):8.3f} ms a document")
+
+
+if __name__ == "__main__":
+    main()

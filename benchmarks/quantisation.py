@@ -1,0 +1,106 @@
+"""How far each int8 way is from fp32: `python benchmarks/quantisation.py CHECKPOINT COLLECTION`.
+
+CHECKPOINT is a Hugging Face folder of the LLaMA family with tokenizer.json; its `score` head is replaced by random
+ones, so that one trained head's luck does not decide. COLLECTION is as in quality.py. Every file is made by the
+exporter and scored by the runtime; the fp32 file is the reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from dearlite import Reranker
+from dearlite.export.card import Pairs, compare, load_pairs
+from dearlite.export.checkpoint import Checkpoint
+from dearlite.export.llama import QUANTISATIONS, Quantisation, write_bundle
+from dearlite.export.merge import Merged
+
+
+def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisation:
+    return Quantisation(int8=True, rotated=rotated, mixed=mixed, ways=((way, last_way, ()),))
+
+
+VARIANTS = {
+    "plain": variant("int8-per-row", "int8-per-row", rotated=False, mixed=False),
+    "rotated": variant("int8-per-row", "int8-per-row", rotated=True, mixed=False),
+    "rotated, last row in 15 bits": variant("int8-per-row", "int16-per-row", rotated=True, mixed=False),
+    "the same, Hadamard before down (`int8`)": variant("int8-per-row", "int16-per-row", rotated=True, mixed=True),
+    "… all activations in 15 bits": variant("int16-per-row", "int16-per-row", rotated=True, mixed=True),
+    "int8 weights, fp32 activations": variant("dequantised", "dequantised", rotated=True, mixed=True),
+}
+
+
+class RandomHead(Merged):
+    """A checkpoint whose `score` is a random direction, of unit length."""
+
+    def __init__(self, checkpoint: Checkpoint, seed: int) -> None:
+        super().__init__(checkpoint, None, require_head=False)
+        head = np.random.default_rng(seed).standard_normal((1, self.config["hidden_size"]))
+        self.head = (head / np.linalg.norm(head)).astype(np.float32)
+
+    @property
+    def names(self) -> Any:
+        return [*super().names, "score.weight"]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.head.shape if name == "score.weight" else super().shape(name)
+
+    def rows(self, name: str, start: int, stop: int) -> Any:
+        return self.head[start:stop] if name == "score.weight" else super().rows(name, start, stop)
+
+
+def scores(source: RandomHead, plan: Quantisation, tokenizer: bytes, pairs: Pairs, max_tokens: int) -> list[float]:
+    facts = {
+        "kind": "pointwise",
+        "name": "trial",
+        "architecture": source.config["model_type"],
+        "prompt": "dear",
+        "pooling": "last-token",
+        "max_tokens": max_tokens,
+        "licence": "not stated",
+        "source": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.dear"
+        write_bundle(source, tokenizer, facts, path, plan=plan)
+        return Reranker.load(path).score([(query, record) for _, _, query, record in pairs.rows])
+
+
+def head_of_run(pairs: Pairs, depth: int) -> Pairs:
+    rows = [pairs.rows[i] for places in pairs.by_query().values() for i in islice(places, depth)]
+    return Pairs(f"{pairs.name}, first {depth}", tuple(rows), pairs.grades)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("collection", type=Path)
+    parser.add_argument("--run", default="run_bm25.trec")
+    parser.add_argument("--depth", type=int, default=10, help="documents of each query")
+    parser.add_argument("--heads", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=140)
+    options = parser.parse_args()
+    pairs = head_of_run(load_pairs(options.collection, options.run), options.depth)
+    tokenizer = (options.checkpoint / "tokenizer.json").read_bytes()
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    for seed in range(options.heads):
+        source = RandomHead(Checkpoint(options.checkpoint), seed)
+        reference = scores(source, QUANTISATIONS["fp32"], tokenizer, pairs, options.max_tokens)
+        for name, plan in VARIANTS.items():
+            found[name].append(compare(pairs, reference, scores(source, plan, tokenizer, pairs, options.max_tokens)))
+    print(f"{pairs.name}, {len(pairs.rows)} pairs, {options.heads} random heads\n")
+    print("| variant | error, % of spread | tau |\n|---|---|---|")
+    for name, cards in found.items():
+        error = 100 * fmean(card["mean_error"] / card["spread_of_scores"] for card in cards)
+        print(f"| {name} | {error:.1f} | {fmean(card['kendall_tau'] for card in cards):.3f} |")
+
+
+if __name__ == "__main__":
+    main()
