@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
+import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,21 @@ def command(
     start = time.perf_counter()
     entry = None if Path(model).is_dir() else _entry(model)
     output = _output(output, entry, force)
+    if entry is not None:
+        prompt, max_tokens = entry.prompt, entry.max_tokens
     folder, adapter_folder = _folders(model, entry, adapter)
-    checkpoint = Checkpoint(folder)
-    source = Merged(checkpoint, Adapter(adapter_folder) if adapter_folder else None)
-    if adapter_folder and (note := check_base(Adapter(adapter_folder).config, checkpoint)):
+    checkpoint, lora = Checkpoint(folder), Adapter(adapter_folder) if adapter_folder else None
+    source = Merged(checkpoint, lora)
+    if lora is not None and (note := check_base(lora.config, checkpoint)):
         click.echo(f"dearlite: {note}", err=True)
+    # All that can be refused is, before the weights are hashed: that reads every byte of them.
+    _check_disk(output, source.config, max_tokens, quant)
+    tokenizer = _tokenizer(folder, adapter_folder)
     facts = _facts(entry, source.config, checkpoint, adapter_folder, prompt, max_tokens, output)
-    _check_disk(output, source.config, facts["max_tokens"], quant)
     try:
         write_bundle(
             source,
-            _tokenizer(folder, adapter_folder),
+            tokenizer,
             facts,
             output,
             plan=QUANTISATIONS[quant],
@@ -74,10 +79,18 @@ def command(
         )
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    size = output.stat().st_size
     seconds = time.perf_counter() - start
-    click.echo(f"{output}: {size / 1e9:.2f} GB in {seconds:.0f} s, peak memory {peak:.2f} GB")
+    click.echo(f"{output}: {output.stat().st_size / 1e9:.2f} GB in {seconds:.0f} s{_peak_memory()}")
+
+
+def _peak_memory() -> str:
+    """What to say of the peak, where the system tells it (ru_maxrss: kilobytes on Linux, bytes on macOS)."""
+    try:
+        resource = import_module("resource")
+    except ModuleNotFoundError:  # Windows
+        return ""
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GB"
 
 
 def _entry(name: str) -> ModelEntry:
@@ -88,6 +101,8 @@ def _entry(name: str) -> ModelEntry:
     if entry.kind != "pointwise" or entry.embedded:
         what = "is inside the package already" if entry.embedded else f"is {entry.kind}: that export is being built"
         raise UsageError(f"{name} {what}")
+    if entry.pooling != "last-token":
+        raise UsageError(f"{name} is read at {entry.pooling!r}, which is not covered: only 'last-token' is")
     return entry
 
 
@@ -107,6 +122,8 @@ def _output(output: Path | None, entry: ModelEntry | None, force: bool) -> Path:
 def _folders(model: str, entry: ModelEntry | None, adapter: Path | None) -> tuple[Path, Path | None]:
     """The base's folder and the LoRA's, fetched where they are repositories."""
     if entry is not None:
+        if entry.base and adapter is not None:
+            raise UsageError(f"{entry.name} is a LoRA already: export its base's folder with --adapter instead")
         main = fetch(entry.repository, entry.revision)
         return (fetch(entry.base), main) if entry.base else (main, adapter)
     folder = Path(model)
@@ -143,9 +160,6 @@ def _facts(
         source |= {"repository": entry.repository, "revision": entry.revision} | (
             {"base": entry.base} if entry.base else {}
         )
-        prompt, max_tokens = entry.prompt, entry.max_tokens
-        if entry.pooling != "last-token":
-            raise UsageError(f"{entry.name} is read at {entry.pooling!r}, which is not covered: only 'last-token' is")
     else:
         source["folder"] = checkpoint.folder.resolve().name
     return {

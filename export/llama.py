@@ -267,6 +267,8 @@ def _check_tensors(source: TensorSource, shape: LlamaShape) -> None:
             f"{at}.mlp.up_proj.weight": (shape.ffn, shape.hidden),
             f"{at}.mlp.down_proj.weight": (shape.hidden, shape.ffn),
         }
+        if shape.qkv_bias:
+            wanted |= {f"{at}.self_attn.{p}_proj.bias": (q if p == "q" else kv,) for p in "qkv"}
     names = set(source.names)
     wrong = [f"{name} is missing" for name in wanted if name not in names]
     wrong += [

@@ -1,9 +1,13 @@
 """Pointwise LLaMA models exported by the workshop and scored by the runtime, against transformers in fp32."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from fake_hub import FakeHub
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -233,3 +237,50 @@ def test_peak_memory_stays_near_one_matrix(tmp_path):
     for _ in blocks:
         pass
     assert (name, set(read)) == ("embedding", {"model.embed_tokens.weight"})
+
+
+def test_name_is_fetched_merged_and_then_works_by_its_name(tmp_path):
+    """As the README has it: a LoRA's name in models.toml, its base and itself on a Hub, then `-m NAME`."""
+    peft = pytest.importorskip("peft")
+    base, lora = tmp_path / "hub" / "maker" / "base", tmp_path / "hub" / "maker" / "lora"
+    base.mkdir(parents=True)
+    _, tok = checkpoint(base, "llama, 4 heads of 4, 10000")
+    net = transformers.LlamaForSequenceClassification.from_pretrained(base, dtype=torch.float32)
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["v_proj"], modules_to_save=["score"])
+    tuned = peft.get_peft_model(net, config)
+    with torch.no_grad():
+        for name, value in tuned.named_parameters():
+            if "lora_B" in name:
+                value.copy_(0.1 * torch.randn_like(value))
+    tuned.save_pretrained(lora)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models.toml").write_text(
+        '[mine-lora]\nkind = "pointwise"\nrepository = "maker/lora"\nbase = "maker/base"\narchitecture = "llama"\n'
+        'prompt = "dear"\npooling = "last-token"\nmax_tokens = 96\nlicence = "MIT"\nsize_mb = 1\nmemory_mb = 2\n'
+    )
+    docs = tmp_path / "docs.jsonl"
+    docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCS))
+    with FakeHub(tmp_path / "hub") as hub:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        env = kept | {
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            "DEARLITE_HOME": str(home),
+        }
+
+        def dearlite(*args):
+            command = [sys.executable, "-m", "dearlite.cli.main", *map(str, args)]
+            return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+        before = dearlite("rerank", "-q", QUERIES[0], docs, "-m", "mine-lora")
+        made = dearlite("export", "mine-lora", "--quant", "fp32")
+    after = dearlite("rerank", "-q", QUERIES[0], docs, "-m", "mine-lora")
+    assert (before.returncode, made.returncode, after.returncode) == (2, 0, 0), made.stderr
+    assert "`dearlite export mine-lora`" in before.stderr
+    found = {row["index"]: row["score"] for row in map(json.loads, after.stdout.splitlines())}
+    expected = reference(tuned.merge_and_unload().eval(), tok, [(QUERIES[0], text.strip()) for text in DOCS])
+    assert [found[place] for place in range(len(DOCS))] == pytest.approx(expected, abs=1e-4)
