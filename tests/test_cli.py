@@ -258,7 +258,15 @@ def test_interrupt_ends_within_a_second_and_says_how_far(tmp_path):
     docs.write_text(("some words to read " * 60 + "\n") * 5000)
     target = tmp_path / "out.jsonl"
     command = [*DEARLITE, "rerank", "-q", "x", str(docs), "-o", str(target)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # As a terminal starts it: a test run in the background of a script would hand down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no other thread runs)
+    )
     time.sleep(6)  # start, load and a few hundred documents, on a busy machine too
     process.send_signal(signal.SIGINT)
     start = time.perf_counter()
