@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -49,6 +51,7 @@ class Bundle:
     def __init__(self, path: str | Path) -> None:
         """Raises UsageError when there is no such file, BundleError when it is not a whole, unedited bundle."""
         self.path = Path(path)
+        self._map: mmap.mmap | None = None  # the whole file, from the first call of `tensors`
         try:
             file = open(self.path, "rb")
         except OSError as err:
@@ -75,12 +78,23 @@ class Bundle:
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
         """The named tensors, all when None, as read-only views of the file: pages are read when they are first used."""
         start, size = self._offsets[WEIGHTS]
-        weights = np.memmap(self.path, np.uint8, "r", start, (size,))
+        if self._map is None:
+            with open(self.path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        weights = np.frombuffer(self._map, np.uint8, size, start)
         specs = {name: self.manifest.tensors[name] for name in (self.manifest.tensors if names is None else names)}
         return {
             name: weights[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
             for name, t in specs.items()
         }
+
+    def release_pages(self) -> None:
+        """Takes the mapped file out of this process's memory; a page that is used again is read again.
+
+        Does nothing where the system has no such call (Windows).
+        """
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def verify(self) -> None:
         """Hashes every member, however large. Raises BundleError for the first that differs."""
@@ -230,6 +244,23 @@ class BundleWriter:
         self._weights.write(data)
         self._digest.update(data)
         self._size += len(data)
+
+
+def add_members(path: Path, members: Mapping[str, bytes]) -> None:
+    """Adds small members to a written bundle, in place: for a file that has not got its own name yet."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        manifest = parse_manifest(archive.read(MANIFEST), str(path))
+        last = archive.infolist()[-1]
+        assert last.filename == MANIFEST, "the writer puts the manifest last"
+        # What is written next, and then the directory, goes to `start_dir`: over the manifest, whose place is last.
+        archive.filelist.pop()
+        del archive.NameToInfo[MANIFEST]
+        archive.start_dir = last.header_offset
+        added = dict(manifest.members)
+        for name, data in members.items():
+            archive.writestr(_entry(name, None), data)
+            added[name] = Member(len(data), hashlib.sha256(data).hexdigest())
+        archive.writestr(_entry(MANIFEST, None), replace(manifest, members=added).to_json())
 
 
 def _entry(name: str, align_in: zipfile.ZipFile | None) -> zipfile.ZipInfo:

@@ -7,6 +7,7 @@ DearliteError            exit 1: something failed
 ├── BundleError          a model file that is damaged, foreign or too new
 ├── DeviceUnavailable    the device that was asked for cannot be had
 ├── MissingExtra         an optional package is not installed
+├── OutOfMemory          memory ran out, and there is nothing left to do less of
 ├── ScoringError         the model gave something that is no score
 └── Cancelled            the caller's event was set
 """
@@ -47,6 +48,10 @@ class DeviceUnavailable(DearliteError):
 
 class MissingExtra(DearliteError, ImportError):
     """A package of an optional extra is not installed."""
+
+
+class OutOfMemory(DearliteError):
+    """Memory ran out with one document at work."""
 
 
 class ScoringError(DearliteError):

@@ -6,7 +6,7 @@ A score depends on its own row alone: never on its neighbours, their order, or t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite import devices
+from dearlite.backends.headroom import Headroom, ran_out_of_memory
+from dearlite.backends.session import open_session
 from dearlite.bundle import Bundle
 from dearlite.errors import BundleError, DeviceUnavailable
 from dearlite.manifest import Build
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 # Rows that wait for a worker: enough to keep all of them busy while the next chunk is tokenised.
 _LOOK_AHEAD_ROWS = 32
 _PADDED_SORT_ROWS = 1024
-_PADDED_BATCH_TOKENS = 32_768
 
 
 class OnnxBackend:
@@ -36,16 +37,19 @@ class OnnxBackend:
         """Loads the first build that runs here. Raises DeviceUnavailable when `device` is named and cannot be had."""
         self.threads = threads
         self.notes: list[str] = []
+        self._headroom = Headroom()
         failures = []
         for candidate in devices.candidate_devices(device):
             build = _pick_build(bundle, candidate)
             if build is None:
-                failures.append(f"{candidate}: {bundle.path.name} has no graph for it")
+                failures.append(
+                    f"{candidate}: {bundle.path.name} has no graph for it, `dearlite export … --for both` makes one"
+                )
                 continue
             try:
                 self._open(bundle, build, candidate)
             except Exception as err:  # ONNX Runtime's errors have no common base of their own
-                failures.append(f"{candidate}: {str(err).splitlines()[0]}")
+                failures.append(f"{candidate}: {_reason(err)}")
                 continue
             break
         else:
@@ -61,20 +65,20 @@ class OnnxBackend:
     def _open(self, bundle: Bundle, build: Build, device: str) -> None:
         """Loads `build` on `device`, and scores one short row: a graph that loads may still not run."""
         self.device, self.build = device, build
-        self._session = _open_session(bundle, build, device)
+        self._session = open_session(bundle, build, device)
         self._layout = LAYOUTS[build.layout]
         ids = np.array([0, 1], np.int64)
         list(self.score([TokenRow(ids, np.zeros_like(ids), len(ids))]))
 
     def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
         """A raw logit for each row, in order; see PointwiseBackend."""
-        return self._layout(self._session, rows, self.threads)
+        return self._layout(self._session, rows, self.threads, self._headroom)
 
 
 Scores = Generator[float, None, None]
 
 
-def _one_document(session: Any, rows: Iterable[TokenRow], threads: int) -> Scores:
+def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Headroom) -> Scores:
     """One row a call, `threads` calls at a time: no padding, no thread waits for another, no score sees a neighbour.
 
     Two workers of one thread score 1.2 times the documents of one session with two threads (docs/speed.md).
@@ -85,11 +89,16 @@ def _one_document(session: Any, rows: Iterable[TokenRow], threads: int) -> Score
         feeds = {"ids": row.ids, "types": row.types} if takes_types else {"ids": row.ids}
         return float(session.run(["score"], feeds)[0][0, 0])
 
-    yield from _side_by_side((partial(score, row) for row in rows), threads)
+    yield from _side_by_side((partial(score, row) for row in rows), threads, headroom)
 
 
-def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int) -> Scores:
-    """One document a call, after its query's part, whose keys and values are computed once for all its documents."""
+def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Headroom) -> Scores:
+    """One document a call, after its query's part, whose keys and values are computed once for all its documents.
+
+    A graph with an input `length` pads its rows to that length, to `max_tokens` where it is not given: the query's part
+    is not padded, and is never empty there.
+    """
+    pads = any(node.name == "length" for node in session.get_overridable_initializers())
     spec = next(node for node in session.get_inputs() if node.name == "past")
     sides = [side if isinstance(side, int) else 0 for side in spec.shape]  # (layers, 2, 1, heads, prefix, dim)
     names = [node.name for node in session.get_outputs() if node.name != "score"]  # keys and values, layer by layer
@@ -98,7 +107,8 @@ def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int) -> Scor
         empty = np.zeros(sides, np.float32)
         if not len(ids):
             return empty
-        state = session.run(names, {"ids": ids, "past": empty})
+        feeds = {"ids": ids, "past": empty} | ({"length": np.array([len(ids)], np.int64)} if pads else {})
+        state = session.run(names, feeds)
         return np.stack(state).reshape(*sides[:4], len(ids), sides[5])
 
     def score(ids: NDArray[np.int64], past: NDArray[np.float32]) -> float:
@@ -107,22 +117,23 @@ def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int) -> Scor
     def jobs() -> Iterator[Callable[[], float]]:
         known, past = None, np.zeros(sides, np.float32)
         for row in rows:
-            length = min(row.prefix, len(row.ids) - 1)  # the last token's state is the score: it is never only past
+            # The last token's state is the score: it is never only past, unless a padding token comes after it.
+            length = max(1, min(row.prefix, len(row.ids) - 1)) if pads else min(row.prefix, len(row.ids) - 1)
             head = row.ids[:length].tobytes()
             if head != known:
-                known, past = head, prefix_state(row.ids[:length])
+                known, past = head, headroom.call(partial(prefix_state, row.ids[:length]))
             yield partial(score, row.ids[length:], past)
 
-    yield from _side_by_side(jobs(), threads)
+    yield from _side_by_side(jobs(), threads, headroom)
 
 
-def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int) -> Scores:
+def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, headroom: Headroom) -> Scores:
     """The jobs' results in order, `threads` of them at work; jobs are asked for a little ahead."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dearlite")
     waiting: deque[Future[float]] = deque()
     try:
         for job in jobs:
-            waiting.append(pool.submit(job))
+            waiting.append(pool.submit(headroom.call, job))
             while len(waiting) > _LOOK_AHEAD_ROWS * threads or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
@@ -131,27 +142,41 @@ def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int) -> Scores:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _padded(session: Any, rows: Iterable[TokenRow], threads: int) -> Scores:
-    """Rectangles of rows of like length, for a GPU: ids, types and mask are (rows, longest)."""
+def _padded(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Headroom) -> Scores:
+    """Rectangles of rows of like length, for a GPU: of ids, types and mask the graph's inputs, each (rows, longest)."""
+    inputs = {node.name for node in session.get_inputs()}
+
+    def score(batch: Sequence[TokenRow]) -> NDArray[np.float32]:
+        longest = max(row.tokens_used for row in batch)
+        ids = np.zeros((len(batch), longest), np.int64)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        for line, row in enumerate(batch):
+            used = row.tokens_used
+            ids[line, :used], types[line, :used], mask[line, :used] = row.ids, row.types, 1
+        feeds = {"ids": ids, "types": types, "mask": mask}
+        found: NDArray[np.float32] = session.run(["score"], {name: feeds[name] for name in feeds if name in inputs})[0]
+        return found[:, 0]
+
     rows = iter(rows)
     while chunk := list(islice(rows, _PADDED_SORT_ROWS)):
         scores = np.zeros(len(chunk), np.float32)
         order = sorted(range(len(chunk)), key=lambda i: -chunk[i].tokens_used)
         while order:
             longest = chunk[order[0]].tokens_used
-            count = max(1, _PADDED_BATCH_TOKENS // longest)
-            batch, order = order[:count], order[count:]
-            ids = np.zeros((len(batch), longest), np.int64)
-            types, mask = np.zeros_like(ids), np.zeros_like(ids)
-            for line, i in enumerate(batch):
-                used = chunk[i].tokens_used
-                ids[line, :used], types[line, :used], mask[line, :used] = chunk[i].ids, chunk[i].types, 1
-            scores[batch] = session.run(["score"], {"ids": ids, "types": types, "mask": mask})[0][:, 0]
+            batch = order[: max(1, headroom.batch_tokens // longest)]
+            try:
+                scores[batch] = score([chunk[i] for i in batch])
+            except Exception as err:
+                if not ran_out_of_memory(err):
+                    raise
+                headroom.shrink_batch(err, len(batch), longest)
+            else:
+                order = order[len(batch) :]
         yield from map(float, scores)
 
 
 # How rows become calls; a build names its entry.
-LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int], Scores]] = {
+LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, Headroom], Scores]] = {
     "one-document": _one_document,
     "shared-prefix": _shared_prefix,
     "padded": _padded,
@@ -169,21 +194,7 @@ def _pick_build(bundle: Bundle, device: str) -> Build | None:
     return None
 
 
-def _open_session(bundle: Bundle, build: Build, device: str) -> Any:
-    ort = devices.onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # One thread a call, and calls side by side: threads inside a call wait for each other at every operator.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # The graph is written as it should run; ORT's own fusions pick slower kernels for it (SkipLayerNormalization takes
-    # eight times as long as Add and LayerNormalization, BiasGelu 1.4 times Add and Gelu).
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    values = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in bundle.tensors(build.tensors).items()}
-    options.add_external_initializers(list(values), list(values.values()))
-    if device == "cuda" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    session = ort.InferenceSession(bundle.read(build.graph), options, providers=[devices.PROVIDERS[device]])
-    used = session.get_providers()[0]
-    if used != devices.PROVIDERS[device]:  # ORT falls back in silence when a provider cannot start
-        raise DeviceUnavailable(f"ONNX Runtime could not start {devices.PROVIDERS[device]} and offered {used}")
-    return session
+def _reason(err: Exception) -> str:
+    if ran_out_of_memory(err):
+        return "memory ran out while it was loaded: close other programs, or take a smaller model"
+    return next(iter(str(err).splitlines()), type(err).__name__)

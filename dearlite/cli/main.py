@@ -16,6 +16,7 @@ COMMANDS = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
     "models": ("dearlite.cli.models", "List, show and verify the models that have a name.", "cpu"),
     "export": ("dearlite.export.command", "Make a model file from a Hugging Face folder, a LoRA, or a name.", "export"),
+    "bench": ("dearlite.cli.bench", "Measure a model here: load, documents a second, memory.", "cpu"),
     "doctor": ("dearlite.cli.doctor", "Say what is installed, which device runs, and where files are.", "cpu"),
 }
 

@@ -1,0 +1,65 @@
+"""`dearlite bench -m MODEL`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from dearlite.bench import DEFAULT_TOKENS, Measured, measure
+from dearlite.devices import DEVICES
+from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.render.facts import print_facts, print_rows
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="What is measured.")
+@click.option("--docs", type=click.IntRange(1), metavar="N", help="Documents a round. [default: two seconds' worth]")
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"Tokens of a query and a document together. [default: {DEFAULT_TOKENS}, or the model's most]",
+)
+@click.option("--threads", type=int, metavar="N", help="Documents scored side by side. [default: one a core]")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the model runs.")
+@click.option("--json", "as_json", is_flag=True, help="Give one JSON object instead of a table.")
+def command(model: str, docs: int | None, tokens: int | None, threads: int | None, device: str, as_json: bool) -> None:
+    """Measure a model on this machine: load, documents a second, memory, and what a long run would take.
+
+    One query and documents of random words of the model's own vocabulary; the rates are medians of five rounds. Let
+    nothing else run beside it.
+    """
+    found = measure(find_model(model), documents=docs, tokens=tokens, threads=threads, device=device)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        _print(found)
+
+
+def _print(found: Measured) -> None:
+    lowest, highest = found.documents_per_s_range
+    memory = found.memory
+    facts: dict[str, object] = {
+        "model": f"{found.model}, {found.quantisation}, on {found.device} with {found.threads} threads",
+        "file": found.file,
+        "load": f"{found.load_s:.2f} s",
+        "first score": f"{found.first_score_s:.2f} s",
+        "documents": f"{found.documents_per_s:.2f} a second ({lowest:.2f} to {highest:.2f}), "
+        f"{found.documents} of {found.tokens_per_document} tokens a round",
+        "tokens": f"{found.tokens_per_s:.0f} a second",
+        "peak memory": _megabytes(memory.peak_rss_mb),
+    }
+    if memory.anonymous_mb is not None and memory.file_mb is not None:
+        facts["memory while scoring"] = f"{memory.anonymous_mb:.0f} MB, and {memory.file_mb:.0f} MB of mapped files"
+    facts["products"] = f"{found.matrices_gops:.0f} GOP/s with the model's matrices"
+    if found.int8_peak_gops is not None and found.share_of_int8_peak is not None:
+        facts["int8 peak"] = f"{found.int8_peak_gops:.0f} GOP/s here: {found.share_of_int8_peak:.0%} of it is used"
+    print_facts(facts)
+    rows = [(f"{p['documents']:,}", f"{p['seconds']:.0f} s", _megabytes(p["memory_mb"])) for p in found.predicted]
+    print_rows(("one call with", "time", "memory"), rows)
+
+
+def _megabytes(value: float | None) -> str:
+    return "not known here" if value is None else f"{value:.0f} MB"
