@@ -23,6 +23,7 @@ class ModelEntry:
 
     `max_tokens` is of the whole pair or prompt; `max_query_tokens` the query's share of it, if the authors give one.
     `base` names the repository that a LoRA lies over. `download_mb` is what making the file fetches, base included.
+    `golden` names the published scores that `dearlite models verify` holds the file to, if there are any.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelEntry:
     max_query_tokens: int | None = None
     download_mb: int | None = None
     embedded: str | None = None
+    golden: str = ""
     about: str = ""
 
 

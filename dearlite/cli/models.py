@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dearlite.bundle import Bundle
+from dearlite.errors import BundleError, need
 from dearlite.registry import find_model, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 
@@ -61,7 +62,30 @@ def show_model(model: str) -> None:
 @command.command("verify", context_settings=_SETTINGS)
 @click.argument("model", metavar="NAME|FILE")
 def verify_model(model: str) -> None:
-    """Hash every part of a model file and compare with its manifest."""
+    """Hash every part of a model file, and hold it to its published scores where there are any.
+
+    The scores are taken by every reading in question: at the last token or the last position of the padded row, with
+    two spaces before a passage without a title or one. Ends with 1 where the file's own reading does not give them.
+    """
     bundle = Bundle(find_model(model))
     bundle.verify()
     click.echo(f"{bundle.path}: {len(bundle.manifest.members)} members match their sha256")
+    known = load_registry()
+    entry = known.get(model) or known.get(bundle.manifest.name)
+    if entry is None or not entry.golden:
+        click.echo(f"{bundle.manifest.name}: no scores of it are published, so nothing else can be checked")
+        return
+    golden = need("dearlite.export.golden", extra="export")
+    readings = golden.readings(bundle, entry.golden)
+    pairs = len(golden.DOCUMENTS) * (len(golden.DOCUMENTS) - 1) // 2
+    print_rows(
+        ("reading", "this file", "largest difference", "mean", "pairs in order"),
+        [
+            (r.name, "yes" if r.own else "", f"{r.largest:.3f}", f"{r.mean:.3f}", f"{r.agreeing} of {pairs}")
+            for r in readings
+        ],
+    )
+    reproduces, line = golden.verdict(readings, entry.golden)
+    if not reproduces:
+        raise BundleError(line)
+    click.echo(line)
