@@ -15,7 +15,7 @@ from dearlite.export.card import load_pairs
 from dearlite.registry import DEFAULT_MODEL, find_model
 from dearlite.tokens import PairEncoder
 
-COLLECTION = Path(__file__).parents[1] / "tests" / "data" / "noveleval"
+COLLECTION = Path(__file__).parents[1] / "export" / "data" / "noveleval"
 
 
 def main() -> None:

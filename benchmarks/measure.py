@@ -17,7 +17,7 @@ _CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # what 
 
 PACKAGES = (
     "dearlite", "onnxruntime", "tokenizers", "numpy", "sentence-transformers", "optimum-onnx", "transformers", "torch",
-    "flashrank", "rerankers",
+    "flashrank", "rerankers", "peft", "llama-cpp-python",
 )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="dearlite beside other ways to run the same model.")
     parser.add_argument("--published-onnx", type=Path, metavar="FOLDER", help="holds model.onnx and tokenizer.json")
-    default = REPOSITORY / "tests" / "data" / "noveleval"
+    default = REPOSITORY / "export" / "data" / "noveleval"
     parser.add_argument("--collection", type=Path, metavar="FOLDER", default=default, help="in BEIR's layout")
     parser.add_argument("--run", metavar="NAME", help="a run in that folder (default: run_bm25.trec, else run.trec)")
     parser.add_argument("--pairs", type=int, metavar="N", default=128, help="the run's first N (default: 128)")

@@ -160,6 +160,7 @@ SYSTEMS: dict[str, System] = {
 PIP_NAMES = {
     "dearlite": "dearlite",
     "flashrank": "flashrank",
+    "llama_cpp": "llama-cpp-python",
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
     "optimum": "optimum-onnx",
@@ -167,6 +168,7 @@ PIP_NAMES = {
     "sentence_transformers": "sentence-transformers",
     "tokenizers": "tokenizers",
     "torch": "torch",
+    "transformers": "transformers",
 }
 
 Row = tuple[list[int], list[int]]  # token ids, token types

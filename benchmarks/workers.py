@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from measure import peak_rss_mb
-from published import Setting
-from systems import PIP_NAMES, SYSTEMS, Work
+from systems import PIP_NAMES, SYSTEMS, Score, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,16 @@ class SystemFailed(Exception):
 class Worker:
     """A system in a process of its own."""
 
-    def __init__(self, key: str, setting: Setting) -> None:
-        """Starts the process and waits until `SYSTEMS[key]` is loaded. Raises SystemFailed."""
+    def __init__(self, key: str, setting: Any, load: Callable[[Any], Score] | None = None) -> None:
+        """Starts the process and waits until `load(setting)`, of `SYSTEMS[key]` without it, is done.
+
+        Raises SystemFailed.
+        """
         context = multiprocessing.get_context("spawn")
         self._connection, other_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other_end, key, setting), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(other_end, load or SYSTEMS[key].load, setting), daemon=True
+        )
         self._process.start()
         other_end.close()
         try:
@@ -79,10 +84,10 @@ class Worker:
         return answer
 
 
-def _serve(connection: Connection, key: str, setting: Setting) -> None:
+def _serve(connection: Connection, load: Callable[[Any], Score], setting: Any) -> None:
     try:
         start = time.perf_counter()
-        score = SYSTEMS[key].load(setting)
+        score = load(setting)
         connection.send(time.perf_counter() - start)
         while (work := connection.recv()) is not None:
             start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Writes tests/data/noveleval/minilm_fp32_scores.json: transformers' fp32 scores for the embedded model's weights.
+"""Writes tests/data/minilm_fp32_scores.json: transformers' fp32 scores for the embedded model's weights.
 
     python tests/make_references.py MODEL.onnx        (the published int8 file; see export/embedded.py)
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import tokenizers
 import torch
 import transformers
-from noveleval import DATA, pairs
+from noveleval import REFERENCES, pairs
 
 from dearlite.export.embedded import MODEL_SHA256, TOKENIZER_SHA256, read_published
 from dearlite.export.onnx.bert import BertModel, Embedding, Norm
@@ -102,7 +102,7 @@ def main() -> None:
         "run": "run_bm25.trec",
     }
     table = {f"{qid} {docid}": round(value, 6) for (qid, docid, _, _), value in zip(rows, values, strict=True)}
-    (DATA / "minilm_fp32_scores.json").write_text(json.dumps({"origin": origin, "scores": table}, indent=1) + "\n")
+    REFERENCES.write_text(json.dumps({"origin": origin, "scores": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
-DATA = Path(__file__).parent / "data" / "noveleval"
+DATA = Path(__file__).parents[1] / "export" / "data" / "noveleval"
+REFERENCES = Path(__file__).parent / "data" / "minilm_fp32_scores.json"
 
 
 def pairs() -> list[tuple[str, str, str, str]]:
@@ -20,7 +21,7 @@ def pairs() -> list[tuple[str, str, str, str]]:
 
 def reference_scores() -> list[float]:
     """transformers' fp32 score of each pair (make_references.py)."""
-    table = json.loads((DATA / "minilm_fp32_scores.json").read_text())["scores"]
+    table = json.loads(REFERENCES.read_text())["scores"]
     return [table[f"{qid} {docid}"] for qid, docid, _, _ in pairs()]
 
 
