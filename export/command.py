@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
-from importlib import import_module
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import UsageError
+from dearlite.export.check import FLOOR, peak_memory_mb
 from dearlite.export.checkpoint import Checkpoint, CheckpointError
+from dearlite.export.decoder import check_disk, export_decoder
+from dearlite.export.encoders import ENCODERS, export_encoder, reading_of, refuse_unknown
+from dearlite.export.families import ARCHITECTURES, shape_of
 from dearlite.export.fetch import fetch
-from dearlite.export.llama import QUANTISATIONS, shape_of, write_bundle
 from dearlite.export.merge import Adapter, Merged, check_base
+from dearlite.export.pooling import POOLINGS, doubt, padding_id
+from dearlite.export.quantisations import DEVICES, QUANTISATIONS, check_devices
 from dearlite.prompts import PAIR_FORMS
 from dearlite.registry import ModelEntry, load_registry, model_file
 
@@ -23,7 +27,21 @@ from dearlite.registry import ModelEntry, load_registry, model_file
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", metavar="NAME|FOLDER")
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="FOLDER", help="A PEFT LoRA to merge on the way.")
-@click.option("--quant", type=click.Choice(list(QUANTISATIONS)), default="int8", show_default=True)
+@click.option(
+    "--quant",
+    type=click.Choice(list(QUANTISATIONS)),
+    default="int8",
+    show_default=True,
+    help="How weights are stored. " + ", ".join(f"{name} ({plan.about})" for name, plan in QUANTISATIONS.items()) + ".",
+)
+@click.option(
+    "--for",
+    "target",
+    type=click.Choice(list(DEVICES)),
+    default="cpu",
+    show_default=True,
+    help="The device that the file has a graph for. With both, one copy of the weights serves either.",
+)
 @click.option(
     "--prompt",
     type=click.Choice(list(PAIR_FORMS)),
@@ -39,15 +57,46 @@ from dearlite.registry import ModelEntry, load_registry, model_file
     help="Tokens of a pair, for a FOLDER's model; a NAME has its own.",
 )
 @click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    default="last-token",
+    show_default=True,
+    help="Where a FOLDER's model is read; a NAME has its own. [last-position: the end of a row padded to --max-tokens]",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="The .dear file. [default for a NAME: where `-m NAME` finds it]",
 )
-@click.option("--force", is_flag=True, help="Replace an existing FILE.")
+@click.option(
+    "--card/--no-card",
+    "carded",
+    default=True,
+    show_default=True,
+    help="Score named pairs in fp32 and with the file, and keep the comparison in it.",
+)
+@click.option(
+    "--min-tau",
+    type=click.FloatRange(-1, 1),
+    default=FLOOR,
+    show_default=True,
+    help="Refuse a file whose order agrees less than this with fp32's (Kendall's tau).",
+)
+@click.option("--force", is_flag=True, help="Replace an existing FILE, and keep one below --min-tau.")
 def command(
-    model: str, adapter: Path | None, quant: str, prompt: str, max_tokens: int, output: Path | None, force: bool
+    model: str,
+    adapter: Path | None,
+    quant: str,
+    target: str,
+    prompt: str,
+    max_tokens: int,
+    pooling: str,
+    output: Path | None,
+    carded: bool,
+    min_tau: float,
+    force: bool,
 ) -> None:
     """Make a .dear file of a LLaMA-family scorer: a Hugging Face folder, a LoRA over one, or a NAME of models.toml.
 
@@ -58,39 +107,87 @@ def command(
     entry = None if Path(model).is_dir() else _entry(model)
     output = _output(output, entry, force)
     if entry is not None:
-        prompt, max_tokens = entry.prompt, entry.max_tokens
+        prompt, max_tokens, pooling = entry.prompt, entry.max_tokens, entry.pooling
+    check_devices(quant, DEVICES[target], pooling)
     folder, adapter_folder = _folders(model, entry, adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter_folder) if adapter_folder else None
+    refuse_unknown(checkpoint.config.get("model_type"), ARCHITECTURES)
+    if checkpoint.config["model_type"] in ENCODERS:
+        card = _encoder(checkpoint, adapter_folder, entry, output, quant, DEVICES[target], carded, min_tau, force)
+        _tell(output, start, card)
+        return
     source = Merged(checkpoint, lora)
     if lora is not None and (note := check_base(lora.config, checkpoint)):
         click.echo(f"dearlite: {note}", err=True)
     # All that can be refused is, before the weights are hashed: that reads every byte of them.
-    _check_disk(output, source.config, max_tokens, quant)
-    tokenizer = _tokenizer(folder, adapter_folder)
-    facts = _facts(entry, source.config, checkpoint, adapter_folder, prompt, max_tokens, output)
-    try:
-        write_bundle(
-            source,
-            tokenizer,
-            facts,
-            output,
-            plan=QUANTISATIONS[quant],
-            members={"LICENSE": checkpoint.license_text.encode()},
+    check_disk(output, shape_of(source.config, max_tokens), quant)
+    tokenizer, pads = _tokenizer(folder, adapter_folder, source.config)
+    if pooling == "last-position" and pads is None:
+        raise UsageError(f"{folder} names neither a pad token nor an eos token: 'last-position' is read at one")
+    facts = _facts(entry, source.config, checkpoint, adapter_folder, prompt, pooling, max_tokens, output)
+    facts["source"] |= {} if pads is None else {"pad_id": str(pads)}
+    card = export_decoder(
+        source,
+        tokenizer,
+        facts,
+        output,
+        quant=quant,
+        devices=DEVICES[target],
+        pad_id=pads,
+        members={"LICENSE": checkpoint.license_text.encode()},
+        carded=carded,
+        floor=min_tau,
+        keep=force,
+    )
+    _tell(output, start, card)
+    if entry is not None and entry.golden:
+        click.echo(f"`dearlite models verify {output}` holds it to the published scores")
+    elif entry is None and (note := doubt(pooling, pads, source.config)):
+        click.echo(f"dearlite: {note}", err=True)
+
+
+def _tell(output: Path, start: float, card: dict[str, Any]) -> None:
+    """What was made, in one line or two."""
+    peak = peak_memory_mb()
+    memory = "" if peak is None else f", peak memory {peak / 1e3:.2f} GB"
+    click.echo(f"{output}: {output.stat().st_size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s{memory}")
+    if "kendall_tau" in card:
+        click.echo(
+            f"against fp32 on {card['documents']} pairs: Kendall's tau {card['kendall_tau']}, mean error "
+            f"{card['mean_error']} where scores spread by {card['spread_of_scores']} (`dearlite models show {output}`)"
         )
-    except OSError as err:
-        raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
-    seconds = time.perf_counter() - start
-    click.echo(f"{output}: {output.stat().st_size / 1e9:.2f} GB in {seconds:.0f} s{_peak_memory()}")
+    if "below_floor" in card:
+        click.echo(f"dearlite: kept by --force: {card['below_floor']}", err=True)
 
 
-def _peak_memory() -> str:
-    """What to say of the peak, where the system tells it (ru_maxrss: kilobytes on Linux, bytes on macOS)."""
-    try:
-        resource = import_module("resource")
-    except ModuleNotFoundError:  # Windows
-        return ""
-    unit = 1e9 if sys.platform == "darwin" else 1e6
-    return f", peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.2f} GB"
+def _encoder(
+    checkpoint: Checkpoint,
+    adapter: Path | None,
+    entry: ModelEntry | None,
+    output: Path,
+    quant: str,
+    devices: Collection[str],
+    carded: bool,
+    floor: float,
+    keep: bool,
+) -> dict[str, Any]:
+    """An encoder, through optimum; what the command line leaves open is the model's own."""
+    config, context = checkpoint.config, click.get_current_context()
+    if adapter is not None:
+        raise UsageError(f"a LoRA over an encoder ({config['model_type']}) is not merged here: do it with PEFT first")
+    given = {
+        name: context.params[name] if context.get_parameter_source(name) is ParameterSource.COMMANDLINE else None
+        for name in ("prompt", "max_tokens")
+    }
+    if entry is not None:
+        given = {"prompt": entry.prompt, "max_tokens": entry.max_tokens}
+    reading = reading_of(config, quant, devices, **given)
+    tokenizer, _ = _tokenizer(checkpoint.folder, None, config)
+    facts = _facts(entry, config, checkpoint, None, *reading, output)
+    members = {"LICENSE": checkpoint.license_text.encode()}
+    return export_encoder(
+        checkpoint, tokenizer, facts, output, quant=quant, members=members, carded=carded, floor=floor, keep=keep
+    )
 
 
 def _entry(name: str) -> ModelEntry:
@@ -101,8 +198,8 @@ def _entry(name: str) -> ModelEntry:
     if entry.kind != "pointwise" or entry.embedded:
         what = "is inside the package already" if entry.embedded else f"is {entry.kind}: that export is being built"
         raise UsageError(f"{name} {what}")
-    if entry.pooling != "last-token":
-        raise UsageError(f"{name} is read at {entry.pooling!r}, which is not covered: only 'last-token' is")
+    if entry.pooling not in POOLINGS and entry.architecture not in ENCODERS:
+        raise UsageError(f"{name} is read at {entry.pooling!r}: only {' and '.join(POOLINGS)} are covered")
     return entry
 
 
@@ -135,11 +232,12 @@ def _folders(model: str, entry: ModelEntry | None, adapter: Path | None) -> tupl
     return (Path(base) if Path(base).is_dir() else fetch(base)), folder
 
 
-def _tokenizer(folder: Path, adapter: Path | None) -> bytes:
-    """tokenizer.json of the base, or of the adapter where the base has none."""
+def _tokenizer(folder: Path, adapter: Path | None, config: dict[str, Any]) -> tuple[bytes, int | None]:
+    """tokenizer.json of the base, or of the adapter where the base has none, and the id that it pads with."""
     for place in (folder, adapter):
         if place is not None and (place / "tokenizer.json").is_file():
-            return (place / "tokenizer.json").read_bytes()
+            tokenizer = (place / "tokenizer.json").read_bytes()
+            return tokenizer, padding_id(place, tokenizer, config)
     raise CheckpointError(f"{folder} has no tokenizer.json: save the model's fast tokenizer there with transformers")
 
 
@@ -149,6 +247,7 @@ def _facts(
     checkpoint: Checkpoint,
     adapter: Path | None,
     prompt: str,
+    pooling: str,
     max_tokens: int,
     output: Path,
 ) -> dict[str, Any]:
@@ -167,18 +266,8 @@ def _facts(
         "name": entry.name if entry else output.stem,
         "architecture": config["model_type"],
         "prompt": prompt,
-        "pooling": "last-token",
+        "pooling": pooling,
         "max_tokens": max_tokens,
         "licence": entry.licence if entry else "not stated",
         "source": source,
     }
-
-
-def _check_disk(output: Path, config: dict[str, Any], max_tokens: int, quant: str) -> None:
-    """Told before the work: the file's size from the shapes, against what is free."""
-    s = shape_of(config, max_tokens)
-    layer = s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads) + 3 * s.hidden * s.ffn
-    needed = (s.vocabulary * s.hidden + s.layers * layer) * (1 if QUANTISATIONS[quant].int8 else 4) * 1.02
-    free = shutil.disk_usage(output.parent).free
-    if needed > free:
-        raise DearliteError(f"{output} needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free: make room")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 # Sub-folders hold checkpoints and other formats, consolidated.safetensors the same weights under other names.
 NEVER = ("*/*", "consolidated*", *PICKLES)
 ANSWER_TIMEOUT_S = 30
+_ATTEMPTS = 5
 
 
 class FetchError(DearliteError):
@@ -55,14 +57,25 @@ def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = 
     _refuse_pickles(hub, repository, patterns, [file.rfilename for file in files], info.siblings)
     _check_space(hub, repository, info.sha, files)
     with _told(hub.errors, repository, revision, api.endpoint), _bars(hub, shown=not quiet):
-        # One file after another: what an interrupted download loses is the file that it was at.
-        folder = Path(hub.snapshot_download(repository, revision=revision, max_workers=1, **wanted))
+        folder = _download(hub, repository, revision, wanted)
     if folder.name != info.sha:
         raise FetchError(
             f"{repository} ({revision}) changed on the Hub while it was fetched: run the same command again"
         )
     _check_hashes(repository, folder, {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id for f in files})
     return folder
+
+
+def _download(hub: Any, repository: str, revision: str, wanted: Mapping[str, list[str]]) -> Path:
+    """The repository's snapshot, one file after another: what an interrupted download loses is the file it was at."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return Path(hub.snapshot_download(repository, revision=revision, max_workers=1, **wanted))
+        except OSError as err:
+            # Below 1.0 huggingface_hub goes on by itself after a lost connection, but not after a short answer.
+            if type(err).__name__ != "ChunkedEncodingError" or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _hub() -> Any:
@@ -85,12 +98,22 @@ def _cached(hub: Any, repository: str, revision: str, wanted: Mapping[str, list[
     except hub.errors.HFValidationError:
         raise _no_name(repository) from None
     names = list(hub.utils.filter_repo_objects([path.name for path in folder.iterdir()], **wanted))
-    if _needs_weights(wanted["allow_patterns"]) and not any(name.endswith(".safetensors") for name in names):
+    shards = {shard for name in names if name.endswith(".index.json") for shard in _shards(folder / name)}
+    weights = {name for name in names if name.endswith(".safetensors")}
+    if _needs_weights(wanted["allow_patterns"]) and (not weights or shards - weights):
         raise absent
     # The cache calls the blob of a large file by its sha256, which so is known without the Hub.
     blobs = {name: (folder / name).resolve().name for name in names}
     _check_hashes(repository, folder, {n: blob for n, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)})
     return folder
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index names; none where it is damaged, which the reader of the model tells better."""
+    try:
+        return set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def _needs_weights(patterns: Iterable[str]) -> bool:

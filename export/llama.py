@@ -1,126 +1,30 @@
 """Pointwise LLaMA-family models to a `.dear` file, one tensor at a time: fold, rotate, quantise, write.
 
 Reads tensors through `TensorSource` (a checkpoint, or a checkpoint with a LoRA merged on the way) and never holds more
-than one of them in fp32. `ARCHITECTURES` says what the families differ in.
+than one of them in fp32. families.py has the families, quantisations.py what is stored and the graphs over it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dearlite.bundle import BundleWriter
-from dearlite.errors import UsageError
 from dearlite.export.checkpoint import CheckpointError, TensorSource
-from dearlite.export.onnx.graph import Graph
-from dearlite.export.onnx.llama import LlamaShape, llama_graph
-from dearlite.export.onnx.rotation import HADAMARD_BLOCK, mix_rows_in_blocks, residual_rotation
-from dearlite.manifest import Build
+from dearlite.export.families import check_tensors, shape_of
+from dearlite.export.forward import Forward
+from dearlite.export.onnx.leading import DIRECTIONS, extend_weight, leading_directions
+from dearlite.export.onnx.llama import LlamaShape
+from dearlite.export.onnx.rotation import HADAMARD_BLOCK, is_power_of_two, mix_rows_in_blocks, residual_rotation
+from dearlite.export.pooling import read_at
+from dearlite.export.quantisations import QUANTISATIONS, Quantisation, graphs_of
+from dearlite.export.rounding import Moments, column_scales, round_to_nearest, round_with_moments
 
 _ROWS = 4096  # of the embedding, at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What a family needs beyond LLaMA's own form."""
-
-    qkv_bias: bool = False
-
-
-# `model_type` of config.json -> family.
-ARCHITECTURES = {
-    "llama": Architecture(),  # Llama 2, 3, 3.1, 3.2, SmolLM2
-    "mistral": Architecture(),
-    "qwen2": Architecture(qkv_bias=True),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Quantisation:
-    """One way to write the weights: in int8 or fp32, in a rotated basis, with block Hadamards; and the graphs' ways."""
-
-    int8: bool
-    rotated: bool  # the residual stream
-    mixed: bool  # the down projection's input, in blocks, at run time
-    ways: tuple[
-        tuple[str, str, tuple[str, ...]], ...
-    ]  # (way, the last layer's way, what the machine must be able to do)
-
-
-QUANTISATIONS = {
-    "int8": Quantisation(
-        int8=True,
-        rotated=True,
-        mixed=True,
-        ways=(
-            ("int8-per-row", "int16-per-row", ("u8s8-exact",)),
-            ("int8-per-row-wide", "int16-per-row-wide", ()),
-        ),
-    ),
-    "fp32": Quantisation(int8=False, rotated=False, mixed=False, ways=(("fp32", "fp32", ()),)),
-}
-
-
-def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
-    """The graph's shape from config.json. Raises UsageError naming an architecture or a field that is not covered."""
-    kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise UsageError(f"architecture {kind!r} is not covered: it is none of {', '.join(ARCHITECTURES)}")
-    window = config.get("sliding_window")
-    wrong = []
-    if config.get("hidden_act", "silu") != "silu":
-        wrong.append(f"hidden_act {config['hidden_act']!r} (only 'silu')")
-    if window is not None and config.get("use_sliding_window", True) and window < max_tokens:
-        wrong.append(f"sliding_window {window} below {max_tokens} tokens")
-    if config.get("mlp_bias") or (config.get("attention_bias") and not ARCHITECTURES[kind].qkv_bias):
-        wrong.append("biases in its linear layers")
-    if wrong:
-        raise UsageError(f"this {kind} model has {'; '.join(wrong)}, which is not covered")
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    head_dim = config.get("head_dim") or hidden // heads
-    return LlamaShape(
-        layers=config["num_hidden_layers"],
-        hidden=hidden,
-        ffn=config["intermediate_size"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=head_dim,
-        vocabulary=config["vocab_size"],
-        epsilon=config["rms_norm_eps"],
-        frequencies=rotary_frequencies(config, head_dim),
-        max_tokens=max_tokens,
-        qkv_bias=ARCHITECTURES[kind].qkv_bias,
-    )
-
-
-def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ...]:
-    """Angle a position for each pair of dimensions: theta^(-2i/d), scaled as the configuration says.
-
-    "llama3" (Llama 3.1): wavelengths above original / low are divided by `factor`, those below original / high are
-    kept, and between them the two are blended. Raises UsageError for a scaling that is not covered.
-    """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
-    plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return tuple(plain)
-    if kind == "linear":
-        return tuple(f / rope["factor"] for f in plain)
-    if kind != "llama3":
-        raise UsageError(f"rope scaling {kind!r} is not covered: it is none of default, linear, llama3")
-    low, high, original = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
-    scaled = []
-    for frequency in plain:
-        wavelength = 2 * math.pi / frequency
-        blend = min(1.0, max(0.0, (original / wavelength - low) / (high - low)))
-        scaled.append((1 - blend) * frequency / rope["factor"] + blend * frequency)
-    return tuple(scaled)
 
 
 def write_bundle(
@@ -131,25 +35,28 @@ def write_bundle(
     *,
     plan: Quantisation = QUANTISATIONS["int8"],
     members: dict[str, bytes] | None = None,
+    pad_id: int | None = None,
+    devices: Sequence[str] = ("cpu",),
+    forward: Forward | None = None,
 ) -> None:
     """Writes `source` as a `.dear` file. `facts` are the manifest's fields but for builds, members and tensors.
+
+    `forward` goes through the network beside the writing: with its calibration rows int8 is rounded by GPTQ, without
+    them to the nearest, and afterwards it has the fp32 scores of its other rows.
+
+    `pad_id` is wanted for the pooling "last-position" only: the token that rows are padded with.
 
     Peak memory is a few copies of the largest matrix in fp32. Raises UsageError or CheckpointError before anything is
     written where the model is not covered, and leaves nothing behind when it fails later.
     """
     shape = shape_of(source.config, facts["max_tokens"])
-    _check_tensors(source, shape)
-    mixes = plan.mixed and shape.ffn % HADAMARD_BLOCK == 0
-    graphs: dict[str, Graph] = {}
-    builds = []
-    for number, (way, last_way, requires) in enumerate(plan.ways):
-        name = "cpu.onnx" if number == 0 else "cpu-wide.onnx"
-        graphs[name] = llama_graph(shape, way, last_way, block_hadamard=mixes)
-        tensors = tuple(graphs[name].weights)
-        builds.append(Build("cpu", name, "shared-prefix", way, requires, tensors))
+    check_tensors(source, shape)
+    mixes = plan.mixes(shape)
+    built = list(graphs_of(plan, shape, devices))
+    graphs = {build.graph: graph for build, graph in built}
     with BundleWriter(path) as bundle:
         written = set()
-        for name, dtype, value_shape, blocks in _tensors(source, shape, plan, mixes):
+        for name, dtype, value_shape, blocks in _tensors(source, shape, plan, mixes, forward):
             bundle.add_tensor(name, dtype, value_shape, blocks)
             written.add(name)
         for graph in graphs.values():
@@ -160,53 +67,110 @@ def write_bundle(
                     written.add(name)
             missing = set(graph.weights) - written
             assert not missing, f"the graph wants tensors that were not written: {sorted(missing)[:5]}"
-        parts = {"tokenizer.json": tokenizer, **(members or {})} | {n: g.to_bytes() for n, g in graphs.items()}
-        bundle.finish(parts, facts | {"builds": tuple(builds)})
+        parts = {"tokenizer.json": tokenizer, "config.json": _config_json(source.config), **(members or {})}
+        parts |= {n: read_at(facts["pooling"], g.to_bytes(), pad_id, shape.max_tokens) for n, g in graphs.items()}
+        bundle.finish(parts, facts | {"builds": tuple(build for build, _ in built)})
+
+
+def _config_json(config: dict[str, Any]) -> bytes:
+    """The configuration that the graphs were written from, without the path that its maker saved it under."""
+    kept = {name: value for name, value in config.items() if name != "_name_or_path"}
+    return (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode()
 
 
 Written = tuple[str, str, tuple[int, ...], Iterator[bytes]]
 
 
-def _tensors(source: TensorSource, shape: LlamaShape, plan: Quantisation, mixes: bool) -> Iterator[Written]:
+def _tensors(
+    source: TensorSource, shape: LlamaShape, plan: Quantisation, mixes: bool, forward: Forward | None = None
+) -> Iterator[Written]:
     """Every weight under the graph's names, made as it is asked for."""
     basis = residual_rotation(shape.hidden) if plan.rotated else None
-    yield from _embedding(source, shape, plan, basis)
+    yield from _embedding(source, shape, plan, basis, forward)
     for number in range(shape.layers):
         at, layer = f"model.layers.{number}", f"layer.{number}"
-        gain = source.read(f"{at}.input_layernorm.weight")
-        yield from _matrix(
-            _reading(source, [f"{at}.self_attn.{p}_proj" for p in "qkv"], gain, basis), f"{layer}.qkv", plan
-        )
-        if shape.qkv_bias:
-            bias = np.concatenate([source.read(f"{at}.self_attn.{p}_proj.bias") for p in "qkv"])
-            yield f"{layer}.qkv.bias", "float32", bias.shape, iter([bias.tobytes()])
-        yield from _matrix(_writing(source, f"{at}.self_attn.o_proj", basis), f"{layer}.o", plan)
-        gain = source.read(f"{at}.post_attention_layernorm.weight")
-        yield from _matrix(
-            _reading(source, [f"{at}.mlp.{p}_proj" for p in ("gate", "up")], gain, basis), f"{layer}.gate_up", plan
-        )
-        down = _writing(source, f"{at}.mlp.down_proj", basis)
-        yield from _matrix(mix_rows_in_blocks(down, HADAMARD_BLOCK) if mixes else down, f"{layer}.down", plan)
+        yield from _attention(source, shape, plan, basis, forward, at, layer)
+        yield from _feed_forward(source, plan, basis, mixes, forward, at, layer)
     head = (source.read("score.weight") * source.read("model.norm.weight")).astype(np.float32)  # (1, hidden)
-    head = head if basis is None else head @ basis
-    yield "head", "float32", (shape.hidden, 1), iter([np.ascontiguousarray(head.T).tobytes()])
+    head = np.ascontiguousarray((head if basis is None else head @ basis).T)
+    if forward is not None:
+        forward.read_scores(head)
+    yield "head", "float32", (shape.hidden, 1), iter([head.tobytes()])
 
 
-def _embedding(source: TensorSource, shape: LlamaShape, plan: Quantisation, basis: Any) -> Iterator[Written]:
-    """The embedding's rows in the rotated basis: int8 with one scale a row, or fp32."""
+def _attention(
+    source: TensorSource,
+    shape: LlamaShape,
+    plan: Quantisation,
+    basis: Any,
+    forward: Forward | None,
+    at: str,
+    layer: str,
+) -> Iterator[Written]:
+    gain = source.read(f"{at}.input_layernorm.weight")
+    qkv = _reading(source, [f"{at}.self_attn.{p}_proj" for p in "qkv"], gain, basis)
+    o = _writing(source, f"{at}.self_attn.o_proj", basis)
+    vectors = {}
+    if shape.qkv_bias:
+        vectors["qkv.bias"] = np.concatenate([source.read(f"{at}.self_attn.{p}_proj.bias") for p in "qkv"])
+    if shape.head_norms:
+        vectors |= {name: source.read(f"{at}.self_attn.{name}.weight") for name in ("q_norm", "k_norm")}
+    if plan.rotated and is_power_of_two(shape.head_dim):
+        # Attention mixes whole values, so each head's may be rotated where they are made and back where they are read.
+        start = (shape.heads + shape.kv_heads) * shape.head_dim  # of the values' columns
+        qkv[:, start:] = mix_rows_in_blocks(qkv[:, start:].T, shape.head_dim).T
+        o = mix_rows_in_blocks(o, shape.head_dim)
+        if "qkv.bias" in vectors:
+            vectors["qkv.bias"][start:] = mix_rows_in_blocks(vectors["qkv.bias"][start:, None], shape.head_dim)[:, 0]
+    moments = (None, None) if forward is None else forward.attend(qkv, o, vectors)
+    yield from _reading_matrix(qkv, f"{layer}.qkv", plan, moments[0])
+    for name, vector in vectors.items():
+        yield f"{layer}.{name}", "float32", vector.shape, iter([vector.astype(np.float32).tobytes()])
+    yield from _matrix(o, f"{layer}.o", plan, moments[1])
+
+
+def _feed_forward(
+    source: TensorSource, plan: Quantisation, basis: Any, mixes: bool, forward: Forward | None, at: str, layer: str
+) -> Iterator[Written]:
+    gain = source.read(f"{at}.post_attention_layernorm.weight")
+    gate_up = _reading(source, [f"{at}.mlp.{p}_proj" for p in ("gate", "up")], gain, basis)
+    down = None
+    moments = (None, None)
+    if forward is not None:  # it needs both at once; a file without it is made with one of them in memory
+        down = _down(source, basis, mixes, at)
+        moments = forward.feed(gate_up, down)
+    yield from _reading_matrix(gate_up, f"{layer}.gate_up", plan, moments[0])
+    del gate_up
+    down = _down(source, basis, mixes, at) if down is None else down
+    yield from _matrix(down, f"{layer}.down", plan, moments[1])
+
+
+def _down(source: TensorSource, basis: Any, mixes: bool, at: str) -> Any:
+    down = _writing(source, f"{at}.mlp.down_proj", basis)
+    return mix_rows_in_blocks(down, HADAMARD_BLOCK) if mixes else down
+
+
+def _embedding(
+    source: TensorSource, shape: LlamaShape, plan: Quantisation, basis: Any, forward: Forward | None
+) -> Iterator[Written]:
+    """The embedding's rows in the rotated basis: int8 with one scale a row, or as they are."""
     name, sides = "model.embed_tokens.weight", (shape.vocabulary, shape.hidden)
     scales = []
 
     def blocks() -> Iterator[bytes]:
+        first = 0
         for block in source.blocks(name, _ROWS):
             rows = block if basis is None else block @ basis
+            if forward is not None:
+                forward.embed(first, rows)
+                first += len(rows)
             if plan.int8:
-                scale = _scales(rows)
+                scale = column_scales(rows.T)
                 scales.append(scale)
                 rows = np.round(rows / scale[:, None]).astype(np.int8)
-            yield np.ascontiguousarray(rows).tobytes()
+            yield (rows if plan.int8 else _as_stored(rows, name, plan)).tobytes()
 
-    yield "embedding", "int8" if plan.int8 else "float32", sides, blocks()
+    yield "embedding", _dtype(plan), sides, blocks()
     if plan.int8:
         scale = np.concatenate(scales)
         yield "embedding.scale", "float32", (len(scale), 1), iter([scale.tobytes()])
@@ -227,55 +191,37 @@ def _writing(source: TensorSource, name: str, basis: Any) -> Any:
     return columns if basis is None else columns @ basis
 
 
-def _matrix(weight: Any, name: str, plan: Quantisation) -> Iterator[Written]:
+def _reading_matrix(weight: Any, name: str, plan: Quantisation, moments: Moments | None) -> Iterator[Written]:
+    """A matrix that reads the residual stream; without moments no direction is known to lead, and none is apart."""
+    if plan.leading:
+        directions = np.zeros((len(weight), DIRECTIONS), np.float32)
+        if moments is not None:
+            directions = leading_directions(moments.sums[0])
+            moments = moments.extended(directions)
+        yield f"{name}.leading", "float32", directions.shape, iter([directions.tobytes()])
+        weight = extend_weight(weight, directions)
+    yield from _matrix(weight, name, plan, moments)
+
+
+def _matrix(weight: Any, name: str, plan: Quantisation, moments: Moments | None) -> Iterator[Written]:
     """(in, out) as int8 with one scale a column, or as it is."""
     if not plan.int8:
-        yield f"{name}.weight", "float32", weight.shape, iter([np.ascontiguousarray(weight, np.float32).tobytes()])
+        yield f"{name}.weight", _dtype(plan), weight.shape, iter([_as_stored(weight, name, plan).tobytes()])
         return
-    scale = _scales(weight.T)
-    quantised = np.empty(weight.shape, np.int8)
-    for start in range(0, len(weight), _ROWS):  # in blocks: the rounding's temporary is fp32
-        quantised[start : start + _ROWS] = np.round(weight[start : start + _ROWS] / scale)
-    yield f"{name}.weight", "int8", weight.shape, iter([quantised.tobytes()])
+    scale = column_scales(weight)
+    steps = round_to_nearest(weight, scale) if moments is None else round_with_moments(weight, scale, moments)
+    yield f"{name}.weight", "int8", weight.shape, iter([steps.tobytes()])
     yield f"{name}.scale", "float32", scale.shape, iter([scale.tobytes()])
 
 
-def _scales(rows: Any) -> Any:
-    """(rows,) float32: the largest magnitude of each row / 127, so that int8 covers -127 to 127."""
-    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
-    return np.where(largest > 0, largest / 127, 1).astype(np.float32)
+def _dtype(plan: Quantisation) -> str:
+    return "int8" if plan.int8 else "float16" if plan.half else "float32"
 
 
-def _check_tensors(source: TensorSource, shape: LlamaShape) -> None:
-    """Raises CheckpointError naming what is missing or has another shape than config.json says."""
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    wanted = {
-        "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
-        "model.norm.weight": (shape.hidden,),
-        "score.weight": (1, shape.hidden),
-    }
-    for number in range(shape.layers):
-        at = f"model.layers.{number}"
-        wanted |= {
-            f"{at}.input_layernorm.weight": (shape.hidden,),
-            f"{at}.post_attention_layernorm.weight": (shape.hidden,),
-            f"{at}.self_attn.q_proj.weight": (q, shape.hidden),
-            f"{at}.self_attn.k_proj.weight": (kv, shape.hidden),
-            f"{at}.self_attn.v_proj.weight": (kv, shape.hidden),
-            f"{at}.self_attn.o_proj.weight": (shape.hidden, q),
-            f"{at}.mlp.gate_proj.weight": (shape.ffn, shape.hidden),
-            f"{at}.mlp.up_proj.weight": (shape.ffn, shape.hidden),
-            f"{at}.mlp.down_proj.weight": (shape.hidden, shape.ffn),
-        }
-        if shape.qkv_bias:
-            wanted |= {f"{at}.self_attn.{p}_proj.bias": (q if p == "q" else kv,) for p in "qkv"}
-    names = set(source.names)
-    wrong = [f"{name} is missing" for name in wanted if name not in names]
-    wrong += [
-        f"{name} is {tuple(source.shape(name))}, not {sides}"
-        for name, sides in wanted.items()
-        if name in names and tuple(source.shape(name)) != sides
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
-        raise CheckpointError(f"the checkpoint is no scorer of its config.json: {'; '.join(wrong[:6])}{more}")
+def _as_stored(values: Any, name: str, plan: Quantisation) -> Any:
+    """`values` in the file's float dtype, contiguous. Raises CheckpointError where fp16 cannot hold one of them."""
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(values, _dtype(plan))
+    if plan.half and not np.isfinite(stored).all():
+        raise CheckpointError(f"{name} has values beyond fp16's 65504: export it with --quant int8 or fp32")
+    return stored

@@ -30,3 +30,44 @@ def test_cuda_scores_are_near_fp32(reranker):
 def test_cuda_score_hardly_depends_on_its_batch(reranker):
     alone = [reranker.score([row])[0] for row in ROWS[:20]]
     assert alone == pytest.approx(reranker.score(ROWS)[:20], abs=0.05)
+
+
+@pytest.fixture(scope="module", params=[("int8", "llama"), ("int8", "qwen3"), ("fp16", "llama")], ids="-".join)
+def decoder(request, reranker, tmp_path_factory):
+    """A decoder's file for CUDA, its score for the same pairs in fp16 arithmetic by torch, and the pairs."""
+    pytest.importorskip("transformers")
+    from half_arithmetic import run_graph
+    from tiny_decoders import KINDS, PAIRS, checkpoint
+
+    from dearlite.bundle import Bundle
+    from dearlite.cli.main import run
+
+    quant, family = request.param
+    folder = tmp_path_factory.mktemp(family)
+    kind = next(kind for kind in KINDS if kind.startswith(family))
+    _, tok = checkpoint(folder, kind, hidden_size=256, intermediate_size=512, head_dim=64)
+    with pytest.raises(SystemExit) as ended:
+        run(["export", str(folder), "-o", str(folder / "m.dear"), "--quant", quant, "--for", "both", "--no-card"])
+    assert ended.value.code == 0
+    loaded = Reranker.load(folder / "m.dear", device="cuda")
+    bundle = Bundle(folder / "m.dear")
+    build = next(build for build in bundle.manifest.builds if build.device == "cuda")
+    expected = []
+    for query, document in PAIRS:
+        ids = np.array([tok.encode(f"query: {query}", f"document:  {document}").ids], np.int64)
+        expected.append(float(run_graph(bundle, build, ids, np.ones_like(ids))[0][0, 0]))
+    return loaded, expected, PAIRS
+
+
+def test_cuda_decoder_is_fp16_arithmetic_on_its_weights(decoder):
+    loaded, expected, rows = decoder
+    found = loaded.score(rows)
+    print(f"max error {np.abs(np.array(found) - expected).max() / np.std(expected):.4f} of the spread")
+    assert (loaded.device, loaded._backend.build.layout) == ("cuda", "padded")
+    assert found == pytest.approx(expected, abs=0.03 * np.std(expected))
+
+
+def test_cuda_decoder_score_hardly_depends_on_its_batch(decoder):
+    loaded, expected, rows = decoder
+    alone = [loaded.score([row])[0] for row in rows]
+    assert alone == pytest.approx(loaded.score(rows), abs=0.02 * np.std(expected))

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,97 +14,22 @@ from fake_hub import FakeHub
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
+from tiny_decoders import DOCS, KINDS, LLAMA3, PAIRS, QUERIES, checkpoint, reference  # noqa: E402
 
 from dearlite import Reranker  # noqa: E402
+from dearlite.bundle import Bundle  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
-from dearlite.export import llama  # noqa: E402
+from dearlite.export import families, llama  # noqa: E402
 from dearlite.export.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.merge import Merged  # noqa: E402
 from dearlite.export.onnx.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
-
-WORDS = "query document : light bulb coffee tea who invented the Edison Momoa plays in Fast X a b c d e f g".split()  # noqa: SIM905
-QUERIES = ("who invented the light bulb", "coffee")
-DOCS = ("Edison invented the light bulb", "tea", "coffee coffee a b c d e f g Momoa plays in Fast X", "the bulb " * 40)
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-KINDS = {
-    "llama, 4 heads of 4, 10000": ("Llama", {"num_key_value_heads": 4}),
-    "llama, 4 heads of 1, llama3 scaling": ("Llama", {"num_key_value_heads": 1, "rope_parameters": LLAMA3}),
-    "llama, 6 heads of 2, its own head size": (
-        "Llama",
-        {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32},
-    ),
-    "mistral": ("Mistral", {"num_key_value_heads": 2, "sliding_window": None}),
-    "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
-}
-
-
-def tokenizer(folder):
-    """Words, and Llama-3's template: <bos> A <bos> B."""
-    vocabulary = {word: n for n, word in enumerate(["<pad>", "<bos>", "<unk>", *dict.fromkeys(WORDS)])}
-    tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tok.pre_tokenizer = pre_tokenizers.Whitespace()
-    tok.add_special_tokens(["<bos>", "<pad>"])
-    tok.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A <bos> $B:1", [("<bos>", 1)])
-    tok.save(str(folder / "tokenizer.json"))
-    return tok
-
-
-def checkpoint(folder, kind, **changes):
-    """A small random scorer of the real architecture, its weights large enough that scores differ."""
-    family, fields = KINDS[kind]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(
-        **{
-            "vocab_size": 64,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 512,
-            "num_labels": 1,
-            "pad_token_id": 0,
-            "rms_norm_eps": 1e-5,
-            **fields,
-            **changes,
-        }
-    )
-    net = getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
-    with torch.no_grad():
-        for name, value in net.named_parameters():
-            value.copy_(
-                1 + 0.3 * torch.randn_like(value)
-                if "norm" in name
-                else 1.6 / value.shape[-1] ** 0.5 * torch.randn_like(value)
-            )
-    net.save_pretrained(folder)
-    return net, tokenizer(folder)
-
-
-@torch.no_grad()
-def reference(net, tok, pairs, max_tokens=96):
-    tok.enable_truncation(max_tokens, strategy="longest_first")
-    out = []
-    for query, document in pairs:
-        ids = tok.encode(f"query: {query}", f"document:  {document}").ids
-        out.append(float(net(input_ids=torch.tensor([ids])).logits[0, 0]))
-    return out
+from dearlite.export.quantisations import QUANTISATIONS  # noqa: E402
 
 
 def export(folder, target, *options):
     with pytest.raises(SystemExit) as ended:
-        run(["export", str(folder), "-o", str(target), "--max-tokens", "96", *options])
+        run(["export", str(folder), "-o", str(target), "--max-tokens", "96", "--no-card", *options])
     return ended.value.code
-
-
-PAIRS = [(query, document) for query in QUERIES for document in DOCS]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,6 +51,84 @@ def test_int8_export_is_near_and_does_not_depend_on_company(tmp_path):
     assert [reranker.score([pair])[0] for pair in PAIRS] == pytest.approx(together, abs=1e-3)
     assert reranker.score(PAIRS[::-1])[::-1] == pytest.approx(together, abs=1e-3)
     assert Reranker.load(tmp_path / "m.dear", threads=1).score(PAIRS) == pytest.approx(together, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "quant"), [("qwen3", "int8"), ("qwen3", "int8-accurate"), ("llama, tied, linear scaling", "int8-accurate")]
+)
+def test_other_int8_exports_are_near_and_do_not_depend_on_company(tmp_path, kind, quant):
+    net, tok = checkpoint(tmp_path, kind, hidden_size=256, intermediate_size=512)
+    assert export(tmp_path, tmp_path / "m.dear", "--quant", quant) == 0
+    reranker = Reranker.load(tmp_path / "m.dear")
+    together = reranker.score(PAIRS)
+    expected = np.array(reference(net, tok, PAIRS))
+    assert np.abs(together - expected).mean() <= 0.1 * expected.std()
+    assert [reranker.score([pair])[0] for pair in PAIRS] == pytest.approx(together, abs=1e-3)
+    assert reranker.score(PAIRS[::-1])[::-1] == pytest.approx(together, abs=1e-3)
+
+
+def test_15_bit_activations_leave_the_error_of_the_int8_weights_alone(tmp_path):
+    checkpoint(tmp_path, "mistral", hidden_size=256, intermediate_size=512)
+    source, target = Merged(Checkpoint(tmp_path), None), tmp_path / "m.dear"
+    facts = {
+        "kind": "pointwise",
+        "name": "tiny",
+        "architecture": "mistral",
+        "prompt": "dear",
+        "pooling": "last-token",
+        "max_tokens": 96,
+        "licence": "not stated",
+        "source": {},
+    }
+    exact = replace(QUANTISATIONS["int8"], ways=(("dequantised", "dequantised", ()),))
+    found = {}
+    plans = {"exact": exact} | {name: QUANTISATIONS[name] for name in ("int8", "int8-accurate")}
+    for name, plan in plans.items():
+        llama.write_bundle(source, (tmp_path / "tokenizer.json").read_bytes(), facts, target, plan=plan)
+        found[name] = np.array(Reranker.load(target).score(PAIRS))
+    accurate, fast = (np.abs(found[name] - found["exact"]).max() for name in ("int8-accurate", "int8"))
+    assert accurate <= 0.001 * found["exact"].std()
+    assert fast > 3 * accurate
+
+
+def test_fp16_export_is_its_weights_rounded_to_fp16(tmp_path):
+    net, tok = checkpoint(tmp_path, "qwen2")
+    assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp16") == 0
+    found = Reranker.load(tmp_path / "m.dear").score(PAIRS)
+    expected = np.array(reference(net, tok, PAIRS))
+    assert found == pytest.approx(expected, abs=0.01 * expected.std())
+    sizes = {tensor.dtype for tensor in Bundle(tmp_path / "m.dear").manifest.tensors.values() if len(tensor.shape) == 2}
+    assert sizes == {"float16", "float32"}  # the head and the rotary tables stay float32
+
+
+def test_fp16_cannot_hold_every_weight(tmp_path, capsys):
+    net, _ = checkpoint(tmp_path, "mistral")
+    with torch.no_grad():
+        net.model.layers[1].mlp.up_proj.weight[3, 4] = 1e5
+    net.save_pretrained(tmp_path)
+    capsys.readouterr()
+    assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp16") == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "layer.1.gate_up" in line
+    assert "65504" in line
+    assert not list(tmp_path.glob("m.dear*"))
+
+
+@pytest.mark.parametrize(("quant", "weight_bytes"), [("int8", 1), ("int8-accurate", 1), ("fp16", 2), ("fp32", 4)])
+def test_disk_that_an_export_needs_is_told_before_it(tmp_path, monkeypatch, capsys, quant, weight_bytes):
+    checkpoint(tmp_path, "qwen3", vocab_size=4096)
+    assert export(tmp_path, tmp_path / "m.dear", "--quant", quant) == 0
+    size = (tmp_path / "m.dear").stat().st_size
+    weights = 4096 * 64 + 3 * (64 * 32 * (2 * 4 + 2 * 2) + 3 * 64 * 128)
+    (tmp_path / "m.dear").unlink()
+    capsys.readouterr()
+    full = namedtuple("Usage", "free")(int(weights * weight_bytes * 1.01))
+    monkeypatch.setattr("dearlite.export.decoder.shutil.disk_usage", lambda folder: full)
+    assert export(tmp_path, tmp_path / "m.dear", "--quant", quant) == 1
+    assert "GB of disk" in capsys.readouterr().err
+    assert not (tmp_path / "m.dear").exists()
+    assert weights * weight_bytes < size
 
 
 def test_wide_graph_gives_the_same_scores(tmp_path, monkeypatch):
@@ -173,15 +178,22 @@ def test_same_model_gives_the_same_bytes(tmp_path):
 def test_llama3_frequencies_are_transformers():
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+    scaling = LLAMA3["rope_scaling"] | {"original_max_position_embeddings": 8192}
     config = transformers.LlamaConfig(
         hidden_size=4096,
         num_attention_heads=32,
         max_position_embeddings=131072,
-        rope_parameters=LLAMA3 | {"original_max_position_embeddings": 8192},
+        rope_theta=LLAMA3["rope_theta"],
+        rope_scaling=dict(scaling),
     )
     expected, scale = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     assert scale == 1.0
-    assert llama.rotary_frequencies(config.to_dict(), 128) == pytest.approx(expected.tolist(), rel=1e-6)
+    for spelling in (
+        config.to_dict(),
+        {"rope_theta": LLAMA3["rope_theta"], "rope_scaling": scaling},
+        {"rope_parameters": scaling | {"rope_theta": LLAMA3["rope_theta"]}},  # transformers 5
+    ):
+        assert families.rotary_frequencies(spelling, 128) == pytest.approx(expected.tolist(), rel=1e-6)
 
 
 def test_rotations_are_orthonormal_and_undone():
@@ -212,6 +224,10 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
     refused({"model_type": "gptj"}, "gptj", "llama")
     refused({"hidden_act": "gelu"}, "hidden_act")
     refused({"model_type": "mistral", "sliding_window": 32}, "sliding_window 32")
+    refused({"model_type": "qwen3", "sliding_window": 32, "use_sliding_window": True}, "sliding_window 32")
+    refused({"attention_bias": True}, "biases")
+    refused({"rms_norm_eps": None, "vocab_size": None}, "vocab_size, rms_norm_eps")
+    refused({"model_type": "qwen3"}, "q_norm", "missing")
     refused({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn")
     refused({"num_hidden_layers": 5}, "model.layers.3", "missing")
     refused({"intermediate_size": 256}, "gate_proj", "(128, 64)")
@@ -231,8 +247,8 @@ def test_peak_memory_stays_near_one_matrix(tmp_path):
     source, read = Merged(Checkpoint(tmp_path), None), []
     rows = source.rows
     source.rows = lambda name, start, stop: (read.append(name), rows(name, start, stop))[1]
-    shape = llama.shape_of(source.config, 96)
-    stream = llama._tensors(source, shape, llama.QUANTISATIONS["int8"], mixes=True)
+    shape = families.shape_of(source.config, 96)
+    stream = llama._tensors(source, shape, QUANTISATIONS["int8"], mixes=True)
     name, _, _, blocks = next(stream)
     for _ in blocks:
         pass

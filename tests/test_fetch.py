@@ -32,7 +32,9 @@ WANTED = {
     "config.json": b'{"architectures": ["LlamaForSequenceClassification"]}',
     "model-00001-of-00002.safetensors": random.Random(1).randbytes(300_000),
     "model-00002-of-00002.safetensors": random.Random(2).randbytes(200_000),
-    "model.safetensors.index.json": b'{"weight_map": {}}',
+    "model.safetensors.index.json": json.dumps(
+        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    ).encode(),
     "tokenizer.json": b"{}",
     "tokenizer_config.json": b"{}",
     "LICENSE.txt": b"LLAMA 3.2 COMMUNITY LICENSE AGREEMENT",

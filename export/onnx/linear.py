@@ -19,13 +19,17 @@ from dearlite.export.onnx.graph import CONTRIB, Graph
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """One layer's parameters. `floor` is the least value an input can have, where there is one (GELU's is -0.17)."""
+    """One layer's parameters. `floor` is the least value an input can have, where there is one (GELU's is -0.17).
+
+    `times` is a power of two that the product is wanted times; `int8_weights_float` alone heeds it.
+    """
 
     name: str
     weight: Any  # int8 (in, out)
     scale: Any  # float32 (out,)
     bias: Any = None  # float32 (out,), or None where a later operator adds it
     floor: float | None = None
+    times: float = 1.0
 
 
 def per_row_int8(
@@ -67,9 +71,9 @@ def per_row_int16(
 
 
 def float_weights(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None) -> str:
-    """A plain fp32 product; the layer's weight is fp32 and has no scale."""
+    """A plain product in the weight's own dtype, which has no scale."""
     product = g.add("MatMul", x, g.weight(f"{layer.name}.weight", layer.weight))
-    return _with_bias(g, _times(g, product, factor), layer, layer.bias)
+    return _with_bias(g, _times(g, product, factor), layer, layer.bias, layer.weight.dtype.type)
 
 
 def dequantised(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, half: bool = False) -> str:
@@ -81,6 +85,30 @@ def dequantised(g: Graph, x: str, count: str, layer: Linear, factor: str | None 
     w = g.add("Mul", g.add("Cast", g.weight(f"{layer.name}.weight", layer.weight), to=TensorProto.FLOAT), scale)
     if half:
         w = g.add("Cast", w, to=TensorProto.FLOAT16)
+    product = _times(g, g.add("MatMul", x, w), factor)
+    return _with_bias(g, product, layer, layer.bias, np.float16 if half else np.float32)
+
+
+def half_weights(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None) -> str:
+    """An fp32 product with fp16 weights, which ONNX Runtime casts once, when it loads the graph."""
+    w = g.add("Cast", g.weight(f"{layer.name}.weight", layer.weight), to=TensorProto.FLOAT)
+    return _with_bias(g, _times(g, g.add("MatMul", x, w), factor), layer, layer.bias)
+
+
+def int8_weights_float(
+    g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, half: bool = False
+) -> str:
+    """A float product with W = q * scale, the matrix made anew at every call: memory holds int8.
+
+    On a GPU that costs a call of some thousand tokens little, and half of fp16's memory is saved. ONNX Runtime folds
+    what is done to the scales, and leaves DequantizeLinear where it stands.
+    """
+    scale = g.weight(f"{layer.name}.scale", layer.scale)
+    if layer.times != 1:
+        scale = g.add("Mul", scale, g.const(f"times_{layer.times:g}", np.float32(layer.times)))
+    if half:
+        scale = g.add("Cast", scale, to=TensorProto.FLOAT16)
+    w = g.add("DequantizeLinear", g.weight(f"{layer.name}.weight", layer.weight), scale, axis=1)
     product = _times(g, g.add("MatMul", x, w), factor)
     return _with_bias(g, product, layer, layer.bias, np.float16 if half else np.float32)
 
@@ -123,14 +151,20 @@ def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int, exact_u8s8
 
 @dataclass(frozen=True, slots=True)
 class LinearWay:
-    """One way to compute a layer. `int8_weights` says whether its weight is int8 with column scales, or float32.
+    """One way to compute a layer. `weights` is the stored matrix's dtype, which has column scales where it is int8.
 
-    `write` takes the graph, the input, the name of its row count (an int64 (1,) value), the layer and, where there is
-    one, the name of a (tokens, 1) factor that each row of the product is multiplied by; it returns the output's name.
+    `half` says that inputs and outputs are fp16. `write` takes the graph, the input, the name of its row count (an
+    int64 (1,) value), the layer and, where there is one, the name of a (tokens, 1) factor that each row of the product
+    is multiplied by; it returns the output's name.
     """
 
     write: Callable[..., str]
-    int8_weights: bool = True
+    weights: Any = np.int8
+    half: bool = False
+
+    @property
+    def int8_weights(self) -> bool:
+        return self.weights is np.int8
 
 
 LINEAR_WAYS: dict[str, LinearWay] = {
@@ -141,6 +175,11 @@ LINEAR_WAYS: dict[str, LinearWay] = {
     "int16-per-row-wide": LinearWay(partial(per_row_int16, exact_u8s8=False)),
     "dequantised": LinearWay(dequantised),
     # fp16, for a GPU: CUDA has no kernels for the int8 operators.
-    "dequantised-half": LinearWay(partial(dequantised, half=True)),
-    "fp32": LinearWay(float_weights, int8_weights=False),
+    "dequantised-half": LinearWay(partial(dequantised, half=True), half=True),
+    "half-int8-weights": LinearWay(partial(int8_weights_float, half=True), half=True),
+    "half": LinearWay(float_weights, np.float16, half=True),
+    # The same without fp16 arithmetic.
+    "int8-weights": LinearWay(int8_weights_float),
+    "fp16-as-fp32": LinearWay(half_weights, np.float16),
+    "fp32": LinearWay(float_weights, np.float32),
 }

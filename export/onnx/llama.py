@@ -21,6 +21,7 @@ import numpy as np
 from onnx import TensorProto
 
 from dearlite.export.onnx.graph import CONTRIB, Graph
+from dearlite.export.onnx.leading import DIRECTIONS, copies, write_extended
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
 from dearlite.export.onnx.rotation import HADAMARD_BLOCK, hadamard
 
@@ -40,21 +41,26 @@ class LlamaShape:
     frequencies: tuple[float, ...]  # rotary angle a position, for each pair of a head's dimensions
     max_tokens: int
     qkv_bias: bool = False
+    head_norms: bool = False  # an RMSNorm on every head of q and k
 
 
-def llama_graph(shape: LlamaShape, way: str, last_way: str, *, block_hadamard: bool) -> Graph:
+def llama_graph(shape: LlamaShape, way: str, last_way: str, *, block_hadamard: bool, leading: bool = False) -> Graph:
     """From ids (tokens,) and past to score (1, 1), for the layout "shared-prefix".
 
     `way` and `last_way` are entries of LINEAR_WAYS, the latter for the last layer's single row. With `block_hadamard`
-    the down projection's input is multiplied by a Hadamard matrix in blocks (its weights have taken the inverse). The
+    the down projection's input is multiplied by a Hadamard matrix in blocks (its weights have taken the inverse), with
+    `leading` the residual stream's leading directions are read apart (leading.py). The
     graph's weights are named only: `Graph.weights` maps them to their dtype and shape.
     """
-    return _Writer(shape, LINEAR_WAYS[way], LINEAR_WAYS[last_way], block_hadamard).write()
+    return _Writer(shape, LINEAR_WAYS[way], LINEAR_WAYS[last_way], block_hadamard, leading).write()
 
 
 class _Writer:
-    def __init__(self, shape: LlamaShape, way: LinearWay, last_way: LinearWay, block_hadamard: bool) -> None:
+    def __init__(
+        self, shape: LlamaShape, way: LinearWay, last_way: LinearWay, block_hadamard: bool, leading: bool
+    ) -> None:
         self.shape, self.way, self.last_way, self.block_hadamard = shape, way, last_way, block_hadamard
+        self.leading = leading
         self.g = Graph()
         self.count = ""  # names the number of rows that the linear layers see
 
@@ -69,51 +75,52 @@ class _Writer:
         angles = np.outer(np.arange(s.max_tokens), np.array(s.frequencies))
         self.cos = g.weight("rotary.cos", np.cos(angles).astype(np.float32))
         self.sin = g.weight("rotary.sin", np.sin(angles).astype(np.float32))
-        x = self.embed(ids)
+        x = embed(g, s, self.way, ids)
         for number in range(s.layers):
             x = self.layer(x, past, number, last=number == s.layers - 1)
-        score = g.add("MatMul", x, g.weight("head", _spec(np.float32, s.hidden, 1)))
+        score = g.add("MatMul", x, g.weight("head", spec(np.float32, s.hidden, 1)))
         g.output = g.add("Mul", score, self.inverse_rms(x))
         return g
-
-    def embed(self, ids: str) -> str:
-        """(tokens, hidden): a row of the table for each id, int8 rows times their scale where the weights are int8."""
-        g, s = self.g, self.shape
-        if not self.way.int8_weights:
-            return g.add("Gather", g.weight("embedding", _spec(np.float32, s.vocabulary, s.hidden)), ids)
-        rows = g.add("Gather", g.weight("embedding", _spec(np.int8, s.vocabulary, s.hidden)), ids)
-        scale = g.add("Gather", g.weight("embedding.scale", _spec(np.float32, s.vocabulary, 1)), ids)
-        return g.add("Mul", g.add("Cast", rows, to=TensorProto.FLOAT), scale)
 
     def layer(self, x: str, past: str, number: int, *, last: bool) -> str:
         g, s, at = self.g, self.shape, f"layer.{number}"
         width = (s.heads + 2 * s.kv_heads) * s.head_dim
-        qkv = self.linear(x, f"{at}.qkv", s.hidden, width, self.inverse_rms(x))
+        qkv = self.reading(x, f"{at}.qkv", width, self.way)
         if s.qkv_bias:
-            qkv = g.add("Add", qkv, g.weight(f"{at}.qkv.bias", _spec(np.float32, width)))
-        attended = self.attention(qkv, past, number)
+            qkv = g.add("Add", qkv, g.weight(f"{at}.qkv.bias", spec(np.float32, width)))
+        inputs = self.normed_heads(qkv, at) if s.head_norms else [qkv]
+        attended = self.attention(inputs, past, number)
         way = self.way
         if last:
             attended, x = (self.last_row(value) for value in (attended, x))
             self.count, way = self.ints("one_row", 1), self.last_way
         x = g.add("Add", x, self.linear(attended, f"{at}.o", s.heads * s.head_dim, s.hidden, way=way))
-        both = self.linear(x, f"{at}.gate_up", s.hidden, 2 * s.ffn, self.inverse_rms(x), way=way)
+        both = self.reading(x, f"{at}.gate_up", 2 * s.ffn, way)
         gate, up = g.add_many("Split", both, outputs=2, axis=-1, num_outputs=2)
         product = g.add("Mul", g.add("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)  # SiLU(gate) * up
         if self.block_hadamard:
             product = self.hadamard(product)
         return g.add("Add", x, self.linear(product, f"{at}.down", s.ffn, s.hidden, way=way))
 
-    def attention(self, qkv: str, past: str, number: int) -> str:
-        """Causal grouped-query attention over the prefix and the row's own tokens; the operator rotates q and k."""
+    def normed_heads(self, qkv: str, at: str) -> list[str]:
+        q, k, v = split_heads(self.g, self.shape, qkv)
+        gains = [self.g.weight(f"{at}.{name}", spec(np.float32, self.shape.head_dim)) for name in ("q_norm", "k_norm")]
+        return [*(head_norm(self.g, self.shape, *pair, sides=1) for pair in zip((q, k), gains, strict=True)), v]
+
+    def attention(self, inputs: list[str], past: str, number: int) -> str:
+        """Causal grouped-query attention over the prefix and the row's own tokens; the operator rotates q and k.
+
+        `inputs` are q, k and v, each (tokens, heads * head_dim), or the three side by side as one.
+        """
         g, s = self.g, self.shape
         both = g.add("Gather", past, self.index(number), axis=0)
         keys, values = (g.add("Gather", both, self.index(i), axis=0) for i in (0, 1))
         names = (f"attended_{number}", f"keys_{number}", f"values_{number}")
         batch = self.ints("batch_axis", 0)
+        three = [g.add("Unsqueeze", value, batch) for value in inputs] + [""] * (3 - len(inputs))
         g.add_named(
             "GroupQueryAttention",
-            (g.add("Unsqueeze", qkv, batch), "", "", keys, values, self.last_position, self.total, self.cos, self.sin),
+            (*three, keys, values, self.last_position, self.total, self.cos, self.sin),
             names,
             domain=CONTRIB,
             num_heads=s.heads,
@@ -132,13 +139,21 @@ class _Writer:
             "Reciprocal", g.add("Sqrt", g.add("Add", mean, g.const("epsilon", np.float32(self.shape.epsilon))))
         )
 
+    def reading(self, x: str, name: str, outputs: int, way: LinearWay) -> str:
+        """A matrix that reads the residual stream, through RMSNorm."""
+        s, factor = self.shape, self.inverse_rms(x)
+        if not self.leading:
+            return self.linear(x, name, s.hidden, outputs, factor, way)
+        directions = self.g.weight(f"{name}.leading", spec(np.float32, s.hidden, DIRECTIONS))
+        wider = write_extended(self.g, x, directions, s.hidden, np.float32)
+        return self.linear(wider, name, s.hidden + sum(copies(s.hidden)), outputs, factor, way)
+
     def linear(
         self, x: str, name: str, inputs: int, outputs: int, factor: str | None = None, way: LinearWay | None = None
     ) -> str:
         way = way or self.way
-        dtype = np.int8 if way.int8_weights else np.float32
-        scale = _spec(np.float32, outputs) if way.int8_weights else None
-        layer = Linear(name, _spec(dtype, inputs, outputs), scale)
+        scale = spec(np.float32, outputs) if way.int8_weights else None
+        layer = Linear(name, spec(way.weights, inputs, outputs), scale)
         return way.write(self.g, x, self.count, layer, factor)
 
     def hadamard(self, x: str) -> str:
@@ -158,6 +173,32 @@ class _Writer:
         return self.g.const(name, np.array(values, np.int64))
 
 
-def _spec(dtype: Any, *shape: int) -> Any:
+def embed(g: Graph, s: LlamaShape, way: LinearWay, ids: str) -> str:
+    """(*ids, hidden) float32: a row of the table for each id, times its scale where the weights are int8."""
+    rows = g.add("Gather", g.weight("embedding", spec(way.weights, s.vocabulary, s.hidden)), ids)
+    if way.weights is np.float32:
+        return rows
+    rows = g.add("Cast", rows, to=TensorProto.FLOAT)
+    if not way.int8_weights:
+        return rows
+    scale = g.add("Gather", g.weight("embedding.scale", spec(np.float32, s.vocabulary, 1)), ids)
+    return g.add("Mul", rows, scale)
+
+
+def split_heads(g: Graph, s: LlamaShape, qkv: str) -> list[str]:
+    """q, k and v from the three side by side on the last axis."""
+    sizes = np.array([s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim], np.int64)
+    return g.add_many("Split", qkv, g.const("qkv_sizes", sizes), outputs=3, axis=-1)
+
+
+def head_norm(g: Graph, s: LlamaShape, x: str, gain: str, *, sides: int) -> str:
+    """RMSNorm of every head; x is (heads * head_dim) on its last axis, after `sides` others."""
+    kept = [0] * sides
+    heads = g.add("Reshape", x, g.const(f"in_heads_{sides}", np.array([*kept, -1, s.head_dim], np.int64)))
+    normed = g.add("SimplifiedLayerNormalization", heads, gain, axis=-1, epsilon=s.epsilon)
+    return g.add("Reshape", normed, g.const(f"heads_joined_{sides}", np.array([*kept, -1], np.int64)))
+
+
+def spec(dtype: Any, *shape: int) -> Any:
     """An array of that dtype and shape without memory of its own: the weights are streamed, and only named here."""
     return np.broadcast_to(np.zeros((), dtype), shape)

@@ -21,9 +21,14 @@ def residual_rotation(size: int) -> Any:
     return (q * np.sign(np.diag(r))).astype(np.float32)
 
 
+def is_power_of_two(size: int) -> bool:
+    """Whether there is a Hadamard matrix of Sylvester's construction of that size."""
+    return size > 0 and size & (size - 1) == 0
+
+
 def hadamard(size: int) -> Any:
     """The orthonormal Hadamard matrix (size, size) of Sylvester's construction; `size` is a power of two."""
-    assert size & (size - 1) == 0, f"{size} is no power of two"
+    assert is_power_of_two(size), f"{size} is no power of two"
     matrix = np.ones((1, 1))
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])

@@ -1,0 +1,91 @@
+"""A decoder's export from end to end: calibrate, write, score the file against fp32, and keep it only if it is good."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dearlite.bundle import add_members
+from dearlite.errors import DearliteError
+from dearlite.export.check import FLOOR, calibration_rows, card_pairs, hold_to_floor, pair_rows, quality_card
+from dearlite.export.checkpoint import TensorSource
+from dearlite.export.families import shape_of
+from dearlite.export.forward import Forward
+from dearlite.export.llama import write_bundle
+from dearlite.export.onnx.llama import LlamaShape
+from dearlite.export.quantisations import QUANTISATIONS
+
+
+def export_decoder(
+    source: TensorSource,
+    tokenizer: bytes,
+    facts: dict[str, Any],
+    output: Path,
+    *,
+    quant: str = "int8",
+    devices: Sequence[str] = ("cpu",),
+    pad_id: int | None = None,
+    members: dict[str, bytes] | None = None,
+    carded: bool = True,
+    floor: float = FLOOR,
+    keep: bool = False,
+) -> dict[str, Any]:
+    """Writes `source` to `output`, and returns its quality card, empty where it is not `carded`.
+
+    `facts` are the manifest's fields but for builds, members and tensors; `pad_id` is the token that rows are padded
+    with. Where the file's order of the card's pairs agrees with fp32's by less than `floor` (Kendall's tau), a
+    DearliteError says so and nothing is left behind, unless `keep`; the card then says so under "below_floor".
+    """
+    plan, shape = QUANTISATIONS[quant], shape_of(source.config, facts["max_tokens"])
+    work = macs_a_token(shape)
+    prompt, max_tokens = facts["prompt"], facts["max_tokens"]
+    calibration = calibration_rows(tokenizer, prompt, max_tokens, work) if plan.int8 else []
+    pairs = card_pairs(tokenizer, prompt, max_tokens, work) if carded else None
+    scored = pair_rows(tokenizer, prompt, max_tokens, pairs) if pairs is not None else []
+    padding = pad_id if facts["pooling"] == "last-position" else None
+    forward = Forward(shape, calibration, scored, mixes=plan.mixes(shape), pad_id=padding)
+    draft = output.with_name(output.name + ".draft")
+    try:
+        write_bundle(
+            source,
+            tokenizer,
+            facts,
+            draft,
+            plan=plan,
+            members=members,
+            pad_id=pad_id,
+            devices=devices,
+            forward=forward if calibration or scored else None,
+        )
+        card: dict[str, Any] = {}
+        if pairs is not None:
+            card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
+            card |= quality_card(draft, pairs, forward.scores, devices[0])
+            if problem := hold_to_floor(card, floor):
+                if not keep:
+                    raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
+                card["below_floor"] = problem
+            add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
+        draft.replace(output)
+    except OSError as err:
+        raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return card
+
+
+def macs_a_token(shape: LlamaShape) -> int:
+    """Multiplications and additions for each token, in the linear layers: as many as these have weights."""
+    s = shape
+    return s.layers * (s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads) + 3 * s.hidden * s.ffn)
+
+
+def check_disk(output: Path, shape: LlamaShape, quant: str) -> None:
+    """Told before the work: the file's size from the shapes, against what is free."""
+    needed = (shape.vocabulary * shape.hidden + macs_a_token(shape)) * QUANTISATIONS[quant].bytes_a_weight * 1.05
+    free = shutil.disk_usage(output.parent).free
+    if needed > free:
+        raise DearliteError(f"{output} needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free: make room")

@@ -1,0 +1,144 @@
+"""LLaMA-family scorers on a GPU: the graph from a rectangle of right-padded rows to one score for each.
+
+The same weights as llama.py's graph, in fp16 arithmetic, since CUDA has neither the int8 products nor fp32 for
+GroupQueryAttention. What fp16 cannot hold stays out of it:
+
+- The residual stream, its RMSNorm and the head are fp32: a few of a real model's activations are in the thousands.
+- The down projection's input can pass 65504, fp16's largest, and so can its output: both are kept at 1/16.
+- An int8 matrix's column scales can fall below fp16's normal numbers where the norm's gain is folded in: they are
+  taken 16 times, and the normalised row at 1/16.
+
+Padding needs no mask: it stands on the right, where a causal row never looks, and the score is read at the last token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from dearlite.export.onnx.graph import CONTRIB, Graph
+from dearlite.export.onnx.leading import DIRECTIONS, copies, write_extended
+from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
+from dearlite.export.onnx.llama import LlamaShape, embed, head_norm, spec, split_heads
+from dearlite.export.onnx.rotation import HADAMARD_BLOCK, hadamard
+
+_SHIFT = 16.0  # a power of two: nothing is lost by it
+
+
+def padded_llama_graph(shape: LlamaShape, way: str, *, block_hadamard: bool, leading: bool = False) -> Graph:
+    """From ids and mask, both (rows, longest) int64, to score (rows, 1), for the layout "padded".
+
+    `way` is an entry of LINEAR_WAYS that works on rows of any rank; it also says whether the arithmetic is fp16 (on
+    CUDA it must be). The rest is as in `llama_graph`, and so are the weights.
+    """
+    return _PaddedWriter(shape, LINEAR_WAYS[way], block_hadamard, leading).write()
+
+
+class _PaddedWriter:
+    def __init__(self, shape: LlamaShape, way: LinearWay, block_hadamard: bool, leading: bool) -> None:
+        self.shape, self.way, self.block_hadamard, self.leading = shape, way, block_hadamard, leading
+        self.kind = np.float16 if way.half else np.float32
+        self.reading_shift = _SHIFT if way.half and way.int8_weights else 1.0
+        self.g = Graph()
+
+    def write(self) -> Graph:
+        g, s = self.g, self.shape
+        ids, mask = (g.input(name, "rows", "longest") for name in ("ids", "mask"))
+        counts = g.add("ReduceSum", mask, self.ints("token_axis", 1), keepdims=1)  # (rows, 1)
+        self.last = g.add("Sub", counts, self.ints("one", 1))
+        self.ends = g.add("Cast", g.add("Reshape", self.last, self.ints("flat", -1)), to=TensorProto.INT32)
+        longest = g.add("Cast", g.add("Shape", ids, start=1, end=2), to=TensorProto.INT32)
+        self.longest = g.add("Squeeze", longest)
+        angles = np.outer(np.arange(s.max_tokens), np.array(s.frequencies))
+        self.cos = self.cast(g.weight("rotary.cos", np.cos(angles).astype(np.float32)))
+        self.sin = self.cast(g.weight("rotary.sin", np.sin(angles).astype(np.float32)))
+        x = embed(g, s, self.way, ids)  # (rows, longest, hidden) float32
+        for number in range(s.layers):
+            x = self.layer(x, number, last=number == s.layers - 1)
+        head = g.add("Reshape", g.weight("head", spec(np.float32, s.hidden, 1)), self.ints("flat", -1))
+        # Not MatMul: CUDA's is TF32 by default, which has no more digits than fp16.
+        products = g.add("Mul", self.norm(x, np.float32, 1.0), head)
+        g.output = g.add("ReduceSum", products, self.ints("flat", -1), keepdims=1)
+        return g
+
+    def layer(self, x: str, number: int, *, last: bool) -> str:
+        g, s, at = self.g, self.shape, f"layer.{number}"
+        width = (s.heads + 2 * s.kv_heads) * s.head_dim
+        qkv = self.reading(x, f"{at}.qkv", width)
+        if s.qkv_bias:
+            qkv = g.add("Add", qkv, self.cast(g.weight(f"{at}.qkv.bias", spec(np.float32, width))))
+        attended = self.attention(qkv, at, number)
+        if last:  # (rows, hidden) from here on
+            attended, x = (g.add("GatherND", value, self.last, batch_dims=1) for value in (attended, x))
+        x = g.add("Add", x, self.wide(self.linear(attended, f"{at}.o", s.heads * s.head_dim, s.hidden)))
+        both = self.reading(x, f"{at}.gate_up", 2 * s.ffn)
+        gate, up = g.add_many("Split", both, outputs=2, axis=-1, num_outputs=2)
+        up = g.add("Mul", up, g.const("one_over_shift", np.array(1 / _SHIFT, self.kind)))
+        product = g.add("Mul", g.add("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)  # SiLU(gate) * up
+        if self.block_hadamard:
+            product = self.hadamard(product, sides=1 if last else 2)
+        down = self.wide(self.linear(product, f"{at}.down", s.ffn, s.hidden))
+        return g.add("Add", x, g.add("Mul", down, g.const("shift", np.float32(_SHIFT))))
+
+    def attention(self, qkv: str, at: str, number: int) -> str:
+        """Causal grouped-query attention within each row; the operator rotates q and k."""
+        g, s = self.g, self.shape
+        inputs = (qkv, "", "")
+        if s.head_norms:
+            q, k, v = split_heads(g, s, qkv)
+            q, k = (
+                head_norm(g, s, value, self.cast(g.weight(f"{at}.{name}", spec(np.float32, s.head_dim))), sides=2)
+                for value, name in ((q, "q_norm"), (k, "k_norm"))
+            )
+            inputs = (q, k, v)
+        names = (f"attended_{number}", f"keys_{number}", f"values_{number}")
+        g.add_named(
+            "GroupQueryAttention",
+            (*inputs, "", "", self.ends, self.longest, self.cos, self.sin),
+            names,
+            domain=CONTRIB,
+            num_heads=s.heads,
+            kv_num_heads=s.kv_heads,
+            do_rotary=1,
+        )
+        return names[0]
+
+    def norm(self, x: str, kind: Any, gain: float) -> str:
+        """RMSNorm of float32 rows in float32 arithmetic, times `gain`, as `kind`."""
+        name = f"gain_{'half' if kind is np.float16 else 'full'}_{1 / gain:.0f}"
+        values = self.g.const(name, np.full(self.shape.hidden, gain, kind))
+        return self.g.add("SimplifiedLayerNormalization", x, values, axis=-1, epsilon=self.shape.epsilon)
+
+    def reading(self, x: str, name: str, outputs: int) -> str:
+        """A matrix that reads the residual stream, through RMSNorm."""
+        hidden = self.shape.hidden
+        normed = self.norm(x, self.kind, 1 / self.reading_shift)
+        if not self.leading:
+            return self.linear(normed, name, hidden, outputs, self.reading_shift)
+        directions = self.cast(self.g.weight(f"{name}.leading", spec(np.float32, hidden, DIRECTIONS)))
+        wider = write_extended(self.g, normed, directions, hidden, self.kind)
+        return self.linear(wider, name, hidden + sum(copies(hidden)), outputs, self.reading_shift)
+
+    def linear(self, x: str, name: str, inputs: int, outputs: int, times: float = 1.0) -> str:
+        scale = spec(np.float32, outputs) if self.way.int8_weights else None
+        layer = Linear(name, spec(self.way.weights, inputs, outputs), scale, times=times)
+        return self.way.write(self.g, x, "", layer)
+
+    def hadamard(self, x: str, *, sides: int) -> str:
+        g, n, kept = self.g, HADAMARD_BLOCK, [0] * sides
+        blocks = g.add("Reshape", x, self.ints(f"in_blocks_{sides}", *kept, self.shape.ffn // n, n))
+        mixed = g.add("MatMul", blocks, g.const("hadamard", hadamard(n).astype(self.kind)))
+        return g.add("Reshape", mixed, self.ints(f"side_by_side_{sides}", *kept, self.shape.ffn))
+
+    def cast(self, value: str) -> str:
+        """A float32 weight in the graph's arithmetic; ONNX Runtime folds this once, when it loads the graph."""
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.kind))
+        return self.g.add("Cast", value, to=kind) if self.way.half else value
+
+    def wide(self, value: str) -> str:
+        return self.g.add("Cast", value, to=TensorProto.FLOAT) if self.way.half else value
+
+    def ints(self, name: str, *values: int) -> str:
+        return self.g.const(name, np.array(values, np.int64))

@@ -1,0 +1,207 @@
+"""An exported encoder's graph made plain: for one document a call, without padding, nothing left that only others need.
+
+This module sees ONNX nodes and shapes, never a model's name. What a graph does is found out by running it at a few
+lengths: a value that depends on shapes alone and is the same at every length is a constant, a branch that is never
+taken is dropped. The caller holds the result to the model itself, so that a mistake here is told and never shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ValueInfoProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from dearlite.errors import need
+from dearlite.export.onnx.graph import OPSET
+from dearlite.export.onnx.plain import IDS, MASK, SHORT, TYPES, PlainGraph
+
+Feeds = Callable[[int], dict[str, Any]]  # tokens -> the exported graph's inputs, (1, tokens) int64 each
+
+
+def simplify(path: Path, feeds: Feeds, *, longest: int, types_used: bool) -> PlainGraph:
+    """The graph in the ONNX file `path`, without its padding mask and without what a constant says already.
+
+    `longest` is a third length to look at, in tokens. Where `types_used` is False the token types are all 0. Raises
+    ValueError for a graph that branches on what it reads.
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    names = [name for node in graph.node for name in node.output if name]
+    views = [_look(path, names, feeds(length)) for length in SHORT]
+    shapes = {name: tuple(view[name].shape for view in views) for name in names}
+    shapes |= dict.fromkeys((IDS, TYPES, MASK), ((1, SHORT[0]), (1, SHORT[1])))
+    first, second = views
+    same = [
+        name
+        for name in _shape_values(graph.node, set(constants))
+        if shapes[name][0] == shapes[name][1] and np.array_equal(first[name], second[name])
+    ]
+    long = _look(path, same, feeds(longest)) if same else {}
+    known = {name: first[name] for name in same if np.array_equal(first[name], long[name])}
+    walk = _Walk(constants, known)
+    walk.uniform[MASK] = np.array(1, np.int64)
+    if not types_used:
+        walk.uniform[TYPES] = np.array(0, np.int64)
+    walk.over(graph.node)
+    output = walk.name(graph.output[0].name)
+    plain = PlainGraph([*_filled(walk.uniform), *walk.nodes], walk.constants, output, shapes)
+    plain.prune()
+    return plain
+
+
+def _look(path: Path, names: Sequence[str], feeds: dict[str, Any]) -> dict[str, Any]:
+    """The values that `names` have in the graph when it is run on `feeds`."""
+    ort = need("onnxruntime", extra="cpu")
+    model = onnx.load(str(path), load_external_data=False)
+    del model.graph.output[:]
+    model.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    probe = path.with_name("probe.onnx")  # beside the file that it names its weights in
+    onnx.save(model, str(probe))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = ort.InferenceSession(str(probe), options, providers=["CPUExecutionProvider"])
+    wanted = {node.name for node in session.get_inputs()}
+    values = session.run(list(names), {name: value for name, value in feeds.items() if name in wanted})
+    probe.unlink()
+    return dict(zip(names, values, strict=True))
+
+
+def _shape_values(nodes: Iterable[Any], constants: set[str]) -> list[str]:
+    """The values that depend on constants and on the shapes of others, and on nothing else."""
+    fixed, found = set(constants), []
+    for node in nodes:
+        if node.op_type == "Shape" or (not _branches(node) and all(name in fixed for name in node.input if name)):
+            fixed.update(node.output)
+            found += [name for name in node.output if name] if node.op_type != "Constant" else []
+    return found
+
+
+def _filled(uniform: dict[str, Any]) -> list[Any]:
+    """Nodes that make the inputs which no longer are: ones for the mask, zeros for unused types."""
+    shape = helper.make_node("Shape", [IDS], ["padding_shape"])
+    fill = [
+        helper.make_node("ConstantOfShape", ["padding_shape"], [name], value=numpy_helper.from_array(value.reshape(1)))
+        for name in (MASK, TYPES)
+        if (value := uniform.get(name)) is not None
+    ]
+    return [shape, *fill]
+
+
+# Operators that move or repeat the values of their first input, whatever the others say.
+_CARRIERS = {"Unsqueeze", "Squeeze", "Expand", "Reshape", "Slice", "Transpose", "Tile", "Identity"}
+_ELEMENTWISE = {
+    *("Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "Neg", "Sqrt", "Cast", "Where"),
+    *("Not", "And", "Or", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"),
+}
+# operator -> (the place of the operand that changes nothing, its value, the place of the other)
+_NEUTRAL: dict[str, tuple[tuple[int, float, int], ...]] = {
+    "Add": ((0, 0, 1), (1, 0, 0)),
+    "Sub": ((1, 0, 0),),
+    "Mul": ((0, 1, 1), (1, 1, 0)),
+    "Div": ((1, 1, 0),),
+}
+
+
+class _Walk:
+    """One pass over nodes: constants are computed, values of one number everywhere followed, equal nodes merged."""
+
+    def __init__(self, constants: dict[str, Any], known: dict[str, Any]) -> None:
+        self.constants, self.known = dict(constants), known
+        self.nodes: list[Any] = []
+        self.uniform: dict[str, Any] = {}  # value -> the number that each of its elements is
+        self.renamed: dict[str, str] = {}
+        self.seen: dict[tuple[Any, ...], list[str]] = {}
+
+    def name(self, name: str) -> str:
+        return self.renamed.get(name, name)
+
+    def over(self, nodes: Iterable[Any]) -> None:
+        for original in nodes:
+            if all(name in self.known for name in original.output):
+                self.constants |= {name: self.known[name] for name in original.output}
+                continue
+            if branches := _branches(original):
+                self._branch(original, branches)
+                continue
+            node = type(original)()
+            node.CopyFrom(original)
+            del node.input[:]
+            node.input.extend(self.name(name) for name in original.input)
+            if not self._drop(node):
+                self._keep(node)
+
+    def _branch(self, node: Any, branches: dict[str, Any]) -> None:
+        condition = self.constants.get(self.name(node.input[0])) if node.op_type == "If" else None
+        if condition is None:
+            raise ValueError(f"a branch ({node.op_type}) whose condition depends on the text")
+        taken = branches["then_branch" if condition.all() else "else_branch"]
+        self.constants |= {tensor.name: numpy_helper.to_array(tensor) for tensor in taken.initializer}
+        self.over(taken.node)
+        for outside, inside in zip(node.output, taken.output, strict=True):
+            self.renamed[outside] = self.name(inside.name)
+
+    def _drop(self, node: Any) -> bool:
+        """Whether the node's outputs are something that is there already."""
+        op, inputs, output = node.op_type, list(node.input), node.output[0]
+        if op == "Identity":
+            self.renamed[output] = inputs[0]
+            return True
+        if all(name in self.constants for name in inputs if name):
+            given = {name: self.constants[name] for name in inputs if name}
+            for name, value in zip(node.output, _evaluate(node, given), strict=True):
+                self.constants[name] = value
+            return True
+        for place, value, other in _NEUTRAL.get(op, ()):
+            if self.uniform.get(inputs[place]) == value and inputs[other] not in self.uniform:
+                self.renamed[output] = inputs[other]
+                return True
+        if op == "Where" and inputs[0] in self.uniform and not {*inputs[1:]} <= self.uniform.keys():
+            chosen = inputs[1] if self.uniform[inputs[0]] else inputs[2]
+            if chosen not in self.constants:  # a constant may be smaller than the result
+                self.renamed[output] = chosen
+                return True
+        return False
+
+    def _keep(self, node: Any) -> None:
+        key = (
+            *(node.op_type, node.domain, len(node.output)),
+            *(self._identity(name) for name in node.input),
+            *sorted(a.SerializeToString(deterministic=True) for a in node.attribute),
+        )
+        if key in self.seen:
+            self.renamed.update(zip(node.output, self.seen[key], strict=True))
+            return
+        self.seen[key] = list(node.output)
+        self.nodes.append(node)
+        numbers = [self._number(name) for name in node.input]
+        if node.op_type in _CARRIERS and node.input[0] in self.uniform:
+            self.uniform[node.output[0]] = self.uniform[node.input[0]]
+        elif node.op_type in _ELEMENTWISE and all(number is not None for number in numbers):
+            given = dict(zip(node.input, numbers, strict=True))
+            self.uniform[node.output[0]] = _evaluate(node, given)[0]
+
+    def _number(self, name: str) -> Any:
+        if name in self.uniform:
+            return self.uniform[name]
+        value = self.constants.get(name)
+        return value.reshape(()) if value is not None and value.size == 1 else None
+
+    def _identity(self, name: str) -> Any:
+        value = self.constants.get(name)
+        return name if value is None or value.size > 64 else (value.dtype.str, value.shape, value.tobytes())
+
+
+def _evaluate(node: Any, given: dict[str, Any]) -> list[Any]:
+    with np.errstate(all="ignore"):
+        return [np.asarray(value) for value in ReferenceEvaluator(node, opsets={"": OPSET}).run(None, given)]
+
+
+def _branches(node: Any) -> dict[str, Any]:
+    return {a.name: a.g for a in node.attribute if a.HasField("g")}

@@ -1,0 +1,193 @@
+"""A folder's encoder traced by optimum, and held to itself: its plain graph, and its fp32 scores in transformers.
+
+This module knows torch, transformers and optimum (the extra `encoders`), and imports them when it is called. It reads
+safetensors alone, runs no code of the folder, and asks no Hub.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dearlite.errors import DearliteError, need
+from dearlite.export.checkpoint import Checkpoint, CheckpointError, name_some
+from dearlite.export.onnx.graph import OPSET, Graph
+from dearlite.export.onnx.plain import IDS, MASK, TYPES, cut_to_first_token
+from dearlite.export.onnx.rewrite import Rewriter
+from dearlite.export.onnx.simplify import simplify
+from dearlite.tokens import PairEncoder, TokenRow
+
+_LONGEST_CHECK = 512  # tokens: attention's memory grows with the square
+_TOLERANCE = 1e-3  # of the larger of 1 and the score; fp32 sums in another order differ by some 1e-5
+
+
+@dataclass(slots=True)
+class Traced:
+    """What writes an encoder's graphs, and transformers' own fp32 scores of the rows that were asked for."""
+
+    rewriter: Rewriter
+    reference: list[float]
+
+
+def trace(
+    checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int, scratch: Path, rows: Iterable[TokenRow] = ()
+) -> Traced:
+    """The encoder in `checkpoint`, its plain graph made in the folder `scratch`; `rows` are scored on the way.
+
+    Raises MissingExtra without optimum, CheckpointError for a folder that holds no whole scorer, DearliteError where
+    our graph in fp32 does not give the model's own scores.
+    """
+    need("torch", extra="encoders")
+    need("optimum.exporters.onnx", extra="encoders")
+    types_used = sees_types(checkpoint, tokenizer, max_tokens)
+    _check_values(checkpoint)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="dearlite-") as folder, _quietly():
+        return _trace(checkpoint, Path(folder), min(max_tokens, _LONGEST_CHECK), types_used, rows)
+
+
+def _trace(checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]) -> Traced:
+    net = _load(checkpoint)
+    vocabulary, pad = net.config.vocab_size, net.config.pad_token_id
+
+    def feeds(length: int) -> dict[str, Any]:
+        ids = np.random.default_rng(length).integers(0, vocabulary, (1, length))
+        ids[ids == pad] = (pad or 0) + 1  # RoBERTa gives a padding token no position
+        types = np.zeros_like(ids)
+        types[:, length // 2 :] = types_used
+        return {IDS: ids, MASK: np.ones_like(ids), TYPES: types}
+
+    lengths = [length for length in (2, 7, 33) if length < longest] + [longest]
+    takes_types = TYPES in _export(net, checkpoint, folder)
+    expected = [_score(net, feeds(length), takes_types) for length in lengths]
+    reference = [
+        _score(net, {IDS: r.ids[None], MASK: np.ones((1, len(r.ids)), np.int64), TYPES: r.types[None]}, takes_types)
+        for r in rows
+    ]
+    del net
+    try:
+        plain = simplify(folder / "model.onnx", feeds, longest=longest, types_used=types_used)
+    except ValueError as err:
+        raise _not_covered(checkpoint, f"its graph has {err}") from None
+    cut_to_first_token(plain)
+    plain.prune()
+    found = _run(Rewriter(plain, vocabulary=vocabulary).write("fp32"), [feeds(length) for length in lengths])
+    for length, ours, theirs in zip(lengths, found, expected, strict=True):
+        if not abs(ours - theirs) <= _TOLERANCE * max(1.0, abs(theirs)):
+            what = f"our graph gives {ours:.5f} where transformers gives {theirs:.5f}, at {length} tokens"
+            raise _not_covered(checkpoint, what)
+    return Traced(Rewriter(plain, vocabulary=vocabulary), reference)
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    """The model in transformers, fp32. Raises CheckpointError for tensors that are missing, left over or misshapen."""
+    torch, transformers = need("torch", extra="encoders"), need("transformers", extra="encoders")
+    net, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        checkpoint.folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # they are told below, together with the rest
+        output_loading_info=True,
+    )
+    wrong = [f"{name} is missing" for name in sorted(info["missing_keys"])]
+    wrong += [f"{name} fits nothing" for name in sorted(info["unexpected_keys"])]
+    sides = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    for name in sorted(info["mismatched_keys"]):
+        wrong.append(f"{name} is {checkpoint.shape(name) if name in checkpoint.names else 'other'}, not {sides[name]}")
+    if wrong:
+        # Left as they are, transformers would fill the gaps with random numbers.
+        raise CheckpointError(f"the checkpoint is no scorer of its config.json: {name_some(wrong, 6, '; ')}")
+    return net.eval()
+
+
+def _export(net: Any, checkpoint: Checkpoint, folder: Path) -> list[str]:
+    """Writes model.onnx into `folder`, and returns its inputs' names."""
+    optimum = need("optimum.exporters.onnx", extra="encoders")
+    onnx = need("onnx", extra="export")
+    try:
+        optimum.onnx_export_from_model(net, folder, opset=OPSET, task="text-classification", do_validation=False)
+    except OSError:
+        raise
+    except Exception as err:  # torch's tracer and optimum have no common error
+        raise _not_covered(checkpoint, f"optimum says: {' '.join(str(err).split())[:160]}") from err
+    return [value.name for value in onnx.load(str(folder / "model.onnx"), load_external_data=False).graph.input]
+
+
+def _score(net: Any, feeds: dict[str, Any], takes_types: bool) -> float:
+    torch = need("torch", extra="encoders")
+    given = {name: torch.from_numpy(value) for name, value in feeds.items() if takes_types or name != TYPES}
+    with torch.no_grad():
+        return float(net(**given).logits[0, 0])
+
+
+def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:
+    """The graph's score of each row, its weights handed over as the runtime does."""
+    ort = need("onnxruntime", extra="cpu")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value)) for value in graph.weights.values()]
+    options.add_external_initializers(list(graph.weights), values)
+    session = ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
+    wanted = {node.name for node in session.get_inputs()}
+    feeds = [{"ids": row[IDS][0], "types": row[TYPES][0]} for row in rows]
+    return [float(session.run(["score"], {n: v for n, v in f.items() if n in wanted})[0][0, 0]) for f in feeds]
+
+
+def sees_types(checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int) -> bool:
+    """Whether the model is told which tokens are the document's. Raises CheckpointError for a pair we would misread."""
+    tokenizers = need("tokenizers", extra="cpu")
+    encoder = PairEncoder(tokenizer, max_tokens=max_tokens)
+    own = tokenizers.Tokenizer.from_str(tokenizer.decode())
+    own.no_truncation()
+    own.no_padding()
+    pair = own.encode("a", "a")
+    (row,) = encoder.pairs(encoder.ids("a"), ["a"])
+    settings = checkpoint.folder / "tokenizer_config.json"
+    inputs = json.loads(settings.read_bytes()).get("model_input_names") if settings.is_file() else None
+    types_used = any(pair.type_ids) and TYPES in (inputs or [TYPES])
+    if row.ids.tolist() != pair.ids or (types_used and row.types.tolist() != pair.type_ids):
+        raise CheckpointError(f"{checkpoint.folder}: its tokenizer joins a pair in a way that is not covered")
+    largest = max(own.get_vocab(with_added_tokens=True).values())
+    if largest >= checkpoint.config.get("vocab_size", largest + 1):
+        raise CheckpointError(
+            f"{checkpoint.folder}: its tokenizer has the id {largest}, and config.json a vocabulary of "
+            f"{checkpoint.config['vocab_size']}: they belong to different models"
+        )
+    return types_used
+
+
+def _check_values(checkpoint: Checkpoint) -> None:
+    """Reads every weight once. Raises CheckpointError for NaN and for files that end too early."""
+    for name in checkpoint.names:
+        if "F" in checkpoint.spec(name).dtype:  # position ids and the like are integers
+            for _ in checkpoint.blocks(name, 4096):
+                pass
+
+
+def _not_covered(checkpoint: Checkpoint, why: str) -> DearliteError:
+    kind = checkpoint.config["model_type"]
+    return DearliteError(f"{checkpoint.folder}: this {kind} model is not covered: {why}. Please report it")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the libraries say on the way: what matters of it is checked here, and told as an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,85 @@
+"""The exporter's own fp32 pass, against transformers and against the runtime's graphs."""
+
+import random
+
+import numpy as np
+import pytest
+from tiny_decoders import KINDS, PAIRS, QUERIES, WORDS, checkpoint, reference
+
+from dearlite import Reranker
+from dearlite.documents import Document
+from dearlite.export.card import Pairs
+from dearlite.export.check import _encode, hold_to_floor, quality_card
+from dearlite.export.checkpoint import Checkpoint
+from dearlite.export.families import shape_of
+from dearlite.export.forward import Forward
+from dearlite.export.llama import write_bundle
+from dearlite.export.merge import Merged
+from dearlite.export.quantisations import QUANTISATIONS
+
+RECORDS = [(query, Document(text)) for query, text in PAIRS]
+
+
+def facts(pooling="last-token"):
+    return {
+        "kind": "pointwise", "name": "tiny", "architecture": "llama", "prompt": "dear", "pooling": pooling,
+        "max_tokens": 96, "licence": "not stated", "source": {},
+    }  # fmt: skip
+
+
+def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
+    """The bundle's path, and the fp32 pass that went with it; `studied` of the pairs are calibration rows too."""
+    source = Merged(Checkpoint(folder), None)
+    tokenizer = (folder / "tokenizer.json").read_bytes()
+    rows = _encode(tokenizer, "dear", 96, records)
+    plan = QUANTISATIONS[plan]
+    shape = shape_of(source.config, 96)
+    forward = Forward(shape, rows[:studied], rows, mixes=plan.mixes(shape), pad_id=pad_id)
+    pooling = "last-token" if pad_id is None else "last-position"
+    write_bundle(source, tokenizer, facts(pooling), folder / "m.dear", plan=plan, forward=forward, pad_id=pad_id)
+    return folder / "m.dear", forward
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("plan", ["int8", "fp32"])
+def test_the_pass_scores_as_transformers_does(tmp_path, kind, plan):
+    net, tok = checkpoint(tmp_path, kind)
+    _, forward = written(tmp_path, plan, studied=3)
+    assert forward.scores == pytest.approx(reference(net, tok, PAIRS), abs=1e-4)
+
+
+def test_the_pass_reads_the_last_position_as_the_graph_does(tmp_path):
+    checkpoint(tmp_path, "llama, 4 heads of 1, llama3 scaling")
+    path, forward = written(tmp_path, "fp32", pad_id=1)
+    assert forward.scores == pytest.approx(Reranker.load(path).score(PAIRS), abs=1e-4)
+    assert not np.allclose(forward.scores, written(tmp_path, "fp32")[1].scores, atol=0.01)
+
+
+def test_calibrated_int8_is_nearer_to_fp32_on_other_texts(tmp_path):
+    """With activations in 15 bits, so that the weights' rounding is all that differs."""
+    words = random.Random(1)
+    texts = [" ".join(words.choices(WORDS, k=length)) for length in range(10, 60)]
+    records = [(query, Document(text)) for query in QUERIES for text in texts]
+    checkpoint(tmp_path, "llama, 4 heads of 1, llama3 scaling", hidden_size=256, intermediate_size=512)
+    errors = []
+    for studied in (0, 60):
+        path, forward = written(tmp_path, "int8-accurate", studied=studied, records=records)
+        scores = Reranker.load(path).score(records)
+        errors.append(np.abs(np.array(scores) - forward.scores)[60:].mean())
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_the_card_tells_a_good_file_from_a_bad_one(tmp_path):
+    checkpoint(tmp_path, "mistral")
+    path, forward = written(tmp_path, "fp32")
+    rows = tuple((query, str(place), query, {"text": text}) for place, (query, text) in enumerate(PAIRS))
+    pairs = Pairs("tiny", rows, {})
+    card = quality_card(path, pairs, forward.scores, "cpu")
+    assert card["kendall_tau"] == 1 and card["max_error"] <= 0.001 and card["documents"] == len(PAIRS)
+    assert card["peak_rss_mb"] > 10 and card["versions"]["onnxruntime"]
+    assert hold_to_floor(card, 0.95) == ""
+    bad = quality_card(path, pairs, forward.scores[::-1], "cpu")
+    assert "below 0.95" in hold_to_floor(bad, 0.95)
+    path.write_bytes(path.read_bytes()[:-100])
+    broken = quality_card(path, pairs, forward.scores, "cpu")
+    assert "m.dear" in broken["not_scored"] and "could not be compared" in hold_to_floor(broken, 0.95)

@@ -1,0 +1,68 @@
+"""Rounding to int8, to the nearest and by GPTQ, and the fp32 pass that gives it its moments."""
+
+import numpy as np
+import pytest
+
+from dearlite.export.rounding import GROUP, Moments, column_scales, round_to_nearest, round_with_moments
+
+RNG = np.random.default_rng(7)
+
+
+def correlated(tokens, inputs):
+    return (RNG.standard_normal((tokens, inputs // 4)) @ RNG.standard_normal((inputs // 4, inputs))).astype(np.float32)
+
+
+def relative(rows, weight, steps, scale):
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.linalg.norm(unit @ (steps * scale - weight)) / np.linalg.norm(unit @ weight)
+
+
+def test_gptq_beats_nearest_on_rows_it_has_not_seen():
+    rows = correlated(2000, 300)
+    weight = RNG.standard_normal((300, 70)).astype(np.float32)
+    scale = column_scales(weight)
+    moments = Moments(300)
+    moments.add(rows[:1500])
+    by_gptq = relative(rows[1500:], weight, round_with_moments(weight, scale, moments), scale)
+    nearest = relative(rows[1500:], weight, round_to_nearest(weight, scale), scale)
+    assert by_gptq < 0.5 * nearest
+
+
+def test_uncorrelated_inputs_are_rounded_to_the_nearest():
+    weight = RNG.standard_normal((300, 40)).astype(np.float32)
+    scale = column_scales(weight)
+    moments = Moments(300)
+    moments.add(np.eye(300, dtype=np.float32))
+    assert (round_with_moments(weight, scale, moments) == round_to_nearest(weight, scale)).all()
+
+
+def test_no_step_leaves_int8_and_no_moment_is_fine():
+    weight = (RNG.standard_normal((90, 8)) ** 9).astype(np.float32)
+    scale = column_scales(weight)
+    steps = round_with_moments(weight, scale, Moments(90))
+    assert steps.dtype == np.int8 and steps.min() >= -127
+    assert (steps == round_to_nearest(weight, scale)).all()
+
+
+def test_moments_count_a_row_by_its_direction():
+    rows = correlated(50, 40)
+    moments, scaled = Moments(40), Moments(40)
+    moments.add(rows)
+    scaled.add(rows * RNG.uniform(0.01, 1000, (50, 1)).astype(np.float32))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert moments.sums[0] == pytest.approx(unit.T @ unit, abs=1e-4)
+    assert scaled.sums[0] == pytest.approx(moments.sums[0], abs=1e-4)
+
+
+def test_wide_matrices_are_rounded_in_groups_of_their_rows(monkeypatch):
+    from dearlite.export import rounding
+
+    assert len(Moments(GROUP + 1).sums) == 2
+    monkeypatch.setattr(rounding, "GROUP", 100)
+    rows, weight = correlated(900, 250), RNG.standard_normal((250, 30)).astype(np.float32)
+    scale = column_scales(weight)
+    moments = Moments(250)
+    moments.add(rows)
+    assert [len(part) for part in moments.sums] == [100, 100, 50]
+    steps = round_with_moments(weight, scale, moments)
+    assert relative(rows, weight, steps, scale) < relative(rows, weight, round_to_nearest(weight, scale), scale)
