@@ -1,7 +1,7 @@
 """Time, memory and speed at the real shapes, with random weights: `python benchmarks/export_shape.py 1b|3b|8b FOLDER`.
 
 Writes a sharded bf16 checkpoint of that shape to FOLDER (once; the 8B takes 16 GB), exports it as int8 in a process of
-its own, and scores documents of about 140 tokens with the file. Scores of random weights mean nothing; time does.
+its own, a LoRA merged on the way, and runs `dearlite bench` on it. Scores of random weights mean nothing; time does.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-from dearlite import Reranker
 
 # hidden, ffn, layers, heads, kv heads (config.json of Llama 3.2 1B and 3B, and 3.1 8B)
 SHAPES = {"1b": (2048, 8192, 16, 32, 8), "3b": (3072, 8192, 28, 24, 8), "8b": (4096, 14336, 32, 32, 8)}
 VOCABULARY, SHARD_BYTES, ROWS = 128256, 4 * 2**30, 4096
-WORDS = 30
 
 
 def tensors(shape: str) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -97,43 +95,44 @@ def write_checkpoint(shape: str, folder: Path) -> None:
     words.save(str(folder / "tokenizer.json"))
 
 
+def write_adapter(shape: str, folder: Path) -> None:
+    """A random PEFT LoRA of DeAR's form: r 32 on q, v, o, gate, up and down, and a whole score head."""
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(1)
+    out: dict[str, np.ndarray] = {}
+    for name, sides in tensors(shape):
+        module = name.removesuffix(".weight")
+        if module.endswith(("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")):
+            for side, rows, columns in (("A", 32, sides[1]), ("B", sides[0], 32)):
+                values = random.standard_normal((rows, columns), np.float32) * 0.01
+                out[f"base_model.model.{module}.lora_{side}.weight"] = values
+        elif module == "score":
+            out["base_model.model.score.weight"] = random.standard_normal(sides, np.float32) * 0.02
+    save_file(out, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA", "task_type": "SEQ_CLS", "r": 32, "lora_alpha": 64, "modules_to_save": ["score"],
+        "target_modules": ["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--documents", type=int, default=16)
+    parser.add_argument("options", nargs="*", help="for `dearlite export`, after --: --quant fp16 say")
     options = parser.parse_args()
     if not (options.folder / "tokenizer.json").exists():
         write_checkpoint(options.shape, options.folder)
+        write_adapter(options.shape, options.folder / "adapter")
     gigabytes = sum(file.stat().st_size for file in options.folder.glob("*.safetensors")) / 1e9
     output = options.folder / "model.dear"
     start = time.perf_counter()
     command = [sys.executable, "-m", "dearlite.cli.main", "export", str(options.folder), "-o", str(output), "--force"]
-    subprocess.run(command, check=True)
+    subprocess.run([*command, "--adapter", str(options.folder / "adapter"), *options.options], check=True)
     seconds = time.perf_counter() - start
-    print(f"export: {gigabytes:.1f} GB of bf16 in {seconds:.0f} s, {gigabytes / seconds:.3f} GB/s")
-    start = time.perf_counter()
-    reranker = Reranker.load(output)
-    print(f"load: {time.perf_counter() - start:.2f} s")
-    random = np.random.default_rng(1)
-    documents = [" ".join(f"w{n}" for n in random.integers(0, 1000, 120)) for _ in range(options.documents)]
-    query = " ".join(f"w{n}" for n in range(12))
-    start = time.perf_counter()
-    reranker.rerank(query, documents[:1])
-    print(f"first score: {time.perf_counter() - start:.2f} s")
-    ranking = reranker.rerank(query, documents)
-    tokens = sum(hit.tokens_used for hit in ranking)
-    hidden, ffn, layers, heads, kv = SHAPES[options.shape]
-    size = 64 if options.shape == "1b" else 128
-    products = layers * (hidden * size * (2 * heads + 2 * kv) + 3 * hidden * ffn)
-    rate = tokens / ranking.elapsed_s
-    gops = 2 * products * rate / 1e9
-    print(
-        f"{len(ranking) / ranking.elapsed_s:.2f} documents/s of {tokens / len(ranking):.0f} tokens, {rate:.0f} tokens/s"
-    )
-    print(f"{gops:.0f} GOP/s of linear layers on {reranker.threads} threads")
-    peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
-    print(f"peak RSS while scoring: {int(peak[0]) / 1e6:.2f} GB" if peak else "peak RSS: not known here")
+    print(f"export: {gigabytes:.1f} GB of bf16 in {seconds:.0f} s, {gigabytes / seconds:.3f} GB/s", flush=True)
+    subprocess.run([sys.executable, "-m", "dearlite.cli.main", "bench", "-m", str(output)], check=True)
 
 
 if __name__ == "__main__":

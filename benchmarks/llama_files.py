@@ -49,7 +49,8 @@ def make_files(
         if not path.exists():
             command = [sys.executable, "-m", "dearlite.cli.main", "export", str(checkpoint), "--quant", quant]
             command += ["--adapter", str(adapter)] if adapter is not None else []
-            subprocess.run([*command, "--max-tokens", str(max_tokens), "-o", str(path)], check=True)
+            command += ["--max-tokens", str(max_tokens), "-o", str(path), "--force"]  # quality is measured here
+            subprocess.run(command, check=True)
     return Files(merged, gguf, dear, json.loads((merged / "config.json").read_text()), max_tokens, threads)
 
 

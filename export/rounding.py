@@ -18,7 +18,7 @@ _OUTER, _INNER = 256, 16
 _COLUMNS = 2048  # ... and columns at a time: they are independent
 # Inputs whose covariance is kept, together: past it the matrix is rounded in groups of its rows, which knows nothing of
 # covariance between groups, but needs group^2 numbers instead of inputs^2 (8B: 14,336^2 for the down projection).
-GROUP = 4096
+GROUP = 2048
 _DAMPING = 0.01  # the least weight of the identity in the moments: GPTQ's own
 
 
@@ -106,9 +106,31 @@ def _spread(moment: Any) -> Any:
     It is the Cholesky factor U of the inverse of `moment` (inverse = UᵀU), each row over its diagonal.
     """
     # The Cholesky factor of the matrix with its order reversed gives the inverse's upper factor by one inversion.
-    lower = np.linalg.cholesky(moment[::-1, ::-1])
-    upper = np.linalg.inv(lower)[::-1, ::-1]
+    lower = _cholesky(np.ascontiguousarray(moment[::-1, ::-1]))
+    upper = _inverse_of_lower(lower)[::-1, ::-1]
     return (upper / np.diag(upper)[:, None]).astype(np.float32)
+
+
+def _cholesky(moment: Any) -> Any:
+    """The lower factor of `moment`, damped further where its sums, in float32, are not positive definite."""
+    while True:
+        try:
+            return np.linalg.cholesky(moment)
+        except np.linalg.LinAlgError:
+            moment[np.diag_indices(len(moment))] += 10 * _DAMPING
+
+
+def _inverse_of_lower(lower: Any) -> Any:
+    """The inverse of a lower triangular matrix, by halves: a sixth of the work of a general inverse."""
+    n = len(lower)
+    if n <= 128:
+        return np.linalg.inv(lower)
+    half = n // 2
+    inverse = np.zeros_like(lower)
+    inverse[:half, :half] = first = _inverse_of_lower(lower[:half, :half])
+    inverse[half:, half:] = second = _inverse_of_lower(lower[half:, half:])
+    inverse[half:, :half] = -second @ (lower[half:, :half] @ first)
+    return inverse
 
 
 def _round_in_order(steps: Any, spread: Any) -> Any:

@@ -3,6 +3,14 @@
 import numpy as np
 import pytest
 
+from dearlite.export.onnx.leading import (
+    DIRECTIONS,
+    copies,
+    extend_moments,
+    extend_weight,
+    leading_directions,
+    sharing,
+)
 from dearlite.export.rounding import GROUP, Moments, column_scales, round_to_nearest, round_with_moments
 
 RNG = np.random.default_rng(7)
@@ -66,3 +74,36 @@ def test_wide_matrices_are_rounded_in_groups_of_their_rows(monkeypatch):
     assert [len(part) for part in moments.sums] == [100, 100, 50]
     steps = round_with_moments(weight, scale, moments)
     assert relative(rows, weight, steps, scale) < relative(rows, weight, round_to_nearest(weight, scale), scale)
+
+
+def test_rows_that_are_all_alike_are_no_obstacle():
+    """The moments have one direction, and float32 leaves them no positive definite matrix without more damping."""
+    row = RNG.standard_normal((1, 400)).astype(np.float32) * 50
+    rows = np.repeat(row, 3000, axis=0)
+    weight = RNG.standard_normal((400, 30)).astype(np.float32)
+    moments = Moments(400, group=400)
+    moments.add(rows)
+    directions = leading_directions(moments.sums[0])
+    wider = extend_weight(weight, directions)
+    scale = column_scales(wider)
+    steps = round_with_moments(wider, scale, moments.extended(directions))
+    components = rows[:1] @ directions
+    extended = np.concatenate([rows[:1] - components @ directions.T, components @ sharing(400)], axis=1)
+    assert extended @ wider == pytest.approx(rows[:1] @ weight, abs=0.01)
+    assert np.abs(extended @ (steps * scale) - rows[:1] @ weight).max() < 0.01 * np.abs(rows[:1] @ weight).max()
+
+
+def test_extended_rows_and_weights_have_the_same_product_and_moments():
+    rows, weight = correlated(500, 200), RNG.standard_normal((200, 30)).astype(np.float32)
+    moments = rows.T @ rows
+    directions = leading_directions(moments)
+    assert directions.T @ directions == pytest.approx(np.eye(DIRECTIONS), abs=1e-5)
+    _, vectors = np.linalg.eigh(moments)
+    assert np.abs((directions * vectors[:, ::-1][:, :DIRECTIONS]).sum(axis=0)) == pytest.approx(1, abs=1e-2)
+    components = rows @ directions
+    extended = np.concatenate([rows - components @ directions.T, components @ sharing(200)], axis=1)
+    assert extended.shape[1] == 200 + sum(copies(200)) and sum(copies(200)) % 8 == 0
+    scale = float(np.abs(rows @ weight).max())
+    assert extended @ extend_weight(weight, directions) == pytest.approx(rows @ weight, abs=1e-4 * scale)
+    wider = extend_moments(moments, directions)
+    assert wider == pytest.approx(extended.T @ extended, abs=1e-4 * float(np.abs(wider).max()))

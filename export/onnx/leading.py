@@ -63,14 +63,15 @@ def extend_weight(weight: Any, directions: Any) -> Any:
 
 
 def extend_moments(moments: Any, directions: Any) -> Any:
-    """The second moments of extended(x), (inputs + copies,) squared, from those of x."""
+    """The second moments of extended(x), (inputs + copies,) squared, from those of x, in float64: much cancels."""
+    moments, directions = moments.astype(np.float64), directions.astype(np.float64)
     shared = directions @ sharing(len(moments))  # x V T = x `shared`
     seen = moments @ directions
     cross = seen @ directions.T
     inner = directions @ (directions.T @ seen) @ directions.T
     rest = moments - cross - cross.T + inner
     mixed = (moments - directions @ (directions.T @ moments)) @ shared
-    return np.block([[rest, mixed], [mixed.T, shared.T @ moments @ shared]]).astype(np.float32)
+    return np.block([[rest, mixed], [mixed.T, shared.T @ moments @ shared]])
 
 
 def write_extended(g: Graph, x: str, directions: str, inputs: int, kind: Any) -> str:
