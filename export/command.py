@@ -47,14 +47,14 @@ from dearlite.registry import ModelEntry, load_registry, model_file
     type=click.Choice(list(PAIR_FORMS)),
     default="dear",
     show_default=True,
-    help="The prompt form of a FOLDER's model; a NAME has its own.",
+    help="The prompt form of a FOLDER's model; a NAME has its own, an encoder is 'plain' unless it is given.",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(8),
     default=228,
     show_default=True,
-    help="Tokens of a pair, for a FOLDER's model; a NAME has its own.",
+    help="Tokens of a pair, for a FOLDER's model; a NAME has its own, an encoder up to 512 unless it is given.",
 )
 @click.option(
     "--pooling",
@@ -98,10 +98,11 @@ def command(
     min_tau: float,
     force: bool,
 ) -> None:
-    """Make a .dear file of a LLaMA-family scorer: a Hugging Face folder, a LoRA over one, or a NAME of models.toml.
+    """Make a .dear file of a scorer: a Hugging Face folder, a LoRA over one, or a NAME of models.toml.
 
     Weights are safetensors, merged, rotated, quantised and written a tensor at a time. A folder that holds a LoRA
-    alone is merged with the base that its adapter_config.json names.
+    alone is merged with the base that its adapter_config.json names. Encoders (BERT, XLM-R, ModernBERT, DeBERTa and
+    more) come through optimum, whole: that needs the extra `encoders`.
     """
     start = time.perf_counter()
     entry = None if Path(model).is_dir() else _entry(model)
@@ -175,6 +176,8 @@ def _encoder(
     config, context = checkpoint.config, click.get_current_context()
     if adapter is not None:
         raise UsageError(f"a LoRA over an encoder ({config['model_type']}) is not merged here: do it with PEFT first")
+    if context.get_parameter_source("pooling") is ParameterSource.COMMANDLINE:
+        raise UsageError(f"where an encoder ({config['model_type']}) is read its config.json says: leave out --pooling")
     given = {
         name: context.params[name] if context.get_parameter_source(name) is ParameterSource.COMMANDLINE else None
         for name in ("prompt", "max_tokens")

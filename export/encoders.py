@@ -31,7 +31,6 @@ from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder, TokenRow
 
 LONGEST = 512  # tokens of a pair, where nothing else is asked for
-_PROTOBUF_BYTES = 2**31  # a larger ONNX file keeps its weights beside itself, and optimum then writes them twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def _macs_a_token(checkpoint: Checkpoint) -> int:
 def _check_disk(checkpoint: Checkpoint, path: Path, quant: str) -> None:
     traced = 4 * sum(prod(checkpoint.shape(name)) for name in checkpoint.names)
     kept = traced if quant == "fp32" else traced / 4
-    needed = traced * (2 if traced > _PROTOBUF_BYTES else 1) + kept
+    needed = 2 * traced + kept  # the traced file is for a moment there twice
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise DearliteError(f"{path} needs {needed / 1e9:.1f} GB of disk on the way, {free / 1e9:.1f} GB are free")

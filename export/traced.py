@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from dearlite.export.checkpoint import Checkpoint, CheckpointError, name_some
 from dearlite.export.onnx.graph import OPSET, Graph
 from dearlite.export.onnx.plain import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.onnx.rewrite import Rewriter
-from dearlite.export.onnx.simplify import simplify
+from dearlite.export.onnx.simplify import move_weights_out, simplify
 from dearlite.tokens import PairEncoder, TokenRow
 
 _LONGEST_CHECK = 512  # tokens: attention's memory grows with the square
@@ -67,11 +69,13 @@ def _trace(checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool,
 
     lengths = [length for length in (2, 7, 33) if length < longest] + [longest]
     takes_types = TYPES in _export(net, checkpoint, folder)
-    expected = [_score(net, feeds(length), takes_types) for length in lengths]
-    reference = [
-        _score(net, {IDS: r.ids[None], MASK: np.ones((1, len(r.ids)), np.int64), TYPES: r.types[None]}, takes_types)
-        for r in rows
+    probes = [feeds(length) for length in lengths]
+    given = [
+        {IDS: row.ids[None], MASK: np.ones((1, len(row.ids)), np.int64), TYPES: row.types[None] * types_used}
+        for row in rows
     ]
+    scores = _scores(net, [*probes, *given], takes_types)
+    expected, reference = scores[: len(probes)], scores[len(probes) :]
     del net
     try:
         plain = simplify(folder / "model.onnx", feeds, longest=longest, types_used=types_used)
@@ -79,7 +83,7 @@ def _trace(checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool,
         raise _not_covered(checkpoint, f"its graph has {err}") from None
     cut_to_first_token(plain)
     plain.prune()
-    found = _run(Rewriter(plain, vocabulary=vocabulary).write("fp32"), [feeds(length) for length in lengths])
+    found = _run(Rewriter(plain, vocabulary=vocabulary).write("fp32"), probes)
     for length, ours, theirs in zip(lengths, found, expected, strict=True):
         if not abs(ours - theirs) <= _TOLERANCE * max(1.0, abs(theirs)):
             what = f"our graph gives {ours:.5f} where transformers gives {theirs:.5f}, at {length} tokens"
@@ -120,14 +124,21 @@ def _export(net: Any, checkpoint: Checkpoint, folder: Path) -> list[str]:
         raise
     except Exception as err:  # torch's tracer and optimum have no common error
         raise _not_covered(checkpoint, f"optimum says: {' '.join(str(err).split())[:160]}") from err
+    move_weights_out(folder / "model.onnx")
     return [value.name for value in onnx.load(str(folder / "model.onnx"), load_external_data=False).graph.input]
 
 
-def _score(net: Any, feeds: dict[str, Any], takes_types: bool) -> float:
+def _scores(net: Any, rows: list[dict[str, Any]], takes_types: bool) -> list[float]:
+    """The model's score of each row in transformers: a thread a row, since threads within one wait for each other."""
     torch = need("torch", extra="encoders")
-    given = {name: torch.from_numpy(value) for name, value in feeds.items() if takes_types or name != TYPES}
-    with torch.no_grad():
-        return float(net(**given).logits[0, 0])
+
+    def score(row: dict[str, Any]) -> float:
+        given = {name: torch.from_numpy(value) for name, value in row.items() if takes_types or name != TYPES}
+        with torch.inference_mode():
+            return float(net(**given).logits[0, 0])
+
+    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(score, rows))
 
 
 def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:

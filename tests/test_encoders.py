@@ -225,6 +225,17 @@ def test_mean_pooling_is_a_field_of_the_model(tmp_path):
     assert Reranker.load(tmp_path / "m.dear").score(PAIRS) == pytest.approx(reference(net, tok), abs=1e-4)
 
 
+def test_model_too_large_for_one_onnx_file_is_read_the_same(tmp_path, monkeypatch):
+    """Above 2 GB optimum puts the weights, and what stands in nodes, into a file of their own."""
+    checkpoint(tmp_path, "roberta", max_position_embeddings=514)
+    assert export(tmp_path, tmp_path / "one.dear", "--quant", "fp32") == 0
+    monkeypatch.setenv("FORCE_ONNX_EXTERNAL_DATA", "1")
+    assert export(tmp_path, tmp_path / "two.dear", "--quant", "fp32") == 0
+    one, two = Bundle(tmp_path / "one.dear"), Bundle(tmp_path / "two.dear")
+    assert two.manifest.tensors == one.manifest.tensors
+    assert two.manifest.members["weights.bin"] == one.manifest.members["weights.bin"]
+
+
 def test_types_are_left_out_where_the_tokenizer_gives_none(tmp_path):
     net, _ = checkpoint(tmp_path, "bert")
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -287,6 +298,7 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
     refused("'gptj'", "llama", "modernbert", model_type="gptj")
     refused("3 labels", id2label={"0": "a", "1": "b", "2": "c"})
     refused("64 positions", "--max-tokens 65", options=("--max-tokens", "65"))
+    refused("--pooling", options=("--pooling", "last-token"))
     refused("--for", options=("--for", "cuda"))
     refused("--quant fp16", options=("--quant", "fp16"))
     refused("LoRA", options=("--adapter", str(lora(tmp_path / "lora"))))
@@ -310,7 +322,7 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
 def test_model_that_our_graph_does_not_give_is_refused(tmp_path, monkeypatch, capsys):
     """The comparison with transformers is what stands between a wrong rewriting and the user."""
     checkpoint(tmp_path, "bert")
-    monkeypatch.setattr(traced, "_score", lambda *_: 7.0)
+    monkeypatch.setattr(traced, "_scores", lambda net, rows, takes_types: [7.0] * len(rows))
     capsys.readouterr()
     assert export(tmp_path, tmp_path / "m.dear") == 1
     line = capsys.readouterr().err

@@ -48,7 +48,19 @@ def write(folder, plan, *built_for):
 
 def export(folder, *options):
     with pytest.raises(SystemExit) as ended:
-        run(["export", str(folder), "-o", str(folder / "m.dear"), "--max-tokens", "96", "--force", "--no-card", *options])
+        run(
+            [
+                "export",
+                str(folder),
+                "-o",
+                str(folder / "m.dear"),
+                "--max-tokens",
+                "96",
+                "--force",
+                "--no-card",
+                *options,
+            ]
+        )
     return ended.value.code
 
 

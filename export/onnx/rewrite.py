@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from dearlite.export.onnx.bert import GELU_FLOOR
-from dearlite.export.onnx.graph import CONTRIB, Graph
+from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear
 from dearlite.export.onnx.plain import IDS, TYPES, PlainGraph
 from dearlite.manifest import DTYPES
@@ -114,13 +114,8 @@ def _name(group: list[_Product]) -> str:
 
 def _comes_from_gelu(plain: PlainGraph, name: str) -> bool:
     maker = next((node for node in plain.nodes if name in node.output), None)
-    while maker is not None and maker.op_type == "Slice":  # cut to the first token
-        maker = next((node for node in plain.nodes if maker.input[0] in node.output), None)
-    return maker is not None and maker.op_type == "Gelu" and not _is_approximate(maker)
-
-
-def _is_approximate(gelu: Any) -> bool:
-    return any(a.name == "approximate" and a.s != b"none" for a in gelu.attribute)
+    exact = maker is not None and not any(a.name == "approximate" and a.s != b"none" for a in maker.attribute)
+    return exact and maker.op_type == "Gelu"
 
 
 class _Writer:
@@ -181,9 +176,6 @@ class _Writer:
         new.CopyFrom(node)
         new.ClearField("doc_string")
         new.name = f"{node.op_type}_{len(self.g.nodes)}"
-        if node.op_type == "Gelu" and not _is_approximate(node):  # ONNX Runtime's own is the faster one
-            new.domain = CONTRIB
-            del new.attribute[:]
         del new.input[:]
         new.input.extend(self.value(name) for name in node.input)
         self.g.nodes.append(new)

@@ -8,12 +8,14 @@ taken is dropped. The caller holds the result to the model itself, so that a mis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
 from onnx.reference import ReferenceEvaluator
 
 from dearlite.errors import need
@@ -29,9 +31,9 @@ def simplify(path: Path, feeds: Feeds, *, longest: int, types_used: bool) -> Pla
     `longest` is a third length to look at, in tokens. Where `types_used` is False the token types are all 0. Raises
     ValueError for a graph that branches on what it reads.
     """
-    model = onnx.load(str(path))
-    graph = model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    graph = onnx.load(str(path), load_external_data=False).graph
+    constants = {tensor.name: _value(tensor, path.parent) for tensor in graph.initializer}
+    _bring_in(graph.node, path.parent)
     names = [name for node in graph.node for name in node.output if name]
     views = [_look(path, names, feeds(length)) for length in SHORT]
     shapes = {name: tuple(view[name].shape for view in views) for name in names}
@@ -53,6 +55,31 @@ def simplify(path: Path, feeds: Feeds, *, longest: int, types_used: bool) -> Pla
     plain = PlainGraph([*_filled(walk.uniform), *walk.nodes], walk.constants, output, shapes)
     plain.prune()
     return plain
+
+
+def move_weights_out(path: Path) -> None:
+    """Puts the weights of an ONNX file beside it, unless they are there: it can then be opened without reading them."""
+    model = onnx.load(str(path), load_external_data=False)
+    if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        onnx.save_model(model, str(path), save_as_external_data=True, location=f"{path.name}.weights")
+
+
+def _value(tensor: Any, folder: Path) -> Any:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    place, dtype = ExternalDataInfo(tensor), helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count = prod(tensor.dims)
+    return np.fromfile(folder / place.location, dtype, count, offset=place.offset or 0).reshape(tensor.dims)
+
+
+def _bring_in(nodes: Iterable[Any], folder: Path) -> None:
+    """Gives constants that stand in nodes their values, where an exporter of large models has put them outside."""
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t") and attribute.t.data_location == TensorProto.EXTERNAL:
+                attribute.t.CopyFrom(numpy_helper.from_array(_value(attribute.t, folder)))
+        for branch in _branches(node).values():
+            _bring_in(branch.node, folder)
 
 
 def _look(path: Path, names: Sequence[str], feeds: dict[str, Any]) -> dict[str, Any]:
