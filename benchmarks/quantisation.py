@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -18,22 +19,30 @@ import numpy as np
 
 from dearlite import Reranker
 from dearlite.export.card import Pairs, compare, load_pairs
+from dearlite.export.check import calibration_rows
 from dearlite.export.checkpoint import Checkpoint
-from dearlite.export.llama import QUANTISATIONS, Quantisation, write_bundle
+from dearlite.export.decoder import macs_a_token
+from dearlite.export.families import shape_of
+from dearlite.export.forward import Forward
+from dearlite.export.llama import write_bundle
 from dearlite.export.merge import Merged
+from dearlite.export.quantisations import QUANTISATIONS, Quantisation
 
 
 def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisation:
     return Quantisation(int8=True, rotated=rotated, mixed=mixed, ways=((way, last_way, ()),))
 
 
+INT8 = QUANTISATIONS["int8"]
+# name -> (plan, whether it is calibrated: otherwise weights are rounded to the nearest)
 VARIANTS = {
-    "plain": variant("int8-per-row", "int8-per-row", rotated=False, mixed=False),
-    "rotated": variant("int8-per-row", "int8-per-row", rotated=True, mixed=False),
-    "rotated, last row in 15 bits": variant("int8-per-row", "int16-per-row", rotated=True, mixed=False),
-    "the same, Hadamard before down (`int8`)": variant("int8-per-row", "int16-per-row", rotated=True, mixed=True),
-    "… all activations in 15 bits": variant("int16-per-row", "int16-per-row", rotated=True, mixed=True),
-    "int8 weights, fp32 activations": variant("dequantised", "dequantised", rotated=True, mixed=True),
+    "plain": (variant("int8-per-row", "int8-per-row", rotated=False, mixed=False), False),
+    "rotated": (variant("int8-per-row", "int8-per-row", rotated=True, mixed=False), False),
+    "… last row in 15 bits": (variant("int8-per-row", "int16-per-row", rotated=True, mixed=False), False),
+    "… Hadamard before down": (variant("int8-per-row", "int16-per-row", rotated=True, mixed=True), False),
+    "… weights by GPTQ": (replace(INT8, leading=False), True),
+    "… leading directions apart (`int8`)": (INT8, True),
+    "… all activations in 15 bits (`int8-accurate`)": (QUANTISATIONS["int8-accurate"], True),
 }
 
 
@@ -56,7 +65,9 @@ class RandomHead(Merged):
         return self.head[start:stop] if name == "score.weight" else super().rows(name, start, stop)
 
 
-def scores(source: RandomHead, plan: Quantisation, tokenizer: bytes, pairs: Pairs, max_tokens: int) -> list[float]:
+def scores(
+    source: RandomHead, plan: Quantisation, calibrated: bool, tokenizer: bytes, pairs: Pairs, max_tokens: int
+) -> list[float]:
     facts = {
         "kind": "pointwise",
         "name": "trial",
@@ -69,7 +80,12 @@ def scores(source: RandomHead, plan: Quantisation, tokenizer: bytes, pairs: Pair
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.dear"
-        write_bundle(source, tokenizer, facts, path, plan=plan)
+        forward = None
+        if calibrated:
+            shape = shape_of(source.config, max_tokens)
+            rows = calibration_rows(tokenizer, "dear", max_tokens, macs_a_token(shape))
+            forward = Forward(shape, rows, [], mixes=plan.mixes(shape))
+        write_bundle(source, tokenizer, facts, path, plan=plan, forward=forward)
         return Reranker.load(path).score([(query, record) for _, _, query, record in pairs.rows])
 
 
@@ -92,9 +108,10 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
     for seed in range(options.heads):
         source = RandomHead(Checkpoint(options.checkpoint), seed)
-        reference = scores(source, QUANTISATIONS["fp32"], tokenizer, pairs, options.max_tokens)
-        for name, plan in VARIANTS.items():
-            found[name].append(compare(pairs, reference, scores(source, plan, tokenizer, pairs, options.max_tokens)))
+        reference = scores(source, QUANTISATIONS["fp32"], False, tokenizer, pairs, options.max_tokens)
+        for name, (plan, calibrated) in VARIANTS.items():
+            theirs = scores(source, plan, calibrated, tokenizer, pairs, options.max_tokens)
+            found[name].append(compare(pairs, reference, theirs))
     print(f"{pairs.name}, {len(pairs.rows)} pairs, {options.heads} random heads\n")
     print("| variant | error, % of spread | tau |\n|---|---|---|")
     for name, cards in found.items():

@@ -62,7 +62,7 @@ class Manifest:
     name: str
     architecture: str
     prompt: str  # an entry of prompts.PAIR_FORMS
-    pooling: str  # where the score is read: "first-token", "last-token", "last-position"
+    pooling: str  # where the score is read: "first-token", "mean", "last-token", "last-position"
     max_tokens: int  # of the whole pair, special tokens included
     licence: str
     source: dict[str, str]

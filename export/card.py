@@ -75,9 +75,12 @@ def compare(pairs: Pairs, reference: Sequence[float], candidate: Sequence[float]
 
 
 def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's tau-a: concordant less discordant pairs, over all pairs; 1.0 for fewer than two scores."""
-    signs = [_sign(a[i] - a[j]) * _sign(b[i] - b[j]) for i, j in combinations(range(len(a)), 2)]
-    return fmean(signs) if signs else 1.0
+    """Kendall's tau-a: concordant less discordant pairs, over all pairs; 1.0 for fewer than two scores.
+
+    A pair that ties in both is concordant, so equal lists have 1.0.
+    """
+    signs = [(_sign(a[i] - a[j]), _sign(b[i] - b[j])) for i, j in combinations(range(len(a)), 2)]
+    return fmean(1 if x == y else x * y for x, y in signs) if signs else 1.0
 
 
 def ndcg_at(grades: Sequence[int], ideal: Sequence[int], depth: int) -> float:
