@@ -123,10 +123,10 @@ def _attention(
         if "qkv.bias" in vectors:
             vectors["qkv.bias"][start:] = mix_rows_in_blocks(vectors["qkv.bias"][start:, None], shape.head_dim)[:, 0]
     moments = (None, None) if forward is None else forward.attend(qkv, o, vectors)
-    yield from _reading_matrix(qkv, f"{layer}.qkv", plan, moments[0])
+    yield from _reading_matrix(qkv, f"{layer}.qkv", [f"{layer}.qkv"], plan, moments[0])
     for name, vector in vectors.items():
         yield f"{layer}.{name}", "float32", vector.shape, iter([vector.astype(np.float32).tobytes()])
-    yield from _matrix(o, f"{layer}.o", plan, moments[1])
+    yield from _matrices(o, [f"{layer}.o"], plan, moments[1])
 
 
 def _feed_forward(
@@ -139,10 +139,10 @@ def _feed_forward(
     if forward is not None:  # it needs both at once; a file without it is made with one of them in memory
         down = _down(source, basis, mixes, at)
         moments = forward.feed(gate_up, down)
-    yield from _reading_matrix(gate_up, f"{layer}.gate_up", plan, moments[0])
+    yield from _reading_matrix(gate_up, f"{layer}.gate_up", [f"{layer}.gate", f"{layer}.up"], plan, moments[0])
     del gate_up
     down = _down(source, basis, mixes, at) if down is None else down
-    yield from _matrix(down, f"{layer}.down", plan, moments[1])
+    yield from _matrices(down, [f"{layer}.down"], plan, moments[1])
 
 
 def _down(source: TensorSource, basis: Any, mixes: bool, at: str) -> Any:
@@ -191,27 +191,37 @@ def _writing(source: TensorSource, name: str, basis: Any) -> Any:
     return columns if basis is None else columns @ basis
 
 
-def _reading_matrix(weight: Any, name: str, plan: Quantisation, moments: Moments | None) -> Iterator[Written]:
-    """A matrix that reads the residual stream; without moments no direction is known to lead, and none is apart."""
+def _reading_matrix(
+    weight: Any, together: str, names: Sequence[str], plan: Quantisation, moments: Moments | None
+) -> Iterator[Written]:
+    """Matrices side by side that read the residual stream, each written under its name.
+
+    Without moments no direction is known to lead, and none is apart.
+    """
     if plan.leading:
         directions = np.zeros((len(weight), DIRECTIONS), np.float32)
         if moments is not None:
             directions = leading_directions(moments.sums[0])
             moments = moments.extended(directions)
-        yield f"{name}.leading", "float32", directions.shape, iter([directions.tobytes()])
+        yield f"{together}.leading", "float32", directions.shape, iter([directions.tobytes()])
         weight = extend_weight(weight, directions)
-    yield from _matrix(weight, name, plan, moments)
+    yield from _matrices(weight, names, plan, moments)
 
 
-def _matrix(weight: Any, name: str, plan: Quantisation, moments: Moments | None) -> Iterator[Written]:
-    """(in, out) as int8 with one scale a column, or as it is."""
-    if not plan.int8:
-        yield f"{name}.weight", _dtype(plan), weight.shape, iter([_as_stored(weight, name, plan).tobytes()])
-        return
-    scale = column_scales(weight)
-    steps = round_to_nearest(weight, scale) if moments is None else round_with_moments(weight, scale, moments)
-    yield f"{name}.weight", "int8", weight.shape, iter([steps.tobytes()])
-    yield f"{name}.scale", "float32", scale.shape, iter([scale.tobytes()])
+def _matrices(weight: Any, names: Sequence[str], plan: Quantisation, moments: Moments | None) -> Iterator[Written]:
+    """(in, out) of each name, side by side in `weight`, as int8 with one scale a column, or as it is."""
+    if plan.int8:
+        scale = column_scales(weight)
+        steps = round_to_nearest(weight, scale) if moments is None else round_with_moments(weight, scale, moments)
+    width = weight.shape[1] // len(names)
+    for number, name in enumerate(names):
+        part = slice(number * width, (number + 1) * width)
+        if plan.int8:
+            values, its_scale = np.ascontiguousarray(steps[:, part]), scale[part]
+            yield f"{name}.scale", "float32", its_scale.shape, iter([its_scale.tobytes()])
+        else:
+            values = _as_stored(weight[:, part], f"{name}.weight", plan)
+        yield f"{name}.weight", _dtype(plan), values.shape, iter([values.tobytes()])
 
 
 def _dtype(plan: Quantisation) -> str:

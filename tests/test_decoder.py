@@ -30,7 +30,7 @@ def test_an_export_keeps_its_comparison_with_fp32(folder, tmp_path, capsys):
     assert dearlite("export", folder, "-o", path, "--min-tau", 0, "--max-tokens", 48) == 0
     assert "against fp32 on" in capsys.readouterr().out
     card = Bundle(path).card()
-    assert card["documents"] == 10 * card["queries"] and card["queries"] >= 6
+    assert card["documents"] == 20 * card["queries"] and card["queries"] >= 3
     assert card["calibration_tokens"] > 1000 and 0 < card["kendall_tau"] <= 1
     assert {"load_s", "score_s", "peak_rss_mb", "mean_error", "max_error", "top10_overlap", "ties"} <= set(card)
     assert "below_floor" not in card
@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
 def test_large_models_get_fewer_rows_but_never_too_few(folder):
     tokenizer = (folder / "tokenizer.json").read_bytes()
     small, large = (card_pairs(tokenizer, "dear", 96, macs) for macs in (1e6, 7e9))
-    assert (len(small.rows), len(large.rows)) == (210, 60)
+    assert (len(small.rows), len(large.rows)) == (420, 60)
     assert all(len(row) <= 96 for row in pair_rows(tokenizer, "dear", 96, large))
     everything, least = (sum(map(len, calibration_rows(tokenizer, "dear", 96, macs))) for macs in (1e6, 7e9))
     assert 6000 <= least < 6100 < everything

@@ -110,7 +110,7 @@ def test_fp16_cannot_hold_every_weight(tmp_path, capsys):
     assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp16") == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert "layer.1.gate_up" in line
+    assert "layer.1.up.weight" in line
     assert "65504" in line
     assert not list(tmp_path.glob("m.dear*"))
 

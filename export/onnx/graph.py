@@ -47,11 +47,11 @@ class Graph:
         """A node with one output, whose name is returned."""
         return self.add_many(op, *inputs, outputs=1, domain=domain, **attributes)[0]
 
-    def once(self, op: str, *inputs: str) -> str:
-        """Like `add`, but the same operator on the same inputs is written once."""
-        key = (op, *inputs)
+    def once(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Like `add`, but the same operator on the same inputs, with the same attributes, is written once."""
+        key = (op, *inputs, *(f"{name}={value}" for name, value in sorted(attributes.items())))
         if key not in self.written:
-            self.written[key] = self.add(op, *inputs)
+            self.written[key] = self.add(op, *inputs, **attributes)
         return self.written[key]
 
     def add_many(self, op: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:

@@ -43,7 +43,7 @@ def per_row_int8(
     """
     bias = layer.bias
     if layer.floor is None:
-        magnitude, steps, zero = g.add("Abs", x), 127, 128
+        magnitude, steps, zero = g.once("Abs", x), 127, 128
     else:
         x = g.add("Add", x, g.const(f"shift_{layer.name}", np.float32(-layer.floor)))
         columns = layer.weight.sum(axis=0, dtype=np.int64) * layer.scale.astype(np.float64)
@@ -61,7 +61,7 @@ def per_row_int16(
 
     Activations then have 15 bits and the result is as good as fp32 activations on int8 weights, at twice the time.
     """
-    quantised, scale, rows, zeros = _quantise_rows(g, x, g.add("Abs", x), count, 127, 128)
+    quantised, scale, rows, zeros = _quantise_rows(g, x, g.once("Abs", x), count, 127, 128)
     lost = g.add("Sub", x, g.add("DequantizeLinear", quantised, rows, zeros, axis=0))
     finer = g.const("one_over_254", np.float32(1 / 254))
     rest = g.add("QuantizeLinear", lost, g.add("Mul", rows, finer), zeros, axis=0)
@@ -114,13 +114,16 @@ def int8_weights_float(
 
 
 def _quantise_rows(g: Graph, x: str, magnitude: str, count: str, steps: int, zero: int) -> tuple[str, str, str, str]:
-    """u8 rows, their scale as (tokens, 1) and as (tokens,), and their zero points (tokens,)."""
+    """u8 rows, their scale as (tokens, 1) and as (tokens,), and their zero points (tokens,).
+
+    Layers that read the same rows share them.
+    """
     last = g.const("last_axis", np.array([-1], np.int64))
-    largest = g.add("ReduceMax", magnitude, last, keepdims=1)  # (tokens, 1)
-    scale = g.add("Mul", largest, g.const(f"step_{steps}", np.float32(1 / steps)))
-    rows = g.add("Reshape", scale, last)  # (tokens,)
+    largest = g.once("ReduceMax", magnitude, last, keepdims=1)  # (tokens, 1)
+    scale = g.once("Mul", largest, g.const(f"step_{steps}", np.float32(1 / steps)))
+    rows = g.once("Reshape", scale, last)  # (tokens,)
     zeros = g.once("Expand", g.const(f"zero_row_{zero}", np.array([zero], np.uint8)), count)
-    return g.add("QuantizeLinear", x, rows, zeros, axis=0), scale, rows, zeros
+    return g.once("QuantizeLinear", x, rows, zeros, axis=0), scale, rows, zeros
 
 
 def _times(g: Graph, value: str, factor: str | None) -> str:

@@ -66,15 +66,14 @@ class _PaddedWriter:
     def layer(self, x: str, number: int, *, last: bool) -> str:
         g, s, at = self.g, self.shape, f"layer.{number}"
         width = (s.heads + 2 * s.kv_heads) * s.head_dim
-        qkv = self.reading(x, f"{at}.qkv", width)
+        (qkv,) = self.reading(x, f"{at}.qkv", (f"{at}.qkv",), width)
         if s.qkv_bias:
             qkv = g.add("Add", qkv, self.cast(g.weight(f"{at}.qkv.bias", spec(np.float32, width))))
         attended = self.attention(qkv, at, number)
         if last:  # (rows, hidden) from here on
             attended, x = (g.add("GatherND", value, self.last, batch_dims=1) for value in (attended, x))
         x = g.add("Add", x, self.wide(self.linear(attended, f"{at}.o", s.heads * s.head_dim, s.hidden)))
-        both = self.reading(x, f"{at}.gate_up", 2 * s.ffn)
-        gate, up = g.add_many("Split", both, outputs=2, axis=-1, num_outputs=2)
+        gate, up = self.reading(x, f"{at}.gate_up", (f"{at}.gate", f"{at}.up"), s.ffn)
         up = g.add("Mul", up, g.const("one_over_shift", np.array(1 / _SHIFT, self.kind)))
         product = g.add("Mul", g.add("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)  # SiLU(gate) * up
         if self.block_hadamard:
@@ -111,15 +110,15 @@ class _PaddedWriter:
         values = self.g.const(name, np.full(self.shape.hidden, gain, kind))
         return self.g.add("SimplifiedLayerNormalization", x, values, axis=-1, epsilon=self.shape.epsilon)
 
-    def reading(self, x: str, name: str, outputs: int) -> str:
-        """A matrix that reads the residual stream, through RMSNorm."""
-        hidden = self.shape.hidden
-        normed = self.norm(x, self.kind, 1 / self.reading_shift)
-        if not self.leading:
-            return self.linear(normed, name, hidden, outputs, self.reading_shift)
-        directions = self.cast(self.g.weight(f"{name}.leading", spec(np.float32, hidden, DIRECTIONS)))
-        wider = write_extended(self.g, normed, directions, hidden, self.kind)
-        return self.linear(wider, name, hidden + sum(copies(hidden)), outputs, self.reading_shift)
+    def reading(self, x: str, together: str, names: tuple[str, ...], outputs: int) -> list[str]:
+        """Matrices of `outputs` columns each that read the residual stream, through RMSNorm; as in llama.py."""
+        hidden = inputs = self.shape.hidden
+        rows = self.norm(x, self.kind, 1 / self.reading_shift)
+        if self.leading:
+            directions = self.cast(self.g.weight(f"{together}.leading", spec(np.float32, hidden, DIRECTIONS)))
+            rows = write_extended(self.g, rows, directions, hidden, self.kind)
+            inputs += sum(copies(hidden))
+        return [self.linear(rows, name, inputs, outputs, self.reading_shift) for name in names]
 
     def linear(self, x: str, name: str, inputs: int, outputs: int, times: float = 1.0) -> str:
         scale = spec(np.float32, outputs) if self.way.int8_weights else None
