@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.api import Reranker
+from dearlite.bundle import add_members
 from dearlite.documents import Document, as_document
 from dearlite.errors import DearliteError
 from dearlite.export.card import Pairs, compare, load_pairs
 from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder
+from dearlite.tokens import PairEncoder, TokenRow
 
 FLOOR = 0.95  # Kendall's tau against fp32, below which a file is refused
 _DATA = Path(__file__).parent / "data"
@@ -40,7 +41,7 @@ def calibration_rows(tokenizer: bytes, prompt: str, max_tokens: int, macs_a_toke
     wanted = max(_LEAST_TOKENS, _CALIBRATION_MACS / macs_a_token)
     rows = []
     for row in _encode(tokenizer, prompt, max_tokens, [(r["query"], Document(r["text"])) for r in records]):
-        rows.append(row)
+        rows.append(row.ids)
         if sum(map(len, rows)) >= wanted:
             break
     return rows
@@ -50,7 +51,7 @@ def card_pairs(tokenizer: bytes, prompt: str, max_tokens: int, macs_a_token: flo
     """The named pairs of the quality card: NovelEval's queries, as many as allowed, with BM25's first documents."""
     pairs = load_pairs(_DATA / "noveleval", "run_bm25.trec")
     groups = [places[:_DOCUMENTS] for places in pairs.by_query().values()]
-    lengths = [len(row) for row in pair_rows(tokenizer, prompt, max_tokens, pairs)]
+    lengths = [row.tokens_used for row in pair_rows(tokenizer, prompt, max_tokens, pairs)]
     tokens, kept = 0, 0
     for places in groups:
         tokens += sum(lengths[place] for place in places)
@@ -61,16 +62,16 @@ def card_pairs(tokenizer: bytes, prompt: str, max_tokens: int, macs_a_token: flo
     return Pairs(f"{pairs.name}, {kept} queries, first {_DOCUMENTS}", rows, pairs.grades)
 
 
-def pair_rows(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Pairs) -> list[Any]:
-    """The pairs as (tokens,) int64 rows of the model's."""
+def pair_rows(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Pairs) -> list[TokenRow]:
+    """The pairs as token rows of the model's."""
     records = [(query, as_document(record, "a document of the card")) for _, _, query, record in pairs.rows]
     return _encode(tokenizer, prompt, max_tokens, records)
 
 
-def _encode(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Sequence[tuple[str, Document]]) -> list[Any]:
+def _encode(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Sequence[tuple[str, Document]]) -> list[TokenRow]:
     encoder, form = PairEncoder(tokenizer, max_tokens=max_tokens), PAIR_FORMS[prompt]
     return [
-        row.ids
+        row
         for query, document in pairs
         for row in encoder.pairs(encoder.ids(form.query(query)), [form.document(document)])
     ]
@@ -107,6 +108,18 @@ def hold_to_floor(card: dict[str, Any], floor: float) -> str:
     if card["kendall_tau"] >= floor:
         return ""
     return f"its order agrees with fp32's by Kendall's tau {card['kendall_tau']}, below {floor}"
+
+
+def keep_or_refuse(draft: Path, output: Path, card: dict[str, Any], floor: float, *, keep: bool) -> None:
+    """Writes `card` into the bundle at `draft`, which is to become `output`, where it is good or is kept all the same.
+
+    A card below the floor is a DearliteError, or with `keep` says so under "below_floor".
+    """
+    if problem := hold_to_floor(card, floor):
+        if not keep:
+            raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
+        card["below_floor"] = problem
+    add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
 
 
 def _versions() -> dict[str, str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dearlite.bundle import add_members
 from dearlite.errors import DearliteError
-from dearlite.export.check import FLOOR, calibration_rows, card_pairs, hold_to_floor, pair_rows, quality_card
+from dearlite.export.check import FLOOR, calibration_rows, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.checkpoint import TensorSource
 from dearlite.export.families import shape_of
 from dearlite.export.forward import Forward
@@ -44,7 +42,7 @@ def export_decoder(
     prompt, max_tokens = facts["prompt"], facts["max_tokens"]
     calibration = calibration_rows(tokenizer, prompt, max_tokens, work) if plan.int8 else []
     pairs = card_pairs(tokenizer, prompt, max_tokens, work) if carded else None
-    scored = pair_rows(tokenizer, prompt, max_tokens, pairs) if pairs is not None else []
+    scored = [row.ids for row in pair_rows(tokenizer, prompt, max_tokens, pairs)] if pairs is not None else []
     padding = pad_id if facts["pooling"] == "last-position" else None
     forward = Forward(shape, calibration, scored, mixes=plan.mixes(shape), pad_id=padding)
     draft = output.with_name(output.name + ".draft")
@@ -64,11 +62,7 @@ def export_decoder(
         if pairs is not None:
             card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
             card |= quality_card(draft, pairs, forward.scores, devices[0])
-            if problem := hold_to_floor(card, floor):
-                if not keep:
-                    raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
-                card["below_floor"] = problem
-            add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
+            keep_or_refuse(draft, output, card, floor, keep=keep)
         draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None

@@ -7,7 +7,6 @@ the extra `encoders` (torch, transformers, optimum-onnx), and several times the 
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable
@@ -18,17 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.bundle import BundleWriter, add_members
-from dearlite.documents import as_document
+from dearlite.bundle import BundleWriter
 from dearlite.errors import DearliteError, UsageError
-from dearlite.export.card import Pairs
-from dearlite.export.check import FLOOR, card_pairs, hold_to_floor, quality_card
+from dearlite.export.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.checkpoint import Checkpoint
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.traced import Traced, trace
 from dearlite.manifest import Build
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder, TokenRow
 
 LONGEST = 512  # tokens of a pair, where nothing else is asked for
 
@@ -122,7 +117,7 @@ def export_encoder(
     _check_disk(checkpoint, output, quant)
     prompt, max_tokens = facts["prompt"], facts["max_tokens"]
     pairs = card_pairs(tokenizer, prompt, max_tokens, _macs_a_token(checkpoint)) if carded else None
-    rows = [] if pairs is None else _rows(tokenizer, prompt, max_tokens, pairs)
+    rows = [] if pairs is None else pair_rows(tokenizer, prompt, max_tokens, pairs)
     card: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.") as folder:
@@ -131,26 +126,11 @@ def export_encoder(
             write_encoder(traced, tokenizer, facts, draft, quant, members or {})
             if pairs is not None:
                 card = {"reference": "transformers, fp32"} | quality_card(draft, pairs, traced.reference, "cpu")
-                if problem := hold_to_floor(card, floor):
-                    if not keep:
-                        raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
-                    card["below_floor"] = problem
-                add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
+                keep_or_refuse(draft, output, card, floor, keep=keep)
             draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
     return card
-
-
-def _rows(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Pairs) -> list[TokenRow]:
-    encoder, form = PairEncoder(tokenizer, max_tokens=max_tokens), PAIR_FORMS[prompt]
-    return [
-        row
-        for _, _, query, record in pairs.rows
-        for row in encoder.pairs(
-            encoder.ids(form.query(query)), [form.document(as_document(record, "a document of the card"))]
-        )
-    ]
 
 
 def write_encoder(

@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dearlite.export.decoder.add_members", full)
+    monkeypatch.setattr("dearlite.export.check.add_members", full)
     assert dearlite("export", folder, "-o", tmp_path / "m.dear", "--min-tau", 0, "--max-tokens", 48) == 1
     assert "No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +74,7 @@ def test_large_models_get_fewer_rows_but_never_too_few(folder):
     tokenizer = (folder / "tokenizer.json").read_bytes()
     small, large = (card_pairs(tokenizer, "dear", 96, macs) for macs in (1e6, 7e9))
     assert (len(small.rows), len(large.rows)) == (420, 60)
-    assert all(len(row) <= 96 for row in pair_rows(tokenizer, "dear", 96, large))
+    assert all(row.tokens_used <= 96 for row in pair_rows(tokenizer, "dear", 96, large))
     everything, least = (sum(map(len, calibration_rows(tokenizer, "dear", 96, macs))) for macs in (1e6, 7e9))
     assert 6000 <= least < 6100 < everything
 

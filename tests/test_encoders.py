@@ -264,7 +264,9 @@ def test_card_holds_the_file_to_transformers_and_a_floor_refuses_it(tmp_path, mo
     rows = tuple((f"q{n // 4}", str(n), query, {"text": text}) for n, (query, text) in enumerate(PAIRS))
     monkeypatch.setattr(encoders, "card_pairs", lambda *_: Pairs("mine", rows, {"q0": {"0": 1}}))
     expected, target = reference(net, tok), tmp_path / "m.dear"
-    monkeypatch.setattr(encoders, "hold_to_floor", lambda card, floor: f"tau {card['kendall_tau']}, below {floor}")
+    monkeypatch.setattr(
+        "dearlite.export.check.hold_to_floor", lambda card, floor: f"tau {card['kendall_tau']}, below {floor}"
+    )
     assert export(tmp_path, target, "--card") == 1
     line = capsys.readouterr().err
     assert "below 0.95" in line

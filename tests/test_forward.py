@@ -31,7 +31,7 @@ def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
     """The bundle's path, and the fp32 pass that went with it; `studied` of the pairs are calibration rows too."""
     source = Merged(Checkpoint(folder), None)
     tokenizer = (folder / "tokenizer.json").read_bytes()
-    rows = _encode(tokenizer, "dear", 96, records)
+    rows = [row.ids for row in _encode(tokenizer, "dear", 96, records)]
     plan = QUANTISATIONS[plan]
     shape = shape_of(source.config, 96)
     forward = Forward(shape, rows[:studied], rows, mixes=plan.mixes(shape), pad_id=pad_id)
