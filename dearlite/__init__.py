@@ -10,7 +10,8 @@ Importing this package loads no model library: ONNX Runtime and the rest are imp
 from dearlite.api import Reranker, rerank
 from dearlite.documents import Document
 from dearlite.errors import DearliteError
+from dearlite.options import Listwise
 from dearlite.ranking import Hit, Ranking
 
 __version__ = "0.1.0"
-__all__ = ["DearliteError", "Document", "Hit", "Ranking", "Reranker", "__version__", "rerank"]
+__all__ = ["DearliteError", "Document", "Hit", "Listwise", "Ranking", "Reranker", "__version__", "rerank"]

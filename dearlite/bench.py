@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
-    from dearlite.api import Reranker
     from dearlite.manifest import Build, Manifest
+    from dearlite.pointwise import PointwiseReranker
     from dearlite.tokens import TokenRow
 
 DEFAULT_TOKENS = 140
@@ -83,8 +83,11 @@ def measure(
     """
     start = time.perf_counter()
     from dearlite.api import Reranker
+    from dearlite.pointwise import PointwiseReranker
 
     reranker = Reranker.load(model, device=device, threads=threads)
+    if not isinstance(reranker, PointwiseReranker):
+        raise UsageError(f"{reranker.model} is a listwise model: bench measures pointwise ones")
     load_s = time.perf_counter() - start
     manifest = reranker.bundle.manifest
     corpus = _Corpus(reranker, tokens)
@@ -179,7 +182,7 @@ def _predict(documents: int, load_s: float, rate: float, memory: Memory, charact
 class _Corpus:
     """A query, and documents that fill a pair to exactly `tokens` tokens where the vocabulary allows it."""
 
-    def __init__(self, reranker: Reranker, tokens: int | None) -> None:
+    def __init__(self, reranker: PointwiseReranker, tokens: int | None) -> None:
         from dearlite.prompts import PAIR_FORMS
         from dearlite.tokens import PairEncoder
 

@@ -22,6 +22,10 @@ class Hit:
     `score` is the model's raw logit: it orders the documents of one query and means nothing else. `relevance` is a
     calibrated probability, None where the model carries no calibration. `tokens_used` and `tokens_total` count the
     whole pair that the model read; `truncated` says that some of it was cut. `document` is the caller's own object.
+
+    Of a listwise model `score` is how many documents stand below this one; in mode "first" it is a log-probability, by
+    which documents of the same window can be compared. `tokens_used` and `tokens_total` then count the document alone,
+    and `reason` is what the model said of it, where it said something.
     """
 
     rank: int
@@ -35,6 +39,7 @@ class Hit:
     tokens_used: int
     tokens_total: int
     truncated: bool
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,8 @@ class Ranking(Sequence[Hit]):
     """Hits, best first, and how they came about.
 
     `total` counts the documents that were scored, before any top_k. `query_truncated` says that the query was so long
-    that some document was read with a part of it only.
+    that some document was read with a part of it only. `reasoning` is what a listwise model wrote, a text for each
+    window from the end of the list to its head; `problems` are what was wrong with orders that it wrote freely.
     """
 
     hits: tuple[Hit, ...]
@@ -52,6 +58,8 @@ class Ranking(Sequence[Hit]):
     elapsed_s: float
     total: int
     query_truncated: bool = False
+    reasoning: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @overload
     def __getitem__(self, place: int) -> Hit: ...
@@ -101,6 +109,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
     ours: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
     if hit.relevance is not None:
         ours["relevance"] = hit.relevance
+    if hit.reason is not None:
+        ours["reason"] = hit.reason
     if hit.truncated:
         ours |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
     kept = {name: value for name, value in row.items() if name not in ours}

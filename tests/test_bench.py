@@ -8,6 +8,7 @@ import pytest
 from dearlite import Reranker, bench
 from dearlite.cli.main import run
 from dearlite.manifest import Build, Manifest, Tensor
+from dearlite.pointwise import PointwiseReranker
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_interrupt_ends_with_130(cli, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Reranker, "rerank", interrupted)
+    monkeypatch.setattr(PointwiseReranker, "rerank", interrupted)
     code, out, err = cli("--docs", 1)
     assert (code, out, err.strip()) == (130, "", "dearlite: interrupted")
 

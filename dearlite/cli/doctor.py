@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dearlite import __version__, devices
+from dearlite.backends.llama_library import GPU_BUILD, build_found
 from dearlite.errors import DearliteError
 from dearlite.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.render.facts import print_facts
@@ -41,10 +42,11 @@ def command() -> None:
     print_facts({name: _version(name, extra) for name, extra in _OPTIONAL.items()}, title="packages")
     failure = None
     try:
-        print_facts(_engine(), title="engine")
+        print_facts(_engine(), title="pointwise engine (ONNX Runtime)")
     except DearliteError as err:
         failure = err
-        print_facts({"failed": err}, title="engine")
+        print_facts({"failed": err}, title="pointwise engine (ONNX Runtime)")
+    print_facts(_listwise_engine(), title="listwise engine (llama.cpp)")
     print_facts(_files(), title="files")
     if failure is not None:
         raise failure
@@ -76,6 +78,22 @@ def _engine() -> dict[str, Any]:
         f"{DEFAULT_MODEL} on {ranking.device}, {reranker.quantisation}, in {ranking.elapsed_s * 1e3:.0f} ms"
     )
     return facts
+
+
+def _listwise_engine() -> dict[str, Any]:
+    """How llama.cpp was built here: it is compiled on the user's machine, and much depends on how."""
+    try:
+        build = build_found()
+    except DearliteError as err:
+        return {"not here": err}
+    except (OSError, RuntimeError) as err:  # a library that does not load here: built for another machine
+        return {"failed": f"{err}: pip install --force-reinstall --no-cache-dir --no-binary :all: llama-cpp-python"}
+    facts: dict[str, Any] = {
+        "CPU features used": ", ".join(build.cpu_features) or "none of those that matter",
+        "GPU": build.gpu or f"none: {GPU_BUILD}",
+        "threads": devices.default_threads(),
+    }
+    return facts | ({"advice": build.advice} if build.advice else {})
 
 
 def _files() -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import click
 
 from dearlite.bundle import Bundle
 from dearlite.errors import BundleError, need
+from dearlite.gguf_file import GgufFile, is_gguf
 from dearlite.registry import find_model, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 
@@ -36,7 +40,11 @@ def list_models() -> None:
 @click.argument("model", metavar="NAME|FILE")
 def show_model(model: str) -> None:
     """What a model file is: its manifest and its quality card."""
-    bundle = Bundle(find_model(model))
+    path = find_model(model)
+    if is_gguf(path):
+        _show_gguf(GgufFile(path))
+        return
+    bundle = Bundle(path)
     manifest = bundle.manifest
     print_facts(
         {
@@ -67,7 +75,13 @@ def verify_model(model: str) -> None:
     The scores are taken by every reading in question: at the last token or the last position of the padded row, with
     two spaces before a passage without a title or one. Ends with 1 where the file's own reading does not give them.
     """
-    bundle = Bundle(find_model(model))
+    path = find_model(model)
+    if is_gguf(path):
+        file = GgufFile(path)
+        hashed = "the file matches its sha256" if file.verify() else "it records no sha256, so nothing else was checked"
+        click.echo(f"{path}: {len(file.tensors)} tensors where they belong, and {hashed}")
+        return
+    bundle = Bundle(path)
     bundle.verify()
     click.echo(f"{bundle.path}: {len(bundle.manifest.members)} members match their sha256")
     known = load_registry()
@@ -89,3 +103,20 @@ def verify_model(model: str) -> None:
     if not reproduces:
         raise BundleError(line)
     click.echo(line)
+
+
+def _show_gguf(file: GgufFile) -> None:
+    """A listwise model: what it says of itself, and what it was measured to be."""
+    ours = {k.removeprefix("dearlite."): v for k, v in file.metadata.items() if k.startswith("dearlite.")}
+    facts: dict[str, Any] = {
+        "name": ours.get("name", file.metadata.get("general.name", file.path.stem)),
+        "file": file.path,
+        "size": f"{file.size_bytes / 1e6:.1f} MB",
+        "kind": ours.get("kind", "a GGUF of another maker: run as a listwise model"),
+        "architecture": file.metadata.get("general.architecture", "not stated"),
+        "weights": f"{len(file.tensors)} tensors, most of them {file.main_type}",
+    }
+    facts |= {key: value for key, value in ours.items() if key not in ("name", "kind", "card", "source")}
+    print_facts(facts)
+    print_facts({f"source {key}": value for key, value in json.loads(ours.get("source", "{}")).items()})
+    print_facts(json.loads(ours.get("card", "{}") or "{}"), title="quality card")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.devices import DEVICES
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.readers import FORMATS, read_documents
 from dearlite.registry import DEFAULT_MODEL, find_model
@@ -30,6 +33,7 @@ from dearlite.render.progress import DocumentProgress
 @click.option("--query-id", default="1", show_default=True, metavar="ID", help="The query's id in a TREC run.")
 @click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be used, and count them.")
 @click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors.")
+@listwise_options
 def command(
     arguments: tuple[str, ...],
     query: str | None,
@@ -43,11 +47,15 @@ def command(
     query_id: str,
     skip_bad: bool,
     quiet: bool,
+    **given: Any,
 ) -> None:
     """Order the documents of DOCS by how well they answer the query in the file QUERY.
 
     DOCS is JSON Lines, JSON, CSV, TSV, text (a document a line) or Parquet, each also as .gz; - is standard input. A
     record needs `text` (or `contents`, `passage`) and may have `id` and `title`; whatever else it has is kept.
+
+    A listwise model (a .gguf file) compares documents instead of scoring each; the options that begin with "Listwise"
+    are for it alone.
     """
     text, docs = _query_and_docs(arguments, query)
     text = _checked_query(text, query is None)
@@ -55,8 +63,11 @@ def command(
     form = form or _form_for(output)
     _check_output(output)
     find_model(model)  # an unknown name is told before a large file is read
+    streams = sys.stderr.isatty() and not quiet
+    listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
-    ranking = _rank(text, found.documents, model, top_k, device, threads, quiet)
+    loading |= {"device": device, "threads": threads}
+    ranking = _rank(text, found.documents, model, top_k, loading, listwise, quiet)
     if not quiet:
         _report(ranking, found.skipped)
     write_ranking(ranking, form, output, query_id=query_id)
@@ -106,15 +117,24 @@ def _check_output(output: str | None) -> None:
 
 
 def _rank(
-    text: str, documents: list[Document], model: str, top_k: int | None, device: str, threads: int | None, quiet: bool
+    text: str,
+    documents: list[Document],
+    model: str,
+    top_k: int | None,
+    loading: dict[str, Any],
+    listwise: Listwise | None,
+    quiet: bool,
 ) -> Ranking:
-    from dearlite.api import rerank
+    from dearlite.api import Reranker
 
-    with DocumentProgress(len(documents), visible=not quiet) as progress:
+    streams = listwise is not None and listwise.on_text is not None
+    with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
-            return rerank(
-                text, documents, model=model, top_k=top_k, device=device, threads=threads, progress=progress.update
-            )
+            reranker = Reranker.load(model, **loading)
+            ranking = reranker.rerank(text, documents, top_k=top_k, listwise=listwise, progress=progress.update)
+            if streams:
+                click.echo(err=True)
+            return ranking
         except KeyboardInterrupt:
             progress.close()
             click.echo(
@@ -128,6 +148,8 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
         click.echo(f"dearlite: skipped: {line}", err=True)
     if len(skipped) > 5:
         click.echo(f"dearlite: skipped {len(skipped)} records in all", err=True)
+    for problem in ranking.problems[:5]:
+        click.echo(f"dearlite: the model's answer is no whole order: {problem}", err=True)
     if ranking.query_truncated:
         click.echo("dearlite: the query is too long for the model: only its beginning was read", err=True)
     cut = sum(hit.truncated for hit in ranking)

@@ -78,6 +78,8 @@ def _document(hit: Hit, terms: set[str], width: int) -> Text:
     text.append(body, style="not bold")
     for a, b in term_spans(body, terms):
         text.stylize("bold yellow", start + a, start + b)
+    if hit.reason:
+        text.append(f"\n→ {snippet(plain(hit.reason), terms, 2 * width)}", style="not bold italic dim")
     if hit.truncated:
         text.append(f" [read {hit.tokens_used} of {hit.tokens_total} tokens]", style="not bold dim")
     return text

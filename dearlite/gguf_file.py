@@ -1,0 +1,212 @@
+"""The header of a GGUF file, read and held to the file's size before any library maps it.
+
+Knows the format, not what a model is for. llama.cpp trusts much of a file: a truncated or edited one ends the process.
+Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), version 2 and 3, little endian: "GGUF", version
+u32, tensor count u64, metadata count u64; each metadata entry a string key, a type u32 and a value; each tensor its
+name, number of sides u32, sides u64, type u32 and offset u64 from the data's start, which is aligned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+from dearlite.errors import BundleError, UsageError
+
+SHA256 = "dearlite.sha256"  # metadata key: 64 hex digits, of the file with these digits read as zeros
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+# ggml type -> (its name, weights in a block, bytes of a block); ggml-common.h. Types that are gone are not listed.
+TENSOR_TYPES = {
+    0: ("f32", 1, 4), 1: ("f16", 1, 2), 2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22),
+    7: ("q5_1", 32, 24), 8: ("q8_0", 32, 34), 9: ("q8_1", 32, 36), 10: ("q2_k", 256, 84), 11: ("q3_k", 256, 110),
+    12: ("q4_k", 256, 144), 13: ("q5_k", 256, 176), 14: ("q6_k", 256, 210), 15: ("q8_k", 256, 292),
+    16: ("iq2_xxs", 256, 66), 17: ("iq2_xs", 256, 74), 18: ("iq3_xxs", 256, 98), 19: ("iq1_s", 256, 50),
+    20: ("iq4_nl", 32, 18), 21: ("iq3_s", 256, 110), 22: ("iq2_s", 256, 82), 23: ("iq4_xs", 256, 136),
+    24: ("i8", 1, 1), 25: ("i16", 1, 2), 26: ("i32", 1, 4), 27: ("i64", 1, 8), 28: ("f64", 1, 8),
+    29: ("iq1_m", 256, 56), 30: ("bf16", 1, 2), 34: ("tq1_0", 256, 54), 35: ("tq2_0", 256, 66),
+    39: ("mxfp4", 32, 17),
+}  # fmt: skip
+_LARGEST_STRING_BYTES = 2**26
+_LARGEST_ARRAY = 2**24
+_MOST_TENSORS = _MOST_KEYS = 2**16
+_DEEPEST_ARRAY = 4
+# Larger files are hashed by `dearlite models verify` only: it would cost more than loading them.
+HASH_ON_OPEN_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """One tensor: sides as the file lists them (fastest first), its type, and `offset` from the file's first byte."""
+
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    size_bytes: int
+
+
+class GgufFile:
+    """An opened GGUF, checked: magic, version, counts, types, and that its last tensor ends where the file does.
+
+    `metadata` maps a key to its value (numbers, strings, lists), `tensors` a name to its place.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises UsageError when there is no such file, BundleError when it is not a whole GGUF."""
+        self.path = Path(path)
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, GgufTensor] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
+        try:
+            file = open(self.path, "rb")
+        except OSError as err:
+            raise UsageError(f"cannot read the model file {self.path}: {err.strerror}") from None
+        with file:
+            self.size_bytes = file.seek(0, 2)
+            file.seek(0)
+            try:
+                self._read(file)
+            except _Damage as err:
+                raise BundleError(f"{self.path} is not a whole GGUF file ({err}): fetch or export it again") from None
+
+    def value_span(self, key: str) -> tuple[int, int]:
+        """(first byte, bytes) of a string's value in the file: where it may be replaced by one as long."""
+        return self._spans[key]
+
+    @property
+    def main_type(self) -> str:
+        """The type that takes most of the file, "q4_k" say."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size_bytes
+        return max(sizes, key=lambda name: sizes[name], default="none")
+
+    def sha256(self) -> str:
+        """The file's hash with the digits of its own `dearlite.sha256`, where it has them, read as zeros."""
+        digest, (start, size) = hashlib.sha256(), self._spans.get(SHA256, (self.size_bytes, 0))
+        with open(self.path, "rb") as file:
+            _hash_up_to(file, start, digest)
+            if size:
+                digest.update(b"0" * len(file.read(size)))
+                _hash_up_to(file, self.size_bytes, digest)
+        return digest.hexdigest()
+
+    @property
+    def recorded_sha256(self) -> str | None:
+        """What `sha256()` was when the file was written, None for a file of another maker."""
+        value = self.metadata.get(SHA256)
+        return value if isinstance(value, str) else None
+
+    def verify(self, *, largest_bytes: int | None = None) -> bool:
+        """Whether the file was held to its recorded hash; a file without one, or over `largest_bytes`, was not.
+
+        Raises BundleError where they differ.
+        """
+        recorded = self.recorded_sha256
+        if recorded is None or (largest_bytes is not None and self.size_bytes > largest_bytes):
+            return False
+        if self.sha256() != recorded:
+            raise BundleError(f"{self.path} does not match its sha256: it is damaged, fetch or export it again")
+        return True
+
+    def _read(self, file: IO[bytes]) -> None:
+        magic = file.read(4)
+        if magic != b"GGUF":
+            raise _Damage(f"it begins with {magic!r}")
+        version = self._scalar(file, "<I")
+        if version not in (2, 3):
+            raise _Damage(f"its version is {version}, and 2 and 3 are read")
+        tensors, keys = self._scalar(file, "<Q"), self._scalar(file, "<Q")
+        if tensors > _MOST_TENSORS or keys > _MOST_KEYS:
+            raise _Damage(f"it counts {tensors} tensors and {keys} metadata entries")
+        for _ in range(keys):
+            key = self._string(file)
+            kind = self._scalar(file, "<I")
+            if key in self.metadata:
+                raise _Damage(f"its metadata has {key!r} twice")
+            if kind == _STRING:
+                start = file.tell() + 8
+                self.metadata[key] = self._string(file)
+                self._spans[key] = (start, file.tell() - start)
+            else:
+                self.metadata[key] = self._value(file, kind)
+        places = [self._tensor(file) for _ in range(tensors)]
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise _Damage(f"general.alignment is {alignment!r}")
+        data = -(-file.tell() // alignment) * alignment
+        for name, shape, kind, offset, size in places:
+            if name in self.tensors:
+                raise _Damage(f"tensor {name!r} is there twice")
+            if offset % alignment or data + offset + size > self.size_bytes:
+                raise _Damage(
+                    f"tensor {name!r} ends at byte {data + offset + size} of {self.size_bytes}, or is not aligned"
+                )
+            self.tensors[name] = GgufTensor(shape, kind, data + offset, size)
+        ends = sorted((t.offset, t.offset + t.size_bytes) for t in self.tensors.values())
+        if any(end > start for (_, end), (start, _) in pairwise(ends)):
+            raise _Damage("two of its tensors overlap")
+
+    def _tensor(self, file: IO[bytes]) -> tuple[str, tuple[int, ...], str, int, int]:
+        name, sides = self._string(file), self._scalar(file, "<I")
+        if not 1 <= sides <= 4:
+            raise _Damage(f"tensor {name!r} has {sides} sides")
+        shape = tuple(self._scalar(file, "<Q") for _ in range(sides))
+        kind, offset = self._scalar(file, "<I"), self._scalar(file, "<Q")
+        if kind not in TENSOR_TYPES:
+            raise _Damage(f"tensor {name!r} has type {kind}, which this dearlite does not know")
+        type_name, block, block_bytes = TENSOR_TYPES[kind]
+        if not all(1 <= side < 2**40 for side in shape) or shape[0] % block:
+            raise _Damage(f"tensor {name!r} of type {type_name} has the sides {shape}")
+        return name, shape, type_name, offset, prod(shape) // block * block_bytes
+
+    def _value(self, file: IO[bytes], kind: int, depth: int = 0) -> Any:
+        if kind in _SCALARS:
+            return self._scalar(file, _SCALARS[kind])
+        if kind == _STRING:
+            return self._string(file)
+        if kind != _ARRAY or depth >= _DEEPEST_ARRAY:
+            raise _Damage(f"a metadata value has type {kind}")
+        inner, count = self._scalar(file, "<I"), self._scalar(file, "<Q")
+        if count > _LARGEST_ARRAY:
+            raise _Damage(f"a metadata list has {count} items")
+        if inner in _SCALARS:
+            form = _SCALARS[inner]
+            data = self._exactly(file, count * struct.calcsize(form))
+            return list(struct.unpack(f"<{count}{form[1:]}", data))
+        return [self._value(file, inner, depth + 1) for _ in range(count)]
+
+    def _scalar(self, file: IO[bytes], form: str) -> Any:
+        return struct.unpack(form, self._exactly(file, struct.calcsize(form)))[0]
+
+    def _string(self, file: IO[bytes]) -> str:
+        size = self._scalar(file, "<Q")
+        if size > _LARGEST_STRING_BYTES:
+            raise _Damage(f"a string of {size} bytes")
+        return self._exactly(file, size).decode("utf-8", "replace")
+
+    def _exactly(self, file: IO[bytes], size: int) -> bytes:
+        data = file.read(size) if size <= self.size_bytes else b""
+        if len(data) != size:
+            raise _Damage(f"its header ends at byte {self.size_bytes}, in the middle")
+        return data
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as a GGUF does."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+class _Damage(Exception):
+    """What is wrong with the header; becomes a BundleError that names the file."""
+
+
+def _hash_up_to(file: IO[bytes], end: int, digest: Any) -> None:
+    while (left := end - file.tell()) > 0 and (block := file.read(min(left, 2**20))):
+        digest.update(block)

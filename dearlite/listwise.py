@@ -1,0 +1,342 @@
+"""Listwise models: windows of documents, a prompt each, and an order that is always a permutation."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+from dearlite.answers import said_of
+from dearlite.api import Progress, Reranker
+from dearlite.backends.llama import Interrupted, LlamaBackend
+from dearlite.chat_template import ChatTemplate
+from dearlite.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
+from dearlite.devices import check_threads
+from dearlite.documents import Document, as_documents, check_query
+from dearlite.errors import BundleError, Cancelled, UsageError
+from dearlite.gguf_file import GgufFile
+from dearlite.list_prompts import find_form
+from dearlite.list_tokens import Passage, PromptEncoder, WindowPrompt
+from dearlite.options import Listwise
+from dearlite.ranking import Hit, Ranking, check_top_k
+from dearlite.windows import window_spans
+
+KIND = "listwise"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way to get an order: whether the prompt asks for reasons, ends with "[", and how it is decoded."""
+
+    reasoned: bool
+    opened: bool
+    decode: Callable[[Tokens, Answer, Writing], Decoding[Order]]
+
+
+MODES: dict[str, Mode] = {
+    "permute": Mode(False, True, lambda prompt, answer, _: permute(prompt, answer)),
+    "first": Mode(False, True, lambda prompt, answer, _: first(prompt, answer)),
+    "reason": Mode(True, False, reason),
+    "generate": Mode(False, False, generate),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the file says of itself; a file of another maker says nothing, and gets what suits any model."""
+
+    name: str
+    prompt: str
+    window: int
+    stride: int
+    max_tokens: int
+    identifiers_from: int | None
+
+
+class ListwiseReranker(Reranker):
+    """A listwise model in one GGUF. Calls from several threads take turns."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        gpu_layers: int | None = None,
+        adapter: str | Path | None = None,
+    ) -> None:
+        """Loads `path`; `Reranker.load` is the usual way here."""
+        file = GgufFile(path)
+        lora = None if adapter is None else GgufFile(adapter)
+        if file.metadata.get("general.type") == "adapter":
+            raise UsageError(f"{path} is a LoRA adapter alone: give its base as the model, and this with --adapter")
+        if lora is not None and lora.metadata.get("general.type") != "adapter":
+            raise UsageError(f"{adapter} is no LoRA adapter in GGUF form: convert it first")
+        self._file = file
+        self._backend = LlamaBackend(
+            file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
+        )
+        vocabulary = self._backend.vocabulary
+        source = file.metadata.get("tokenizer.chat_template")
+        self._template = ChatTemplate(source, vocabulary.template_tokens) if source else None
+        self._facts = _facts(file, self._template is not None, self._backend.context_tokens)
+        self.model = self._facts.name
+        self._encoders: dict[str, PromptEncoder] = {}
+        self._ends = vocabulary.ends()
+        for note in self._backend.notes:
+            warnings.warn(note, stacklevel=3)
+
+    @property
+    def device(self) -> str:
+        return self._backend.device
+
+    @property
+    def quantisation(self) -> str:
+        return self._file.main_type
+
+    @property
+    def threads(self) -> int:
+        return self._backend.threads
+
+    def rerank(
+        self,
+        query: str,
+        docs: Iterable[object],
+        *,
+        top_k: int | None = None,
+        listwise: Listwise | None = None,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> Ranking:
+        return self._rank([(query, docs)], top_k, listwise, progress, cancel)[0]
+
+    def rerank_many(
+        self,
+        jobs: Iterable[tuple[str, Iterable[object]]],
+        *,
+        together: int = 8,
+        top_k: int | None = None,
+        listwise: Listwise | None = None,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> list[Ranking]:
+        """As `Reranker.rerank_many`: the windows of `together` queries are decoded side by side.
+
+        Each of them has its keys and values in memory at once (8B: 128 KiB a token).
+        """
+        if together < 1:
+            raise UsageError(f"together is {together}: it must be 1 or more")
+        jobs, found = list(jobs), list[Ranking]()
+        for start in range(0, len(jobs), together):
+            found += self._rank(jobs[start : start + together], top_k, listwise, progress, cancel)
+        return found
+
+    def _rank(
+        self,
+        jobs: Sequence[tuple[str, Iterable[object]]],
+        top_k: int | None,
+        listwise: Listwise | None,
+        progress: Progress | None,
+        cancel: Event | None,
+    ) -> list[Ranking]:
+        start = time.perf_counter()
+        top_k = check_top_k(top_k)
+        options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
+        mode = MODES[options.mode]
+        encoder = self._encoder(options.prompt or self._facts.prompt, mode.reasoned)
+        work = [_Work(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
+        meter = _Meter(work, progress)
+        live = [(one, one.windows()) for one in work if one.documents]
+        asked = [(one, windows, next(windows)) for one, windows in live]
+        while asked:
+            orders = self._decide([(one, span) for one, _, span in asked], encoder, options, cancel, meter)
+            following = []
+            for (one, windows, _), order in zip(asked, orders, strict=True):
+                try:
+                    following.append((one, windows, windows.send(order)))
+                except StopIteration:
+                    continue
+            asked = following
+        elapsed = time.perf_counter() - start
+        return [one.ranking(self.model, self.device, elapsed / len(work), top_k) for one in work]
+
+    def _decide(
+        self,
+        asked: Sequence[tuple[_Work, tuple[int, int]]],
+        encoder: PromptEncoder,
+        options: Listwise,
+        cancel: Event | None,
+        meter: _Meter,
+    ) -> list[Order]:
+        """The order of each window that is asked for: all prompts are counted before the first is read."""
+        mode = MODES[options.mode]
+        limit = min(self._facts.max_tokens, self._backend.context_tokens)
+        written = options.reasoning_tokens if mode.reasoned else encoder.form.max_new_tokens
+        decodings, rooms, prompts = [], [], []
+        for one, (start, end) in asked:
+            answer = encoder.answer(end - start)
+            ranked = sum(map(len, answer.paths)) + len(answer.lead)
+            budget = ranked + (0 if mode.opened else written)
+            prompt = encoder.encode(
+                one.query,
+                [one.passage(index) for index in one.order[start:end]],
+                room=limit - budget,
+                reasoned=mode.reasoned,
+                opened=mode.opened,
+            )
+            writing = Writing(self._backend.vocabulary.piece, self._ends, written, options.on_text)
+            decodings.append(mode.decode(prompt.ids, answer, writing))
+            rooms.append(len(prompt.ids) + budget)
+            prompts.append(prompt)
+            one.saw(start, end, prompt)
+        with meter.round(prompts) as heard:
+            try:
+                return self._backend.run(decodings, max(rooms), cancel=cancel, on_tokens=heard)
+            except Interrupted:
+                raise Cancelled(meter.done, meter.total) from None
+
+    def _encoder(self, name: str, reasoned: bool) -> PromptEncoder:
+        form = find_form(name, reasoned=reasoned)
+        if self._facts.identifiers_from is not None and name == self._facts.prompt and not reasoned:
+            form = replace(form, identifiers_from=self._facts.identifiers_from)
+        key = f"{name} {reasoned}"
+        if key not in self._encoders:
+            self._encoders[key] = PromptEncoder(self._backend.vocabulary, form, self._template)
+        return self._encoders[key]
+
+
+class _Work:
+    """One query on its way: its documents, their order so far, and what each window said."""
+
+    def __init__(self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise) -> None:
+        self.query, self.documents = query, documents
+        self.order = list(range(len(documents)))
+        self.spans = window_spans(len(documents), *options.span)
+        self._encoder, self._options = encoder, options
+        self._passages: dict[int, Passage] = {}
+        self._tokens: dict[int, tuple[int, int]] = {}
+        self._scores: dict[int, float] = {}
+        self._reasons: dict[int, str] = {}
+        self._texts: list[str] = []
+        self._problems: list[str] = []
+
+    def windows(self) -> Generator[tuple[int, int], Order, None]:
+        """Each window's span, from the end of the list; it is sent the order and applies it."""
+        for start, end in self.spans:
+            order = yield start, end
+            indices = self.order[start:end]
+            self.order[start:end] = [indices[place] for place in order.places]
+            for place, index in enumerate(indices):
+                if order.scores is not None:
+                    self._scores[index] = order.scores[place]
+            names = self._encoder.form.identifiers(end - start)
+            for index, said in zip(indices, said_of(order.text, names), strict=True):
+                if said:
+                    self._reasons[index] = said
+            if order.text:
+                self._texts.append(order.text)
+            self._problems += [f"documents {start + 1} to {end}: {problem}" for problem in order.problems]
+            if order.scores is not None:
+                self._keep_order_of_scores(end)
+
+    def passage(self, index: int) -> Passage:
+        """The document at `index` of the caller's list, as prompts show it."""
+        if index not in self._passages:
+            self._passages[index] = self._encoder.passage(self.documents[index], self._options.passage_tokens)
+        return self._passages[index]
+
+    def saw(self, start: int, end: int, prompt: WindowPrompt) -> None:
+        """Notes what the window's prompt shows of each document: its last one counts."""
+        for index, used in zip(self.order[start:end], prompt.used, strict=True):
+            self._tokens[index] = (used, self.passage(index).total)
+
+    def _keep_order_of_scores(self, end: int) -> None:
+        """Lowers all scores from place `end` on by as much as keeps the best of them below the window's last."""
+        below = self.order[end:]
+        if below and self._scores:
+            drop = self._scores[below[0]] - self._scores[self.order[end - 1]]
+            for index in below if drop > 0 else ():
+                self._scores[index] -= drop
+
+    def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
+        """What came of it."""
+        count = len(self.order)
+        hits = []
+        for rank, index in enumerate(self.order[:top_k], start=1):
+            document, (used, total) = self.documents[index], self._tokens[index]
+            hits.append(
+                Hit(
+                    rank=rank,
+                    index=index,
+                    id=document.id,
+                    score=self._scores.get(index, float(count - rank)),
+                    relevance=None,
+                    text=document.text,
+                    title=document.title,
+                    document=document.record,
+                    tokens_used=used,
+                    tokens_total=total,
+                    truncated=used < total,
+                    reason=self._reasons.get(index),
+                )
+            )
+        return Ranking(
+            hits=tuple(hits),
+            query=self.query,
+            model=model,
+            device=device,
+            elapsed_s=elapsed_s,
+            total=count,
+            reasoning=tuple(self._texts),
+            problems=tuple(self._problems),
+        )
+
+
+class _Meter:
+    """Counts documents read, over all windows: a window's are read as its prompt is."""
+
+    def __init__(self, work: Sequence[_Work], progress: Progress | None) -> None:
+        self.total = sum(end - start for one in work for start, end in one.spans)
+        self.done = 0
+        self._progress = progress
+
+    @contextmanager
+    def round(self, prompts: Sequence[WindowPrompt]) -> Iterator[Callable[[int], None]]:
+        """What to tell of tokens as they are read, during one round of windows."""
+        before, documents = self.done, sum(len(prompt.used) for prompt in prompts)
+        tokens, read = sum(len(prompt.ids) for prompt in prompts), 0
+
+        def heard(count: int) -> None:
+            nonlocal read
+            read += count
+            self._tell(before + min(documents - 1, documents * read // tokens))
+
+        yield heard
+        self._tell(before + documents)
+
+    def _tell(self, done: int) -> None:
+        if done != self.done:
+            self.done = done
+            if self._progress is not None:
+                self._progress(done, self.total)
+
+
+def _facts(file: GgufFile, has_template: bool, context_tokens: int) -> _Facts:
+    """The file's `dearlite.*` metadata. Raises BundleError for a later schema or another kind."""
+    given = {key.removeprefix("dearlite."): v for key, v in file.metadata.items() if key.startswith("dearlite.")}
+    if given and (given.get("schema") != _SCHEMA or given.get("kind") != KIND):
+        what = f"schema {given.get('schema')!r} and kind {given.get('kind')!r}"
+        raise BundleError(f"{file.path} has {what}, which this dearlite cannot run: update dearlite")
+    return _Facts(
+        name=given.get("name", file.path.stem),
+        prompt=given.get("prompt", "chat" if has_template else "plain"),
+        window=given.get("window", 20),
+        stride=given.get("stride", 10),
+        max_tokens=given.get("max_tokens", context_tokens),
+        identifiers_from=given.get("identifiers_from"),
+    )

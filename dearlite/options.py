@@ -1,0 +1,63 @@
+"""What can be asked of a listwise model, as one record: the library and the command line share its names and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from dearlite.errors import UsageError
+from dearlite.windows import check_window
+
+# name -> what it does, for --help
+LISTWISE_MODES = {
+    "permute": "decodes identifiers under a mask, always a permutation",
+    "first": "one pass, order and scores from the first token",
+    "reason": "the model reasons first, then as permute",
+    "generate": "free text, read strictly",
+}
+DEFAULT_REASONING_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Listwise:
+    """How a listwise model ranks. What is None the model file decides.
+
+    `window` documents are compared at once, windows lie `stride` apart, from the end of the list to its head.
+    `passage_tokens` is the most tokens of a document that are shown, `prompt` an entry of `list_prompts.LIST_FORMS`,
+    `reasoning_tokens` the most that are written in mode "reason". `on_text` hears what the model writes as it comes.
+    """
+
+    mode: str = "permute"
+    window: int | None = None
+    stride: int | None = None
+    passage_tokens: int | None = None
+    prompt: str | None = None
+    reasoning_tokens: int = DEFAULT_REASONING_TOKENS
+    on_text: Callable[[str], None] | None = None
+
+    def checked(self, window: int, stride: int) -> Listwise:
+        """These options with the model's own `window` and `stride` where none is set. Raises UsageError.
+
+        Where only the window is set, the stride is half of it, as the model's own usually are.
+        """
+        if self.mode not in LISTWISE_MODES:
+            raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
+        for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise UsageError(f"{name} is {value!r}: it must be a whole number from {least}")
+        own = stride if self.window is None else max(1, self.window // 2) if isinstance(self.window, int) else 1
+        full = replace(
+            self,
+            window=window if self.window is None else self.window,
+            stride=own if self.stride is None else self.stride,
+        )
+        assert full.window is not None and full.stride is not None
+        check_window(full.window, full.stride)
+        return full
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(window, stride) of options that were `checked`."""
+        assert self.window is not None and self.stride is not None
+        return self.window, self.stride

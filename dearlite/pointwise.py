@@ -1,0 +1,137 @@
+"""Pointwise models: each (query, document) pair gets a score, and the scores make the order."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from dearlite.api import Progress, Reranker
+from dearlite.backends.onnx import OnnxBackend
+from dearlite.bundle import Bundle
+from dearlite.devices import check_threads
+from dearlite.documents import Document, as_document, as_documents, check_query
+from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
+from dearlite.prompts import PAIR_FORMS
+from dearlite.ranking import Ranking, check_top_k, make_hits
+from dearlite.tokens import PairEncoder
+
+if TYPE_CHECKING:
+    from dearlite.options import Listwise
+    from dearlite.tokens import TokenRow
+
+
+class PointwiseReranker(Reranker):
+    """A pointwise model in one `.dear` file. It may be used from several threads at once."""
+
+    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        """Opens an engine for the bundle at `path`; `Reranker.load` is the usual way here."""
+        bundle = Bundle(path)
+        manifest = bundle.manifest
+        if manifest.kind != "pointwise" or manifest.prompt not in PAIR_FORMS:
+            what = f"kind {manifest.kind!r} and prompt {manifest.prompt!r}"
+            raise BundleError(f"{bundle.path} has {what}, which this dearlite cannot run: update dearlite")
+        self.bundle = bundle
+        self.model = manifest.name
+        self._form = PAIR_FORMS[manifest.prompt]
+        self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
+        self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
+        for note in self._backend.notes:
+            warnings.warn(note, stacklevel=3)
+
+    @property
+    def device(self) -> str:
+        return self._backend.device
+
+    @property
+    def quantisation(self) -> str:
+        return self._backend.build.quantisation
+
+    @property
+    def threads(self) -> int:
+        return self._backend.threads
+
+    def rerank(
+        self,
+        query: str,
+        docs: Iterable[object],
+        *,
+        top_k: int | None = None,
+        listwise: Listwise | None = None,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> Ranking:
+        if listwise is not None:
+            raise UsageError(f"{self.model} is a pointwise model: modes, windows and reasons go with a listwise one")
+        start = time.perf_counter()
+        top_k = check_top_k(top_k)
+        query, documents = check_query(query), as_documents(docs)
+        tokens: list[tuple[int, int]] = []
+        query_truncated = False
+
+        def rows() -> Iterator[TokenRow]:
+            nonlocal query_truncated
+            ids = self._encoder.ids(self._form.query(query))
+            for row in self._encoder.pairs(ids, map(self._form.document, documents)):
+                tokens.append((row.tokens_used, row.tokens_total))
+                query_truncated |= row.query_truncated
+                yield row
+
+        scores = self._scores(rows(), len(documents), progress, cancel)
+        return Ranking(
+            hits=make_hits(documents, scores, tokens, top_k),
+            query=query,
+            model=self.model,
+            device=self.device,
+            elapsed_s=time.perf_counter() - start,
+            total=len(documents),
+            query_truncated=query_truncated,
+        )
+
+    def score(
+        self,
+        pairs: Iterable[tuple[str, object]],
+        *,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> list[float]:
+        checked = [_pair(pair, place) for place, pair in enumerate(pairs)]
+
+        def rows() -> Iterator[TokenRow]:
+            for query, documents in _runs_of_one_query(checked):
+                ids = self._encoder.ids(self._form.query(query))
+                yield from self._encoder.pairs(ids, map(self._form.document, documents))
+
+        return self._scores(rows(), len(checked), progress, cancel)
+
+    def _scores(
+        self, rows: Iterator[TokenRow], total: int, progress: Progress | None, cancel: Event | None
+    ) -> list[float]:
+        scores: list[float] = []
+        with closing(self._backend.score(rows)) as stream:
+            for score in stream:
+                scores.append(score)
+                if progress is not None:
+                    progress(len(scores), total)
+                if cancel is not None and cancel.is_set() and len(scores) < total:
+                    raise Cancelled(len(scores), total)
+        return scores
+
+
+def _pair(pair: object, place: int) -> tuple[str, Document]:
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        raise InvalidInput(f"pair {place} is not (query, document)")
+    return check_query(pair[0]), as_document(pair[1], f"the document of pair {place}")
+
+
+def _runs_of_one_query(pairs: Sequence[tuple[str, Document]]) -> Iterator[tuple[str, list[Document]]]:
+    """Neighbouring pairs that share a query, together: the query is then encoded once."""
+    start = 0
+    for end in range(1, len(pairs) + 1):
+        if end == len(pairs) or pairs[end][0] != pairs[start][0]:
+            yield pairs[start][0], [document for _, document in pairs[start:end]]
+            start = end
