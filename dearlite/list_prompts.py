@@ -53,15 +53,15 @@ class ListForm:
         """The reasoning's style as a model file states it: "steps" or "none"."""
         return "steps" if self.reasons_as else "none"
 
-    def passage(self, document: Document) -> str:
-        """What stands for `document` in a prompt, cut as the makers did."""
+    def passage(self, document: Document, *, whole: bool = False) -> str:
+        """What stands for `document` in a prompt: cut as the makers did, or the `whole` of it."""
         text = document.text
         if document.title:
             text = _fill(self.titled, title=document.title, text=text)
         text = text.removeprefix("Title: Content: ").strip()
         if self.renumbers:
             text = _IDENTIFIER.sub(r"(\1)", text)
-        return _CUTS[self.limit.unit](text, self.limit.most)
+        return _CUTS[self.limit.unit](text, None if whole else self.limit.most)
 
     def identifiers(self, count: int) -> list[str]:
         """The names of `count` passages. Example: from 0, 3 -> 0, 1, 2."""
@@ -100,7 +100,7 @@ def _fill(text: str, /, **values: str) -> str:
     return _SLOT.sub(lambda match: values[match[1]], text)
 
 
-_CUTS: dict[str, Callable[[str, int], str]] = {
+_CUTS: dict[str, Callable[[str, int | None], str]] = {
     "characters": lambda text, most: text[:most].rstrip(),
     "words": lambda text, most: " ".join(text.split()[:most]),
 }

@@ -75,10 +75,9 @@ class PromptEncoder:
 
     def passage(self, document: Document, most: int | None = None) -> Passage:
         """What stands for `document`, of at most `most` tokens."""
-        text = self.form.passage(document)
+        text, whole = self.form.passage(document), self.form.passage(document, whole=True)
         tokens = self._vocabulary.text(text)
-        whole = document.text if text in document.text else f"{document.title} {document.text}"
-        total = len(tokens) if len(text) >= len(whole.strip()) else max(len(tokens), len(self._vocabulary.text(whole)))
+        total = len(tokens) if text == whole else len(self._vocabulary.text(whole))
         passage = Passage(text, tuple(tokens), total)
         return passage if most is None else self._cut(passage, most)
 

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from dearlite.answers import said_of
 from dearlite.api import Progress, Reranker
 from dearlite.backends.llama import Interrupted, LlamaBackend
 from dearlite.chat_template import ChatTemplate
 from dearlite.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
 from dearlite.devices import check_threads
-from dearlite.documents import Document, as_documents, check_query
+from dearlite.documents import as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, UsageError
 from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import find_form
-from dearlite.list_tokens import Passage, PromptEncoder, WindowPrompt
+from dearlite.list_tokens import PromptEncoder
+from dearlite.list_work import Meter, QueryWork
 from dearlite.options import Listwise
-from dearlite.ranking import Hit, Ranking, check_top_k
-from dearlite.windows import window_spans
+from dearlite.ranking import Ranking, check_top_k
 
 KIND = "listwise"
 _SCHEMA = 1
@@ -149,8 +147,8 @@ class ListwiseReranker(Reranker):
         options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
         mode = MODES[options.mode]
         encoder = self._encoder(options.prompt or self._facts.prompt, mode.reasoned)
-        work = [_Work(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
-        meter = _Meter(work, progress)
+        work = [QueryWork(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
+        meter = Meter(work, progress)
         live = [(one, one.windows()) for one in work if one.documents]
         asked = [(one, windows, next(windows)) for one, windows in live]
         while asked:
@@ -167,11 +165,11 @@ class ListwiseReranker(Reranker):
 
     def _decide(
         self,
-        asked: Sequence[tuple[_Work, tuple[int, int]]],
+        asked: Sequence[tuple[QueryWork, tuple[int, int]]],
         encoder: PromptEncoder,
         options: Listwise,
         cancel: Event | None,
-        meter: _Meter,
+        meter: Meter,
     ) -> list[Order]:
         """The order of each window that is asked for: all prompts are counted before the first is read."""
         mode = MODES[options.mode]
@@ -208,122 +206,6 @@ class ListwiseReranker(Reranker):
         if key not in self._encoders:
             self._encoders[key] = PromptEncoder(self._backend.vocabulary, form, self._template)
         return self._encoders[key]
-
-
-class _Work:
-    """One query on its way: its documents, their order so far, and what each window said."""
-
-    def __init__(self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise) -> None:
-        self.query, self.documents = query, documents
-        self.order = list(range(len(documents)))
-        self.spans = window_spans(len(documents), *options.span)
-        self._encoder, self._options = encoder, options
-        self._passages: dict[int, Passage] = {}
-        self._tokens: dict[int, tuple[int, int]] = {}
-        self._scores: dict[int, float] = {}
-        self._reasons: dict[int, str] = {}
-        self._texts: list[str] = []
-        self._problems: list[str] = []
-
-    def windows(self) -> Generator[tuple[int, int], Order, None]:
-        """Each window's span, from the end of the list; it is sent the order and applies it."""
-        for start, end in self.spans:
-            order = yield start, end
-            indices = self.order[start:end]
-            self.order[start:end] = [indices[place] for place in order.places]
-            for place, index in enumerate(indices):
-                if order.scores is not None:
-                    self._scores[index] = order.scores[place]
-            names = self._encoder.form.identifiers(end - start)
-            for index, said in zip(indices, said_of(order.text, names), strict=True):
-                if said:
-                    self._reasons[index] = said
-            if order.text:
-                self._texts.append(order.text)
-            self._problems += [f"documents {start + 1} to {end}: {problem}" for problem in order.problems]
-            if order.scores is not None:
-                self._keep_order_of_scores(end)
-
-    def passage(self, index: int) -> Passage:
-        """The document at `index` of the caller's list, as prompts show it."""
-        if index not in self._passages:
-            self._passages[index] = self._encoder.passage(self.documents[index], self._options.passage_tokens)
-        return self._passages[index]
-
-    def saw(self, start: int, end: int, prompt: WindowPrompt) -> None:
-        """Notes what the window's prompt shows of each document: its last one counts."""
-        for index, used in zip(self.order[start:end], prompt.used, strict=True):
-            self._tokens[index] = (used, self.passage(index).total)
-
-    def _keep_order_of_scores(self, end: int) -> None:
-        """Lowers all scores from place `end` on by as much as keeps the best of them below the window's last."""
-        below = self.order[end:]
-        if below and self._scores:
-            drop = self._scores[below[0]] - self._scores[self.order[end - 1]]
-            for index in below if drop > 0 else ():
-                self._scores[index] -= drop
-
-    def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
-        """What came of it."""
-        count = len(self.order)
-        hits = []
-        for rank, index in enumerate(self.order[:top_k], start=1):
-            document, (used, total) = self.documents[index], self._tokens[index]
-            hits.append(
-                Hit(
-                    rank=rank,
-                    index=index,
-                    id=document.id,
-                    score=self._scores.get(index, float(count - rank)),
-                    relevance=None,
-                    text=document.text,
-                    title=document.title,
-                    document=document.record,
-                    tokens_used=used,
-                    tokens_total=total,
-                    truncated=used < total,
-                    reason=self._reasons.get(index),
-                )
-            )
-        return Ranking(
-            hits=tuple(hits),
-            query=self.query,
-            model=model,
-            device=device,
-            elapsed_s=elapsed_s,
-            total=count,
-            reasoning=tuple(self._texts),
-            problems=tuple(self._problems),
-        )
-
-
-class _Meter:
-    """Counts documents read, over all windows: a window's are read as its prompt is."""
-
-    def __init__(self, work: Sequence[_Work], progress: Progress | None) -> None:
-        self.total = sum(end - start for one in work for start, end in one.spans)
-        self.done = 0
-        self._progress = progress
-
-    @contextmanager
-    def round(self, prompts: Sequence[WindowPrompt]) -> Iterator[Callable[[int], None]]:
-        """What to tell of tokens as they are read, during one round of windows."""
-        before, documents = self.done, sum(len(prompt.used) for prompt in prompts)
-        tokens, read = sum(len(prompt.ids) for prompt in prompts), 0
-
-        def heard(count: int) -> None:
-            nonlocal read
-            read += count
-            self._tell(before + min(documents - 1, documents * read // tokens))
-
-        yield heard
-        self._tell(before + documents)
-
-    def _tell(self, done: int) -> None:
-        if done != self.done:
-            self.done = done
-            if self._progress is not None:
-                self._progress(done, self.total)
 
 
 def _facts(file: GgufFile, has_template: bool, context_tokens: int) -> _Facts:

@@ -1,17 +1,15 @@
 """Listwise models on llama.cpp: one GGUF, its context, and decodings driven side by side.
 
 The library ends the process where it is misused (two threads in one context, more tokens than were allotted, a fork):
-every call goes through here, under one lock, from one thread, with every count checked first. It sees ids and logits, no
-text and no order.
+every call goes through here, under one lock, from one thread, with every count checked first. It sees ids and logits,
+no text and no order.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import re
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -20,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dearlite.backends.llama_library import GPU_BUILD, c_array, complaint, library, logged
+from dearlite.backends.llama_library import GPU_BUILD, Held, c_array, complaint, library, logged, used_device
 from dearlite.backends.llama_vocabulary import LlamaVocabulary
 from dearlite.decoding import Decoding, Step
 from dearlite.errors import BundleError, DearliteError, DeviceUnavailable, OutOfMemory, ScoringError
@@ -59,14 +57,13 @@ class LlamaBackend:
                 part.verify(largest_bytes=HASH_ON_OPEN_BYTES)
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._stop = threading.Event()  # what the library's callback asks, from its own thread
-        self._held = _Held(llama, self._pid)
-        weakref.finalize(self, self._held.free)
+        self._held = Held(llama)
         self.device = "cpu"
-        self._held.model = self._load(file, device, gpu_layers)
-        self.vocabulary = LlamaVocabulary(llama, self._held.model, file.metadata)
+        self._held.keep("model", self._load(file, device, gpu_layers))
+        self.vocabulary = LlamaVocabulary(llama, self._held, file.metadata)
         self.context_tokens: int = llama.llama_model_n_ctx_train(self._held.model)
         if adapter is not None:
-            self._held.adapter = self._load_adapter(adapter)
+            self._held.keep("adapter", self._load_adapter(adapter))
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="dearlite-llama")
         self._room = self._sequences = 0
         self._positions: list[int] = []
@@ -212,7 +209,7 @@ class LlamaBackend:
         if sequences == self._sequences and room <= self._room <= 4 * room:
             self._llama.llama_memory_clear(self._llama.llama_get_memory(self._held.context), False)
             return
-        self._held.free_context()
+        self._held.keep("context", None)
         self._room = self._sequences = 0
         params = self._llama.llama_context_default_params()
         params.n_ctx, params.n_seq_max = room * sequences, sequences
@@ -229,7 +226,7 @@ class LlamaBackend:
                 f"no room for {sequences} windows of {room} tokens ({complaint(lines, 'no reason given')}): take a "
                 "smaller --window, fewer --passage-tokens, or close other programs"
             )
-        self._held.context = context
+        self._held.keep("context", context)
         if self._held.adapter:
             kind = self._llama.llama_adapter_lora_p_ctypes
             if self._llama.llama_set_adapters_lora(
@@ -254,7 +251,7 @@ class LlamaBackend:
             with logged() as lines:
                 model = llama.llama_model_load_from_file(os.fsencode(file.path), params)
             if model:
-                self.device = _device(lines) if layers else "cpu"
+                self.device = used_device(lines) if layers else "cpu"
                 return model
             reason = complaint(lines, "no reason given")
             if layers and (device != "auto" or gpu_layers is not None):
@@ -273,33 +270,3 @@ class LlamaBackend:
 
 class Interrupted(Exception):  # not for users: whoever started the work says how far it came
     """The work was stopped because `cancel` was set."""
-
-
-class _Held:
-    """The library's objects, freed once: by the process that made them, contexts before their model."""
-
-    def __init__(self, llama: Any, pid: int) -> None:
-        self._llama, self._pid = llama, pid
-        self.model = self.adapter = self.context = None
-
-    def free_context(self) -> None:
-        if self.context:
-            self._llama.llama_free(self.context)
-        self.context = None
-
-    def free(self) -> None:
-        if os.getpid() != self._pid:
-            return
-        self.free_context()
-        if self.model:
-            self._llama.llama_model_free(self.model)  # its adapters go with it
-        self.model = self.adapter = None
-
-
-def _device(lines: Sequence[str]) -> str:
-    """What the library says it did. Example: "CUDA0, 33 of 33 layers"."""
-    text = "\n".join(lines)
-    used = re.search(r"using device (\w+)", text)
-    layers = re.search(r"offloaded (\d+)/(\d+) layers", text)
-    name = used[1] if used else "gpu"
-    return f"{name}, {layers[1]} of {layers[2]} layers" if layers else name

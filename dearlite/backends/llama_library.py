@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import threading
+import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -101,3 +102,37 @@ def build_found() -> LlamaBuild:
 def c_array(kind: Any, values: Any) -> Any:
     """`values` as a C array of `kind`."""
     return (kind * len(values))(*values)
+
+
+class Held:
+    """The library's objects. They are freed when nothing here refers to them, by the process that made them."""
+
+    def __init__(self, llama: Any) -> None:
+        self.model = self.adapter = self.context = None
+        self._llama = llama
+        self._all: dict[str, Any] = {}
+        weakref.finalize(self, _free, llama, os.getpid(), self._all)
+
+    def keep(self, name: str, pointer: Any) -> None:
+        """`pointer` in place of what was kept under `name`."""
+        _free(self._llama, os.getpid(), {name: self._all.get(name)})
+        self._all[name] = pointer
+        setattr(self, name, pointer)
+
+
+def _free(llama: Any, pid: int, held: dict[str, Any]) -> None:
+    if os.getpid() != pid:  # a forked child: these are its parent's
+        return
+    if held.get("context"):
+        llama.llama_free(held["context"])
+    if held.get("model"):
+        llama.llama_model_free(held["model"])  # its adapters go with it
+
+
+def used_device(lines: Sequence[str]) -> str:
+    """What the library says it did. Example: "CUDA0, 33 of 33 layers"."""
+    text = "\n".join(lines)
+    used = re.search(r"using device (\w+)", text)
+    layers = re.search(r"offloaded (\d+)/(\d+) layers", text)
+    name = used[1] if used else "gpu"
+    return f"{name}, {layers[1]} of {layers[2]} layers" if layers else name

@@ -17,10 +17,11 @@ _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's lla
 class LlamaVocabulary:
     """Encodes for one loaded model. Safe to use from several threads: the library only reads here."""
 
-    def __init__(self, llama: Any, model: Any, metadata: dict[str, Any]) -> None:
-        """`llama` is the library, `model` its pointer, `metadata` the file's own."""
+    def __init__(self, llama: Any, held: Any, metadata: dict[str, Any]) -> None:
+        """`llama` is the library, `held.model` its pointer to the model, `metadata` the file's own."""
         self._llama = llama
-        self._vocab = llama.llama_model_get_vocab(model)
+        self._held = held  # the vocabulary is a part of the model: it must not be freed before this
+        self._vocab = llama.llama_model_get_vocab(held.model)
         self.size: int = llama.llama_vocab_n_tokens(self._vocab)
         texts, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
         if not texts or not types or len(texts) != self.size or len(types) != self.size:

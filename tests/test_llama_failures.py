@@ -1,0 +1,278 @@
+"""What kills or hangs llama.cpp when it is called bare, provoked on purpose: one clear error, and the process lives on.
+
+Each case runs in a process of its own, which prints what it got and then ranks two documents to show that it still can.
+"""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
+
+from tiny_gguf import write_adapter, write_tiny
+
+from dearlite.errors import BundleError
+from dearlite.gguf_file import SHA256, GgufFile
+
+HERE = Path(__file__).parent
+PRELUDE = """
+import sys, os
+sys.path.insert(0, {here!r})
+from dearlite import Reranker, Listwise
+from dearlite.errors import DearliteError
+model = {model!r}
+def tried(job):
+    try:
+        job()
+    except DearliteError as err:
+        assert "\\n" not in str(err)
+        print(type(err).__name__, err)
+    else:
+        print("nothing raised")
+def alive(reranker=None):
+    ranking = (reranker or Reranker.load(model)).rerank("q", ["a", "b"])
+    print("alive", sorted(hit.index for hit in ranking))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+def process(model, code, *, env=None, **options):
+    source = PRELUDE.format(here=str(HERE), model=str(model)) + code
+    return subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **(env or {})}, **options,
+    )  # fmt: skip
+
+
+def lives(done):
+    """The process ended well, and its last word is that it still ranks."""
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "alive [0, 1]"
+    return lines[:-1]
+
+
+def header_end(path):
+    """Where the tensors' data begins."""
+    return min(tensor.offset for tensor in GgufFile(path).tensors.values())
+
+
+DAMAGES = {
+    "empty": lambda data, start: b"",
+    "no GGUF": lambda data, start: b"PK\x03\x04" + data[4:],
+    "cut in the header": lambda data, start: data[: start // 2],
+    "cut in the data": lambda data, start: data[:-1000],
+    "a later version": lambda data, start: data[:4] + struct.pack("<I", 9) + data[8:],
+    "a million million tensors": lambda data, start: data[:8] + struct.pack("<Q", 10**12) + data[16:],
+    "one tensor too many": lambda data, start: data[:8] + struct.pack("<Q", 22) + data[16:],
+    "a million million keys": lambda data, start: data[:16] + struct.pack("<Q", 10**12) + data[24:],
+    "a key of 2^60 bytes": lambda data, start: data[:24] + struct.pack("<Q", 2**60) + data[32:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file(model, tmp_path, damage):
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(DAMAGES[damage](model.read_bytes(), header_end(model)))
+    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
+    assert len(told) == 1
+    assert told[0].startswith(("BundleError", "UsageError"))
+    assert "bad.gguf" in told[0]
+    assert "again" in told[0]
+
+
+def test_a_tensor_that_is_missing_is_the_librarys_own_error(model, tmp_path):
+    data = model.read_bytes()
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(data.replace(b"blk.1.ffn_down", b"blk.1.ffn_gone"))
+    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
+    assert told[0].startswith("BundleError llama.cpp cannot load")
+    assert "ffn_down" in told[0]
+
+
+def test_recorded_hash(model, tmp_path):
+    sealed = write_tiny(
+        tmp_path / "sealed.gguf", extra={"dearlite.schema": 1, "dearlite.kind": "listwise", SHA256: "0" * 64}
+    )
+    file = GgufFile(sealed)
+    start, size = file.value_span(SHA256)
+    digest = file.sha256()
+    data = bytearray(sealed.read_bytes())
+    data[start : start + size] = digest.encode()
+    sealed.write_bytes(data)
+    assert GgufFile(sealed).sha256() == digest
+    assert lives(process(sealed, "alive()")) == []
+    data[-5] ^= 1
+    sealed.write_bytes(data)
+    told = lives(process(model, f"tried(lambda: Reranker.load({str(sealed)!r}))\nalive()"))
+    assert "does not match its sha256" in told[0]
+    with pytest.raises(BundleError, match="does not match"):
+        GgufFile(sealed).verify()
+
+
+def test_two_threads(model):
+    code = """
+import threading
+one = Reranker.load(model)
+docs = [f"document {n}" for n in range(20)]
+found = []
+threads = [threading.Thread(target=lambda: found.append([h.index for h in one.rerank("q", docs)])) for _ in range(6)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(len(found), len(set(map(tuple, found))))
+alive(one)
+"""
+    assert lives(process(model, code)) == ["6 1"]
+
+
+def test_more_tokens_than_were_allotted(model):
+    code = """
+from dearlite.decoding import Step
+one = Reranker.load(model)
+def wants(*counts):
+    def decoding():
+        for count in counts:
+            yield Step(tuple([17] * count))
+    return decoding()
+def one_token(token):
+    yield Step((token,))
+tried(lambda: one._backend.run([wants(300)], 256))
+tried(lambda: one._backend.run([wants(200, 100)], 256))
+tried(lambda: one._backend.run([wants(2000), wants(100)], 1024))
+tried(lambda: one._backend.run([one_token(10**6)], 256))
+alive(one)
+"""
+    told = lives(process(model, code))
+    assert [line.split()[0] for line in told] == ["ScoringError"] * 4
+    assert all("room for" in line for line in told[:3])
+    assert "does not have" in told[3]
+
+
+def test_an_adapter_that_does_not_fit(model, tmp_path):
+    bad = write_adapter(tmp_path / "wide.gguf", hidden=96)
+    told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(bad)!r}))\nalive()"))
+    assert told[0].startswith("BundleError llama.cpp cannot put the adapter")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(bad.read_bytes()[:-40])
+    told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))
+    assert "not a whole GGUF" in told[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_fork(model):
+    code = """
+one = Reranker.load(model)
+one.rerank("q", ["a", "b"])
+sys.stdout.flush()
+child = os.fork()
+if child == 0:
+    tried(lambda: one.rerank("q", ["a", "b"]))
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+alive(one)
+"""
+    told = lives(process(model, code))
+    assert told == [line for line in told if "forked" in line and "load it in the child" in line]
+    assert len(told) == 1
+
+
+def test_memory_that_cannot_be_had(model):
+    """A limit on addresses: a context of a thousand windows is refused, not fatal."""
+    code = """
+import resource
+one = Reranker.load(model)
+one.rerank("q", ["a", "b"])
+from dearlite.decoding import Step
+def small():
+    yield Step((17,))
+resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+tried(lambda: one._backend.run([small() for _ in range(200)], 200_000))
+alive(one)
+"""
+    told = lives(process(model, code))
+    assert told[0].startswith("OutOfMemory")
+    assert "smaller --window" in told[0]
+
+
+def test_interrupt_in_a_long_prompt_ends_within_a_second(model, tmp_path):
+    """Ctrl-C while the library works; the model is slow enough that a prompt takes many seconds."""
+    from tiny_gguf import smollm2
+
+    docs = tmp_path / "d.txt"
+    docs.write_text(("some words to read " * 300 + "\n") * 20)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dearlite.cli.main", "rerank", "-q", "x", str(docs), "-m", str(smollm2())],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no other thread runs)
+    )  # fmt: skip
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    start = time.perf_counter()
+    out, err = process.communicate(timeout=60)
+    assert time.perf_counter() - start < 2.0
+    assert (process.returncode, out) == (130, "")
+    assert err.startswith("dearlite: interrupted:")
+    assert err.count("\n") == 1
+
+
+def test_interrupt_leaves_a_model_that_still_ranks(model):
+    code = """
+import threading, _thread, time
+one = Reranker.load(model)
+docs = ["word " * 250] * 20
+one.rerank("q", docs)
+for wait in (0.01, 0.05, 0.2):
+    timer = threading.Timer(wait, _thread.interrupt_main)
+    timer.start()
+    try:
+        for _ in range(50):
+            one.rerank("q", docs)
+        print("not interrupted")
+    except KeyboardInterrupt:
+        pass
+    timer.join()
+alive(one)
+"""
+    assert lives(process(model, code)) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [({}, "0 0"), ({"GOMP_SPINCOUNT": "77"}, "77 0"), ({"OMP_WAIT_POLICY": "active"}, "None None")],
+)
+def test_waiting_threads_do_not_spin_unless_asked(model, env, expected):
+    code = """
+alive()
+print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("KMP_BLOCKTIME"))
+alive()
+"""
+    base = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    }
+    source = PRELUDE.format(here=str(HERE), model=str(model)) + code
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False, env={**base, **env}
+    )
+    assert done.stdout.splitlines()[1] == expected
+
+
+def test_a_model_whose_logits_are_no_numbers(model, tmp_path):
+    import numpy as np
+    from tiny_gguf import HIDDEN
+
+    bad = write_tiny(tmp_path / "nan.gguf", tensors={"output_norm.weight": np.full(HIDDEN, np.nan, np.float32)})
+    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
+    assert told[0].startswith("ScoringError")
