@@ -16,12 +16,19 @@ from dearlite.export.checkpoint import Checkpoint, CheckpointError
 from dearlite.export.decoder import check_disk, export_decoder
 from dearlite.export.encoders import ENCODERS, export_encoder, reading_of, refuse_unknown
 from dearlite.export.families import ARCHITECTURES, shape_of
-from dearlite.export.fetch import fetch
+from dearlite.export.gguf.card import FLOOR as AGREEMENT_FLOOR
+from dearlite.export.gguf.command import LISTWISE_OPTIONS, refuse_given, run_listwise
+from dearlite.export.gguf.quants import GGUF_QUANTS
+from dearlite.export.inputs import folders_of, output_of
 from dearlite.export.merge import Adapter, Merged, check_base
 from dearlite.export.pooling import POOLINGS, doubt, padding_id
 from dearlite.export.quantisations import DEVICES, QUANTISATIONS, check_devices
+from dearlite.list_prompts import LIST_FORMS
 from dearlite.prompts import PAIR_FORMS
-from dearlite.registry import ModelEntry, load_registry, model_file
+from dearlite.registry import ModelEntry, load_registry
+
+_ABOUT = {name: plan.about for name, plan in QUANTISATIONS.items()}
+_ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,10 +36,10 @@ from dearlite.registry import ModelEntry, load_registry, model_file
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="FOLDER", help="A PEFT LoRA to merge on the way.")
 @click.option(
     "--quant",
-    type=click.Choice(list(QUANTISATIONS)),
-    default="int8",
-    show_default=True,
-    help="How weights are stored. " + ", ".join(f"{name} ({plan.about})" for name, plan in QUANTISATIONS.items()) + ".",
+    type=click.Choice(list(_ABOUT)),
+    help="How weights are stored. "
+    + ", ".join(f"{name} ({_ABOUT[name]})" for name in _ABOUT)
+    + ". [default: int8; q4_k_m for a listwise model]",
 )
 @click.option(
     "--for",
@@ -44,17 +51,29 @@ from dearlite.registry import ModelEntry, load_registry, model_file
 )
 @click.option(
     "--prompt",
-    type=click.Choice(list(PAIR_FORMS)),
-    default="dear",
-    show_default=True,
-    help="The prompt form of a FOLDER's model; a NAME has its own, an encoder is 'plain' unless it is given.",
+    type=click.Choice(list(dict.fromkeys((*PAIR_FORMS, *LIST_FORMS)))),
+    help="The prompt form of a FOLDER's model; a NAME has its own. [default: dear; plain for an encoder, chat for a "
+    "listwise model]",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(8),
-    default=228,
+    help="Tokens of a pair, or of a listwise model's prompt and answer, for a FOLDER's model; a NAME has its own. "
+    "[default: 228; up to 512 for an encoder, up to 5000 for a listwise model]",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(2),
+    default=20,
     show_default=True,
-    help="Tokens of a pair, for a FOLDER's model; a NAME has its own, an encoder up to 512 unless it is given.",
+    help="Listwise: documents of a prompt.",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Listwise: documents that the window moves by.",
 )
 @click.option(
     "--pooling",
@@ -68,14 +87,14 @@ from dearlite.registry import ModelEntry, load_registry, model_file
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The .dear file. [default for a NAME: where `-m NAME` finds it]",
+    help="The .dear file, or .gguf for a listwise model. [default for a NAME: where `-m NAME` finds it]",
 )
 @click.option(
     "--card/--no-card",
     "carded",
     default=True,
     show_default=True,
-    help="Score named pairs in fp32 and with the file, and keep the comparison in it.",
+    help="Run named texts in fp32 and with the file, and keep the comparison in it.",
 )
 @click.option(
     "--min-tau",
@@ -84,21 +103,34 @@ from dearlite.registry import ModelEntry, load_registry, model_file
     show_default=True,
     help="Refuse a file whose order agrees less than this with fp32's (Kendall's tau).",
 )
-@click.option("--force", is_flag=True, help="Replace an existing FILE, and keep one below --min-tau.")
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    default=AGREEMENT_FLOOR,
+    show_default=True,
+    help="Listwise: refuse a file whose likeliest token is fp32's at fewer positions than this.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing FILE, and keep one that is refused as too inexact.")
 def command(
     model: str,
     adapter: Path | None,
-    quant: str,
+    quant: str | None,
     target: str,
-    prompt: str,
-    max_tokens: int,
+    prompt: str | None,
+    max_tokens: int | None,
+    window: int,
+    stride: int,
     pooling: str,
     output: Path | None,
     carded: bool,
     min_tau: float,
+    min_agreement: float,
     force: bool,
 ) -> None:
-    """Make a .dear file of a scorer: a Hugging Face folder, a LoRA over one, or a NAME of models.toml.
+    """Make a .dear file of a scorer, or a .gguf of a listwise model.
+
+    The model is a Hugging Face folder, a LoRA over one, or a NAME of models.toml. A NAME's kind is in models.toml; a
+    FOLDER is listwise where --quant is one of GGUF's types or -o ends in .gguf.
 
     Weights are safetensors, merged, rotated, quantised and written a tensor at a time. A folder that holds a LoRA
     alone is merged with the base that its adapter_config.json names. Encoders (BERT, XLM-R, ModernBERT, DeBERTa and
@@ -106,11 +138,23 @@ def command(
     """
     start = time.perf_counter()
     entry = None if Path(model).is_dir() else _entry(model)
-    output = _output(output, entry, force)
+    if _is_listwise(entry, quant, output):
+        run_listwise(model, entry, adapter, output)
+        return
+    refuse_given(LISTWISE_OPTIONS, "a pointwise model")
+    quant, prompt = quant or "int8", prompt or "dear"
+    max_tokens = max_tokens or 228
+    if quant not in QUANTISATIONS:
+        raise UsageError(
+            f"--quant {quant} is of listwise models and {model} is pointwise: take one of {', '.join(QUANTISATIONS)}"
+        )
+    if prompt not in PAIR_FORMS:
+        raise UsageError(f"--prompt {prompt} is of listwise models: of a scorer it is one of {', '.join(PAIR_FORMS)}")
+    output = output_of(output, entry, force, suffix=".dear")
     if entry is not None:
         prompt, max_tokens, pooling = entry.prompt, entry.max_tokens, entry.pooling
     check_devices(quant, DEVICES[target], pooling)
-    folder, adapter_folder = _folders(model, entry, adapter)
+    folder, adapter_folder = folders_of(model, entry, adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter_folder) if adapter_folder else None
     refuse_unknown(checkpoint.config.get("model_type"), ARCHITECTURES)
     if checkpoint.config["model_type"] in ENCODERS:
@@ -193,46 +237,24 @@ def _encoder(
     )
 
 
+def _is_listwise(entry: ModelEntry | None, quant: str | None, output: Path | None) -> bool:
+    """What a NAME's entry says, and of a FOLDER the type or the file that is asked for. Raises UsageError."""
+    if entry is not None:
+        return entry.kind == "listwise"
+    return quant in GGUF_QUANTS or (output is not None and output.suffix == ".gguf")
+
+
 def _entry(name: str) -> ModelEntry:
     known = load_registry()
     if name not in known:
         raise UsageError(f"{name} is no folder and no name of models.toml: `dearlite models` lists the names")
     entry = known[name]
-    if entry.kind != "pointwise" or entry.embedded:
-        what = "is inside the package already" if entry.embedded else f"is {entry.kind}: that export is being built"
+    if entry.kind == "cascade" or entry.embedded:
+        what = "is inside the package already" if entry.embedded else "is a cascade: export each of its models"
         raise UsageError(f"{name} {what}")
-    if entry.pooling not in POOLINGS and entry.architecture not in ENCODERS:
+    if entry.kind == "pointwise" and entry.pooling not in POOLINGS and entry.architecture not in ENCODERS:
         raise UsageError(f"{name} is read at {entry.pooling!r}: only {' and '.join(POOLINGS)} are covered")
     return entry
-
-
-def _output(output: Path | None, entry: ModelEntry | None, force: bool) -> Path:
-    if output is None:
-        if entry is None:
-            raise UsageError("name the file to write: -o model.dear")
-        output = model_file(entry)
-        output.parent.mkdir(parents=True, exist_ok=True)
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists: --force replaces it")
-    if not output.parent.is_dir():
-        raise UsageError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
-    return output
-
-
-def _folders(model: str, entry: ModelEntry | None, adapter: Path | None) -> tuple[Path, Path | None]:
-    """The base's folder and the LoRA's, fetched where they are repositories."""
-    if entry is not None:
-        if entry.base and adapter is not None:
-            raise UsageError(f"{entry.name} is a LoRA already: export its base's folder with --adapter instead")
-        main = fetch(entry.repository, entry.revision)
-        return (fetch(entry.base), main) if entry.base else (main, adapter)
-    folder = Path(model)
-    if adapter is not None or not (folder / "adapter_config.json").is_file():
-        return folder, adapter
-    base = Adapter(folder).base_name
-    if not base:
-        raise UsageError(f"{folder} is a LoRA that names no base: give the base's folder, and this with --adapter")
-    return (Path(base) if Path(base).is_dir() else fetch(base)), folder
 
 
 def _tokenizer(folder: Path, adapter: Path | None, config: dict[str, Any]) -> tuple[bytes, int | None]:

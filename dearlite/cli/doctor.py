@@ -29,6 +29,14 @@ _OPTIONAL = {
 }
 
 
+# system -> how to have a C++ compiler
+_COMPILERS = {
+    "Linux": "none: apt install g++ (Debian, Ubuntu), dnf install gcc-c++ (Fedora), pacman -S gcc (Arch)",
+    "Darwin": "none: xcode-select --install",
+    "Windows": "none: winget install Microsoft.VisualStudio.2022.BuildTools, with 'Desktop development with C++'",
+}
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Versions, devices, what a probe run really ran on, threads, model files, cache folder, free disk."""
@@ -85,7 +93,7 @@ def _listwise_engine() -> dict[str, Any]:
     try:
         build = build_found()
     except DearliteError as err:
-        return {"not here": err}
+        return {"not here": err, "compiler": _compiler()}
     except (OSError, RuntimeError) as err:  # a library that does not load here: built for another machine
         return {"failed": f"{err}: pip install --force-reinstall --no-cache-dir --no-binary :all: llama-cpp-python"}
     facts: dict[str, Any] = {
@@ -94,6 +102,13 @@ def _listwise_engine() -> dict[str, Any]:
         "threads": devices.default_threads(),
     }
     return facts | ({"advice": build.advice} if build.advice else {})
+
+
+def _compiler() -> str:
+    """The C++ compiler that building llama-cpp-python would take, or what to install to have one."""
+    if found := next(filter(None, map(shutil.which, ("c++", "g++", "clang++", "cl"))), None):
+        return found
+    return _COMPILERS.get(platform.system(), _COMPILERS["Linux"])
 
 
 def _files() -> dict[str, Any]:

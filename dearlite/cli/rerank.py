@@ -131,6 +131,8 @@ def _rank(
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
             reranker = Reranker.load(model, **loading)
+            if streams:
+                click.echo(f"{reranker.model} reasons:", err=True)
             ranking = reranker.rerank(text, documents, top_k=top_k, listwise=listwise, progress=progress.update)
             if streams:
                 click.echo(err=True)

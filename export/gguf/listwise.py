@@ -1,0 +1,151 @@
+"""A listwise model's export from end to end: f16, quantised, held to fp32, sealed, and kept only if it is good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dearlite.errors import DearliteError, UsageError, need
+from dearlite.export.decoder import macs_a_token
+from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
+from dearlite.export.gguf.card import FLOOR, ROW_TOKENS, agreement_card, card_rows, hold_to_floor, run_worker, versions
+from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, Facts, fill_in, model_values
+from dearlite.export.gguf.quants import F16, size_bytes
+from dearlite.export.gguf.reference import Reference
+from dearlite.export.gguf.vocabulary import read_vocabulary
+from dearlite.export.gguf.writer import write_head, write_weights
+from dearlite.export.merge import Merged
+from dearlite.list_prompts import LIST_FORMS
+
+_CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the card's text is read with
+_VOCABULARY_BYTES = 2**24
+
+
+def export_listwise(
+    source: Merged,
+    facts: Facts,
+    output: Path,
+    *,
+    quant: str,
+    carded: bool = True,
+    floor: float = FLOOR,
+    keep: bool = False,
+) -> dict[str, Any]:
+    """Writes `source` to `output` as a GGUF of type `quant`, and returns its card, empty where it is not `carded`.
+
+    Where the file's likeliest tokens agree with fp32's at fewer positions than `floor`, a DearliteError says so and
+    nothing is left behind, unless `keep`; the card then says so under "below_floor". What is on the way lies beside
+    `output` under a temporary name, and is removed whatever happens.
+    """
+    config, folder = source.config, source.checkpoint.folder
+    family, shape = find_architecture(config, facts.max_tokens)
+    weights = weights_of(config, family, shape)
+    check_weights(source, weights, folder)
+    vocabulary = read_vocabulary(folder, config, family.tokenizers, source.adapter.folder if source.adapter else None)
+    if LIST_FORMS[facts.prompt].frame is None and vocabulary.chat_template is None:
+        raise UsageError(
+            f"{folder} has no chat template, which the prompt form {facts.prompt!r} needs: take --prompt plain or "
+            "rankvicuna, or give it the chat_template of its instruct version"
+        )
+    if quant != F16 or carded:
+        need("llama_cpp", extra="listwise")
+    shapes = [weight.shape for weight in weights]
+    _check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=carded)
+    hashes = _Hashes(source)
+    facts = replace(facts, source=facts.source | hashes.places() | {"quant": quant, "versions": versions()})
+    factors = rope_factors(config, shape.head_dim)
+    values = list(model_values(config, family, shape, weights, facts))
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".draft", dir=output.parent))
+    try:
+        card: dict[str, Any] = {}
+        reference = rows = None
+        if carded:
+            write_head(work / "vocabulary.gguf", family.gguf, values, vocabulary)
+            rows = card_rows(work / "vocabulary.gguf", macs_a_token(shape), shape.vocabulary, facts.max_tokens)
+            reference = Reference(replace(shape, max_tokens=ROW_TOKENS), [*map(np.array, rows.ids)], rows.positions)
+        hashes.start()
+        draft = work / "f16.gguf"
+        write_head(draft, family.gguf, values, vocabulary, weights, factors)
+        write_weights(draft, source, weights, factors, reference)
+        if reference is not None:
+            np.save(work / "logits.npy", reference.finish(source, tied=bool(config.get("tie_word_embeddings"))))
+            reference = None  # its memory is not needed while llama.cpp works
+        if quant != F16:
+            run_worker("quantise", {"path": str(draft), "output": str(work / "model.gguf"), "quant": quant})
+            draft.unlink()
+            draft = work / "model.gguf"
+        if rows is not None:
+            card = agreement_card(draft, rows, work / "logits.npy")
+            if problem := hold_to_floor(card, floor):
+                if not keep:
+                    raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
+                card["below_floor"] = problem
+        made_from = json.dumps(facts.source | hashes.found())
+        fill_in(draft, {"dearlite.card": _fitting(card), "dearlite.source": made_from})
+        draft.replace(output)
+    except OSError as err:
+        raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return card
+
+
+def _fitting(card: dict[str, Any]) -> str:
+    """The card as JSON of at most CARD_BYTES; without one, an empty object."""
+    text = json.dumps(card)
+    assert len(text) <= CARD_BYTES, "every entry of the card is a number or a short text"
+    return text
+
+
+def _check_disk(output: Path, f16: int, quantised: int, *, carded: bool) -> None:
+    """Told before the work: what lies on the disk at once, against what is free."""
+    needed = f16 + quantised + _VOCABULARY_BYTES + (_CARD_DISK_BYTES if carded else 0)
+    free = shutil.disk_usage(output.parent).free
+    if needed > free:
+        what = f"{f16 / 1e9:.2f} GB of f16 on the way and {quantised / 1e9:.2f} GB" if quantised else "all of it f16"
+        raise DearliteError(
+            f"{output} needs {needed / 1e9:.2f} GB of disk ({what}) and {free / 1e9:.2f} GB are free: make room, or "
+            "name a file on a larger disk with -o"
+        )
+
+
+class _Hashes:
+    """The sha256 of each source file, by a thread beside the writing; until then zeros keep their places."""
+
+    def __init__(self, source: Merged) -> None:
+        checkpoint, adapter = source.checkpoint, source.adapter
+        files = {checkpoint.spec(name).file for name in checkpoint.names}
+        self._files = sorted(files | {spec.file for spec in (adapter.tensors.values() if adapter else ())})
+        self._found: dict[str, str] = {}
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def places(self) -> dict[str, str]:
+        """The entries of `dearlite.source` at their full length."""
+        return {f"sha256 {path.name}": UNSEALED for path in self._files}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def found(self) -> dict[str, str]:
+        """The same entries with the digests. Waits for them."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+    def _run(self) -> None:
+        try:
+            for path in self._files:
+                with open(path, "rb") as file:
+                    self._found[f"sha256 {path.name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as err:  # told where it is waited for
+            self._error = err

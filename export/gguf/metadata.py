@@ -1,0 +1,93 @@
+"""The keys and values at a GGUF's head: what llama.cpp reads, and what dearlite's runtime reads beside it.
+
+`dearlite.card` and the hashes in `dearlite.source` are known only once the weights are written: their places are kept
+at full length, and `fill_in` writes into them. `dearlite.sha256` is the file's own hash, with its digits as zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from dearlite.errors import DearliteError, need
+from dearlite.export.gguf.architectures import Architecture, Weight, hyperparameters
+from dearlite.export.gguf.quants import F16, GGUF_QUANTS
+from dearlite.export.onnx.llama import LlamaShape
+from dearlite.gguf_file import GgufFile
+from dearlite.list_prompts import LIST_FORMS
+
+SCHEMA = 1
+CARD_BYTES = 4096
+NOT_STATED = "not stated"  # the licence of a folder
+UNSEALED = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a listwise file says of itself. `source` maps what it was made from to names, versions and sha256s."""
+
+    name: str
+    prompt: str  # an entry of LIST_FORMS
+    window: int
+    stride: int
+    max_tokens: int
+    licence: str
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """The `dearlite.*` keys: int for uint32, str."""
+        form = LIST_FORMS[self.prompt]
+        yield "dearlite.schema", SCHEMA
+        yield "dearlite.kind", "listwise"
+        yield "dearlite.name", self.name
+        yield "dearlite.prompt", self.prompt
+        yield "dearlite.window", self.window
+        yield "dearlite.stride", self.stride
+        yield "dearlite.max_tokens", self.max_tokens
+        yield "dearlite.identifiers_from", form.identifiers_from
+        yield "dearlite.reasoning", form.reasoning
+        yield "dearlite.licence", self.licence
+        yield "dearlite.source", json.dumps(self.source)
+        yield "dearlite.card", " " * CARD_BYTES
+        yield "dearlite.sha256", UNSEALED
+
+
+def model_values(
+    config: dict[str, Any], family: Architecture, shape: LlamaShape, weights: list[Weight], facts: Facts
+) -> Iterator[tuple[str, Any]]:
+    """Every key but the tokenizer's, in the file's order: int for uint32, float for float32, str."""
+    gguf = need("gguf", extra="export")
+    parameters = sum(prod(weight.shape) for weight in weights)
+    yield "general.type", "model"
+    yield "general.name", facts.name
+    yield "general.size_label", gguf.size_label(parameters, parameters, 0, 0)
+    if facts.licence != NOT_STATED:
+        yield "general.license", facts.licence
+    yield from hyperparameters(config, family, shape)
+    yield "general.file_type", GGUF_QUANTS[F16].file_type
+    yield "general.quantization_version", gguf.GGML_QUANT_VERSION
+    yield from facts.values()
+
+
+def fill_in(path: Path, values: dict[str, str]) -> None:
+    """Writes strings over those of the same keys in the file at `path`, then seals it with its own sha256.
+
+    A shorter one is padded with spaces. Raises DearliteError for one that is longer than its place.
+    """
+    file = GgufFile(path)
+    with open(path, "r+b") as out:
+        for key, value in values.items():
+            start, size = file.value_span(key)
+            data = value.encode()
+            if len(data) > size:
+                raise DearliteError(f"{key} takes {len(data)} bytes and {path} has {size} for it: shorten its names")
+            out.seek(start)
+            out.write(data.ljust(size))
+    digest = file.sha256()
+    with open(path, "r+b") as out:
+        out.seek(file.value_span("dearlite.sha256")[0])
+        out.write(digest.encode())

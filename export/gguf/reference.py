@@ -1,0 +1,98 @@
+"""fp32 logits of a language model at chosen positions of token rows, in NumPy, while its weights stream past.
+
+The layers are those of export/forward.py; the embedding and the output matrix pass in blocks of rows. No library of
+models is involved: this is what a file's logits are held to (card.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dearlite.export.checkpoint import Floats, TensorSource
+from dearlite.export.forward import Forward
+from dearlite.export.gguf.architectures import EMBEDDING, OUTPUT, Weight
+from dearlite.export.onnx.llama import LlamaShape
+
+_LAYER = re.compile(r"model\.layers\.\d+\.(?P<module>.+)\.weight")
+# module -> the matrix that it is a part of, and its place there; the gain of the norm before it is folded in
+_PARTS = {
+    "self_attn.q_proj": ("qkv", 0),
+    "self_attn.k_proj": ("qkv", 1),
+    "self_attn.v_proj": ("qkv", 2),
+    "self_attn.o_proj": ("o", 0),
+    "mlp.gate_proj": ("gate_up", 0),
+    "mlp.up_proj": ("gate_up", 1),
+    "mlp.down_proj": ("down", 0),
+}
+_GAINS = {"input_layernorm": "qkv", "post_attention_layernorm": "gate_up"}
+_ROWS_AT_ONCE = 4096  # of the embedding, where it is read again as the output matrix
+
+
+class Reference(Forward):
+    """Sees each weight of a model once, in the network's order (weights_of); `logits` is (positions, vocabulary)."""
+
+    def __init__(self, shape: LlamaShape, rows: Sequence[Any], positions: Sequence[Sequence[int]]) -> None:
+        """`rows` are (tokens,) int64 arrays, none longer than shape.max_tokens; `positions` those wanted of each."""
+        super().__init__(shape, [], rows, mixes=False)
+        starts = [start for start, _ in self.spans]
+        self.chosen = [start + place for start, places in zip(starts, positions, strict=True) for place in places]
+        self.logits = np.zeros((0, shape.vocabulary), np.float32)
+        s = shape
+        q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+        self._places = {
+            "qkv": (s.hidden, (0, q, q + kv, q + 2 * kv)),
+            "o": (q, (0, s.hidden)),
+            "gate_up": (s.hidden, (0, s.ffn, 2 * s.ffn)),
+            "down": (s.ffn, (0, s.hidden)),
+        }
+        self._matrices: dict[str, Floats] = {}  # (out, in) of the half of a layer that is at work
+        self._gain = np.ones(s.hidden, np.float32)
+
+    def see(self, weight: Weight, first: int, block: Floats) -> None:
+        """Takes in the rows of `weight` from `first` on; the last ones of a layer's half move the tokens through it."""
+        done = first + len(block) == weight.shape[0]
+        if weight.name == EMBEDDING:
+            self.embed(first, block)
+        elif weight.name == OUTPUT:
+            self._project(first, block)
+        elif match := _LAYER.fullmatch(weight.name):
+            self._see_part(match["module"], first, block, done)
+        else:
+            self._gain = block.copy()
+
+    def finish(self, source: TensorSource, *, tied: bool) -> Floats:
+        """The logits, (positions, vocabulary); where the output matrix is the embedding, that is read once more."""
+        if tied:
+            for number, block in enumerate(source.blocks(EMBEDDING, _ROWS_AT_ONCE)):
+                self._project(number * _ROWS_AT_ONCE, block)
+        return self.logits
+
+    def _see_part(self, module: str, first: int, block: Floats, done: bool) -> None:
+        if module in _GAINS:
+            self._gain = block.copy()
+            return
+        name, number = _PARTS[module]
+        columns, places = self._places[name]
+        if name not in self._matrices:
+            self._matrices[name] = np.empty((places[-1], columns), np.float32)
+        start = places[number] + first
+        rows = self._matrices[name][start : start + len(block)]
+        if name in _GAINS.values():
+            np.multiply(block, self._gain, out=rows)
+        else:
+            rows[:] = block
+        held = self._matrices
+        if done and name == "o":
+            self.attend(held.pop("qkv").T, held.pop("o").T, {})
+        elif done and name == "down":
+            self.feed(held.pop("gate_up").T, held.pop("down").T)
+
+    def _project(self, first: int, block: Floats) -> None:
+        if not len(self.logits):
+            self.logits = np.empty((len(self.chosen), self.shape.vocabulary), np.float32)
+            self._hidden = self._normalised(self.x[self.chosen]) * self._gain
+        self.logits[:, first : first + len(block)] = self._hidden @ block.T

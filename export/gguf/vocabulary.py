@@ -1,0 +1,205 @@
+"""A model's tokenizer as the lists of a GGUF: tokens, types, scores or merges, and what llama.cpp splits text with.
+
+Two kinds: byte-level BPE from tokenizer.json (Llama 3, SmolLM2), and SentencePiece's from tokenizer.model (Llama 2,
+Mistral). Which one a folder has is told by its files' contents. The special tokens and the chat template are read by
+gguf's own SpecialVocab, as llama.cpp's converter does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from dearlite.errors import UsageError, need
+from dearlite.export.checkpoint import CheckpointError, read_json
+from dearlite.export.gguf import sentencepiece
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # `tokenizer.ggml.token_type`
+# llama.cpp splits text before BPE with regular expressions of its own, chosen by `tokenizer.ggml.pre`. Which one is a
+# tokenizer's is told by the ids that it makes of a text which exercises what they differ in (digits, contractions,
+# blanks, scripts), without special tokens, since files of one vocabulary differ in whether they add any.
+PRE_TYPES = {
+    "17c09da0087319c30f57202a2110bec4d4e6fac157cae04662e683fadbe47b0b": "llama-bpe",  # Llama 3, 3.1, 3.2
+    "b88c6f3efbebf5e0cf33fa6c092b095a5d58cbae7219549200f82f10195e920d": "smollm",  # SmolLM, SmolLM2
+}
+CHECK_TEXT = (
+    "dearlite reads 7, 42, 365, 1999 and 1234567 documents…\n\n\tIt's what they've said: "
+    "\"we'll rank 'em all\", isn't it?\n"
+    "  two  spaces   three    four\r\n x+=1; // ÆØÅ straße naïve ☕🦌👩\u200d🚀 ✓ "
+    "文書を並べ替える 문서 순위 документы वर्गीकरण "
+    "المستندات ٣٤٥ 3.14 --- *** ###!!!??? DON'T YOU'RE I'D\n \n\t \n"
+)
+KINDS = ("bpe", "sentencepiece")
+_ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10000.0
+_SPECIAL_SHAPES = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
+_SPECIAL_NAMES = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+# SmolLM's models are trained without a first token, whatever their tokenizer.json adds; llama.cpp's converter tells
+# them by the size of their vocabulary.
+_WITHOUT_BOS = 49152
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the file says of the tokenizer; `scores` is SentencePiece's, `merges` BPE's. All lists are by token id.
+
+    `special_ids` maps "bos", "eos", "unk", "pad"… to ids, `adds` "bos", "eos"… to whether texts get that token.
+    """
+
+    model: str  # `tokenizer.ggml.model`: "gpt2" or "llama"
+    pre: str
+    tokens: Sequence[bytes]
+    types: Sequence[int]
+    scores: Sequence[float] = ()
+    merges: Sequence[str] = ()
+    special_ids: dict[str, int] = field(default_factory=dict)
+    adds: dict[str, bool] = field(default_factory=dict)
+    adds_space_prefix: bool | None = None
+    chat_template: Any = None  # a text, or a list of {"name", "template"}
+
+
+def read_vocabulary(
+    folder: Path, config: dict[str, Any], allowed: Sequence[str] = KINDS, adapter: Path | None = None
+) -> Vocabulary:
+    """The tokenizer of a model folder, or of its adapter's where the base has none. Raises CheckpointError, UsageError.
+
+    `config` is the base's config.json: its `vocab_size` tells how many tokens there are, named or not.
+    """
+    place = next((p for p in (folder, adapter) if p and any((p / n).is_file() for n in _FILES)), None)
+    if place is None:
+        raise CheckpointError(f"{folder} has neither {' nor '.join(_FILES)}: fetch the model's tokenizer too")
+    settings = read_json(place / "tokenizer_config.json") if (place / "tokenizer_config.json").is_file() else {}
+    kind = _kind(place)
+    if kind not in allowed:
+        raise UsageError(f"{place}: a {kind} tokenizer is not covered for {config.get('model_type')!r}")
+    read = _read_bpe if kind == "bpe" else _read_sentencepiece
+    found = read(place, config, settings)
+    special_ids, adds, template = _specials(place, config, len(found["tokens"]), bpe=kind == "bpe")
+    if kind == "bpe":
+        adds |= _added_by(place / "tokenizer.json", special_ids)
+    if config["vocab_size"] == _WITHOUT_BOS:
+        adds["bos"] = False
+    prefix = settings.get("add_prefix_space")
+    return Vocabulary(**found, special_ids=special_ids, adds=adds, adds_space_prefix=prefix, chat_template=template)
+
+
+_FILES = ("tokenizer.json", "tokenizer.model")
+
+
+def _kind(folder: Path) -> str:
+    """An entry of KINDS: byte-level BPE where tokenizer.json says so, else SentencePiece."""
+    if (folder / "tokenizer.json").is_file():
+        splitter = read_json(folder / "tokenizer.json").get("pre_tokenizer") or {}
+        parts = [splitter, *(splitter.get("pretokenizers") or [])]
+        if any(part.get("type") == "ByteLevel" for part in parts):
+            return "bpe"
+    if (folder / "tokenizer.model").is_file():
+        return "sentencepiece"
+    raise CheckpointError(
+        f"{folder}/tokenizer.json is no byte-level BPE, and there is no tokenizer.model: fetch that file of the model "
+        "too (it holds the scores that llama.cpp merges by)"
+    )
+
+
+def _read_bpe(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    path, size = folder / "tokenizer.json", config["vocab_size"]
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as err:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is no tokenizer ({err}): fetch it again") from None
+    by_id = {number: text for text, number in tokenizer.get_vocab(with_added_tokens=True).items()}
+    if (largest := max(by_id)) >= size:
+        raise CheckpointError(f"{path} has token {largest}, and the model has {size}: they are of different models")
+    added = tokenizer.get_added_tokens_decoder()
+    tokens, types = [], []
+    for number in range(size):
+        text = by_id.get(number)
+        kind = UNUSED if text is None else NORMAL
+        if text is None:
+            text = f"[PAD{number}]"
+        elif number in added:
+            if not added[number].normalized:  # llama.cpp looks for them in text as it is
+                ids = tokenizer.encode(text, add_special_tokens=False).ids
+                text = tokenizer.decode(ids, skip_special_tokens=False)
+            kind = CONTROL if added[number].special or _looks_special(text) else USER_DEFINED
+            text = text if kind == CONTROL else text.replace("▁", " ")
+        tokens.append(text.encode())
+        types.append(kind)
+    return {
+        "model": "gpt2", "pre": _pre_type(tokenizer, path), "tokens": tokens, "types": types, "merges": _merges(path),
+    }  # fmt: skip
+
+
+def _added_by(path: Path, special_ids: dict[str, int]) -> dict[str, bool]:
+    """Whether tokenizer.json itself puts the first token before a text and the last one after it.
+
+    Said in any case: without it llama.cpp goes by the pre-type.
+    """
+    ids = Tokenizer.from_file(str(path)).encode("a").ids
+    return {
+        kind: bool(kind in special_ids and len(ids) > 1 and ids[at] == special_ids[kind])
+        for kind, at in (("bos", 0), ("eos", -1))
+    }
+
+
+def _pre_type(tokenizer: Tokenizer, path: Path) -> str:
+    """The entry of PRE_TYPES. Raises UsageError for a tokenizer that is not in it."""
+    digest = sha256(str(tokenizer.encode(CHECK_TEXT, add_special_tokens=False).ids).encode()).hexdigest()
+    if digest not in PRE_TYPES:
+        raise UsageError(
+            f"{path}: this tokenizer ({digest[:12]}…) is none of {', '.join(sorted(set(PRE_TYPES.values())))}, so it "
+            "is not known how llama.cpp must split its text: convert the model with llama.cpp's convert_hf_to_gguf.py, "
+            "or ask for it to be added"
+        )
+    return PRE_TYPES[digest]
+
+
+def _merges(path: Path) -> list[str]:
+    """Pairs as `left right`. A space within a part, which only the list form can hold, is written as Ġ."""
+    found = (read_json(path).get("model") or {}).get("merges") or []
+    return [pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair) for pair in found]
+
+
+def _read_sentencepiece(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    size = config["vocab_size"]
+    tokens = [f"[PAD{number}]" for number in range(size)]
+    scores, types = [_UNUSED_SCORE] * size, [UNUSED] * size
+    # A piece of SentencePiece's type "user defined" is a normal one here, as in llama.cpp's converter.
+    kinds = {sentencepiece.UNKNOWN: UNKNOWN, sentencepiece.CONTROL: CONTROL, sentencepiece.UNUSED: UNUSED}
+    kinds[sentencepiece.BYTE] = BYTE
+    for number, piece in enumerate(sentencepiece.read_pieces(folder / "tokenizer.model")[:size]):
+        tokens[number], scores[number], types[number] = piece.text, piece.score, kinds.get(piece.type, NORMAL)
+    extra = read_json(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
+    for text, number in extra.items():
+        if number < size:
+            tokens[number], scores[number], types[number] = text, _ADDED_SCORE, USER_DEFINED
+    for key, entry in settings.get("added_tokens_decoder", {}).items():
+        number, text = int(key), entry["content"]
+        if number < size:
+            special = entry.get("special") or _looks_special(text)
+            tokens[number] = text if special else text.replace("▁", " ")
+            scores[number], types[number] = _ADDED_SCORE, CONTROL if special else USER_DEFINED
+    encoded = [text.encode() for text in tokens]
+    return {"model": "llama", "pre": "default", "tokens": encoded, "types": types, "scores": scores}
+
+
+def _looks_special(text: str) -> bool:
+    """Whether a token that is not marked special is one all the same (some models' turn markers are not)."""
+    return text in _SPECIAL_NAMES or any(text.startswith(a) and text.endswith(b) for a, b in _SPECIAL_SHAPES)
+
+
+def _specials(
+    folder: Path, config: dict[str, Any], size: int, *, bpe: bool
+) -> tuple[dict[str, int], dict[str, bool], Any]:
+    """Ids of special tokens, which of them texts get, and the chat template."""
+    reader = need("gguf", extra="export").SpecialVocab(folder, load_merges=False, n_vocab=None if bpe else size)
+    ids = dict(reader.special_token_ids)
+    for kind in reader.special_token_types:  # an adapter's folder has no config.json
+        number = config.get(f"{kind}_token_id")
+        if isinstance(number, int) and 0 <= number < size:
+            ids.setdefault(kind, number)
+    return ids, dict(reader.add_special_token), reader.chat_template

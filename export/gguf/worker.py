@@ -1,0 +1,184 @@
+"""What llama.cpp does for the exporter, in a process of its own: `python -m dearlite.export.gguf.worker TASK`.
+
+A job comes as JSON on standard input, its result goes as JSON to standard output. In a process of its own the library
+can be interrupted (Ctrl-C ends it at once), its end is not the export's, and its memory is told apart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dearlite.backends.llama_library import complaint, library, logged
+from dearlite.errors import DearliteError
+from dearlite.export.check import peak_memory_mb
+from dearlite.export.gguf.quants import GGUF_QUANTS
+
+_BUFFER_BYTES = 64 * 2**20  # rows that are quantised at once; the result does not depend on it
+_MICRO_BATCH = 64  # tokens at once: logits of a large vocabulary take half a megabyte a token
+_PAGE_DROP_S = 0.1
+_DONTNEED = 4  # MADV_DONTNEED of Linux's mman.h
+
+
+def tokenise(job: dict[str, Any]) -> dict[str, Any]:
+    """{"path", "texts"} -> {"rows"}: token ids of each text, with what the model begins texts with."""
+    llama = library()
+    model = _load(job["path"], vocab_only=True)
+    try:
+        vocabulary = llama.llama_model_get_vocab(model)
+        return {"rows": [token_ids(vocabulary, text) for text in job["texts"]]}
+    finally:
+        llama.llama_model_free(model)
+
+
+def token_ids(vocabulary: Any, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    """The ids that llama.cpp makes of `text`."""
+    llama, data = library(), text.encode()
+    size = len(data) + 2
+    ids = (ctypes.c_int32 * size)()
+    count = llama.llama_tokenize(vocabulary, data, len(data), ids, size, add_special, parse_special)
+    if count < 0:
+        raise DearliteError(f"llama.cpp needs {-count} tokens for a text of {len(data)} bytes: report this")
+    return list(ids[:count])
+
+
+def compare(job: dict[str, Any]) -> dict[str, Any]:
+    """{"path", "rows", "positions", "logits"} -> how the file's logits differ from those of the reference.
+
+    Differences are of logits less their mean, which softmax does not see. `kl` is of the reference's distribution to
+    the file's, in nats a position.
+    """
+    started = time.perf_counter()
+    llama, reference = library(), np.load(job["logits"], mmap_mode="r")
+    model = _load(job["path"])
+    loaded = time.perf_counter()
+    longest = max(map(len, job["rows"]))
+    params = llama.llama_context_default_params()
+    params.n_ctx = params.n_batch = max(_MICRO_BATCH, longest)
+    params.n_ubatch = _MICRO_BATCH
+    params.n_threads = params.n_threads_batch = _threads()
+    with logged() as lines:
+        context = llama.llama_init_from_model(model, params)
+    if not context:
+        raise DearliteError(complaint(lines, "llama.cpp makes no context: too little memory?"))
+    size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    errors, worst, same, divergence, at = 0.0, 0.0, 0, 0.0, 0
+    for row, positions in zip(job["rows"], job["positions"], strict=True):
+        if not positions:
+            continue
+        for logits in _logits(context, row, positions, size):
+            wanted = np.asarray(reference[at])
+            difference = np.abs((logits - logits.mean()) - (wanted - wanted.mean()))
+            errors += float(difference.mean())
+            worst = max(worst, float(difference.max()))
+            same += int(logits.argmax() == wanted.argmax())
+            divergence += _kl(wanted, logits)
+            at += 1
+    return {
+        "tokens": sum(map(len, job["rows"])),
+        "positions": at,
+        "mean_error": round(errors / at, 5),
+        "max_error": round(worst, 4),
+        "argmax_agreement": round(same / at, 4),
+        "kl": round(divergence / at, 6),
+        "load_s": round(loaded - started, 2),
+        "run_s": round(time.perf_counter() - loaded, 2),
+        "peak_rss_mb": peak_memory_mb(),
+        "cpus": _threads(),
+    }
+
+
+def _logits(context: Any, row: Sequence[int], positions: Sequence[int], size: int) -> Any:
+    """(size,) float32 of each position, of `row` alone in the context."""
+    llama = library()
+    llama.llama_memory_clear(llama.llama_get_memory(context), True)
+    batch = llama.llama_batch_init(len(row), 0, 1)
+    wanted = set(positions)
+    for n, token in enumerate(row):
+        batch.token[n], batch.pos[n], batch.n_seq_id[n], batch.seq_id[n][0] = token, n, 1, 0
+        batch.logits[n] = n in wanted
+    batch.n_tokens = len(row)
+    try:
+        with logged() as lines:
+            status = llama.llama_decode(context, batch)
+        if status:
+            raise DearliteError(complaint(lines, f"llama_decode returned {status}"))
+        for n in positions:
+            yield np.ctypeslib.as_array(llama.llama_get_logits_ith(context, n), (size,))
+    finally:
+        llama.llama_batch_free(batch)
+
+
+def _kl(wanted: Any, given: Any) -> float:
+    """Kullback-Leibler divergence of softmax(given) from softmax(wanted), nats."""
+    p, q = (x.astype(np.float64) - float(x.max()) for x in (wanted, given))
+    p, q = (x - np.log(np.exp(x).sum()) for x in (p, q))
+    return float((np.exp(p) * (p - q)).sum())
+
+
+def quantise(job: dict[str, Any]) -> dict[str, Any]:
+    """{"path", "output", "quant", perhaps "buffer_bytes"} -> {"peak_rss_mb"}: writes `output` in that type."""
+    llama = library()
+    params = llama.llama_model_quantize_default_params()
+    params.ftype, params.nthread = GGUF_QUANTS[job["quant"]].file_type, _threads()
+    # llama-cpp-python before 0.3.3x has no such field: there one whole tensor is held instead.
+    if any(name == "max_buf_size" for name, _ in params._fields_):
+        params.max_buf_size = job.get("buffer_bytes", _BUFFER_BYTES)
+    threading.Thread(target=_drop_pages, args=(job["path"],), daemon=True).start()
+    with logged() as lines:
+        status = llama.llama_model_quantize(job["path"].encode(), job["output"].encode(), ctypes.byref(params))
+    if status:
+        raise DearliteError(complaint(lines, f"llama_model_quantize returned {status}"))
+    return {"peak_rss_mb": peak_memory_mb()}
+
+
+def _drop_pages(path: str) -> None:
+    """Gives back, every tenth of a second, the pages of `path` that the library has mapped and read (Linux).
+
+    They stay in the system's cache; without this they count as memory of the process, as many as the file has.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc, real = ctypes.CDLL(None, use_errno=True), os.path.realpath(path)
+    mapping = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) r\S* .*{re.escape(real)}$")
+    while True:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
+            for match in filter(None, (mapping.match(line.rstrip("\n")) for line in lines)):
+                start, stop = int(match[1], 16), int(match[2], 16)
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _DONTNEED)
+        time.sleep(_PAGE_DROP_S)
+
+
+def _load(path: str, *, vocab_only: bool = False) -> Any:
+    llama = library()
+    params = llama.llama_model_default_params()
+    params.vocab_only, params.n_gpu_layers = vocab_only, 0
+    if hasattr(params, "use_extra_bufts"):
+        params.use_extra_bufts = False  # weights arranged anew for speed would be a second copy
+    with logged() as lines:
+        model = llama.llama_model_load_from_file(path.encode(), params)
+    if not model:
+        raise DearliteError(complaint(lines, f"llama.cpp cannot load {path}"))
+    return model
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+TASKS = {"tokenise": tokenise, "compare": compare, "quantise": quantise}
+
+if __name__ == "__main__":
+    try:
+        json.dump(TASKS[sys.argv[1]](json.load(sys.stdin)), sys.stdout)
+    except (DearliteError, MemoryError) as problem:
+        sys.exit(f"{problem}" or "too little memory")

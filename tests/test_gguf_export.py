@@ -1,0 +1,259 @@
+"""Language models written as GGUF: tensors and metadata as llama.cpp's own converter writes them, and the file's seal.
+
+The reference is llama.cpp's convert_hf_to_gguf.py. It runs where DEARLITE_LLAMA_CPP names the folder that holds it;
+what it wrote of the tiny models is kept in data/gguf_golden.json, so that the tensors are held to it everywhere.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf_models import KINDS, VOCABULARY, config_of, smollm2_gguf, tensors_of, write_model, write_smollm2_tokenizer
+
+from dearlite.errors import UsageError
+from dearlite.export.checkpoint import Checkpoint
+from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
+from dearlite.export.gguf.card import run_worker
+from dearlite.export.gguf.listwise import export_listwise
+from dearlite.export.gguf.metadata import Facts
+from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
+from dearlite.export.gguf.reference import Reference
+from dearlite.export.gguf.writer import write_weights
+from dearlite.export.merge import Adapter, Merged
+from dearlite.gguf_file import GgufFile
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "gguf_golden.json").read_text())
+FACTS = Facts("tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"})
+ORACLE = os.environ.get("DEARLITE_LLAMA_CPP", "")
+F16_ONLY = {"quant": "f16", "carded": False}
+
+
+def export(folder, output, *, adapter=None, facts=FACTS, **options):
+    source = Merged(Checkpoint(folder), adapter and Adapter(adapter), require_head=False)
+    return export_listwise(source, facts, output, **options)
+
+
+def tensors(path):
+    """name -> (type, sides, sha256 of its bytes), read by dearlite's own reader of headers."""
+    data = path.read_bytes()
+    return {
+        name: [t.type, list(t.shape), hashlib.sha256(data[t.offset : t.offset + t.size_bytes]).hexdigest()]
+        for name, t in GgufFile(path).tensors.items()
+    }
+
+
+def values(path, name):
+    """A tensor's numbers, as they lie in the file."""
+    tensor = GgufFile(path).tensors[name]
+    data = path.read_bytes()[tensor.offset : tensor.offset + tensor.size_bytes]
+    return np.frombuffer(data, {"f16": "<f2", "f32": "<f4"}[tensor.type])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_are_those_of_the_official_converter(tmp_path, kind):
+    export(write_model(tmp_path / "model", kind), tmp_path / "m.gguf", **F16_ONLY)
+    found, wanted = tensors(tmp_path / "m.gguf"), dict(GOLDEN["tensors"][kind])
+    if "rope_freqs.weight" in wanted:  # computed by a power, whose last bit differs between C libraries
+        found.pop("rope_freqs.weight")
+        wanted.pop("rope_freqs.weight")
+        assert values(tmp_path / "m.gguf", "rope_freqs.weight") == pytest.approx(GOLDEN["rope_freqs"], rel=1e-6)
+    assert found == wanted
+
+
+@pytest.mark.skipif(not ORACLE, reason="DEARLITE_LLAMA_CPP is not set to a folder with convert_hf_to_gguf.py")
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_is_that_of_the_official_converter_at_hand(tmp_path, kind):
+    pytest.importorskip("sentencepiece", reason="the converter needs it")
+    vocabulary = GgufFile(smollm2_gguf()).metadata
+    folder = write_model(tmp_path / "model", kind, tokenizer=False, vocab_size=49152)
+    write_smollm2_tokenizer(folder, vocabulary)
+    script, output = Path(ORACLE) / "convert_hf_to_gguf.py", tmp_path / "official.gguf"
+    command = [sys.executable, script, folder, "--outtype", "f16", "--outfile", output]
+    subprocess.run(command, check=True, capture_output=True)
+    export(folder, tmp_path / "m.gguf", **F16_ONLY)
+    assert tensors(tmp_path / "m.gguf") == tensors(output)
+    found, wanted = GgufFile(tmp_path / "m.gguf").metadata, GgufFile(output).metadata
+    # Depends on the transformers beside the converter; without it llama.cpp computes the same. That no last token is
+    # added is what llama.cpp does where nothing is said.
+    sizes = dict.fromkeys(("llama.attention.key_length", "llama.attention.value_length"), found[ROPE_DIMENSIONS])
+    sizes["tokenizer.ggml.add_eos_token"] = False
+    own = ("general.name", "general.version", "general.license")
+    keep = lambda found: {k: v for k, v in found.items() if not k.startswith("dearlite.") and k not in own}  # noqa: E731
+    assert keep(found) == sizes | keep(wanted)
+    # What it makes of this tokenizer is what the package's file has, which its makers exported.
+    for key, value in vocabulary.items():
+        if key.startswith("tokenizer."):
+            assert found[key] == value, key
+
+
+ROPE_DIMENSIONS = "llama.rope.dimension_count"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_file_says_what_it_is_and_is_sealed(tmp_path, shards):
+    folder = write_model(tmp_path / "model", "llama, 4 heads of 2, tied", shards=shards)
+    export(folder, tmp_path / "m.gguf", **F16_ONLY)
+    file = GgufFile(tmp_path / "m.gguf")
+    found = file.metadata
+    assert file.verify()
+    assert {key: found[f"dearlite.{key}"] for key in ("schema", "kind", "name", "prompt", "licence", "reasoning")} == {
+        "schema": 1, "kind": "listwise", "name": "tiny", "prompt": "chat", "licence": "not stated",
+        "reasoning": "steps",
+    }  # fmt: skip
+    assert {key: found[f"dearlite.{key}"] for key in ("window", "stride", "max_tokens", "identifiers_from")} == {
+        "window": 20, "stride": 10, "max_tokens": 512, "identifiers_from": 1,
+    }  # fmt: skip
+    assert json.loads(found["dearlite.card"]) == {}
+    assert file.value_span("dearlite.card")[1] == 4096
+    source = json.loads(found["dearlite.source"])
+    assert source["folder"] == "x" and source["quant"] == "f16" and source["versions"]["numpy"] == np.__version__
+    for path in folder.glob("*.safetensors"):
+        assert source[f"sha256 {path.name}"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sum(key.startswith("sha256 ") for key in source) == shards
+    assert found["general.architecture"] == "llama" and found["general.file_type"] == 1
+    assert tensors(tmp_path / "m.gguf") == GOLDEN["tensors"]["llama, 4 heads of 2, tied"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf", "model"]
+
+
+def test_block_size_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("dearlite.export.gguf.writer._VALUES_AT_ONCE", 16 * 64)
+    kind = "llama, 4 heads of 1, llama3 scaling, untied"
+    export(write_model(tmp_path / "model", kind), tmp_path / "m.gguf", **F16_ONLY)
+    found = tensors(tmp_path / "m.gguf")
+    assert {name: found[name] for name in found if name != "rope_freqs.weight"} == {
+        name: value for name, value in GOLDEN["tensors"][kind].items() if name != "rope_freqs.weight"
+    }
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_merge_is_that_of_peft(tmp_path, rslora):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    kind = "llama, 4 heads of 1, llama3 scaling, untied"
+    folder = write_model(tmp_path / "model", kind)
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(0)
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=12, target_modules=modules, use_rslora=rslora)
+    model = peft.get_peft_model(net, lora)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_" in name:
+                value.copy_(0.2 * torch.randn_like(value))
+    model.save_pretrained(tmp_path / "lora")
+    merged = model.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    (tmp_path / "merged" / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes())
+    export(folder, tmp_path / "ours.gguf", adapter=tmp_path / "lora", **F16_ONLY)
+    # What PEFT saves has no tokenizer_config.json, and so no chat template.
+    plain = replace(FACTS, prompt="plain")
+    with pytest.raises(UsageError, match="no chat template"):
+        export(tmp_path / "merged", tmp_path / "theirs.gguf", **F16_ONLY)
+    export(tmp_path / "merged", tmp_path / "theirs.gguf", facts=plain, **F16_ONLY)
+    differing, total = 0, 0
+    for name in GgufFile(tmp_path / "ours.gguf").tensors:
+        ours, theirs = (values(tmp_path / file, name) for file in ("ours.gguf", "theirs.gguf"))
+        assert ours.astype(np.float32) == pytest.approx(theirs.astype(np.float32), rel=2**-10, abs=2**-24), name
+        differing, total = differing + int((ours != theirs).sum()), total + ours.size
+    # fp32 sums in another order may round the other way in f16, and rarely do.
+    assert differing < 2e-3 * total
+    source = json.loads(GgufFile(tmp_path / "ours.gguf").metadata["dearlite.source"])
+    weights = (tmp_path / "lora" / "adapter_model.safetensors").read_bytes()
+    assert source["sha256 adapter_model.safetensors"] == hashlib.sha256(weights).hexdigest()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reference_has_the_logits_of_transformers(tmp_path, kind):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder = write_model(tmp_path / "model", kind)
+    rows = [np.arange(3, 3 + 40), np.arange(300, 200, -1), np.array([7])]
+    positions = [[0, 5, 39], [98, 99], [0]]
+    source = Merged(Checkpoint(folder), require_head=False)
+    family, shape = find_architecture(source.config, 100)
+    weights = weights_of(source.config, family, shape)
+    reference = Reference(shape, rows, positions)
+    (tmp_path / "data").touch()
+    write_weights(tmp_path / "data", source, weights, watcher=reference)
+    found = reference.finish(source, tied=source.config["tie_word_embeddings"])
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        wanted = np.concatenate(
+            [net(torch.tensor(row)[None]).logits[0, at].numpy() for row, at in zip(rows, positions, strict=True)]
+        )
+    assert found.shape == (6, VOCABULARY)
+    assert found == pytest.approx(wanted, abs=1e-3)
+    assert np.ptp(wanted) > 1  # logits that differ
+
+
+def test_quantising_in_slabs_changes_nothing(tmp_path):
+    pytest.importorskip("llama_cpp")
+    folder = write_model(tmp_path / "model", "llama, 4 heads of 1, llama3 scaling, untied", hidden_size=256)
+    export(folder, tmp_path / "m.gguf", **F16_ONLY)
+    made = []
+    for size in (64 * 2**20, 0, 2**14):  # 0: the library's own, 8 GiB
+        job = {"path": str(tmp_path / "m.gguf"), "output": str(tmp_path / f"{size}.gguf"), "quant": "q4_k_m"}
+        run_worker("quantise", job | {"buffer_bytes": size})
+        made.append((tmp_path / f"{size}.gguf").read_bytes())
+    assert made[0] == made[1] == made[2]
+    found = GgufFile(tmp_path / "0.gguf")
+    # Every key passes through, the places of card and hash at their full length.
+    before = GgufFile(tmp_path / "m.gguf").metadata | {"general.file_type": 15}
+    assert found.metadata == before
+    assert found.tensors["blk.0.ffn_gate.weight"].type == "q4_k"
+    assert found.tensors["blk.0.attn_norm.weight"].type == "f32"
+
+
+@pytest.mark.parametrize("quant", GGUF_QUANTS)
+def test_every_type_runs_and_its_size_was_foretold(tmp_path, monkeypatch, quant):
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr("dearlite.export.gguf.card._MOST_TOKENS", 400)
+    folder = write_model(tmp_path / "model", "mistral", hidden_size=256)
+    card = export(folder, tmp_path / "m.gguf", quant=quant, floor=0.0)
+    file = GgufFile(tmp_path / "m.gguf")
+    assert file.verify()
+    assert json.loads(file.metadata["dearlite.card"]) == card
+    assert card["positions"] > 100 and card["tokens"] > card["positions"]
+    assert card["text"].startswith("noveleval/run_bm25.trec")
+    assert card["kl"] < {"f16": 1e-4, "q8_0": 0.05}.get(quant, 1.0)
+    shapes = [weight.shape for weight in weights_of(*_parts(folder))]
+    assert sum(tensor.size_bytes for tensor in file.tensors.values()) <= size_bytes(quant, shapes)
+    assert file.metadata["general.file_type"] == GGUF_QUANTS[quant].file_type
+
+
+def _parts(folder):
+    config = json.loads((folder / "config.json").read_text())
+    return config, *find_architecture(config, 200)
+
+
+def test_bf16_and_f16_weights_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    for dtype in (torch.bfloat16, torch.float16):
+        folder = write_model(tmp_path / str(dtype), "mistral")
+        found = {name: value.to(dtype) for name, value in load_file(folder / "model.safetensors").items()}
+        save_file(found, folder / "model.safetensors")
+        export(folder, tmp_path / "m.gguf", **F16_ONLY)
+        wanted = found["model.layers.1.mlp.down_proj.weight"].to(torch.float16).numpy().ravel()
+        assert (values(tmp_path / "m.gguf", "blk.1.ffn_down.weight") == wanted).all()
+
+
+def test_rotary_tables_and_a_repeated_output_matrix_are_left_out(tmp_path):
+    kind = "llama, 4 heads of 2, tied"
+    config = config_of(kind)
+    values_of = tensors_of(config)
+    extra = {
+        "lm_head.weight": values_of["model.embed_tokens.weight"].copy(),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32),
+    }
+    folder = write_model(tmp_path / "model", kind, extra=extra)
+    source = Merged(Checkpoint(folder), require_head=False)
+    check_weights(source, weights_of(*_parts(folder)), folder)
+    export(folder, tmp_path / "m.gguf", **F16_ONLY)
+    assert tensors(tmp_path / "m.gguf") == GOLDEN["tensors"][kind]
