@@ -45,6 +45,7 @@ _UNDERSTOOD = {
 }  # fmt: skip
 # The other ways to start (pissa, olora, corda, loftq, lora_ga) change the base's weights as well.
 _BASE_KEEPING_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NO_HEAD = (
     'it has no score head and neither has the base: train it with LoraConfig(task_type="SEQ_CLS", '
     'modules_to_save=["score"]), then save_pretrained writes the head into the adapter'
@@ -235,16 +236,35 @@ def check_base(adapter_config: dict[str, Any], checkpoint: Checkpoint) -> str | 
     Only a warning: folders are renamed and repositories move. Whether the tensors fit is for `Merged` to say.
     """
     asked = str(adapter_config.get("base_model_name_or_path") or "")
-    folder = checkpoint.folder.resolve()
-    # The Hub's cache: models--owner--name/snapshots/revision
-    cached = [part.rpartition("--")[2] for part in folder.parts if part.startswith("models--")]
-    known = [folder.name, *cached, str(checkpoint.config.get("_name_or_path") or "")]
+    known = [checkpoint.folder.resolve().name, *_repositories(checkpoint)]
     if not asked or _last_part(asked) in map(_last_part, known):
         return None
     return (
         f"the adapter was trained on {asked} and is merged into {checkpoint.folder}, which goes by another name: "
         "make sure that it is the same model"
     )
+
+
+def refuse_other_base(adapter_config: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError where adapter and base each name a repository, and these differ.
+
+    Tensors of a base and of its instruct version fit each other: merged all the same, it would be a model that runs
+    and writes nonsense. A folder that names no repository is not refused; `check_base` has a note for it.
+    """
+    asked = str(adapter_config.get("base_model_name_or_path") or "")
+    named = [name for name in _repositories(checkpoint) if _REPOSITORY.fullmatch(name)]
+    if check_base(adapter_config, checkpoint) and _REPOSITORY.fullmatch(asked) and named:
+        raise CheckpointError(
+            f"the adapter was trained on {asked} and {checkpoint.folder} is {named[0]}: give the base that it was "
+            "trained on (--force merges it all the same)"
+        )
+
+
+def _repositories(checkpoint: Checkpoint) -> list[str]:
+    """What the base calls itself: by its place in the Hub's cache (models--owner--name), and in its config.json."""
+    parts = checkpoint.folder.resolve().parts
+    cached = [part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--")]
+    return [*cached, str(checkpoint.config.get("_name_or_path") or "")]
 
 
 def _as_list(value: Any) -> list[str]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gguf_models import smollm2_gguf, write_model, write_smollm2_tokenizer
+from gguf_models import KINDS, smollm2_gguf, write_model, write_smollm2_tokenizer
 from safetensors.numpy import load_file, save_file
 
 from dearlite.cli.main import run
@@ -213,6 +213,18 @@ def test_another_base_is_told(cli, tmp_path, model):
     code, _, err = cli("export", model, "--adapter", lora, "--quant", "f16", "--no-card", "-o", tmp_path / "m.gguf")
     assert code == 0
     assert "trained on meta-llama/other and is merged into" in err and err.count("\n") == 1
+
+
+def test_a_base_that_names_another_repository_is_refused(cli, tmp_path):
+    """The tensors of a base and of its instruct version fit alike."""
+    base = write_model(tmp_path / "base", next(iter(KINDS)), _name_or_path="meta-llama/Llama-3.1-8B")
+    lora = write_lora(tmp_path / "lora", base_model_name_or_path="meta-llama/Llama-3.1-8B-Instruct")
+    command = ("export", base, "--adapter", lora, "--quant", "f16", "--no-card", "-o", tmp_path / "m.gguf")
+    refused(cli(*command), 1, "trained on meta-llama/Llama-3.1-8B-Instruct", "is meta-llama/Llama-3.1-8B:", "--force")
+    assert left_in(tmp_path) == ["base", "lora"]
+    code, _, err = cli(*command, "--force")
+    assert code == 0
+    assert "is merged into" in err
 
 
 def test_too_little_disk_is_told_first(cli, tmp_path, model, monkeypatch):

@@ -19,7 +19,7 @@ from dearlite.export.gguf.listwise import export_listwise
 from dearlite.export.gguf.metadata import NOT_STATED, Facts
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.inputs import folders_of, output_of
-from dearlite.export.merge import Adapter, Merged, check_base
+from dearlite.export.merge import Adapter, Merged, check_base, refuse_other_base
 from dearlite.list_prompts import LIST_FORMS
 from dearlite.registry import ModelEntry
 
@@ -63,8 +63,11 @@ def run_listwise(model: str, entry: ModelEntry | None, adapter: Path | None, out
     checkpoint, lora = Checkpoint(folder), Adapter(adapter_folder) if adapter_folder else None
     _refuse_scorer(checkpoint)
     source = Merged(checkpoint, lora, require_head=False)
-    if lora is not None and (note := check_base(lora.config, checkpoint)):
-        click.echo(f"dearlite: {note}", err=True)
+    if lora is not None:
+        if not options["force"]:
+            refuse_other_base(lora.config, checkpoint)
+        if note := check_base(lora.config, checkpoint):
+            click.echo(f"dearlite: {note}", err=True)
     form, most = options["prompt"] or _DEFAULT_FORM, checkpoint.config.get("max_position_embeddings") or _MOST_TOKENS
     max_tokens = options["max_tokens"] or min(_MOST_TOKENS, most)
     if entry is not None:
