@@ -11,7 +11,7 @@ from dearlite.decoding import Order
 from dearlite.documents import Document
 from dearlite.list_tokens import Passage, PromptEncoder, WindowPrompt
 from dearlite.options import Listwise
-from dearlite.ranking import Hit, Ranking
+from dearlite.ranking import Ranking, make_hit
 from dearlite.windows import window_spans
 
 
@@ -71,27 +71,19 @@ class QueryWork:
     def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
         """What came of it."""
         count = len(self.order)
-        hits = []
-        for rank, index in enumerate(self.order[:top_k], start=1):
-            document, (used, total) = self.documents[index], self._tokens[index]
-            hits.append(
-                Hit(
-                    rank=rank,
-                    index=index,
-                    id=document.id,
-                    score=self._scores.get(index, float(count - rank)),
-                    relevance=None,
-                    text=document.text,
-                    title=document.title,
-                    document=document.record,
-                    tokens_used=used,
-                    tokens_total=total,
-                    truncated=used < total,
-                    reason=self._reasons.get(index),
-                )
+        hits = tuple(
+            make_hit(
+                self.documents[i],
+                rank,
+                i,
+                self._scores.get(i, count - rank),
+                self._tokens[i],
+                self._reasons.get(i),
             )
+            for rank, i in enumerate(self.order[:top_k], start=1)
+        )
         return Ranking(
-            hits=tuple(hits),
+            hits=hits,
             query=self.query,
             model=model,
             device=device,

@@ -132,25 +132,29 @@ def make_hits(
     documents: Sequence[Document], scores: Sequence[float], tokens: Sequence[tuple[int, int]], top_k: int | None
 ) -> tuple[Hit, ...]:
     """The best `top_k` documents (all when None) as Hits; `tokens` holds (used, total) for each document."""
-    hits = []
-    for rank, index in enumerate(rank_order(scores)[:top_k], start=1):
-        document, (used, total) = documents[index], tokens[index]
-        hits.append(
-            Hit(
-                rank=rank,
-                index=index,
-                id=document.id,
-                score=float(scores[index]),
-                relevance=None,
-                text=document.text,
-                title=document.title,
-                document=document.record,
-                tokens_used=used,
-                tokens_total=total,
-                truncated=used < total,
-            )
-        )
-    return tuple(hits)
+    order = rank_order(scores)[:top_k]
+    return tuple(make_hit(documents[i], rank, i, scores[i], tokens[i]) for rank, i in enumerate(order, start=1))
+
+
+def make_hit(
+    document: Document, rank: int, index: int, score: float, tokens: tuple[int, int], reason: str | None = None
+) -> Hit:
+    """One Hit; `tokens` is (used, total)."""
+    used, total = tokens
+    return Hit(
+        rank=rank,
+        index=index,
+        id=document.id,
+        score=float(score),
+        relevance=None,
+        text=document.text,
+        title=document.title,
+        document=document.record,
+        tokens_used=used,
+        tokens_total=total,
+        truncated=used < total,
+        reason=reason,
+    )
 
 
 def check_top_k(top_k: int | None) -> int | None:

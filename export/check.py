@@ -27,6 +27,7 @@ from dearlite.tokens import PairEncoder, TokenRow
 
 FLOOR = 0.95  # Kendall's tau against fp32, below which a file is refused
 _DATA = Path(__file__).parent / "data"
+_PACKAGES = ("dearlite", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx")
 _DOCUMENTS = 20  # of each query: all that its first stage has
 # What the rows may cost on their way through the network, in multiplications and additions: seconds on two cores. Large
 # models get fewer rows, but never less than is of use.
@@ -95,10 +96,10 @@ def quality_card(path: Path, pairs: Pairs, reference: Sequence[float], device: s
         last = (done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}: too little memory?"])[
             -1
         ]
-        return {"pairs": pairs.name, "not_scored": last, "versions": _versions()}
+        return {"pairs": pairs.name, "not_scored": last, "versions": versions_of(*_PACKAGES)}
     found = json.loads(done.stdout)
     card = compare(pairs, reference, found.pop("scores"))
-    return card | found | {"versions": _versions()}
+    return card | found | {"versions": versions_of(*_PACKAGES)}
 
 
 def hold_to_floor(card: dict[str, Any], floor: float) -> str:
@@ -122,9 +123,10 @@ def keep_or_refuse(draft: Path, output: Path, card: dict[str, Any], floor: float
     add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
 
 
-def _versions() -> dict[str, str]:
+def versions_of(*names: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
     found = {}
-    for name in ("dearlite", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx"):
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

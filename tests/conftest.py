@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,17 @@ def tokenizer_json(embedded_path: Path) -> bytes:
     """The embedded model's tokenizer.json, taken out by the standard library."""
     with zipfile.ZipFile(embedded_path) as archive:
         return archive.read("tokenizer.json")
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
+    """Runs the command line in this process; gives exit code, stdout, stderr."""
+    from dearlite.cli.main import run
+
+    def call(*args: object) -> tuple[object, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            run([str(arg) for arg in args])
+        out = capsys.readouterr()
+        return ended.value.code, out.out, out.err
+
+    return call

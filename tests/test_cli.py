@@ -14,24 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from dearlite.cli.main import COMMANDS, run
+from dearlite.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 QUERY, DOCS = str(ROOT / "examples" / "query.txt"), str(ROOT / "examples" / "docs.jsonl")
 DEARLITE = [sys.executable, "-m", "dearlite.cli.main"]
-
-
-@pytest.fixture
-def cli(capsys):
-    """Runs the command in this process; gives exit code, stdout, stderr."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            run([str(arg) for arg in args])
-        out = capsys.readouterr()
-        return ended.value.code, out.out, out.err
-
-    return call
 
 
 def fails(result, code, *words):

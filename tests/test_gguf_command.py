@@ -10,7 +10,6 @@ import pytest
 from gguf_models import KINDS, smollm2_gguf, write_model, write_smollm2_tokenizer
 from safetensors.numpy import load_file, save_file
 
-from dearlite.cli.main import run
 from dearlite.gguf_file import GgufFile
 
 TINY = "llama, 4 heads of 1, llama3 scaling, untied"
@@ -20,19 +19,6 @@ Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 @pytest.fixture(autouse=True)
 def few_texts(monkeypatch):
     monkeypatch.setattr("dearlite.export.gguf.card._MOST_TOKENS", 400)
-
-
-@pytest.fixture
-def cli(capsys):
-    """Runs the command in this process; gives exit code, stdout, stderr."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            run([str(arg) for arg in args])
-        out = capsys.readouterr()
-        return ended.value.code, out.out, out.err
-
-    return call
 
 
 def refused(result, code, *words):

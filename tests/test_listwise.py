@@ -13,7 +13,6 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 from tiny_gguf import smollm2, write_adapter, write_tiny
 
 from dearlite import DearliteError, Listwise, Reranker, rerank
-from dearlite.cli.main import run
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
 from dearlite.listwise import MODES
 from dearlite.options import LISTWISE_MODES
@@ -39,17 +38,6 @@ def tiny(tiny_path):
 @pytest.fixture(scope="module")
 def smol():
     return Reranker.load(smollm2())
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            run([str(arg) for arg in args])
-        out = capsys.readouterr()
-        return ended.value.code, out.out, out.err
-
-    return call
 
 
 def window(chance, count):

@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from dearlite.errors import DearliteError
 from dearlite.export.card import load_pairs
+from dearlite.export.check import versions_of
 
 # A file with a matrix in the wrong order agrees at hardly any position; the worst that is none, SmolLM2 135M in iq4_xs,
 # at 0.74.
@@ -115,10 +115,4 @@ def run_worker(task: str, job: dict[str, Any]) -> Any:
 
 def versions() -> dict[str, str]:
     """What made the file."""
-    found = {}
-    for name in ("dearlite", "llama-cpp-python", "gguf", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions_of("dearlite", "llama-cpp-python", "gguf", "numpy")
