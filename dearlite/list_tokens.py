@@ -105,6 +105,9 @@ class PromptEncoder:
         """The tokens of an answer over `count` passages."""
         names = self.form.identifiers(count)
         paths = tuple(self._vocabulary.after("[", f"{name}] > [") for name in names)
+        for name, path in zip(names, paths, strict=True):
+            if b"".join(map(self._vocabulary.piece, path)) != f"{name}] > [".encode():
+                raise BundleError(f"the model's tokenizer cannot spell [{name}] > [: it cannot be asked for an order")
         return Answer(self._vocabulary.after("", "\n\n["), paths, tuple(names))
 
     def _ids(self, query: str, passages: Sequence[Passage], reasoned: bool, opened: bool) -> list[int]:

@@ -101,6 +101,48 @@ def test_a_tensor_that_is_missing_is_the_librarys_own_error(model, tmp_path):
     assert "ffn_down" in told[0]
 
 
+def patched(data, key, form, value):
+    """The file with another value for a metadata key."""
+    name = key.encode()
+    place = data.index(struct.pack("<Q", len(name)) + name) + 8 + len(name) + 4
+    return data[:place] + struct.pack(form, value) + data[place + struct.calcsize(form) :]
+
+
+@pytest.mark.parametrize(
+    ("key", "form", "value"),
+    [
+        ("llama.block_count", "<I", 0),
+        ("llama.block_count", "<I", 2**31),
+        ("llama.attention.layer_norm_rms_epsilon", "<f", float("nan")),
+        ("llama.attention.layer_norm_rms_epsilon", "<f", -1.0),
+        ("llama.rope.freq_base", "<f", float("inf")),
+        ("llama.attention.head_count", "<I", 0),
+        ("llama.attention.head_count_kv", "<I", 0),
+        ("llama.attention.head_count_kv", "<I", 3),
+        ("llama.embedding_length", "<I", 0),
+        ("llama.embedding_length", "<I", 2**32 - 1),
+        ("llama.feed_forward_length", "<I", 0),
+        ("llama.rope.dimension_count", "<I", 7),
+        ("llama.context_length", "<I", 0),
+    ],
+)
+def test_hyperparameters_that_cannot_be_meant(model, tmp_path, key, form, value):
+    """Found by changing each number of the head: the library ends the process at some of them."""
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(patched(model.read_bytes(), key, form, value))
+    code = f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"
+    told = lives(process(model, code))
+    assert told[0].startswith(("BundleError", "InvalidInput")), told
+
+
+def test_a_tokenizer_that_cannot_spell_identifiers(model, tmp_path):
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(model.read_bytes().replace(b"gpt2", b"bert", 1))
+    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
+    assert told[0].startswith("BundleError")
+    assert "order" in told[0] or "tokenizer" in told[0]
+
+
 def test_recorded_hash(model, tmp_path):
     sealed = write_tiny(
         tmp_path / "sealed.gguf", extra={"dearlite.schema": 1, "dearlite.kind": "listwise", SHA256: "0" * 64}

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from math import isfinite
 from threading import Event
 from typing import Any, TypeVar
 
@@ -55,6 +57,7 @@ class LlamaBackend:
         for part in (file, adapter):
             if part is not None:
                 part.verify(largest_bytes=HASH_ON_OPEN_BYTES)
+        _refuse_unsound(file)
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._stop = threading.Event()  # what the library's callback asks, from its own thread
         self._held = Held(llama)
@@ -266,6 +269,23 @@ class LlamaBackend:
             reason = complaint(lines, "no reason given")
             raise BundleError(f"llama.cpp cannot put the adapter {adapter.path} on this model ({reason})")
         return loaded
+
+
+def _refuse_unsound(file: GgufFile) -> None:
+    """Raises BundleError for hyperparameters at which the library ends the process instead of refusing the file."""
+    family = str(file.metadata.get("general.architecture"))
+    own = {key: value for key, value in file.metadata.items() if key.startswith(f"{family}.")}
+    wrong = [
+        f"{key} is {value}"
+        for key, value in own.items()
+        if isinstance(value, float) and (not isfinite(value) or (key.endswith("epsilon") and value <= 0))
+    ]
+    numbers = [int(name.split(".")[1]) for name in file.tensors if re.match(r"blk\.\d+\.", name)]
+    there, stated = max(numbers, default=-1) + 1, own.get(f"{family}.block_count")
+    if not isinstance(stated, int) or not 1 <= stated <= there:
+        wrong.append(f"{family}.block_count is {stated}, and there are {there} blocks")
+    if wrong:
+        raise BundleError(f"{file.path} is no whole language model ({'; '.join(wrong)}): fetch or export it again")
 
 
 class Interrupted(Exception):  # not for users: whoever started the work says how far it came

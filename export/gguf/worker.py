@@ -58,6 +58,7 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     the file's, in nats a position.
     """
     started = time.perf_counter()
+    _drop_pages(job["path"])
     llama, reference = library(), np.load(job["logits"], mmap_mode="r")
     model = _load(job["path"])
     loaded = time.perf_counter()
@@ -133,7 +134,7 @@ def quantise(job: dict[str, Any]) -> dict[str, Any]:
     # llama-cpp-python before 0.3.3x has no such field: there one whole tensor is held instead.
     if any(name == "max_buf_size" for name, _ in params._fields_):
         params.max_buf_size = job.get("buffer_bytes", _BUFFER_BYTES)
-    threading.Thread(target=_drop_pages, args=(job["path"],), daemon=True).start()
+    _drop_pages(job["path"])
     with logged() as lines:
         status = llama.llama_model_quantize(job["path"].encode(), job["output"].encode(), ctypes.byref(params))
     if status:
@@ -142,12 +143,15 @@ def quantise(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_pages(path: str) -> None:
-    """Gives back, every tenth of a second, the pages of `path` that the library has mapped and read (Linux).
+    """From now on gives back, every tenth of a second, the pages of `path` that the library has read (Linux).
 
     They stay in the system's cache; without this they count as memory of the process, as many as the file has.
     """
-    if not sys.platform.startswith("linux"):
-        return
+    if sys.platform.startswith("linux"):
+        threading.Thread(target=_drop_pages_forever, args=(path,), daemon=True).start()
+
+
+def _drop_pages_forever(path: str) -> None:
     libc, real = ctypes.CDLL(None, use_errno=True), os.path.realpath(path)
     mapping = re.compile(rf"([0-9a-f]+)-([0-9a-f]+) r\S* .*{re.escape(real)}$")
     while True:
