@@ -64,9 +64,10 @@ class QueryWork:
         """Lowers all scores from place `end` on by as much as keeps the best of them below the window's last."""
         below = self.order[end:]
         if below and self._scores:
-            drop = self._scores[below[0]] - self._scores[self.order[end - 1]]
+            floor = self._scores[self.order[end - 1]]
+            drop = self._scores[below[0]] - floor
             for index in below if drop > 0 else ():
-                self._scores[index] -= drop
+                self._scores[index] = min(self._scores[index] - drop, floor)
 
     def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
         """What came of it."""

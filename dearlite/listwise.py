@@ -17,7 +17,7 @@ from dearlite.devices import check_threads
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, UsageError
 from dearlite.gguf_file import GgufFile
-from dearlite.list_prompts import find_form
+from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import PromptEncoder
 from dearlite.list_work import Meter, QueryWork
 from dearlite.options import Listwise
@@ -214,6 +214,13 @@ def _facts(file: GgufFile, has_template: bool, context_tokens: int) -> _Facts:
     if given and (given.get("schema") != _SCHEMA or given.get("kind") != KIND):
         what = f"schema {given.get('schema')!r} and kind {given.get('kind')!r}"
         raise BundleError(f"{file.path} has {what}, which this dearlite cannot run: update dearlite")
+    numbers = ("window", "stride", "max_tokens", "identifiers_from")
+    wrong = [f"{name} {given[name]!r}" for name in numbers if not isinstance(given.get(name, 0), int)]
+    wrong += [f"{name} {given[name]!r}" for name in ("name", "prompt") if not isinstance(given.get(name, ""), str)]
+    if given.get("prompt", next(iter(LIST_FORMS))) not in LIST_FORMS:
+        wrong.append(f"the prompt form {given['prompt']!r}")
+    if wrong:
+        raise BundleError(f"{file.path} has {', '.join(wrong)}, which this dearlite does not know: update dearlite")
     return _Facts(
         name=given.get("name", file.path.stem),
         prompt=given.get("prompt", "chat" if has_template else "plain"),

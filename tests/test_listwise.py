@@ -210,6 +210,9 @@ def test_what_a_file_says_of_itself_is_taken(tmp_path):
     assert set(seen) == {8}  # two windows of four
     written = model.rerank("q", ["a", "b"], listwise=Listwise(mode="generate"))
     assert "no order" in written.problems[0]
+    for key, value in (("dearlite.prompt", "magic"), ("dearlite.window", "many")):
+        with pytest.raises(BundleError, match="update dearlite"):
+            Reranker.load(write_tiny(tmp_path / "n.gguf", extra=facts | {key: value}))
     facts["dearlite.schema"] = 2
     with pytest.raises(BundleError, match="update dearlite"):
         Reranker.load(write_tiny(tmp_path / "n.gguf", extra=facts))

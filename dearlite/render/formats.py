@@ -88,7 +88,8 @@ def _write_trec(ranking: Ranking, stream: TextIO, query_id: str) -> None:
                     f"the {what} {text!r} has a space or is empty, which a TREC run cannot hold: "
                     "use --format jsonl or tsv"
                 )
-        stream.write(f"{query_id} Q0 {name} {hit.rank} {_number(hit.score)} dearlite-{ranking.model}\n")
+        tag = re.sub(r"\s", "_", ranking.model)
+        stream.write(f"{query_id} Q0 {name} {hit.rank} {_number(hit.score)} dearlite-{tag}\n")
 
 
 def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:
