@@ -65,14 +65,12 @@ class Reranker(ABC):
         many layers go to the GPU (None: all where there is one), `adapter` a LoRA in GGUF form put on it.
         """
         path = find_model(str(model or DEFAULT_MODEL))
-        runner = _runner(path)
-        if runner != _RUNNERS[b"GGUF"]:
-            given = {"gpu_layers": gpu_layers, "adapter": adapter}
-            if names := [name for name, value in given.items() if value is not None]:
-                raise UsageError(f"{' and '.join(names)} go with a listwise model, and {path.name} is pointwise")
-        module, name = runner
-        options = {} if runner != _RUNNERS[b"GGUF"] else {"gpu_layers": gpu_layers, "adapter": adapter}
-        made: Reranker = getattr(import_module(module), name)(path, device=device, threads=threads, **options)
+        module, name = _runner(path)
+        options = {"gpu_layers": gpu_layers, "adapter": adapter}
+        given = {option: value for option, value in options.items() if value is not None}
+        if given and (module, name) != _RUNNERS[b"GGUF"]:
+            raise UsageError(f"{' and '.join(given)} go with a listwise model, and {path.name} is pointwise")
+        made: Reranker = getattr(import_module(module), name)(path, device=device, threads=threads, **given)
         return made
 
     @property
@@ -134,8 +132,11 @@ class Reranker(ABC):
 
 
 def _runner(path: Path) -> tuple[str, str]:
-    with open(path, "rb") as file:
-        head = file.read(4)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+    except OSError as err:
+        raise UsageError(f"cannot read the model file {path}: {err.strerror}") from None
     for magic, runner in _RUNNERS.items():
         if head.startswith(magic):
             return runner

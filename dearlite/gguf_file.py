@@ -199,8 +199,11 @@ class GgufFile:
 
 def is_gguf(path: Path) -> bool:
     """Whether the file begins as a GGUF does."""
-    with open(path, "rb") as file:
-        return file.read(4) == b"GGUF"
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError as err:
+        raise UsageError(f"cannot read the model file {path}: {err.strerror}") from None
 
 
 class _Damage(Exception):
