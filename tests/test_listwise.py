@@ -280,6 +280,12 @@ def test_command_line(cli, tmp_path):
         "rerank", "-q", "tea", docs, "-m", model, "--explain", "--reasoning-tokens", "5", "-o", tmp_path / "o.json"
     )
     assert code == 0
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert (written["total"], len(written["hits"])) == (5, 5)
+    damaged = write_tiny(tmp_path / "card.gguf", extra={"dearlite.card": "   "})
+    code, _, err = cli("models", "show", damaged)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "dearlite.card is no JSON object" in err
     for wrong, words in (
         (("--explain", "--mode", "first"), "leave out --mode first"),
         (("--window", "1"), "window is 1"),

@@ -118,5 +118,16 @@ def _show_gguf(file: GgufFile) -> None:
     }
     facts |= {key: value for key, value in ours.items() if key not in ("name", "kind", "card", "source")}
     print_facts(facts)
-    print_facts({f"source {key}": value for key, value in json.loads(ours.get("source", "{}")).items()})
-    print_facts(json.loads(ours.get("card", "{}") or "{}"), title="quality card")
+    print_facts({f"source {key}": value for key, value in _record(file, "source").items()})
+    print_facts(_record(file, "card"), title="quality card")
+
+
+def _record(file: GgufFile, name: str) -> dict[str, Any]:
+    """A JSON object of the file's own metadata, empty where it has none. Raises BundleError for anything else."""
+    try:
+        found = json.loads(file.metadata.get(f"dearlite.{name}") or "{}")
+    except (TypeError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise BundleError(f"{file.path}: its dearlite.{name} is no JSON object: fetch or export it again")
+    return found
