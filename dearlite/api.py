@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from threading import Event
@@ -13,8 +13,9 @@ from dearlite.errors import BundleError, UsageError
 from dearlite.registry import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
+    from dearlite.documents import Document
     from dearlite.options import Listwise
-    from dearlite.ranking import Ranking
+    from dearlite.ranking import PairScore, Ranking
 
 Progress = Callable[[int, int], None]
 # A file's first bytes -> (module, class) of what runs it. Both take (path, device=, threads=); a GGUF takes more.
@@ -89,6 +90,13 @@ class Reranker(ABC):
         """How many work side by side on a CPU: a document each, or of a listwise model on the same one."""
 
     @abstractmethod
+    def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        """What an order depends on besides the texts: name and sha256 of the model, device, numbers, prompt, options.
+
+        Two calls whose identities are equal may share results; results of others must not be mixed.
+        """
+
+    @abstractmethod
     def rerank(
         self,
         query: str,
@@ -128,6 +136,13 @@ class Reranker(ABC):
         cancel: Event | None = None,
     ) -> list[float]:
         """The raw logit of each (query, document) pair, in order; a document is what `rerank` takes."""
+        raise UsageError(f"{self.model} is a listwise model: it orders documents, and has no score of one alone")
+
+    def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
+        """The score of each (query, document) pair, in order, as soon as it is known; pairs are taken as needed.
+
+        Queries are clean already (`documents.check_query`). Neighbours that share a query encode it once.
+        """
         raise UsageError(f"{self.model} is a listwise model: it orders documents, and has no score of one alone")
 
 

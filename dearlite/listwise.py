@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +76,7 @@ class ListwiseReranker(Reranker):
             raise UsageError(f"{path} is a LoRA adapter alone: give its base as the model, and this with --adapter")
         if lora is not None and lora.metadata.get("general.type") != "adapter":
             raise UsageError(f"{adapter} is no LoRA adapter in GGUF form: convert it first")
-        self._file = file
+        self._file, self._lora = file, lora
         self._backend = LlamaBackend(
             file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
         )
@@ -100,6 +101,20 @@ class ListwiseReranker(Reranker):
     @property
     def threads(self) -> int:
         return self._backend.threads
+
+    def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
+        form = self._encoder(options.prompt or self._facts.prompt, MODES[options.mode].reasoned).form
+        names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens")
+        files = [self._file] if self._lora is None else [self._file, self._lora]
+        return {
+            "model": self.model,
+            "sha256": " + ".join(file.recorded_sha256 or file.sha256() for file in files),
+            "device": self.device,
+            "quantisation": self.quantisation,
+            "prompt": f"{options.prompt or self._facts.prompt} {hashlib.sha256(repr(form).encode()).hexdigest()[:16]}",
+            "options": " ".join(f"{name}={getattr(options, name)}" for name in names),
+        }
 
     def rerank(
         self,

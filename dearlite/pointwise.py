@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
@@ -17,7 +21,7 @@ from dearlite.devices import check_threads
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
 from dearlite.prompts import PAIR_FORMS
-from dearlite.ranking import Ranking, check_top_k, make_hits
+from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
 from dearlite.tokens import PairEncoder
 
 if TYPE_CHECKING:
@@ -55,6 +59,17 @@ class PointwiseReranker(Reranker):
     def threads(self) -> int:
         return self._backend.threads
 
+    def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        _refuse(listwise, self.model)
+        probe = self._form.query("Q") + "\0" + self._form.document(Document("D", title="T"))
+        return {
+            "model": self.model,
+            "sha256": self.bundle.sha256(),
+            "device": self.device,
+            "quantisation": self.quantisation,
+            "prompt": f"{self.bundle.manifest.prompt} {hashlib.sha256(probe.encode()).hexdigest()[:16]}",
+        }
+
     def rerank(
         self,
         query: str,
@@ -65,8 +80,7 @@ class PointwiseReranker(Reranker):
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> Ranking:
-        if listwise is not None:
-            raise UsageError(f"{self.model} is a pointwise model: modes, windows and reasons go with a listwise one")
+        _refuse(listwise, self.model)
         start = time.perf_counter()
         top_k = check_top_k(top_k)
         query, documents = check_query(query), as_documents(docs)
@@ -100,13 +114,25 @@ class PointwiseReranker(Reranker):
         cancel: Event | None = None,
     ) -> list[float]:
         checked = [_pair(pair, place) for place, pair in enumerate(pairs)]
+        return self._scores(self._rows(checked), len(checked), progress, cancel)
+
+    def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
+        tokens: deque[tuple[int, int]] = deque()  # of the rows that the backend has asked for and not answered
 
         def rows() -> Iterator[TokenRow]:
-            for query, documents in _runs_of_one_query(checked):
-                ids = self._encoder.ids(self._form.query(query))
-                yield from self._encoder.pairs(ids, map(self._form.document, documents))
+            for row in self._rows(pairs):
+                tokens.append((row.tokens_used, row.tokens_total))
+                yield row
 
-        return self._scores(rows(), len(checked), progress, cancel)
+        with closing(self._backend.score(rows())) as scores:
+            for score in scores:
+                yield PairScore(score, *tokens.popleft())
+
+    def _rows(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[TokenRow]:
+        """Token rows as they are asked for; a query is encoded once for its neighbouring documents."""
+        for query, group in groupby(pairs, key=itemgetter(0)):
+            ids = self._encoder.ids(self._form.query(query))
+            yield from self._encoder.pairs(ids, (self._form.document(document) for _, document in group))
 
     def _scores(
         self, rows: Iterator[TokenRow], total: int, progress: Progress | None, cancel: Event | None
@@ -128,10 +154,6 @@ def _pair(pair: object, place: int) -> tuple[str, Document]:
     return check_query(pair[0]), as_document(pair[1], f"the document of pair {place}")
 
 
-def _runs_of_one_query(pairs: Sequence[tuple[str, Document]]) -> Iterator[tuple[str, list[Document]]]:
-    """Neighbouring pairs that share a query, together: the query is then encoded once."""
-    start = 0
-    for end in range(1, len(pairs) + 1):
-        if end == len(pairs) or pairs[end][0] != pairs[start][0]:
-            yield pairs[start][0], [document for _, document in pairs[start:end]]
-            start = end
+def _refuse(listwise: Listwise | None, model: str) -> None:
+    if listwise is not None:
+        raise UsageError(f"{model} is a pointwise model: modes, windows and reasons go with a listwise one")

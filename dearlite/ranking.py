@@ -6,13 +6,21 @@ import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from dearlite.documents import Document
 from dearlite.errors import ScoringError, UsageError, need
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+class PairScore(NamedTuple):
+    """What a pointwise model says of one (query, document) pair: its raw logit, tokens read, and tokens there were."""
+
+    score: float
+    tokens_used: int
+    tokens_total: int
 
 
 @dataclass(frozen=True, slots=True)

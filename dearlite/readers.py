@@ -14,13 +14,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from dearlite.documents import Document, as_document
 from dearlite.errors import InvalidInput, UsageError, need
 
 # A record, or the reason why there is none at that place.
 Record = tuple[str, object | InvalidInput]
+T = TypeVar("T")
 _UTF8_REMEDY = "save the file as UTF-8 (iconv -f LATIN1 -t UTF-8, say)"
 
 
@@ -40,11 +41,11 @@ def read_documents(path: str, *, format: str | None = None, skip_bad: bool = Fal
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"no document format {format!r}: it is one of {', '.join(FORMATS)}")
-    reader = FORMATS[format] if format else _reader_for(path)
+    reader = FORMATS[format] if format else reader_for(path)
     name = "<stdin>" if path == "-" else Path(path).name
     out, seen = DocumentFile(), dict[str, str]()
-    with _open(path) as stream:
-        for where, record in _reading(reader, stream, name):
+    with open_stream(path) as stream:
+        for where, record in whole(reader(stream, name), name):
             try:
                 if isinstance(record, InvalidInput):
                     raise record
@@ -65,7 +66,8 @@ def read_documents(path: str, *, format: str | None = None, skip_bad: bool = Fal
     return out
 
 
-def _reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
+def reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
+    """The reader for a file of that name. Raises UsageError where its ending tells nothing."""
     if path == "-":
         return FORMATS["jsonl"]
     suffixes = [s.lower().lstrip(".") for s in Path(path).suffixes]
@@ -76,7 +78,7 @@ def _reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
     raise UsageError(f"{path}: cannot tell its format from its name: pass --docs-format, one of {', '.join(FORMATS)}")
 
 
-def _open(path: str) -> BinaryIO:
+def open_stream(path: str) -> BinaryIO:
     """The file's bytes, gunzipped where they are gzip (told by the two magic bytes, not by the name)."""
     if path == "-":
         raw: BinaryIO = sys.stdin.buffer
@@ -93,17 +95,17 @@ def _open(path: str) -> BinaryIO:
     return raw
 
 
-def _reading(reader: Callable[[BinaryIO, str], Iterator[Record]], stream: BinaryIO, name: str) -> Iterator[Record]:
-    """The reader's records, with a damaged stream told as one line."""
+def whole(items: Iterator[T], name: str) -> Iterator[T]:
+    """What is read from the stream `name`, with damage to it told as one line."""
     try:
-        yield from reader(stream, name)
+        yield from items
     except (EOFError, gzip.BadGzipFile, zlib.error) as err:
         raise InvalidInput(f"{name} is damaged gzip ({err}): fetch or compress it again") from None
     except OSError as err:
         raise InvalidInput(f"cannot read {name}: {err.strerror or err}") from None
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | InvalidInput]]:
+def read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | InvalidInput]]:
     """Lines that are not blank, decoded, each with its place; a line that is not UTF-8 comes as its error."""
     for number, raw in enumerate(stream, start=1):
         where = f"{name}:{number}"
@@ -121,7 +123,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | InvalidInpu
 
 
 def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
-    for where, line in _lines(stream, name):
+    for where, line in read_lines(stream, name):
         if isinstance(line, InvalidInput):
             yield where, line
             continue
@@ -153,7 +155,7 @@ def _read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
 
 
 def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:
-    for where, line in _lines(stream, name):
+    for where, line in read_lines(stream, name):
         yield where, line.strip() if isinstance(line, str) else line
 
 
@@ -181,9 +183,8 @@ def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
 def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
     parquet = need("pyarrow.parquet", extra="parquet")
     arrow = need("pyarrow", extra="parquet")
-    data = io.BytesIO(stream.read())
-    try:
-        table = parquet.ParquetFile(data)
+    try:  # a file is read a batch at a time; a pipe has to be held
+        table = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
         number = 0
         for batch in table.iter_batches():
             for record in batch.to_pylist():
