@@ -10,8 +10,20 @@ Importing this package loads no model library: ONNX Runtime and the rest are imp
 from dearlite.api import Reranker, rerank
 from dearlite.documents import Document
 from dearlite.errors import DearliteError
+from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise
 from dearlite.ranking import Hit, Ranking
 
 __version__ = "0.1.0"
-__all__ = ["DearliteError", "Document", "Hit", "Listwise", "Ranking", "Reranker", "__version__", "rerank"]
+__all__ = [
+    "DearliteError",
+    "Document",
+    "Hit",
+    "Listwise",
+    "Ranking",
+    "Reranker",
+    "__version__",
+    "evaluate",
+    "rerank",
+    "rerank_run",
+]

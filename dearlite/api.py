@@ -49,6 +49,7 @@ class Reranker(ABC):
     """A loaded model, pointwise or listwise. It may be used from several threads at once."""
 
     model: str  # its name
+    pointwise = True  # whether it has a score of each document alone, which `score` and `stream` give
 
     @staticmethod
     def load(

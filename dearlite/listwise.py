@@ -60,6 +60,8 @@ class _Facts:
 class ListwiseReranker(Reranker):
     """A listwise model in one GGUF. Calls from several threads take turns."""
 
+    pointwise = False
+
     def __init__(
         self,
         path: Path,

@@ -14,6 +14,7 @@ from dearlite.errors import DearliteError, need
 # name -> (module that holds `command`, its line in --help, the extra it needs)
 COMMANDS = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
+    "batch": ("dearlite.cli.batch", "Rerank a run of many queries, and go on after a stop.", "cpu"),
     "models": ("dearlite.cli.models", "List, show and verify the models that have a name.", "cpu"),
     "export": ("dearlite.export.command", "Make a model file from a Hugging Face folder, a LoRA, or a name.", "export"),
     "bench": ("dearlite.cli.bench", "Measure a model here: load, documents a second, memory.", "cpu"),

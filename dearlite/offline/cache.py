@@ -41,7 +41,8 @@ class ScoreCache:
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.execute(
                 "CREATE TABLE IF NOT EXISTS scores "
-                "(key BLOB PRIMARY KEY, score REAL NOT NULL, used INTEGER NOT NULL, total INTEGER NOT NULL) WITHOUT ROWID"
+                "(key BLOB PRIMARY KEY, score REAL NOT NULL, used INTEGER NOT NULL, total INTEGER NOT NULL) "
+                "WITHOUT ROWID"
             )
         except sqlite3.Error as err:
             raise UsageError(f"cannot use {path} as a cache ({err}): move it away, or name another --cache") from None

@@ -1,7 +1,7 @@
 """Queries with their documents in one JSON file, as RankGPT and rank_llm publish them; JSON Lines and Parquet too.
 
-    {"query": "…", "hits": [{"content": "…", "qid": 1, "docid": "7", "rank": 1, "score": 14.9}]}         RankGPT
-    {"query": {"text": "…", "qid": 1}, "candidates": [{"docid": "7", "score": 14.9, "doc": {"contents": "…"}}]}   rank_llm
+    {"query": "…", "hits": [{"content": "…", "qid": 1, "docid": "7", "rank": 1, "score": 14.9}]}     RankGPT
+    {"query": {"text": "…", "qid": 1}, "candidates": [{"docid": "7", "score": 14, "doc": {"contents": "…"}}]}  rank_llm
 
 Texts are taken as they stand; a `doc` may have a title.
 """

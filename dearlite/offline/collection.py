@@ -61,8 +61,8 @@ def open_collection(
     """The collection in the folder `source` (FOLDER_LAYOUT), in RankGPT's or rank_llm's JSON, or in files of its own.
 
     The files that are named come before the folder's; a name that is no path is looked for in the folder. Of each query
-    the best `depth` documents are taken. Raises UsageError for parts that are nowhere, InvalidInput for what is in them;
-    with `skip_bad` documents that are missing or cannot be used are left out and counted.
+    the best `depth` documents are taken. Raises UsageError for parts that are nowhere, InvalidInput for what is wrong in
+    them; with `skip_bad` documents that are missing or cannot be used are left out and counted.
     """
     if depth is not None and depth < 1:
         raise UsageError(f"depth is {depth}: it must be a whole number from 1")
@@ -86,8 +86,8 @@ def open_collection(
     lost = [query_id for query_id in found if query_id not in texts]
     if lost and not skip_bad:
         raise InvalidInput(
-            f"{files['run'][0].name} has {len(lost)} queries that {files['queries'][0].name} lacks ({lost[0]!r} first): "
-            "give the queries of this run (or go on without them: --skip-bad)"
+            f"{files['run'][0].name} has {len(lost)} queries that {files['queries'][0].name} lacks ({lost[0]!r} "
+            "first): give the queries of this run (or go on without them: --skip-bad)"
         )
     if lost:
         notes.append(f"left out {len(lost)} queries without a text ({lost[0]!r} first)")
@@ -227,7 +227,7 @@ def _id_of(record: object, where: str) -> str:
 def _part(part: str, given: str | Path | None, folder: Path | None) -> Path:
     """The file for one part of a collection. Raises UsageError that says where it was looked for."""
     if given is not None:
-        for path in (Path(given), *((folder / given,) if folder is not None else ())):
+        for path in [Path(given)] + ([folder / given] if folder is not None else []):
             if path.exists():
                 return path
         inside = f", nor in {folder}" if folder is not None else ""
@@ -258,3 +258,31 @@ def _shards(path: Path) -> list[Path]:
 
 def _name(folder: Path | None, run: Path) -> str:
     return f"{folder.resolve().name}/{run.name}" if folder is not None else run.name
+
+
+def make_collection(
+    queries: Mapping[str, str],
+    corpus: Mapping[str, object],
+    run: Mapping[str, Mapping[str, float] | Sequence[str]],
+    *,
+    name: str = "collection",
+) -> Collection:
+    """A Collection of what is in memory: query id -> text, document id -> what `rerank` takes, and a run.
+
+    A run is query id -> document id -> score, or -> document ids, best first. Raises InvalidInput.
+    """
+    order: dict[str, dict[str, float]] = {}
+    for query_id, found in run.items():
+        scores = (
+            found if isinstance(found, Mapping) else {one: float(-place) for place, one in enumerate(found, start=1)}
+        )
+        if len(scores) < len(found):
+            raise InvalidInput(f"query {query_id!r} names a document twice: ids must be unique")
+        order[query_id] = dict(sorted(scores.items(), key=lambda pair: -pair[1]))
+    if lost := [query_id for query_id in order if query_id not in queries]:
+        raise InvalidInput(f"the run has {len(lost)} queries without a text ({lost[0]!r} first)")
+    wanted = {document_id for found in order.values() for document_id in found}
+    if missing := sorted(wanted - set(corpus)):
+        raise InvalidInput(f"the run names {len(missing)} documents that the corpus lacks ({missing[0]!r} first)")
+    documents = {one: replace(as_document(corpus[one], f"document {one!r}"), id=one, record=None) for one in wanted}
+    return Collection(name, {one: check_query(queries[one]) for one in order}, documents, order)

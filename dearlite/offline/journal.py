@@ -1,8 +1,8 @@
 """The journal: what has been scored, on disk before it counts as done, so that no kill loses more than a few seconds.
 
-One line an entry: CRC-32 of the rest in eight hex digits, a space, JSON, a newline. Lines are only ever added. A line that
-a kill or a full disk cut short is taken off when the file is opened next; one that is damaged is not believed. Each entry
-carries the key of what it is a result of (`result_key`), so results of another model, option or text are never taken.
+One line an entry: CRC-32 of the rest in eight hex digits, a space, JSON, a newline. Lines are only ever added. A line
+that a kill or a full disk cut short is taken off when the file is opened next; one that is damaged is not believed. Each
+entry carries the key of what it is a result of (`result_key`): results of another model, option or text are never taken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,7 +117,7 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            if os.name == "nt":
+            if sys.platform == "win32":
                 import msvcrt
 
                 msvcrt.locking(self._file, msvcrt.LK_NBLCK, 1)

@@ -7,6 +7,7 @@ scores make the order, the rank column only tells equal scores apart.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import pairwise
@@ -18,9 +19,25 @@ from dearlite.readers import open_stream, read_lines, whole
 Run = Mapping[str, Mapping[str, float]]  # query id -> document id -> score, best first
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 
+_SPACE = re.compile(r"\s")
 _RUN_COLUMNS = "qid Q0 docid rank score tag"
 _QRELS_COLUMNS = "qid 0 docid grade"
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]  # BEIR's qrels: three columns under a header
+
+
+def run_line(query_id: str, document_id: str, rank: int, score: float, model: str) -> str:
+    """One line of a run, its newline included. Raises InvalidInput for an id that a run cannot hold."""
+    for what, text in (("document id", document_id), ("query id", query_id)):
+        if not text or _SPACE.search(text):
+            raise InvalidInput(
+                f"the {what} {text!r} has a space or is empty, which a TREC run cannot hold: use another format"
+            )
+    return f"{query_id} Q0 {document_id} {rank} {score_text(score)} dearlite-{_SPACE.sub('_', model)}\n"
+
+
+def score_text(score: float) -> str:
+    """A score with nine digits, which tell any two float32 apart."""
+    return f"{score:.9g}"
 
 
 def read_run(

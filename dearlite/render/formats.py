@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from dearlite.errors import DearliteError, InvalidInput
+from dearlite.errors import DearliteError
+from dearlite.offline.trec import run_line, score_text
 from dearlite.ranking import Ranking, hit_fields
 
 
@@ -57,7 +58,7 @@ def _umask() -> int:
 
 def _write_jsonl(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     for hit in ranking:
-        stream.write(_json(hit_fields(hit)) + "\n")
+        stream.write(json_text(hit_fields(hit)) + "\n")
 
 
 def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
@@ -68,13 +69,13 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
         "elapsed_s": round(ranking.elapsed_s, 3),
         "total": ranking.total,
     }
-    stream.write(_json(head | {"hits": ranking.to_dicts()}, indent=2) + "\n")
+    stream.write(json_text(head | {"hits": ranking.to_dicts()}, indent=2) + "\n")
 
 
 def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     stream.write("rank\tscore\tindex\tid\ttitle\ttext\n")
     for hit in ranking:
-        cells = (hit.rank, _number(hit.score), hit.index, hit.id or "", hit.title, hit.text)
+        cells = (hit.rank, score_text(hit.score), hit.index, hit.id or "", hit.title, hit.text)
         stream.write("\t".join(re.sub(r"\s", " ", str(cell)) for cell in cells) + "\n")
 
 
@@ -82,14 +83,7 @@ def _write_trec(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     """TREC run lines, `qid Q0 docid rank score tag`; a document without an id is named by its index."""
     for hit in ranking:
         name = str(hit.index) if hit.id is None else hit.id
-        for what, text in (("document id", name), ("query id", query_id)):
-            if not text or re.search(r"\s", text):
-                raise InvalidInput(
-                    f"the {what} {text!r} has a space or is empty, which a TREC run cannot hold: "
-                    "use --format jsonl or tsv"
-                )
-        tag = re.sub(r"\s", "_", ranking.model)
-        stream.write(f"{query_id} Q0 {name} {hit.rank} {_number(hit.score)} dearlite-{tag}\n")
+        stream.write(run_line(query_id, name, hit.rank, hit.score, ranking.model))
 
 
 def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:
@@ -98,11 +92,8 @@ def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     print_ranking(ranking, stream)
 
 
-def _number(score: float) -> str:
-    return f"{score:.9g}"  # nine digits tell any two float32 apart
-
-
-def _json(value: Any, indent: int | None = None) -> str:
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON that can be written as UTF-8."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     try:
         text.encode()

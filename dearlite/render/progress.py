@@ -18,6 +18,7 @@ class DocumentProgress:
 
     def __init__(self, total: int, *, visible: bool) -> None:
         self.total, self.done = total, 0
+        self._before = 0  # what was there already when the first was told: no part of the rate
         self._visible = visible and sys.stderr.isatty()
         self._start = self._drawn = 0.0  # both count from the first document: loading a model is not reranking
         self._bar: Progress | None = None
@@ -31,13 +32,14 @@ class DocumentProgress:
     def update(self, done: int, total: int) -> None:
         """Takes the count; the signature of `rerank`'s progress callback."""
         self.done, now = done, time.perf_counter()
-        self._start = self._start or now
+        if not self._start:
+            self._start, self._before = now, max(0, done - 1)
         if not self._visible or now - self._start < _SHOW_AFTER_S or now - self._drawn < _REFRESH_S:
             return
         self._drawn = now
         if self._bar is None:
             self._bar = _bar(total)
-        rate = done / (now - self._start)
+        rate = (done - self._before) / (now - self._start)
         self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f} documents/s")
 
     def close(self) -> None:

@@ -1,0 +1,114 @@
+"""What `rerank_run` does: files are checked, opened and closed around the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from hashlib import blake2b
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from dearlite.api import Progress, Reranker
+from dearlite.errors import UsageError
+from dearlite.offline.cache import ScoreCache
+from dearlite.offline.collection import Collection, open_collection
+from dearlite.offline.journal import Journal
+from dearlite.offline.rerank import rerank_collection
+from dearlite.offline.results import RerankedRun
+from dearlite.offline.trec import Qrels
+from dearlite.options import Listwise
+from dearlite.registry import DEFAULT_MODEL, find_model, home
+
+
+def collection_of(
+    source: str | Path | Collection | None,
+    queries: str | Path | None,
+    corpus: str | Path | Sequence[str | Path],
+    run: str | Path | None,
+    qrels: str | Path | Qrels | None,
+    depth: int | None,
+    skip_bad: bool,
+) -> Collection:
+    """`source` itself where it is a Collection, otherwise what `open_collection` reads."""
+    if isinstance(source, Collection):
+        return source
+    return open_collection(
+        source,
+        queries=queries,
+        corpus=[corpus] if isinstance(corpus, (str, Path)) else corpus,
+        run=run,
+        qrels=qrels if isinstance(qrels, (str, Path)) else None,
+        depth=depth,
+        skip_bad=skip_bad,
+    )
+
+
+def rerank_run(
+    collection: Collection,
+    *,
+    model: str | Path | Reranker | None,
+    device: str,
+    threads: int | None,
+    listwise: Listwise | None,
+    together: int,
+    output: str | Path | None,
+    jsonl: str | Path | None,
+    journal: str | Path | bool,
+    cache: str | Path | None,
+    progress: Progress | None,
+    cancel: Event | None,
+    loading: Mapping[str, Any] | None = None,
+) -> RerankedRun:
+    """See `dearlite.rerank_run`. `loading` is what else `Reranker.load` takes."""
+    for path in (output, jsonl):
+        check_output(path)
+    with ExitStack() as stack:
+        place = journal_path(collection, model, output, journal)
+        log = None if place is None else stack.enter_context(Journal(place))
+        scores = None if cache is None else stack.enter_context(ScoreCache(Path(cache)))
+        reranker = (
+            model
+            if isinstance(model, Reranker)
+            else Reranker.load(model, device=device, threads=threads, **(loading or {}))
+        )
+        found = rerank_collection(
+            collection,
+            reranker,
+            listwise=listwise,
+            together=together,
+            journal=log,
+            cache=scores,
+            progress=progress,
+            cancel=cancel,
+        )
+        if output is not None:
+            found.write_trec(output)
+        if jsonl is not None:
+            found.write_jsonl(jsonl)
+    return found
+
+
+def journal_path(
+    collection: Collection, model: str | Path | Reranker | None, output: str | Path | None, journal: str | Path | bool
+) -> Path | None:
+    """Where the journal is: beside the output, or in dearlite's own folder under a name that this work always has."""
+    if journal is False:
+        return None
+    if journal is not True:
+        return Path(journal)
+    if output is not None:
+        return Path(f"{output}.journal")
+    name = model.model if isinstance(model, Reranker) else str(find_model(str(model or DEFAULT_MODEL)).resolve())
+    parts = [str(Path(path).resolve()) for path in collection.sources.values()] or [collection.name]
+    return home() / "journals" / f"{blake2b(repr([name, *parts]).encode(), digest_size=12).hexdigest()}.journal"
+
+
+def check_output(path: str | Path | None) -> None:
+    """Raises UsageError for a file that cannot be written, before the work and not after it."""
+    if path is None or str(path) == "-":
+        return
+    if not Path(path).parent.is_dir():
+        raise UsageError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
+    if Path(path).is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
