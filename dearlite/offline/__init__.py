@@ -47,7 +47,8 @@ def rerank_run(
 
     Each result goes into the journal at once, and the same call goes on from it: OUTPUT.journal, a file in dearlite's
     own folder where there is no output, `journal` where it is a path; False keeps none. `cache` is a SQLite file of
-    pairs' scores. `together` is how many queries a listwise model decodes side by side. `progress(done, total)` counts pairs.
+    pairs' scores. `together` is how many queries a listwise model decodes side by side. `progress(done, total)` counts
+    pairs.
     """
     from dearlite.offline import tasks
 

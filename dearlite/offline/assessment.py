@@ -1,4 +1,4 @@
-"""What `evaluate` does: the reranked run, the first stage and other runs measured together, with the facts of a table."""
+"""What `evaluate` does: the reranked run, the first stage and other runs are measured together, and facts are added."""
 
 from __future__ import annotations
 

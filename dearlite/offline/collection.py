@@ -61,8 +61,8 @@ def open_collection(
     """The collection in the folder `source` (FOLDER_LAYOUT), in RankGPT's or rank_llm's JSON, or in files of its own.
 
     The files that are named come before the folder's; a name that is no path is looked for in the folder. Of each query
-    the best `depth` documents are taken. Raises UsageError for parts that are nowhere, InvalidInput for what is wrong in
-    them; with `skip_bad` documents that are missing or cannot be used are left out and counted.
+    the best `depth` documents are taken. Raises UsageError for parts that are nowhere, InvalidInput for what is wrong
+    in them; with `skip_bad` documents that are missing or cannot be used are left out and counted.
     """
     if depth is not None and depth < 1:
         raise UsageError(f"depth is {depth}: it must be a whole number from 1")

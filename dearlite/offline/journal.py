@@ -1,8 +1,8 @@
 """The journal: what has been scored, on disk before it counts as done, so that no kill loses more than a few seconds.
 
 One line an entry: CRC-32 of the rest in eight hex digits, a space, JSON, a newline. Lines are only ever added. A line
-that a kill or a full disk cut short is taken off when the file is opened next; one that is damaged is not believed. Each
-entry carries the key of what it is a result of (`result_key`): results of another model, option or text are never taken.
+that a kill or a full disk cut short is taken off when the file is opened next; a damaged one is not believed. Each
+entry carries the key of what it is a result of (`result_key`): those of another model, option or text are never taken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import sys
 import time
 import zlib
@@ -132,7 +133,10 @@ class Journal:
 
     def _mend(self) -> int:
         """The size in bytes, after a line that was cut short is off and the head is there."""
-        size = os.fstat(self._file).st_size
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{self.path} is no ordinary file, which a journal must be: name another --journal")
+        size = status.st_size
         if size:
             first = next(self._lines(), b"")
             if not _line(_HEAD).startswith(first) and _parse(first) != _HEAD:

@@ -1,0 +1,168 @@
+"""The journal: whole lines or none, one writer, and nothing believed that is not as it was written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dearlite.documents import Document
+from dearlite.errors import DearliteError, UsageError
+from dearlite.offline.cache import ScoreCache, pair_key
+from dearlite.offline.journal import Journal, JournalInUse, digest_of, result_key, settings_key
+from dearlite.ranking import PairScore
+
+
+def entries(path):
+    with Journal(path) as journal:
+        return list(journal.entries()), journal.cut_bytes, journal.damaged
+
+
+@pytest.fixture
+def journal_file(tmp_path):
+    path = tmp_path / "a.journal"
+    with Journal(path) as journal:
+        for number in range(3):
+            journal.add({"key": str(number), "scores": [0.1 * number]})
+    return path
+
+
+def test_what_was_added_is_there_after_opening_again(journal_file):
+    found, cut, damaged = entries(journal_file)
+    assert [entry["key"] for entry in found] == ["0", "1", "2"]
+    assert found[1]["scores"] == [0.1]
+    assert (cut, damaged) == (0, 0)
+
+
+def test_cut_at_any_byte_only_the_last_line_is_lost(journal_file, tmp_path):
+    data = journal_file.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(data) if byte == ord("\n")]
+    for size in range(len(data)):
+        path = tmp_path / "cut.journal"
+        path.write_bytes(data[:size])
+        found, cut, damaged = entries(path)
+        whole = sum(end <= size for end in ends)
+        assert len(found) == max(0, whole - 1)  # the first line is the head
+        assert cut == size - max([0, *(end for end in ends if end <= size)])
+        assert damaged == 0
+        assert entries(path)[:2] == (found, 0)  # mended
+
+
+def test_a_damaged_line_is_not_believed_and_the_others_are(journal_file):
+    data = bytearray(journal_file.read_bytes())
+    place = data.index(b'"1"') + 1
+    data[place] ^= 2
+    journal_file.write_bytes(data)
+    found, cut, damaged = entries(journal_file)
+    assert [entry["key"] for entry in found] == ["0", "2"]
+    assert (cut, damaged) == (0, 1)
+
+
+def test_another_file_is_left_alone(tmp_path):
+    path = tmp_path / "precious.txt"
+    for text in ("my notes", "my notes\nmore\n", '00000000 {"dearlite":"journal","schema":1}\n'):
+        path.write_text(text)
+        with pytest.raises(UsageError, match="is no journal of this dearlite: move it away"):
+            Journal(path)
+        assert path.read_text() == text
+
+
+def test_a_second_process_is_refused(journal_file):
+    code = (
+        f"from dearlite.offline.journal import Journal; from pathlib import Path; Journal(Path({str(journal_file)!r}))"
+    )
+    with Journal(journal_file) as journal:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "JournalInUse" in done.stderr and "is being written by another dearlite" in done.stderr
+        with pytest.raises(JournalInUse):
+            Journal(journal_file)
+        journal.add({"key": "still mine"})
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_full_disk_leaves_the_journal_whole(tmp_path, monkeypatch):
+    """A file-size limit stands for the disk: the system takes a part of the line and refuses the rest."""
+    path = tmp_path / "a.journal"
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from dearlite.offline.journal import DiskFull, Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+journal = Journal(Path({str(path)!r}))
+try:
+    for number in range(100):
+        journal.add({{"key": str(number), "scores": [0.5] * 20}})
+except DiskFull as err:
+    print(number, err)
+    sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    number, message = done.stdout.split(" ", 1)
+    assert "no room left for" in message and "make room and run the same command again" in message
+    found, cut, damaged = entries(path)
+    assert len(found) == int(number) > 3
+    assert (cut, damaged) == (0, 0)
+    with Journal(path) as journal:
+        journal.add({"key": "after"})
+    assert entries(path)[0][-1] == {"key": "after"}
+
+
+def test_a_journal_is_an_ordinary_file(tmp_path):
+    with pytest.raises(UsageError, match="is no ordinary file"):
+        Journal(Path(os.devnull))
+    with pytest.raises(DearliteError, match="cannot write the journal"):
+        Journal(tmp_path)
+
+
+def test_keys_differ_in_everything_that_matters():
+    model = {"model": "m", "sha256": "1", "prompt": "p", "options": "window=20"}
+    settings = settings_key(model, "0.1")
+    base = (settings, "q", "text", ["a", "b"], [b"1" * 16, b"2" * 16])
+    others = [
+        (settings_key(model | {"sha256": "2"}, "0.1"), *base[1:]),
+        (settings_key(model | {"prompt": "r"}, "0.1"), *base[1:]),
+        (settings_key(model | {"options": "window=10"}, "0.1"), *base[1:]),
+        (settings_key(model, "0.2"), *base[1:]),
+        (settings, "r", *base[2:]),
+        (settings, "q", "other", *base[3:]),
+        (settings, "q", "text", ["b", "a"], base[4]),
+        (settings, "q", "text", ["a", "c"], base[4]),
+        (settings, "q", "text", ["a", "b"], [b"1" * 16, b"3" * 16]),
+        (settings, "q", "text", ["a"], [b"1" * 16]),
+    ]
+    keys = [result_key(*base), *(result_key(*other) for other in others)]
+    assert len(set(keys)) == len(keys)
+    assert result_key(*base) == keys[0]
+    texts = [Document("b", title="a"), Document("", title="ab"), Document("ab"), Document("a b")]
+    assert len({digest_of(document) for document in texts}) == len(texts)
+
+
+def test_a_cache_gives_what_it_was_given(tmp_path):
+    keys = [pair_key(b"s" * 16, f"query {i}", b"d" * 16) for i in range(1200)]
+    with ScoreCache(tmp_path / "c.sqlite") as cache:
+        assert cache.find(keys) == {}
+        cache.add((key, PairScore(i / 7, i, i + 1)) for i, key in enumerate(keys[:1100]))
+    with ScoreCache(tmp_path / "c.sqlite") as cache, ScoreCache(tmp_path / "c.sqlite") as other:
+        found = cache.find(keys)
+        assert found[keys[1099]] == PairScore(1099 / 7, 1099, 1100)
+        assert len(found) == cache.hits == 1100
+        other.add([(keys[1150], PairScore(0.5, 1, 1))])
+        assert cache.find(keys[1100:]) == {keys[1150]: PairScore(0.5, 1, 1)}
+
+
+def test_a_file_that_is_no_cache_is_left_alone(tmp_path):
+    import sqlite3
+
+    text, database = tmp_path / "notes.txt", tmp_path / "other.sqlite"
+    text.write_text("my notes, longer than a header of SQLite " * 10)
+    with sqlite3.connect(database) as base:
+        base.execute("CREATE TABLE mine (x)")
+    for path in (text, database):
+        before = path.read_bytes()
+        with pytest.raises(UsageError, match="name another --cache"):
+            ScoreCache(path)
+        assert path.read_bytes() == before
