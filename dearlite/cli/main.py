@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from typing import Any
@@ -15,6 +16,7 @@ from dearlite.errors import DearliteError, need
 COMMANDS = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
     "batch": ("dearlite.cli.batch", "Rerank a run of many queries, and go on after a stop.", "cpu"),
+    "eval": ("dearlite.cli.eval", "Measure a reranked run beside the first stage and others.", "eval"),
     "models": ("dearlite.cli.models", "List, show and verify the models that have a name.", "cpu"),
     "export": ("dearlite.export.command", "Make a model file from a Hugging Face folder, a LoRA, or a name.", "export"),
     "bench": ("dearlite.cli.bench", "Measure a model here: load, documents a second, memory.", "cpu"),
@@ -54,7 +56,8 @@ def run(args: list[str] | None = None) -> None:
     """The console script: `main`, with exit codes 0 done, 1 failure, 2 usage, 130 interrupted."""
     warnings.showwarning = _one_line_warning
     try:
-        code = main.main(args, prog_name="dearlite", standalone_mode=False)
+        typed = shlex.join(["dearlite", *(sys.argv[1:] if args is None else args)])  # a report says how it was made
+        code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=typed)
     except DearliteError as err:
         _fail(str(err), err.exit_code)
     except click.ClickException as err:

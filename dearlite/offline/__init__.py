@@ -81,6 +81,7 @@ def evaluate(
     baselines: Mapping[str, str | Path | Run] | None = None,
     seconds: Mapping[str, float] | None = None,
     measures: str | Iterable[str] | None = None,
+    ties: str = "rank",
     model: str | Path | Reranker | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -98,7 +99,8 @@ def evaluate(
 
     `qrels` is a file (the folder's without it) or a dict; queries that it judges and the run lacks count as zero.
     `baselines` are runs by name, `seconds` what a query took them, where that is known. With `scored`, a run that was
-    made before, no model is loaded. `measures` are ir-measures' names. `command` is what a report says to type.
+    made before, no model is loaded. `measures` are ir-measures' names. Documents of equal score stand by "rank", or by
+    id as in "trec_eval" (`ties`). `command` is what a report says to type.
     """
     from dearlite.offline import assessment, tasks
 
@@ -119,4 +121,4 @@ def evaluate(
             progress=progress,
             cancel=cancel,
         )
-    return assessment.evaluate(found, reranked, scored, qrels, baselines or {}, seconds or {}, measures, command)
+    return assessment.evaluate(found, reranked, scored, qrels, baselines or {}, seconds or {}, measures, command, ties)

@@ -19,6 +19,11 @@ from dearlite.offline.trec import Qrels, Run, read_qrels, read_run
 _PACKAGES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy", "ir-measures", "pytrec-eval-terrier")
 
 
+def check_measures(measures: str | Iterable[str] | None) -> list[str]:
+    """The names of `measures`, the usual ones where it is None. Raises UsageError for one that is none."""
+    return [str(measure) for measure in parse_measures(DEFAULT_MEASURES if measures is None else measures)]
+
+
 def evaluate(
     collection: Collection,
     reranked: RerankedRun | None,
@@ -28,6 +33,7 @@ def evaluate(
     seconds: Mapping[str, float],
     measures: str | Iterable[str] | None,
     command: str,
+    ties: str = "rank",
     published: Sequence[System] = (),
     title: str | None = None,
 ) -> Evaluation:
@@ -65,7 +71,8 @@ def evaluate(
         [*systems, *published],
         qrels,
         name=title or collection.name,
-        measures=[str(measure) for measure in parse_measures(DEFAULT_MEASURES if measures is None else measures)],
+        measures=check_measures(measures),
+        ties=ties,
         notes=notes,
         command=command,
         facts=facts | _machine(),
