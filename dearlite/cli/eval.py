@@ -59,7 +59,7 @@ def command(
 
         if refused := [f"--{name.replace('_', '-')}" for name, value in outputs.items() if value and name != "json"]:
             raise UsageError(f"{refused[0]} is for one collection: give its folder, without --suite")
-        evaluate_suite(suite, given, measures, outputs["json"])
+        evaluate_suite(suite, given, measures, ties, outputs["json"])
         return
     run_options.check(given)
     for path in outputs.values():

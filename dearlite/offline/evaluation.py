@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError, need
@@ -176,7 +176,7 @@ def compare(
     for measure in measured:
         found = [_compare(per_query, subject, one, measure) for one in runs if one != subject]
         for one, p_holm in zip(found, holm([one.p for one in found]), strict=True):
-            comparisons.append(Comparison(*(getattr(one, n) for n in list(one.__slots__)[:-1]), p_holm=p_holm))
+            comparisons.append(replace(one, p_holm=p_holm))
     return Evaluation(
         name=name,
         systems=tuple(systems),

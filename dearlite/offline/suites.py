@@ -1,0 +1,98 @@
+"""Published evaluations (suites.toml): which collections, what their folders hold, and what their authors report."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dearlite.errors import UsageError
+from dearlite.offline.collection import FOLDER_LAYOUT
+
+_OPTIONAL = {"how": "", "note": "", "timed": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteCollection:
+    """One collection. `published` is method -> measure -> value in percent; `timed` adds `seconds` a query.
+
+    `ir_datasets` is its id in that library; where that is empty, `how` says how a user gets it.
+    """
+
+    folders: tuple[str, ...]
+    title: str
+    ir_datasets: str
+    how: str
+    run: str
+    depth: int
+    first_stage: str
+    measures: tuple[str, ...]
+    note: str
+    published: Mapping[str, Mapping[str, float]]
+    timed: Mapping[str, Mapping[str, float]]
+
+    def folder(self, root: Path) -> Path | None:
+        """Its folder in `root`, None where no folder of its names holds all of its parts."""
+        for name in self.folders:
+            if (root / name).is_dir() and not self.missing(root / name):
+                return root / name
+        return None
+
+    def missing(self, folder: Path) -> list[str]:
+        """The parts that `folder` lacks, each by the names that it may have."""
+        layout = FOLDER_LAYOUT | {"run": (self.run, *(FOLDER_LAYOUT["run"] if self.run == "run.trec" else ()))}
+        return [
+            f"{part} ({' or '.join(dict.fromkeys(names))})"
+            for part, names in layout.items()
+            if not any((folder / name).exists() for name in names)
+        ]
+
+    def how_to_get(self, root: Path) -> str:
+        """What to do so that `root` holds it, on one line."""
+        here = next((root / name for name in self.folders if (root / name).is_dir()), None)
+        if here is not None:
+            return f"{here} lacks {', '.join(self.missing(here))}"
+        if self.ir_datasets:
+            return f"python examples/from_ir_datasets.py {self.ir_datasets} {root / self.folders[0]} --run RUN"
+        return self.how
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A published evaluation."""
+
+    name: str
+    title: str
+    collections: tuple[SuiteCollection, ...]
+
+
+def find_suite(name: str) -> Suite:
+    """The suite called `name`. Raises UsageError with the names that there are."""
+    known = load_suites(resources.files("dearlite.offline").joinpath("suites.toml").read_text(encoding="utf-8"))
+    if name not in known:
+        near = get_close_matches(name, known, cutoff=0.4) or list(known)
+        raise UsageError(f"no suite {name!r} (nearest: {', '.join(near)})")
+    return known[name]
+
+
+def load_suites(text: str) -> dict[str, Suite]:
+    """Suites by name. Unknown and missing keys are errors."""
+    suites = {}
+    for name, table in tomllib.loads(text).items():
+        if set(table) != {"title", "collection"}:
+            raise ValueError(f"suite {name}: it has {sorted(table)}, not title and collection")
+        suites[name] = Suite(name, table["title"], tuple(map(_collection, table["collection"])))
+    return suites
+
+
+def _collection(table: Mapping[str, Any]) -> SuiteCollection:
+    names = {field.name for field in fields(SuiteCollection)}
+    full = _OPTIONAL | dict(table)
+    if set(full) != names or not (full["ir_datasets"] or full["how"]):
+        wrong = sorted(set(full) ^ names) or ["ir_datasets and how are both empty"]
+        raise ValueError(f"collection {table.get('title')!r}: unknown or missing: {', '.join(wrong)}")
+    return SuiteCollection(**{key: tuple(value) if isinstance(value, list) else value for key, value in full.items()})

@@ -1,0 +1,140 @@
+"""Charts as SVG text: numbers and labels in, one self-contained element out. Colours come from the page's variables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH = 720
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One query's gain or loss; `label` is shown when it is pointed at."""
+
+    value: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A system's quality (0 to 1) and seconds a query; None where no time is known."""
+
+    label: str
+    quality: float
+    seconds: float | None
+    kind: str  # a CSS class: subject, run, published
+
+
+def gain_chart(bars: Sequence[Bar], title: str) -> str:
+    """Bars from the greatest gain to the greatest loss, however many there are."""
+    height, left, right, top, bottom = 260, 52, 12, 14, 30
+    ordered = sorted(bars, key=lambda bar: -bar.value)
+    reach = max([0.05, *(abs(bar.value) for bar in ordered)])
+    reach = math.ceil(reach * 10) / 10 if reach > 0.1 else 0.1
+    room, middle = _WIDTH - left - right, (top + height - bottom) / 2
+    scale, step = (height - top - bottom) / 2 / reach, room / max(1, len(ordered))
+    parts = []
+    for tick in (-reach, -reach / 2, 0.0, reach / 2, reach):
+        y = middle - tick * scale
+        style = "axis" if tick == 0 else "grid"
+        parts.append(f'<line class="{style}" x1="{left}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{_signed(tick)}</text>')
+    width = max(0.6, step - (2 if step > 6 else 0.4 if step > 2 else 0))
+    for place, bar in enumerate(ordered):
+        size = max(abs(bar.value) * scale, 0.8)
+        y = middle - size if bar.value > 0 else middle
+        kind = "gain" if bar.value > 0 else "loss" if bar.value < 0 else "same"
+        parts.append(
+            f'<rect class="{kind}" x="{left + place * step:.2f}" y="{y:.1f}" width="{width:.2f}" height="{size:.1f}">'
+            f"<title>{escape(bar.label)}: {_signed(bar.value, 4)}</title></rect>"
+        )
+    parts.append(
+        f'<text class="tick" x="{left}" y="{height - 8}">queries, from the greatest gain to the greatest loss</text>'
+    )
+    return _svg(height, title, parts)
+
+
+def time_chart(points: Sequence[Point], title: str, measure: str) -> str:
+    """Quality over seconds a query, on a logarithmic axis; a system without a time is a dashed line at its quality."""
+    height, left, right, top, bottom = 340, 52, 150, 16, 44
+    timed = [(point, point.seconds) for point in points if point.seconds]
+    low = min([seconds for _, seconds in timed], default=0.1)
+    high = max([seconds for _, seconds in timed], default=1.0)
+    first, last = math.floor(math.log10(low * 0.8)), math.ceil(math.log10(high * 1.25))
+    values = [point.quality for point in points]
+    bottom_value, top_value = _span(min(values, default=0.0), max(values, default=1.0))
+    room_x, room_y = _WIDTH - left - right, height - top - bottom
+
+    def at_x(seconds: float) -> float:
+        return left + (math.log10(seconds) - first) / max(1, last - first) * room_x
+
+    def at_y(quality: float) -> float:
+        return top + (top_value - quality) / (top_value - bottom_value) * room_y
+
+    parts = []
+    for power in range(first, max(first + 1, last) + 1):
+        x, label = at_x(10.0**power), f"{10.0**power:g} s"
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - bottom}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{label}</text>')
+    for tick in _ticks(bottom_value, top_value):
+        y = at_y(tick)
+        parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.2f}</text>')
+    parts.append(f'<text class="tick" x="{left}" y="{height - 6}">seconds a query; upwards {escape(measure)}</text>')
+    labels = []  # (wanted y, text, class): all stand in the margin, so that none covers another or a point
+    for point in points:
+        y, tip = at_y(point.quality), f"{point.label}: {measure} {point.quality:.4f}"
+        if point.seconds:
+            x = at_x(point.seconds)
+            parts.append(f'<line class="lead" x1="{x:.1f}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(
+                f'<circle class="{point.kind}" cx="{x:.1f}" cy="{y:.1f}" r="6">'
+                f"<title>{escape(tip)}, {point.seconds:.3g} s a query</title></circle>"
+            )
+        else:
+            parts.append(
+                f'<line class="untimed" x1="{left}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}">'
+                f"<title>{escape(tip)}, no time known</title></line>"
+            )
+        labels.append((y, point.label, point.kind))
+    for y, label, kind in _apart(labels, 15, height - bottom):
+        shown = label if len(label) <= 20 else label[:19] + "…"
+        parts.append(f'<text class="name {kind}" x="{_WIDTH - right + 8}" y="{y + 4:.1f}">{escape(shown)}</text>')
+    return _svg(height, title, parts)
+
+
+def _svg(height: int, title: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _apart(labels: Sequence[tuple[float, str, str]], gap: float, most: float) -> list[tuple[float, str, str]]:
+    """The labels from the top down, moved so that they stand `gap` apart and none below `most`."""
+    found: list[tuple[float, str, str]] = []
+    for y, label, kind in sorted(labels):
+        found.append((max(y, found[-1][0] + gap) if found else y, label, kind))
+    for place in range(len(found) - 1, -1, -1):
+        limit = most if place == len(found) - 1 else found[place + 1][0] - gap
+        y, label, kind = found[place]
+        found[place] = min(y, limit), label, kind
+    return found
+
+
+def _span(low: float, high: float) -> tuple[float, float]:
+    """A range of round twentieths around both values."""
+    low, high = math.floor((low - 0.01) * 20) / 20, math.ceil((high + 0.01) * 20) / 20
+    return low, high if high > low else low + 0.05
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = 0.05 if high - low <= 0.35 else 0.1
+    return [low + step * place for place in range(round((high - low) / step) + 1)]
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f}" if value else "0"

@@ -1,0 +1,185 @@
+"""Evaluations as tables: on a terminal, in a notebook, as JSON, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from html import escape
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dearlite.offline.evaluation import Evaluation, System
+from dearlite.render.formats import json_text
+from dearlite.render.snippet import plain
+
+SIGNIFICANT = 0.05
+_PIPE_WIDTH = 200
+_LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The table on stdout, then what each other run differs by, then the notes."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console.print(evaluation_table(evaluation))
+    for line in difference_lines(evaluation):
+        console.print(Text(plain(line)), soft_wrap=not sys.stdout.isatty())
+    for note in evaluation.notes:
+        console.print(Text(f"note: {plain(note)}", style="dim"), soft_wrap=not sys.stdout.isatty())
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """A rich Table: a row a system, the best measured value of each column in bold."""
+    queries = len(evaluation.qrels)
+    table = Table(
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+        title=Text(f"{plain(evaluation.name)}, {queries} queries"),
+    )
+    table.add_column("", overflow="fold")
+    for measure in evaluation.measures:
+        table.add_column(measure, justify="right", no_wrap=True)
+    timed = any(system.seconds_per_query is not None for system in evaluation.systems)
+    if timed:
+        table.add_column("s/query", justify="right", no_wrap=True)
+        table.add_column("tokens/s", justify="right", no_wrap=True)
+    best = best_values(evaluation)
+    for system in evaluation.systems:
+        name = Text(plain(system.name), style="bold" if system.name == evaluation.subject else "")
+        if system.role == "published":
+            name.append(" (published)")
+        cells = [_cell(evaluation, system, measure, best) for measure in evaluation.measures]
+        if timed:
+            cells += [Text(number(system.seconds_per_query, 3)), Text(number(system.tokens_per_second, 0))]
+        table.add_row(name, *cells, style="dim" if system.role == "published" else "")
+    return table
+
+
+def difference_lines(evaluation: Evaluation) -> list[str]:
+    """The subject against each other run in the main measure, a line each, and what the test was."""
+    measure, lines = evaluation.main_measure, []
+    for baseline in dict.fromkeys(one.baseline for one in evaluation.comparisons):
+        one = evaluation.comparison(baseline, measure)
+        assert one is not None
+        lines.append(
+            f"{measure} of {evaluation.subject} against {baseline}: {one.delta:+.4f} "
+            f"(better {one.wins}, same {one.ties}, worse {one.losses} queries; p {p_text(one.p_holm)})"
+        )
+    if lines:
+        lines.append(
+            "† p below 0.05; p: paired randomisation test over queries, two-sided, Holm's correction over the runs"
+        )
+    return lines
+
+
+def best_values(evaluation: Evaluation) -> dict[str, float]:
+    """The highest measured mean of each measure, published rows aside."""
+    runs = [system.name for system in evaluation.systems if system.run is not None]
+    return {measure: max(evaluation.values[name][measure] for name in runs) for measure in evaluation.measures}
+
+
+def marked(evaluation: Evaluation, system: System, measure: str) -> bool:
+    """Whether the subject differs from `system` in `measure` by more than chance."""
+    one = evaluation.comparison(system.name, measure)
+    return one is not None and one.p_holm < SIGNIFICANT
+
+
+def p_text(p: float) -> str:
+    """A p value with as many digits as it bears."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number of `digits` decimals, nothing where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def evaluation_json(evaluation: Evaluation) -> str:
+    """All of it but the texts (`Evaluation.to_dict`)."""
+    return json_text(evaluation.to_dict(), indent=2) + "\n"
+
+
+def evaluation_csv(evaluation: Evaluation) -> str:
+    """The table: a row a system."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(["system", "role", *evaluation.measures, "seconds_per_query", "tokens_per_second"])
+    for system in evaluation.systems:
+        values = [evaluation.values[system.name].get(measure) for measure in evaluation.measures]
+        cells = [number(value, 6) for value in values]
+        rows.writerow(
+            [system.name, system.role, *cells, number(system.seconds_per_query, 6), number(system.tokens_per_second, 1)]
+        )
+    return out.getvalue()
+
+
+def per_query_csv(evaluation: Evaluation) -> str:
+    """A row a query, a column a system and measure."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    columns = [(system, measure) for system in evaluation.per_query for measure in evaluation.measures]
+    rows.writerow(["query_id", *(f"{system} {measure}" for system, measure in columns)])
+    for query_id in evaluation.qrels:
+        values = (evaluation.per_query[system][measure][query_id] for system, measure in columns)
+        rows.writerow([query_id, *(f"{value:.6f}" for value in values)])
+    return out.getvalue()
+
+
+def evaluation_latex(evaluation: Evaluation) -> str:
+    """A booktabs table, values in percent, the best in bold, a dagger where the subject differs from that run."""
+    best = best_values(evaluation)
+    lines = [
+        f"% {evaluation.name}: {len(evaluation.qrels)} queries".replace("\n", " "),
+        rf"\begin{{tabular}}{{l{'r' * len(evaluation.measures)}}}",
+        r"\toprule",
+        " & ".join(["System", *map(_latex, evaluation.measures)]) + r" \\",
+        r"\midrule",
+    ]
+    for system in evaluation.systems:
+        cells = [_latex(plain(system.name))]
+        for measure in evaluation.measures:
+            value = evaluation.values[system.name].get(measure)
+            text = "--" if value is None else f"{100 * value:.2f}"
+            if system.run is not None and value == best[measure]:
+                text = rf"\textbf{{{text}}}"
+            cells.append(text + (r"$^\dagger$" if marked(evaluation, system, measure) else ""))
+        lines.append(" & ".join(cells) + r" \\")
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"% $\dagger$: differs from {evaluation.subject}, p < {SIGNIFICANT}, "
+        "paired randomisation test, Holm's correction".replace("\n", " "),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def evaluation_html(evaluation: Evaluation) -> str:
+    """The table for a notebook."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *evaluation.measures))
+    rows = []
+    for system in evaluation.systems:
+        values = [evaluation.values[system.name].get(measure) for measure in evaluation.measures]
+        cells = "".join(f"<td>{number(value, 4)}</td>" for value in values)
+        rows.append(f"<tr><th style='text-align:left'>{escape(plain(system.name))}</th>{cells}</tr>")
+    lines = "".join(f"<div>{escape(plain(line))}</div>" for line in (*difference_lines(evaluation), *evaluation.notes))
+    caption = f"<caption>{escape(plain(evaluation.name))}, {len(evaluation.qrels)} queries</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table><small>{lines}</small>"
+
+
+def _cell(evaluation: Evaluation, system: System, measure: str, best: dict[str, float]) -> Text:
+    value = evaluation.values[system.name].get(measure)
+    strong = system.run is not None and value is not None and value == best[measure]
+    text = Text(number(value, 4), style="bold" if strong else "")
+    return text.append("†" if marked(evaluation, system, measure) else " ")
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(char, char) for char in text)

@@ -1,0 +1,201 @@
+"""An evaluation as one HTML page that needs nothing else: no script, no network, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from importlib import resources
+
+from dearlite.offline.evaluation import Evaluation, System
+from dearlite.offline.measures import in_order
+from dearlite.render.charts import Bar, Point, gain_chart, time_chart
+from dearlite.render.evaluation import best_values, difference_lines, marked, number, p_text
+from dearlite.render.snippet import plain, query_terms, snippet, term_spans
+
+_WORST = 5
+_SHOWN = 5  # documents of each side
+_MEANINGS = {
+    "nDCG": "gain of the grades, discounted by rank, over that of the best order of all judged documents",
+    "RR": "one over the rank of the first relevant document",
+    "AP": "precision at each relevant document, averaged over all relevant ones",
+    "R": "share of the relevant documents that are found so far",
+    "P": "share of the documents so far that are relevant",
+    "Success": "1 where a relevant document is found so far",
+}
+
+
+def report_html(evaluation: Evaluation) -> str:
+    """The page. Nothing in it is loaded from anywhere, and a policy in its head forbids that it could be."""
+    style = resources.files("dearlite.render").joinpath("report.css").read_text(encoding="utf-8")
+    sections = (
+        ("Results", _results(evaluation)),
+        ("Queries that gained, and that lost", _gains(evaluation)),
+        ("Quality and time", _times(evaluation)),
+        ("The queries that lost most", _worst(evaluation)),
+        ("How to reproduce it", _reproduce(evaluation)),
+        ("What was counted how", _notes(evaluation)),
+    )
+    body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{_text(evaluation.name)}: {_text(evaluation.subject)}</title><link rel="icon" href="data:,">'
+        f"<style>{style}</style></head><body><main>{_head(evaluation)}{body}</main></body></html>\n"
+    )
+
+
+def _head(evaluation: Evaluation) -> str:
+    measure, subject = evaluation.main_measure, evaluation.subject
+    value = evaluation.values[subject][measure]
+    headline = f"<b>{measure} {value:.4f}</b>"
+    if (first := _first_stage(evaluation)) is not None:
+        one = evaluation.comparison(first, measure)
+        if one is not None:
+            before = evaluation.values[first][measure]
+            headline = (
+                f"{_text(measure)} <b>{before:.4f} → {value:.4f}</b> "
+                f'<span class="{"up" if one.delta >= 0 else "down"}">{one.delta:+.4f}</span>, p {p_text(one.p_holm)}: '
+                f"{one.wins} queries better, {one.ties} the same, {one.losses} worse"
+            )
+    return (
+        f"<header><p class=kicker>{_text(evaluation.name)}, {len(evaluation.qrels)} queries</p>"
+        f"<h1>{_text(subject)}</h1><p class=lead>{headline}</p></header>"
+    )
+
+
+def _results(evaluation: Evaluation) -> str:
+    best, timed = best_values(evaluation), any(one.seconds_per_query is not None for one in evaluation.systems)
+    head = ["system", *evaluation.measures, *(["s/query", "tokens/s"] if timed else [])]
+    rows = []
+    for system in evaluation.systems:
+        cells = []
+        for measure in evaluation.measures:
+            value = evaluation.values[system.name].get(measure)
+            text = number(value, 4) + ("†" if marked(evaluation, system, measure) else "")
+            strong = system.run is not None and value == best[measure]
+            cells.append(f"<td>{f'<b>{text}</b>' if strong else text}</td>")
+        if timed:
+            cells.append(
+                f"<td>{number(system.seconds_per_query, 3)}</td><td>{number(system.tokens_per_second, 0)}</td>"
+            )
+        role = "" if system.role in ("reranked", system.name) else f" <small>{system.role}</small>"
+        kind = "subject" if system.name == evaluation.subject else system.role.replace(" ", "-")
+        rows.append(f'<tr class="{kind}"><th scope="row">{_text(system.name)}{role}</th>{"".join(cells)}</tr>')
+    titles = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    lines = "".join(f"<li>{_text(line)}</li>" for line in difference_lines(evaluation))
+    return (
+        f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"<ul>{lines}</ul>"
+    )
+
+
+def _gains(evaluation: Evaluation) -> str:
+    first = _first_stage(evaluation)
+    if first is None:
+        return ""
+    measure = evaluation.main_measure
+    bars = [
+        Bar(delta, plain(f"{query_id} {evaluation.queries.get(query_id, '')}")[:160])
+        for query_id, delta in evaluation.deltas(first, measure).items()
+    ]
+    title = f"{measure} of each query, less that of {plain(first)}"
+    return f"<figure>{gain_chart(bars, title)}<figcaption>{_text(title)}</figcaption></figure>"
+
+
+def _times(evaluation: Evaluation) -> str:
+    measure, points = evaluation.main_measure, []
+    for system in evaluation.systems:
+        value = evaluation.values[system.name].get(measure)
+        if value is not None:
+            kind = "subject" if system.name == evaluation.subject else "published" if system.run is None else "run"
+            points.append(Point(plain(system.name), value, system.seconds_per_query, kind))
+    if not any(point.seconds for point in points):
+        return ""
+    title = f"{measure} over seconds a query"
+    note = "Dashed: no time is known. Grey: as published, on its authors' machine."
+    return f"<figure>{time_chart(points, title, measure)}<figcaption>{_text(title)}. {note}</figcaption></figure>"
+
+
+def _worst(evaluation: Evaluation) -> str:
+    first = _first_stage(evaluation)
+    if first is None:
+        return ""
+    measure = evaluation.main_measure
+    deltas = sorted(evaluation.deltas(first, measure).items(), key=lambda pair: pair[1])
+    return (
+        "".join(_query(evaluation, first, query_id, delta) for query_id, delta in deltas[:_WORST] if delta < 0)
+        or "<p>No query lost.</p>"
+    )
+
+
+def _query(evaluation: Evaluation, first: str, query_id: str, delta: float) -> str:
+    query = evaluation.queries.get(query_id, "")
+    sides = []
+    for title, name in (("before", first), ("after", evaluation.subject)):
+        run = evaluation.system(name).run or {}
+        order = list(in_order(run.get(query_id, {}), "rank"))[:_SHOWN]
+        value = evaluation.per_query[name][evaluation.main_measure][query_id]
+        items = "".join(_document(evaluation, query_id, query, one) for one in order) or "<li>no documents</li>"
+        sides.append(
+            f"<div><h4>{title}: {_text(name)} <small>{_text(evaluation.main_measure)} {value:.4f}</small></h4>"
+            f"<ol>{items}</ol></div>"
+        )
+    return (
+        f'<article><h3 dir="auto">{_text(query) or "(no text)"} <small>{_text(query_id)}</small> '
+        f'<span class="down">{delta:+.4f}</span></h3><div class="sides">{"".join(sides)}</div></article>'
+    )
+
+
+def _document(evaluation: Evaluation, query_id: str, query: str, document_id: str) -> str:
+    title, text = evaluation.documents.get(document_id, ("", ""))
+    grade = evaluation.qrels.get(query_id, {}).get(document_id)
+    kind = "none" if grade is None else "good" if grade > 0 else "bad"
+    said = "not judged" if grade is None else f"grade {grade}"
+    terms = query_terms(query)
+    shown = snippet(plain(text), terms, 220)
+    whole = f"<details><summary>whole text</summary><p>{_text(text)}</p></details>" if shown != plain(text) else ""
+    named = f"<b>{_text(title)}</b> " if title else ""
+    return (
+        f'<li dir="auto"><span class="grade {kind}">{said}</span> <code>{_text(document_id)}</code> '
+        f"{named}{_marked(shown, terms)}{whole}</li>"
+    )
+
+
+def _marked(text: str, terms: set[str]) -> str:
+    out, last = [], 0
+    for start, end in term_spans(text, terms):
+        out += [escape(text[last:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        last = end
+    return "".join(out) + escape(text[last:])
+
+
+def _reproduce(evaluation: Evaluation) -> str:
+    facts = "".join(
+        f'<tr><th scope="row">{_text(name)}</th><td>{_text(str(value))}</td></tr>'
+        for name, value in evaluation.facts.items()
+    )
+    command = f"<pre>{_text(evaluation.command)}</pre>" if evaluation.command else ""
+    return f'{command}<div class="wide"><table class="facts"><tbody>{facts}</tbody></table></div>'
+
+
+def _notes(evaluation: Evaluation) -> str:
+    kinds = dict.fromkeys(measure.split("@")[0].split("(")[0] for measure in evaluation.measures)
+    meanings = [f"{kind}: {_MEANINGS[kind]}" for kind in kinds if kind in _MEANINGS]
+    return _list(
+        (*evaluation.notes, *meanings, "measures: trec_eval's, through ir-measures; averages over all queries")
+    )
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
+
+
+def _first_stage(evaluation: Evaluation) -> str | None:
+    """The system that the subject is shown against."""
+    others: list[System] = [one for one in evaluation.systems if one.run is not None and one.name != evaluation.subject]
+    return next((one.name for one in others if one.role == "first stage"), others[0].name if others else None)
+
+
+def _text(text: str) -> str:
+    return escape(plain(text))
