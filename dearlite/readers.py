@@ -181,12 +181,17 @@ def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
 
 
 def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
+    return read_group(stream, name, None)
+
+
+def read_group(stream: BinaryIO, name: str, group: int | None) -> Iterator[Record]:
+    """The records of a Parquet file, or of one of its row groups alone."""
     parquet = need("pyarrow.parquet", extra="parquet")
     arrow = need("pyarrow", extra="parquet")
     try:  # a file is read a batch at a time; a pipe has to be held
         table = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
         number = 0
-        for batch in table.iter_batches():
+        for batch in table.iter_batches(row_groups=None if group is None else [group]):
             for record in batch.to_pylist():
                 number += 1
                 yield f"{name} row {number}", record

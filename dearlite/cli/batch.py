@@ -13,7 +13,13 @@ from dearlite.offline.results import RerankedRun
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @run_options
-def command(**given: Any) -> None:
+@click.option(
+    "--ray", "address", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="As blocks on a Ray cluster."
+)
+@click.option("--actors", default="1", show_default=True, metavar="N|MIN-MAX", help="Ray: models held at once.")
+@click.option("--actor-gpus", type=float, default=0.0, metavar="X", help="Ray: GPUs of each, instead of CPUs.")
+@click.option("--block-queries", type=int, default=100, show_default=True, help="Ray: queries in a block.")
+def command(address: str | None, actors: str, actor_gpus: float, block_queries: int, **given: Any) -> None:
     """Rerank a run of many queries; a run that is stopped goes on where it was.
 
     SOURCE is a folder with queries.jsonl, corpus.jsonl(.gz) and run.trec (BEIR's folders too), or the JSON that RankGPT
@@ -21,8 +27,16 @@ def command(**given: Any) -> None:
 
     Every result is in a journal at once: after a kill, the same command goes on from it and says so. Results of another
     model, option or text are never taken.
+
+    With --ray the work is cut into blocks for a Ray cluster (or a Ray of its own here), each model with --threads CPUs;
+    SOURCE may then be a folder of JSON Lines or Parquet shards, and -o is a folder: a part file a block, and run.trec.
     """
     check(given)
+    if address is not None:
+        from dearlite.cli.batch_ray import rerank_blocks
+
+        rerank_blocks(address, actors, actor_gpus, block_queries, given)
+        return
     collection = collection_of(given)
     found = rerank(collection, given)
     if given["output"] is None:

@@ -60,8 +60,8 @@ def _evaluate(one: SuiteCollection, folder: Path, given: dict[str, Any], measure
     options = given | {"source": str(folder), "run_file": _run_file(one, folder), "depth": one.depth}
     collection = run_options.collection_of(options)
     published = [
-        System(f"{method}", "published", None, values.get("seconds"), published=_shares(values))
-        for method, values in (one.published | one.timed).items()
+        System(method, "published", None, values.get("seconds"), published=_shares(values))
+        for method, values in [*one.published.items(), *one.timed.items()]
     ]
     return evaluate(
         collection,

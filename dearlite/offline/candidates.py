@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.readers import open_stream, reader_for, whole
+from dearlite.readers import open_stream, read_group, reader_for, whole
 
 _LISTS = ("hits", "candidates")
 _TEXTS = ("content", "contents", "text", "segment", "passage", "body")
@@ -31,13 +31,16 @@ class Candidates:
     scores: tuple[float, ...]
 
 
-def iter_candidates(path: Path, *, depth: int | None = None, skip_bad: bool = False) -> Iterator[Candidates]:
+def iter_candidates(
+    path: Path, *, depth: int | None = None, skip_bad: bool = False, group: int | None = None
+) -> Iterator[Candidates]:
     """Each query of the file, as it is read. Raises InvalidInput naming the place of what is no such record.
 
-    With `skip_bad` documents that cannot be used are left out.
+    With `skip_bad` documents that cannot be used are left out. `group` is one row group of a Parquet file, alone.
     """
     with closing(open_stream(str(path))) as stream:
-        for number, (where, record) in enumerate(whole(reader_for(str(path))(stream, path.name), path.name), start=1):
+        records = reader_for(str(path))(stream, path.name) if group is None else read_group(stream, path.name, group)
+        for number, (where, record) in enumerate(whole(records, path.name), start=1):
             if isinstance(record, InvalidInput):
                 raise record
             yield _candidates(record, where, number, depth, skip_bad)

@@ -95,4 +95,5 @@ def _collection(table: Mapping[str, Any]) -> SuiteCollection:
     if set(full) != names or not (full["ir_datasets"] or full["how"]):
         wrong = sorted(set(full) ^ names) or ["ir_datasets and how are both empty"]
         raise ValueError(f"collection {table.get('title')!r}: unknown or missing: {', '.join(wrong)}")
-    return SuiteCollection(**{key: tuple(value) if isinstance(value, list) else value for key, value in full.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in full.items()}
+    return SuiteCollection(**values)

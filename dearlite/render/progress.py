@@ -16,8 +16,10 @@ _REFRESH_S = 0.1
 class DocumentProgress:
     """Counts documents; draws rate and time left once the work has taken a second, on a terminal only."""
 
-    def __init__(self, total: int, *, visible: bool) -> None:
+    def __init__(self, total: int, *, visible: bool, what: str = "documents") -> None:
         self.total, self.done = total, 0
+        self.told = False  # for the caller: whether it has said something once
+        self._what = what
         self._before = 0  # what was there already when the first was told: no part of the rate
         self._visible = visible and sys.stderr.isatty()
         self._start = self._drawn = 0.0  # both count from the first document: loading a model is not reranking
@@ -40,7 +42,9 @@ class DocumentProgress:
         if self._bar is None:
             self._bar = _bar(total)
         rate = (done - self._before) / (now - self._start)
-        self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f} documents/s")
+        self._bar.update(
+            self._bar.task_ids[0], completed=done, rate=f"{rate:,.{0 if rate >= 10 else 2}f} {self._what}/s"
+        )
 
     def close(self) -> None:
         """Takes the bar off the screen."""

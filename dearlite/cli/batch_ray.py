@@ -1,0 +1,83 @@
+"""`dearlite batch --ray`: the same run as blocks on a Ray cluster."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dearlite.cli.listwise_options import listwise_of, loading_of
+from dearlite.cli.run_options import collection_of
+from dearlite.errors import UsageError, need
+from dearlite.offline.cluster import Scoring, rerank_on_ray
+from dearlite.offline.collection import FOLDER_LAYOUT
+from dearlite.render.progress import DocumentProgress
+
+_ONE_PROCESS = ("journal", "no_journal", "cache", "jsonl")
+
+
+def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, given: dict[str, Any]) -> None:
+    """The blocks of what was named, into the folder --output."""
+    need("ray.data", extra="ray")
+    if given["output"] is None or Path(given["output"]).is_file():
+        raise UsageError("--ray needs -o FOLDER, which every node sees: a part file a block goes there, and run.trec")
+    if refused := [name for name in _ONE_PROCESS if given[name]]:
+        raise UsageError(
+            f"--{refused[0].replace('_', '-')} is of one process: with --ray the part files keep the state"
+        )
+    listwise, loading = listwise_of(dict(given), stream=False), loading_of(given)
+    scoring = Scoring(
+        model=given["model"],
+        device=given["device"],
+        threads=given["threads"] or 1,
+        depth=given["depth"],
+        skip_bad=given["skip_bad"],
+        listwise=listwise,
+        together=given["together"],
+        loading={name: value for name, value in loading.items() if value is not None},
+    )
+    source = Path(given["source"]) if given["source"] is not None and _holds_shards(given) else collection_of(given)
+    with DocumentProgress(0, visible=not given["quiet"], what="blocks") as progress:
+        try:
+            done, found = rerank_on_ray(
+                source,
+                Path(given["output"]),
+                scoring=scoring,
+                address=None if address == "local" else address,
+                actors=_actors(actors),
+                gpus=gpus,
+                block_queries=block_queries,
+                progress=lambda count, total: _tell(progress, count, total, given["quiet"]),
+            )
+        except KeyboardInterrupt:
+            progress.close()
+            click.echo("dearlite: interrupted: the same command goes on from the blocks that are done", err=True)
+            sys.exit(130)
+    if not given["quiet"]:
+        pairs, seconds = sum(one.pairs for one in done), sum(one.seconds for one in done)
+        known = f", {found} were there" if found else ""
+        rate = f", {pairs / seconds:.0f} pairs/s an actor" if seconds else ""
+        click.echo(f"{len(done)} blocks, {pairs} pairs{rate}{known}: {given['output']}/run.trec", err=True)
+
+
+def _tell(progress: DocumentProgress, count: int, total: int, quiet: bool) -> None:
+    if not progress.done and count and not progress.told and not quiet:
+        click.echo(f"dearlite: going on: {count} of {total} blocks are done already", err=True)
+    progress.told = True
+    progress.update(count, total)
+
+
+def _holds_shards(given: dict[str, Any]) -> bool:
+    """Whether SOURCE is a folder of shards: one that has no file of a collection's layout."""
+    folder = Path(given["source"])
+    named = any(given[name] for name in ("queries", "corpus", "run_file"))
+    return folder.is_dir() and not named and not any((folder / name).exists() for name in FOLDER_LAYOUT["queries"])
+
+
+def _actors(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    if not low.isdecimal() or not (high or low).isdecimal() or not 1 <= int(low) <= int(high or low):
+        raise UsageError(f"--actors {text}: it is a number from 1, or MIN-MAX")
+    return int(low), int(high or low)
