@@ -31,12 +31,12 @@ def command(address: str | None, actors: str, actor_gpus: float, block_queries: 
     With --ray the work is cut into blocks for a Ray cluster (or a Ray of its own here), each model with --threads CPUs;
     SOURCE may then be a folder of JSON Lines or Parquet shards, and -o is a folder: a part file a block, and run.trec.
     """
-    check(given)
     if address is not None:
         from dearlite.cli.batch_ray import rerank_blocks
 
         rerank_blocks(address, actors, actor_gpus, block_queries, given)
         return
+    check(given)
     collection = collection_of(given)
     found = rerank(collection, given)
     if given["output"] is None:

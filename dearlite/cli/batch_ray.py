@@ -27,16 +27,19 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
         raise UsageError(
             f"--{refused[0].replace('_', '-')} is of one process: with --ray the part files keep the state"
         )
+    size = _actors(actors)
+    if block_queries < 1:
+        raise UsageError(f"--block-queries is {block_queries}: it must be 1 or more")
     listwise, loading = listwise_of(dict(given), stream=False), loading_of(given)
     scoring = Scoring(
-        model=given["model"],
+        model=_seen_by_all(given["model"]),
         device=given["device"],
         threads=given["threads"] or 1,
         depth=given["depth"],
         skip_bad=given["skip_bad"],
         listwise=listwise,
         together=given["together"],
-        loading={name: value for name, value in loading.items() if value is not None},
+        loading={name: _seen_by_all(value) for name, value in loading.items() if value is not None},
     )
     source = Path(given["source"]) if given["source"] is not None and _holds_shards(given) else collection_of(given)
     with DocumentProgress(0, visible=not given["quiet"], what="blocks") as progress:
@@ -46,7 +49,7 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
                 Path(given["output"]),
                 scoring=scoring,
                 address=None if address == "local" else address,
-                actors=_actors(actors),
+                actors=size,
                 gpus=gpus,
                 block_queries=block_queries,
                 progress=lambda count, total: _tell(progress, count, total, given["quiet"]),
@@ -60,6 +63,11 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
         known = f", {found} were there" if found else ""
         rate = f", {pairs / seconds:.0f} pairs/s an actor" if seconds else ""
         click.echo(f"{len(done)} blocks, {pairs} pairs{rate}{known}: {given['output']}/run.trec", err=True)
+
+
+def _seen_by_all(value: Any) -> Any:
+    """A file of this folder by its whole path: an actor works in another folder."""
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_file() else value
 
 
 def _tell(progress: DocumentProgress, count: int, total: int, quiet: bool) -> None:

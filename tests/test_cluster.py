@@ -1,0 +1,192 @@
+"""The same work as blocks on a Ray cluster: the same lines, going on by block, and every failure in one line."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import noveleval
+import pytest
+from click.testing import CliRunner
+
+from dearlite import rerank_run
+from dearlite.cli.main import main
+from dearlite.documents import Document
+from dearlite.errors import DearliteError, UsageError
+from dearlite.offline.blocks import list_blocks, read_block, write_blocks
+from dearlite.offline.cluster import BlockScorer, Scoring, rerank_on_ray
+from dearlite.offline.collection import make_collection, open_collection
+
+pytest.importorskip("ray", reason="the extra dearlite[ray] is not installed")
+
+SCORING = Scoring(
+    model="minilm-l12", device="cpu", threads=1, depth=6, skip_bad=False, listwise=None, together=8, loading={}
+)
+
+
+@pytest.fixture(scope="module")
+def collection():
+    """The first four queries of NovelEval, six documents each."""
+    whole = open_collection(noveleval.DATA, run=noveleval.DATA / "run_bm25.trec", depth=6)
+    run = {query_id: dict(found) for query_id, found in list(whole.run.items())[:4]}
+    return make_collection(whole.queries, whole.documents, run)
+
+
+@pytest.fixture(scope="module")
+def expected(collection):
+    """What one process writes, sorted."""
+    return sorted(rerank_run(collection, journal=False, threads=1).lines())
+
+
+@pytest.fixture(scope="module")
+def reranked(collection, tmp_path_factory):
+    """A folder with the work of two actors, and what rerank_on_ray gave."""
+    folder, told = tmp_path_factory.mktemp("cluster") / "out", []
+    found = rerank_on_ray(
+        collection, folder, scoring=SCORING, actors=(2, 2), block_queries=1, progress=lambda *now: told.append(now)
+    )
+    return folder, found, told
+
+
+def records(collection):
+    for query_id, found in collection.run.items():
+        docs = [(one, score, collection.documents[one]) for one, score in found.items()]
+        candidates = [{"docid": one, "score": s, "doc": {"title": d.title, "text": d.text}} for one, s, d in docs]
+        yield {"query": {"text": collection.queries[query_id], "qid": query_id}, "candidates": candidates}
+
+
+def test_two_actors_write_the_lines_of_one_process(reranked, expected):
+    folder, (done, found), told = reranked
+    assert sorted((folder / "run.trec").open()) == expected
+    assert len(done) == 4 and found == 0 and sum(block.pairs for block in done) == 24
+    assert told == [(count, 4) for count in range(5)]
+    assert len(list(folder.glob("part-*.trec"))) == 4 and not list(folder.glob("*.attempts"))
+
+
+def test_only_a_missing_block_is_scored_again(reranked, collection, expected):
+    folder = reranked[0]
+    lost = sorted(folder.glob("part-*.trec"))[2]
+    lost.unlink()
+    done, found = rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1)
+    assert [block.number for block in done] == [2] and found == 3
+    assert sorted((folder / "run.trec").open()) == expected
+    assert rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1) == ([], 4)  # and Ray is not started
+
+
+def test_parquet_shards_through_the_command(collection, expected, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    rows = list(records(collection))
+    pq.write_table(pa.Table.from_pylist(rows[:3]), shards / "a.parquet", row_group_size=2)
+    (shards / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[3:]), encoding="utf-8")
+    arguments = ["batch", str(shards), "--ray", "--threads", "1", "-o", str(tmp_path / "out"), "--depth", "6"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert sorted((tmp_path / "out" / "run.trec").open()) == expected
+    assert "3 blocks, 24 pairs" in result.output  # two row groups and a shard
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 0 and "3 of 3 blocks are done already" in again.output
+
+
+def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, tmp_path):
+    psutil = pytest.importorskip("psutil")
+    killed = []
+
+    def kill(done, total):
+        if done == 1 and not killed:
+            workers = [one for one in psutil.process_iter(["cmdline"]) if "BlockScorer" in " ".join(one.cmdline())]
+            for one in workers:
+                killed.append(one.pid)
+                os.kill(one.pid, signal.SIGKILL)
+
+    done, _ = rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, block_queries=1, progress=kill)
+    assert killed and len(done) == 4
+    assert sorted((tmp_path / "out" / "run.trec").open()) == expected
+
+
+def test_a_bad_shard_is_one_line_and_keeps_the_good_ones(collection, tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    rows = [json.dumps(row) + "\n" for row in records(collection)]
+    (shards / "a.jsonl").write_text(rows[0], encoding="utf-8")
+    (shards / "b.jsonl").write_text(rows[1][:-20] + "\n", encoding="utf-8")
+    with pytest.raises(DearliteError, match=r"block b\.jsonl: b\.jsonl:1 is not JSON") as caught:
+        rerank_on_ray(shards, tmp_path / "out", scoring=SCORING)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "run.trec").exists()
+    (shards / "b.jsonl").write_text(rows[1], encoding="utf-8")
+    done, found = rerank_on_ray(shards, tmp_path / "out", scoring=SCORING)
+    assert len(done) + found == 2 and len((tmp_path / "out" / "run.trec").read_text().splitlines()) == 12
+
+
+def test_an_address_where_no_cluster_answers(collection, tmp_path):
+    arguments = ["batch", str(noveleval.DATA), "--run", str(noveleval.DATA / "run_bm25.trec"), "-o", str(tmp_path)]
+    result = CliRunner().invoke(main, [*arguments, "--ray", "127.0.0.1:9"])
+    assert isinstance(result.exception, UsageError)
+    assert "no Ray cluster at 127.0.0.1:9" in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_gpus_that_the_machine_lacks(collection, tmp_path):
+    with pytest.raises(UsageError, match="--actor-gpus 64: Ray finds no such GPU"):
+        rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, gpus=64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--ray needs -o FOLDER"),
+        (["-o", "OUT", "--cache", "c.db"], "--cache is of one process"),
+        (["-o", "OUT", "--jsonl", "rows.jsonl"], "--jsonl is of one process"),
+        (["-o", "OUT", "--actors", "2-1"], "--actors 2-1"),
+        (["-o", "OUT", "--actors", "0"], "--actors 0"),
+        (["-o", "OUT", "--block-queries", "0"], "--block-queries is 0"),
+    ],
+)
+def test_options_that_do_not_go_with_a_cluster(options, message, tmp_path):
+    options = [str(tmp_path / "out") if one == "OUT" else one for one in options]
+    result = CliRunner().invoke(main, ["batch", str(noveleval.DATA), "--ray", *options])
+    assert isinstance(result.exception, UsageError) and message in str(result.exception)
+
+
+def test_a_part_is_named_by_what_its_lines_depend_on(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    first, again, other = (list_blocks(tmp_path, one)[0].part for one in (b"x", b"x", b"y"))
+    assert first == again != other
+    (tmp_path / "a.jsonl").write_text("{} \n")
+    assert list_blocks(tmp_path, b"x")[0].part != first
+
+
+def test_blocks_of_a_collection_hold_its_texts(collection, tmp_path):
+    folder = write_blocks(collection, tmp_path, 3)
+    blocks = [read_block(block, depth=None, skip_bad=False) for block in list_blocks(folder, b"")]
+    assert [list(block.queries) for block in blocks] == [["0", "1", "2"], ["3"]]
+    for block in blocks:
+        assert {one: block.documents[one] for found in block.run.values() for one in found} == block.documents
+        assert all(found == collection.run[query_id] for query_id, found in block.run.items())
+        assert all(block.documents[one] == collection.documents[one] for one in block.documents)
+    one = next(iter(collection.run["0"]))
+    changed = replace(collection, documents=collection.documents | {one: Document("changed", id=one)})
+    assert write_blocks(changed, tmp_path, 3) != folder
+
+
+def test_a_block_that_kills_its_actors_is_given_up(collection, tmp_path):
+    block = list_blocks(write_blocks(collection, tmp_path / "blocks", 4), b"")[0]
+    (tmp_path / f"{block.part}.attempts").write_bytes(b"....")
+    actor = BlockScorer(SCORING, str(tmp_path), _settings())
+    assert "its actor died 4 times" in actor._score(block).error
+    assert not Path(tmp_path / block.part).exists()
+
+
+def test_a_node_with_another_model_scores_nothing(collection, tmp_path):
+    block = list_blocks(write_blocks(collection, tmp_path / "blocks", 4), b"")[0]
+    actor = BlockScorer(SCORING, str(tmp_path), b"another")
+    assert "has another dearlite or another file for minilm-l12" in actor._score(block).error
+
+
+def _settings():
+    from dearlite.offline import cluster
+
+    return cluster._settings(SCORING)
