@@ -402,3 +402,9 @@ print(list(found.documents), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert names == "['3', '59999']"
     assert corpus.stat().st_size > 120e6
     assert int(grown_mb) < 20
+
+
+def test_progress_as_a_line_that_a_notebook_shows(small, reranker, tmp_path, capsys):
+    rerank_run(small, model=reranker, journal=False, progress=True)
+    lines = capsys.readouterr().err.split("\r\x1b[K")
+    assert lines[-1].startswith("24 of 24 pairs, ") and lines[-1].endswith("/s\n")

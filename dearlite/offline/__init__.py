@@ -36,7 +36,7 @@ def rerank_run(
     jsonl: str | Path | None = None,
     journal: str | Path | bool = True,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     cancel: Event | None = None,
 ) -> RerankedRun:
     """The run of `source` in the order of `model`, `depth` documents of each query.
@@ -48,7 +48,7 @@ def rerank_run(
     Each result goes into the journal at once, and the same call goes on from it: OUTPUT.journal, a file in dearlite's
     own folder where there is no output, `journal` where it is a path; False keeps none. `cache` is a SQLite file of
     pairs' scores. `together` is how many queries a listwise model decodes side by side. `progress(done, total)` counts
-    pairs.
+    pairs; True writes a line to stderr, as notebooks show it.
     """
     from dearlite.offline import tasks
 
@@ -92,7 +92,7 @@ def evaluate(
     journal: str | Path | bool = True,
     cache: str | Path | None = None,
     command: str = "",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     cancel: Event | None = None,
 ) -> Evaluation:
     """`rerank_run` and its measures (extra `eval`), beside the first stage's and those of other runs.

@@ -19,6 +19,7 @@ from dearlite.offline.results import RerankedRun
 from dearlite.offline.trec import Qrels
 from dearlite.options import Listwise
 from dearlite.registry import DEFAULT_MODEL, find_model, home
+from dearlite.render.progress import line_progress
 
 
 def collection_of(
@@ -56,7 +57,7 @@ def rerank_run(
     jsonl: str | Path | None,
     journal: str | Path | bool,
     cache: str | Path | None,
-    progress: Progress | None,
+    progress: Progress | bool | None,
     cancel: Event | None,
     loading: Mapping[str, Any] | None = None,
 ) -> RerankedRun:
@@ -79,7 +80,7 @@ def rerank_run(
             together=together,
             journal=log,
             cache=scores,
-            progress=progress,
+            progress=line_progress() if progress is True else progress or None,
             cancel=cancel,
         )
         if output is not None:
