@@ -12,6 +12,7 @@ from dearlite.render.charts import Bar, Point, gain_chart, time_chart
 from dearlite.render.evaluation import best_values, difference_lines, marked, number, p_text
 from dearlite.render.snippet import plain, query_terms, snippet, term_spans
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _WORST = 5
 _SHOWN = 5  # documents of each side
 _MEANINGS = {
@@ -38,7 +39,7 @@ def report_html(evaluation: Evaluation) -> str:
     body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{_text(evaluation.name)}: {_text(evaluation.subject)}</title><link rel="icon" href="data:,">'
         f"<style>{style}</style></head><body><main>{_head(evaluation)}{body}</main></body></html>\n"

@@ -1,0 +1,113 @@
+"""The published evaluation: the figures are the paper's, a folder is found or named as missing, files are strict."""
+
+import json
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import noveleval
+import pytest
+
+from dearlite.errors import UsageError
+from dearlite.offline.suites import find_suite, load_suites
+
+TEXT = resources.files("dearlite.offline").joinpath("suites.toml").read_text(encoding="utf-8")
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "dear.md"
+# arXiv 2508.16998: the tables of TREC DL, of BEIR, and of NovelEval, in percent.
+BM25 = {"TREC DL 2019": 50.58, "TREC DL 2020": 47.96, "BEIR TREC-COVID": 59.47, "BEIR NFCorpus": 30.75} | {
+    "BEIR Touché-2020": 44.22, "BEIR DBPedia": 31.80, "BEIR SciFact": 67.89, "BEIR TREC-NEWS": 39.52,
+    "BEIR Robust04": 40.70, "BEIR Signal-1M": 33.05, "NovelEval": 55.77,
+}  # fmt: skip
+DEAR = {"TREC DL 2019": 77.91, "TREC DL 2020": 75.63, "BEIR TREC-COVID": 88.36, "BEIR NFCorpus": 40.56} | {
+    "BEIR Touché-2020": 37.23, "BEIR DBPedia": 47.12, "BEIR SciFact": 74.95, "BEIR TREC-NEWS": 52.89,
+    "BEIR Robust04": 62.18, "BEIR Signal-1M": 34.40, "NovelEval": 92.01,
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path):
+    shutil.copytree(noveleval.DATA, tmp_path / "noveleval")
+    return tmp_path
+
+
+def test_the_figures_are_the_papers():
+    suite = {one.title: one for one in find_suite("dear").collections}
+    assert len(suite) == 12 and set(suite) == {*BM25, "Natural Questions, top-1"}
+    for title, value in BM25.items():
+        assert suite[title].published["BM25"]["nDCG@10"] == value
+        assert suite[title].published["DeAR-L-8B"]["nDCG@10"] == DEAR[title]
+    assert suite["NovelEval"].published["DeAR-L-8B"] == {"nDCG@1": 92.86, "nDCG@5": 88.04, "nDCG@10": 92.01}
+    assert suite["Natural Questions, top-1"].published["DeAR-L-8B"] == {"Success@1": 54.29}
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference tables are not on this machine")
+def test_every_figure_stands_in_the_reference():
+    reference = REFERENCE.read_text(encoding="utf-8")
+    known = {float(text) for text in re.findall(r"\d+\.\d+", reference)}
+    for one in find_suite("dear").collections:
+        for values in (*one.published.values(), *one.timed.values()):
+            assert set(values.values()) <= known, one.title
+
+
+def test_a_folder_is_found_and_what_is_missing_is_said(root):
+    one = next(one for one in find_suite("dear").collections if one.title == "NovelEval")
+    assert one.folder(root) == root / "noveleval"
+    (root / "noveleval" / "run_bm25.trec").unlink()
+    assert one.folder(root) is None
+    assert one.how_to_get(root) == f"{root / 'noveleval'} lacks run (run_bm25.trec)"
+    shutil.rmtree(root / "noveleval")
+    assert "RankGPT" in one.how_to_get(root)
+    served = next(one for one in find_suite("dear").collections if one.ir_datasets)
+    assert served.how_to_get(root).startswith(f"python examples/from_ir_datasets.py {served.ir_datasets} ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('title = "NovelEval"', 'titel = "NovelEval"'), "unknown or missing: titel, title"),
+        (lambda text: text.replace('ir_datasets = "beir/trec-covid"', 'ir_datasets = ""'), "both empty"),
+        (lambda text: text.replace("[dear]\n", "[dear]\nextra = 1\n"), "suite dear: it has"),
+    ],
+)
+def test_a_wrong_file_is_refused(change, message):
+    assert change(TEXT) != TEXT
+    with pytest.raises(ValueError, match=message):
+        load_suites(change(TEXT))
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(UsageError, match=r"no suite 'deer' \(nearest: dear\)"):
+        find_suite("deer")
+
+
+def test_the_command_prints_ours_beside_the_published(root, cli, monkeypatch, tmp_path):
+    pytest.importorskip("ir_measures")
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path / "home"))
+    code, out, err = cli("eval", "--suite", "dear", root)
+    assert code == 0, err
+    summary = next(line for line in out.splitlines() if line.strip().startswith("NovelEval ") and "nDCG@10" in line)
+    assert "55.77" in summary and "90.45" in summary and "92.01" in summary  # first stage, RankGPT-4, DeAR-L-8B
+    ours = float(re.findall(r"\d+\.\d+", summary)[1])
+    assert 77 < ours < 81  # this model, this run: 79.21
+    for line in ("TREC DL 2019 is not here: python examples/from_ir_datasets.py", "BEIR Signal-1M is not here"):
+        assert line in err
+    code, out, _ = cli("eval", "--suite", "dear", root, "--json", "-")
+    found = json.loads(out)
+    assert code == 0 and len(found["missing"]) == 11 and found["collections"][0]["subject"] == "minilm-l12"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "dear"], "--suite dear needs the folder that holds its collections' folders (dl19, dl20"),
+        (["--suite", "dear", "EMPTY"], "holds none of the 12 collections of dear"),
+        (["--suite", "dear", "EMPTY", "--report", "x.html"], "--report is for one collection"),
+        (["--suite", "dear", "EMPTY", "--run", "x.trec"], "--run is for one collection"),
+    ],
+)
+def test_wrong_use_is_told(arguments, message, cli, tmp_path):
+    pytest.importorskip("ir_measures")
+    (tmp_path / "empty").mkdir()
+    code, _, err = cli("eval", *(str(tmp_path / "empty") if one == "EMPTY" else one for one in arguments))
+    assert code == 2 and message in err
