@@ -3,7 +3,7 @@
     python benchmarks/cluster.py FOLDER [--queries 16] [--rounds 5]
 
 FOLDER is a collection (docs/collections.md). Two ratios: of the whole call (Ray's start and the models' loading
-included), and of the time from the first block done to the last, which is what a long job approaches. For each round it
+included), and of the slope of blocks done over time, which is what a long job approaches. Each round
 also takes one process with one thread and with two, which say what the machine itself gains from a second core.
 """
 
@@ -24,7 +24,7 @@ _SCORING = Scoring("minilm-l12", "cpu", threads=1, depth=100, skip_bad=False, li
 
 
 def on_ray(collection: Collection, actors: int) -> tuple[float, float]:
-    """Pairs a second of the whole call, and between the first block done and the last."""
+    """Pairs a second of the whole call, and by the least-squares slope of blocks done over time."""
     folder, times = Path(tempfile.mkdtemp()), []
     try:
         start = time.perf_counter()
@@ -39,9 +39,9 @@ def on_ray(collection: Collection, actors: int) -> tuple[float, float]:
         whole = time.perf_counter() - start
     finally:
         shutil.rmtree(folder)
-    (first, begun), (last, ended) = next(one for one in times if one[0] >= actors), times[-1]
-    share = (last - first) / len(collection.run)
-    return collection.pairs / whole, collection.pairs * share / (ended - begun)
+    blocks, seconds = zip(*times[1:], strict=True)  # the first entry is of none done
+    slope = statistics.linear_regression(seconds, blocks).slope
+    return collection.pairs / whole, collection.pairs / len(collection.run) * slope
 
 
 def in_process(collection: Collection, threads: int) -> float:
