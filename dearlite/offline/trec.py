@@ -30,7 +30,8 @@ def run_line(query_id: str, document_id: str, rank: int, score: float, model: st
     for what, text in (("document id", document_id), ("query id", query_id)):
         if not text or _SPACE.search(text):
             raise InvalidInput(
-                f"the {what} {text!r} has a space or is empty, which a TREC run cannot hold: use --format jsonl (of a run: --jsonl)"
+                f"the {what} {text!r} has a space or is empty, which a TREC run cannot hold: "
+                "use --format jsonl (of a run: --jsonl)"
             )
     return f"{query_id} Q0 {document_id} {rank} {score_text(score)} dearlite-{_SPACE.sub('_', model)}\n"
 
