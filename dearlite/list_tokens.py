@@ -61,6 +61,14 @@ class WindowPrompt:
     used: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A prompt and its answer: `ids` of both, the answer's from `start` on."""
+
+    ids: Tokens
+    start: int
+
+
 class PromptEncoder:
     """Prompts of one form for one model."""
 
@@ -88,7 +96,25 @@ class PromptEncoder:
 
         `opened` appends the answer's "[". Raises InvalidInput where even short passages would not fit.
         """
-        ids = self._ids(query, passages, reasoned, opened)
+        ids, fitting = self._fit(query, passages, room, reasoned, self._opener if opened else "")
+        return WindowPrompt(tuple(ids), tuple(passage.count for passage in fitting))
+
+    def answered(self, query: str, passages: Sequence[Passage], answer: str, *, room: int, reasoned: bool) -> Answered:
+        """The prompt with its `answer` behind it, both in `room` tokens: what a model is trained with.
+
+        Raises InvalidInput as `encode` does.
+        """
+        ending = answer if reasoned else self._opener.removesuffix("[") + answer
+        ids, fitting = self._fit(query, passages, room, reasoned, ending)
+        prompt = self._ids(query, fitting, reasoned, "")
+        shared = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]), len(prompt))
+        return Answered(tuple(ids), shared)
+
+    def _fit(
+        self, query: str, passages: Sequence[Passage], room: int, reasoned: bool, ending: str
+    ) -> tuple[list[int], Sequence[Passage]]:
+        """The ids of a prompt in at most `room` tokens, and the passages as they were cut for it."""
+        ids = self._ids(query, passages, reasoned, ending)
         most = max((passage.count for passage in passages), default=0)
         while len(ids) > room:
             most = self._next_most(passages, most, len(ids) - room)
@@ -98,8 +124,8 @@ class PromptEncoder:
                     "alone leave no room for them; take a smaller --window or a shorter query"
                 )
             passages = [self._cut(passage, most) for passage in passages]
-            ids = self._ids(query, passages, reasoned, opened)
-        return WindowPrompt(tuple(ids), tuple(passage.count for passage in passages))
+            ids = self._ids(query, passages, reasoned, ending)
+        return ids, passages
 
     def answer(self, count: int) -> Answer:
         """The tokens of an answer over `count` passages."""
@@ -110,7 +136,7 @@ class PromptEncoder:
                 raise BundleError(f"the model's tokenizer cannot spell [{name}] > [: it cannot be asked for an order")
         return Answer(self._vocabulary.after("", "\n\n["), paths, tuple(names))
 
-    def _ids(self, query: str, passages: Sequence[Passage], reasoned: bool, opened: bool) -> list[int]:
+    def _ids(self, query: str, passages: Sequence[Passage], reasoned: bool, ending: str) -> list[int]:
         turns = self.form.turns(query, [passage.text for passage in passages], reasoned=reasoned)
         if self.form.frame is not None:
             before, after = self.form.frame.split("{user}")
@@ -118,8 +144,8 @@ class PromptEncoder:
         else:
             assert self._template is not None, "checked when the encoder was made"
             pieces = self._template.pieces(turns)
-        if opened:
-            pieces.append(Piece(self._opener, False))
+        if ending:
+            pieces.append(Piece(ending, False))
         return self._vocabulary.prompt(pieces)
 
     @property

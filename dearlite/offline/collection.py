@@ -76,11 +76,7 @@ def open_collection(
         names, texts, documents, order, notes = read_candidates(folder, depth=depth, skip_bad=skip_bad)
         found_qrels = None if qrels is None else _part("qrels", qrels, None)
         return Collection(names, texts, documents, order, found_qrels, {"candidates": str(source)}, tuple(notes))
-    files = {
-        "queries": [_part("queries", queries, folder)],
-        "run": [_part("run", run, folder)],
-        "corpus": list(chain.from_iterable(_shards(_part("corpus", one, folder)) for one in corpus or (None,))),
-    }
+    files = collection_files(folder, {"queries": queries, "run": run}, corpus)
     found, notes = read_run(files["run"][0], depth=depth, skip_bad=skip_bad)
     texts = read_queries(files["queries"][0], wanted=found)
     lost = [query_id for query_id in found if query_id not in texts]
@@ -104,6 +100,20 @@ def open_collection(
         sources={part: ", ".join(map(str, paths)) for part, paths in files.items()},
         notes=(*notes, *more),
     )
+
+
+def collection_files(
+    folder: str | Path | None, parts: Mapping[str, str | Path | None], corpus: Sequence[str | Path] = ()
+) -> dict[str, list[Path]]:
+    """The files of `parts` (part -> the file that was named, None where the folder's own counts) and of the corpus.
+
+    Raises UsageError for one that is nowhere.
+    """
+    place = None if folder is None else Path(folder)
+    files = {part: [_part(part, given, place)] for part, given in parts.items()}
+    return files | {
+        "corpus": list(chain.from_iterable(_shards(_part("corpus", one, place)) for one in corpus or (None,)))
+    }
 
 
 def read_queries(path: Path, *, wanted: Iterable[str] | None = None) -> dict[str, str]:

@@ -1,0 +1,95 @@
+"""A Hugging Face tokenizer behind the interface that prompts are encoded with: the ids that the runtime would make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dearlite.chat_template import ChatTemplate, Piece
+from dearlite.errors import BundleError, UsageError
+
+
+class HfVocabulary:
+    """Texts to ids as `backends.llama_vocabulary` has them: nothing in a text is special, the template's tokens are."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer` is a fast one of transformers."""
+        from tokenizers import Tokenizer
+
+        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        self._special = {
+            str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        ordered = sorted(self._special, key=len, reverse=True)
+        self._any_special = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        opening = tokenizer("a").input_ids[:1]
+        self._bos = tokenizer.bos_token_id if opening == [tokenizer.bos_token_id] else None
+        self._ids = tokenizer.convert_ids_to_tokens
+        self._decode = tokenizer.backend_tokenizer.decode
+
+    def text(self, text: str) -> list[int]:
+        """The ids of `text`, in which nothing is special."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token in running text."""
+        return _bytes_of(str(self._ids(token)))
+
+    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of a prompt: special tokens in special pieces, all else as text, joined across pieces."""
+        ids: list[int] = []
+        run = ""
+        for piece in pieces:
+            if not piece.special or self._any_special is None:
+                run += piece.text
+                continue
+            end = 0
+            for match in self._any_special.finditer(piece.text):
+                run += piece.text[end : match.start()]
+                ids += self.text(run) if run else []
+                ids.append(self._special[match[0]])
+                run, end = "", match.end()
+            run += piece.text[end:]
+        ids += self.text(run) if run else []
+        if self._bos is not None and ids[:1] != [self._bos]:
+            ids.insert(0, self._bos)
+        return ids
+
+    def after(self, anchor: str, text: str) -> tuple[int, ...]:
+        """The ids of `text` where it follows `anchor`."""
+        before, whole = self.text(anchor), self.text(anchor + text)
+        if whole[: len(before)] != before:
+            raise BundleError(f"the tokenizer joins {anchor!r} and {text!r}")
+        return tuple(whole[len(before) :])
+
+
+def template_of(tokenizer: Any) -> ChatTemplate | None:
+    """The tokenizer's own chat template, None where it has none."""
+    source = tokenizer.chat_template
+    if isinstance(source, dict):
+        raise UsageError("the base has several chat templates: keep the one that it was tuned with")
+    tokens = {name: getattr(tokenizer, name) or "" for name in ("bos_token", "eos_token")}
+    return None if not source else ChatTemplate(source, tokens)
+
+
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's letters for bytes, which byte-level vocabularies are written in."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+_LETTERS = _byte_letters()
+
+
+def _bytes_of(token: str) -> bytes:
+    """The bytes of a vocabulary entry: byte-level letters, or a SentencePiece text with its blank."""
+    if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+        return bytes([int(token[3:5], 16)])
+    if "\u2581" in token:
+        return token.replace("\u2581", " ").encode()
+    if all(letter in _LETTERS for letter in token):
+        return bytes(_LETTERS[letter] for letter in token)
+    return token.encode()

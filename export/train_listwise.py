@@ -1,0 +1,225 @@
+"""Stage 2: a language model learns to order passages, and to say why first, by supervised fine-tuning (TRL).
+
+A prompt is encoded by the code that the runtime encodes it with, so the two cannot differ; only the answer is learnt.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dearlite.chat_template import Piece
+from dearlite.errors import InvalidInput, UsageError
+from dearlite.export.hf_vocabulary import HfVocabulary, template_of
+from dearlite.export.list_records import ListRecord, read_list_records
+from dearlite.export.train_config import ListwiseConfig
+from dearlite.export.training import (
+    Clock,
+    arguments,
+    check_adapter,
+    choose_dtype,
+    count_steps,
+    hours,
+    load_base,
+    load_tokenizer,
+    open_output,
+    stop_at_nan,
+    unpack_base,
+    with_lora,
+    write_report,
+)
+from dearlite.list_prompts import LIST_FORMS, find_form
+from dearlite.list_tokens import Answered, PromptEncoder
+
+_TRIED = 4  # steps that a dry run takes
+
+
+class RecordEncoder:
+    """Records to the ids of prompt and answer, with the token that ends the answer."""
+
+    def __init__(self, tokenizer: Any, config: ListwiseConfig) -> None:
+        self._config, self._vocabulary = config, HfVocabulary(tokenizer)
+        self._template, self._end = template_of(tokenizer), tokenizer.eos_token_id
+        self._encoders = {
+            reasoned: PromptEncoder(self._vocabulary, find_form(config.prompt, reasoned=reasoned), self._template)
+            for reasoned in (False, True)
+            if not reasoned or LIST_FORMS[config.prompt].reasons_as
+        }
+
+    def __call__(self, record: ListRecord) -> dict[str, list[int]]:
+        """`input_ids` and `completion_mask` (1 where the answer is), of equal length."""
+        room = self._config.max_tokens - 1
+        both = (self._conversation if record.turns else self._ranking)(record, room)
+        ids = [*both.ids, self._end]
+        return {"input_ids": ids, "completion_mask": [0] * both.start + [1] * (len(ids) - both.start)}
+
+    def _ranking(self, record: ListRecord, room: int) -> Answered:
+        reasoned = bool(record.reasoning)
+        if reasoned not in self._encoders:
+            raise UsageError(f"prompt {self._config.prompt!r} leaves no room for the reasoning at {record.place}")
+        encoder = self._encoders[reasoned]
+        most = self._config.passage_tokens or None
+        passages = [encoder.passage(document, most) for document in record.passages]
+        answer = record.written(encoder.form.identifiers(len(passages)))
+        try:
+            return encoder.answered(record.query, passages, answer, room=room, reasoned=reasoned)
+        except InvalidInput as err:
+            raise InvalidInput(f"{record.place}: {err}") from None
+
+    def _conversation(self, record: ListRecord, room: int) -> Answered:
+        if self._template is None:
+            raise UsageError("the base has no chat template, which records of messages need: give another base")
+        pieces = self._template.pieces(record.turns)
+        prompt, ids = (
+            self._vocabulary.prompt(pieces),
+            self._vocabulary.prompt([*pieces, Piece(record.answer, False)]),
+        )
+        if len(ids) > room:
+            raise InvalidInput(f"{record.place} has {len(ids)} tokens, max_tokens is {room + 1}: raise it, or skip_bad")
+        start = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]), len(prompt))
+        return Answered(tuple(ids), start)
+
+
+def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Path | None:
+    """Trains, going on from the last checkpoint where there is one. The adapter's folder, or None for a dry run."""
+    import torch
+    from transformers import AutoModelForCausalLM, set_seed
+
+    find_form(config.prompt)
+    records, skipped = read_list_records(map(Path, config.data), skip_bad=config.skip_bad)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with open_output(config) as (folder, checkpoint):
+        base = unpack_base(config.base, folder)
+        tokenizer = load_tokenizer(base)
+        rows, cut = _encode(records, RecordEncoder(tokenizer, config), config.skip_bad)
+        set_seed(config.seed)
+        model = load_base(AutoModelForCausalLM, base, config)
+        model.config.use_cache = False
+        model = with_lora(model, config, "CAUSAL_LM")
+        say(_summary(rows, skipped + cut, model, config))
+        if dry_run:
+            for line in _try(model, rows, config):
+                say(line)
+            return None
+        return _train(config, folder, checkpoint, model, tokenizer, rows, say)
+
+
+def _encode(records: Sequence[ListRecord], encode: RecordEncoder, skip_bad: bool) -> tuple[list[dict[str, Any]], int]:
+    rows, left = [], 0
+    for record in records:
+        try:
+            rows.append(encode(record))
+        except InvalidInput:
+            if not skip_bad:
+                raise
+            left += 1
+    if not rows:
+        raise InvalidInput("there is nothing to train on: no record is left")
+    return rows, left
+
+
+def _train(
+    config: ListwiseConfig,
+    folder: Path,
+    checkpoint: str | None,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    say: Callable[[str], None],
+) -> Path:
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    def settings(steps: int) -> Any:
+        return SFTConfig(
+            **arguments(config, steps),
+            max_length=config.max_tokens,
+            completion_only_loss=True,
+            packing=False,
+            group_by_length=True,
+        )
+
+    steps = count_steps(config, len(rows), settings(1).world_size)
+    given, clock = settings(steps), Clock(steps, "tokens")
+
+    class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **more: Any) -> Any:
+            found = super().compute_loss(model, inputs, *args, **more)
+            loss = found[0] if isinstance(found, tuple) else found
+            stop_at_nan(loss.detach(), self.state.global_step + 1, ["of the last batch"], config.output)
+            clock.done += int(inputs["input_ids"].numel())
+            return found
+
+    class Tell(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            clock.first = state.global_step
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.is_world_process_zero and logs and "loss" in logs:
+                say(clock.line(state.global_step, logs))
+
+    trainer = AnswerTrainer(
+        model=model,
+        args=given,
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=tokenizer,
+        callbacks=[Tell()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if checkpoint is not None:
+        say(f"going on from {checkpoint}")
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(config.output)
+    if trainer.is_world_process_zero():
+        check_adapter(folder, head=False)
+        facts = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "steps": steps,
+            "records": len(rows),
+            "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+        }
+        write_report(folder, config, facts, [one for one in trainer.state.log_history if "loss" in one])
+    return folder
+
+
+def _summary(rows: Sequence[dict[str, Any]], left: int, model: Any, config: ListwiseConfig) -> str:
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    answers = sum(sum(row["completion_mask"]) for row in rows)
+    return (
+        f"{len(rows):,} records" + (f", {left} left out" if left else "") + f", {tokens / len(rows):,.0f} tokens each, "
+        f"{answers / len(rows):,.0f} of them the answer; prompt form {config.prompt}\n"
+        f"{trained / 1e6:.1f}M parameters are trained, in {str(choose_dtype(config.dtype)).removeprefix('torch.')}"
+    )
+
+
+def _try(model: Any, rows: Sequence[dict[str, Any]], config: ListwiseConfig) -> Iterator[str]:
+    """Some real records of all lengths, forwards and backwards, and what the whole will take by them."""
+    import torch
+
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", choose_dtype(config.dtype)
+    model.to(device).train()
+    by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
+    chosen = [by_length[(2 * one + 1) * len(rows) // (2 * _TRIED)] for one in range(_TRIED)]
+    seconds = tokens = 0.0
+    for number, row in enumerate([chosen[0], *chosen]):  # the first warms up
+        start = time.perf_counter()
+        ids = torch.tensor([row["input_ids"]], device=device)
+        labels = torch.where(torch.tensor([row["completion_mask"]], device=device) == 1, ids, -100)
+        with torch.autocast(device, dtype, enabled=dtype == torch.bfloat16):
+            model(input_ids=ids, labels=labels).loss.backward()
+        model.zero_grad()
+        if number:
+            seconds, tokens = seconds + time.perf_counter() - start, tokens + ids.numel()
+    steps = count_steps(config, len(rows))
+    whole = steps * config.accumulation * config.batch
+    yield f"{steps:,} steps of {config.accumulation} x {config.batch} records"
+    yield f"memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB with one record at a time"
+    yield f"{tokens / seconds:,.0f} tokens/s: {hours(whole * seconds / _TRIED)} in all"
