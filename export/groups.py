@@ -93,7 +93,11 @@ def _group(value: object, place: str) -> Group:
     for side, passages in sides.items():
         if not passages:
             raise InvalidInput(f"{place}: query {query_id!r} has no {side}: add some, or set skip_bad")
-    return Group(query_id, check_query(value["query"]), **sides, place=place)
+    try:
+        query = check_query(value["query"])
+    except InvalidInput as err:
+        raise InvalidInput(f"{place}: {err}") from None
+    return Group(query_id, query, **sides, place=place)
 
 
 def _passages(value: Mapping[str, Any], names: Iterable[str], what: str) -> Iterator[Passage]:

@@ -83,7 +83,11 @@ def _record(value: object, place: str) -> ListRecord:
         raise InvalidInput(f"{place}: reasoning is a {type(reasoning).__name__}, not a string")
     if len(passages) < 2:
         raise InvalidInput(f"{place}: {len(passages)} passages have no order to learn: give two or more")
-    return ListRecord(place, check_query(value.get("query")), passages, tuple(map(int, order)), reasoning.strip())
+    try:
+        query = check_query(value.get("query"))
+    except InvalidInput as err:
+        raise InvalidInput(f"{place}: {err}") from None
+    return ListRecord(place, query, passages, tuple(map(int, order)), reasoning.strip())
 
 
 def _conversation(messages: list[Any], place: str) -> ListRecord:

@@ -48,7 +48,7 @@ def test_groups_with_and_without_scores(tmp_path):
         ([record(positives=[])], r"train\.jsonl:1: query '1' has no positives"),
         ([record(), record(query_id="2", negatives=[])], r"train\.jsonl:2: query '2' has no negatives"),
         ([{"text": "x"}], r"train\.jsonl:1: a training record has a query"),
-        ([record(query=" ")], r"query"),
+        ([record(query=" ")], r"train\.jsonl:1: .*query"),
         (["{"], r"train\.jsonl:1 is not JSON"),
         ([record(negatives=[{"docid": "b"}])], r"negatives.* has no text"),
         ([record(negatives=["b"])], r"a passage is an object"),
