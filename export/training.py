@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dearlite import __version__
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.train_config import TrainConfig
+from dearlite.gguf_file import GgufFile
 from dearlite.render.formats import whole_file
 
 if TYPE_CHECKING:
@@ -77,8 +78,22 @@ def unpack_base(base: str, folder: Path) -> str:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        _as_the_file_says(tokenizer, GgufFile(source).metadata)
+        tokenizer.save_pretrained(target)
     return str(target)
+
+
+def _as_the_file_says(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
+    """Sets the special tokens by the GGUF's own ids: transformers takes SmolLM2's first token for its eos."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
+        number = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if number is not None:
+            setattr(tokenizer, f"{name}_token", tokens[number])
+    if hasattr(tokenizer, "add_bos_token"):  # a SentencePiece vocabulary has one unless the file says no
+        default = metadata.get("tokenizer.ggml.model") == "llama"
+        tokenizer.add_bos_token = bool(metadata.get("tokenizer.ggml.add_bos_token", default))
 
 
 def load_tokenizer(base: str) -> Any:

@@ -220,3 +220,15 @@ def test_a_dry_run_trains_nothing(tmp_path, base):
     assert stage.train_listwise(config, dry_run=True, say=said.append) is None
     assert "4 records, " in said[0] and any("tokens/s" in line for line in said)
     assert not list(Path(config.output).glob("*.safetensors"))
+
+
+def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
+    """transformers alone reads SmolLM2's eos as <|im_start|>: the file's ids count."""
+    from dearlite.export.training import unpack_base
+
+    folder = unpack_base(str(smollm2()), tmp_path)
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
+    text = "query: who's? 12 naïve 漢字"
+    assert tokenizer(text).input_ids == llama[0].text(text)
+    assert unpack_base(folder, tmp_path) == folder  # a folder is taken as it is
