@@ -5,8 +5,8 @@ r"""The paper's ablation in small: stage 1 by six losses and several seeds, nDCG
 
 stage1.toml is as `dearlite train pointwise` takes it (its data have a teacher's scores); the collection is a dev split.
 Each model is trained for --steps steps, exported to int8, and reranks the run. Calibration is the expected calibration
-error of the logit's sigmoid over the run's pairs, ten bins of equal width, unjudged pairs taken as not relevant. What is
-done is kept in FOLDER and not done again.
+error of the logit's sigmoid over the run's pairs, ten bins of equal width, unjudged pairs taken as not relevant. What
+is done is kept in FOLDER and not done again.
 """
 
 from __future__ import annotations
