@@ -27,8 +27,8 @@ from measure import describe_machine
 from dearlite.export import train_pointwise as stage
 from dearlite.export.batches import Collator, plan
 from dearlite.export.groups import Group, read_groups
+from dearlite.export.train_base import choose_dtype, load_tokenizer, unpack_base
 from dearlite.export.train_config import PointwiseConfig, read_config
-from dearlite.export.training import choose_dtype, load_tokenizer, unpack_base
 from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder
 

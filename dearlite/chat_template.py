@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,37 @@ class ChatTemplate:
         messages = [{"role": role, "content": text} for role, text in turns]
         rendered: str = self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
         return rendered
+
+
+def encode_pieces(
+    pieces: Sequence[Piece], text: Callable[[str], list[int]], special: Mapping[str, int], bos: int | None
+) -> list[int]:
+    """The ids of a prompt: tokens of `special` by name in special pieces, all else by `text`, joined across pieces.
+
+    A text is encoded together with the plain words around it, as a tokenizer sees them: the prompt that the model was
+    trained with, token for token. `bos` opens it where it does not already.
+    """
+    ids: list[int] = []
+    run, names = "", any_of(special)
+    for piece in pieces:
+        if not piece.special or names is None:
+            run += piece.text
+            continue
+        end = 0
+        for match in names.finditer(piece.text):
+            run += piece.text[end : match.start()]
+            ids += text(run) if run else []
+            ids.append(special[match[0]])
+            run, end = "", match.end()
+        run += piece.text[end:]
+    ids += text(run) if run else []
+    return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """A pattern for any of `texts`, the longest first; None for none."""
+    ordered = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
 def _without_system(turns: Sequence[Turn]) -> list[Turn]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dearlite.chat_template import ChatTemplate, Piece
+from dearlite.chat_template import ChatTemplate, Piece, encode_pieces
 from dearlite.errors import BundleError, UsageError
 
 
@@ -22,8 +22,6 @@ class HfVocabulary:
         self._special = {
             str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special
         }
-        ordered = sorted(self._special, key=len, reverse=True)
-        self._any_special = re.compile("|".join(map(re.escape, ordered))) if ordered else None
         opening = tokenizer("a").input_ids[:1]
         self._bos = tokenizer.bos_token_id if opening == [tokenizer.bos_token_id] else None
         self._ids = tokenizer.convert_ids_to_tokens
@@ -39,23 +37,7 @@ class HfVocabulary:
 
     def prompt(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of a prompt: special tokens in special pieces, all else as text, joined across pieces."""
-        ids: list[int] = []
-        run = ""
-        for piece in pieces:
-            if not piece.special or self._any_special is None:
-                run += piece.text
-                continue
-            end = 0
-            for match in self._any_special.finditer(piece.text):
-                run += piece.text[end : match.start()]
-                ids += self.text(run) if run else []
-                ids.append(self._special[match[0]])
-                run, end = "", match.end()
-            run += piece.text[end:]
-        ids += self.text(run) if run else []
-        if self._bos is not None and ids[:1] != [self._bos]:
-            ids.insert(0, self._bos)
-        return ids
+        return encode_pieces(pieces, self.text, self._special, self._bos)
 
     def after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`."""

@@ -15,22 +15,9 @@ from dearlite.chat_template import Piece
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.export.hf_vocabulary import HfVocabulary, template_of
 from dearlite.export.list_records import ListRecord, read_list_records
+from dearlite.export.train_base import check_adapter, choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import ListwiseConfig
-from dearlite.export.training import (
-    Clock,
-    arguments,
-    check_adapter,
-    choose_dtype,
-    count_steps,
-    hours,
-    load_base,
-    load_tokenizer,
-    open_output,
-    stop_at_nan,
-    unpack_base,
-    with_lora,
-    write_report,
-)
+from dearlite.export.training import Clock, arguments, count_steps, hours, open_output, stop_at_nan, write_report
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import Answered, PromptEncoder
 
@@ -132,7 +119,7 @@ def _train(
     say: Callable[[str], None],
 ) -> Path:
     from datasets import Dataset
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     def settings(steps: int) -> Any:
@@ -155,20 +142,12 @@ def _train(
             clock.done += int(inputs["input_ids"].numel())
             return found
 
-    class Tell(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            clock.first = state.global_step
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if state.is_world_process_zero and logs and "loss" in logs:
-                say(clock.line(state.global_step, logs))
-
     trainer = AnswerTrainer(
         model=model,
         args=given,
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,
-        callbacks=[Tell()],
+        callbacks=[clock.callback(say)],
     )
     trainer.remove_callback(PrinterCallback)
     if checkpoint is not None:

@@ -16,22 +16,9 @@ from dearlite.errors import UsageError
 from dearlite.export.batches import Collator, length_of, plan
 from dearlite.export.groups import Group, read_groups
 from dearlite.export.losses import RANK_LOSSES, stage_one
+from dearlite.export.train_base import check_adapter, choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import PointwiseConfig
-from dearlite.export.training import (
-    Clock,
-    arguments,
-    check_adapter,
-    choose_dtype,
-    count_steps,
-    hours,
-    load_base,
-    load_tokenizer,
-    open_output,
-    stop_at_nan,
-    unpack_base,
-    with_lora,
-    write_report,
-)
+from dearlite.export.training import Clock, arguments, count_steps, hours, open_output, stop_at_nan, write_report
 from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder
 
@@ -132,7 +119,7 @@ def _train(
     say: Callable[[str], None],
 ) -> Path:
     from torch.utils.data import SequentialSampler
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     given = TrainingArguments(**arguments(config, 1))
     steps = count_steps(config, len(collate.groups), given.world_size)
@@ -150,20 +137,12 @@ def _train(
             clock.done += len(inputs["places"]) * given.world_size
             return loss
 
-    class Tell(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            clock.first = state.global_step
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if state.is_world_process_zero and logs and "loss" in logs:
-                say(clock.line(state.global_step, logs))
-
     trainer = GroupTrainer(
         model=model,
         args=given,
         train_dataset=order,
         data_collator=collate,
-        callbacks=[Tell()],
+        callbacks=[clock.callback(say)],
         processing_class=tokenizer,
     )
     trainer.model_accepts_loss_kwargs = False

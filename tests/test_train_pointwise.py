@@ -13,8 +13,8 @@ pytest.importorskip("accelerate")
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import COMMANDS  # noqa: E402
 from dearlite.errors import DearliteError, UsageError  # noqa: E402
+from dearlite.export import train_base, training  # noqa: E402
 from dearlite.export import train_pointwise as stage  # noqa: E402
-from dearlite.export import training  # noqa: E402
 from dearlite.export.train_config import PointwiseConfig  # noqa: E402
 
 KIND = "llama, 4 heads of 4, 10000"
@@ -144,7 +144,7 @@ def test_the_adapter_exports_and_scores_as_torch_does(settings, base, cli, tmp_p
 def test_passes_of_a_few_rows_have_the_gradient_of_one(settings, monkeypatch):
     config = settings(lora_dropout=0.0)
     groups, _ = stage.read_groups([stage.Path(config.data[0])])
-    tok = training.load_tokenizer(config.base)
+    tok = train_base.load_tokenizer(config.base)
     encoder = stage.PairEncoder(tok.backend_tokenizer.to_str().encode(), max_tokens=config.max_tokens)
     collate = stage.Collator(groups, encoder, config, tok.pad_token_id)
     model, found = stage.load_model(config.base, tok.pad_token_id, config).train(), []
@@ -167,6 +167,7 @@ def test_a_dry_run_says_what_it_will_take_and_trains_nothing(settings):
     text = "\n".join(said)
     assert "8 steps of 2 x 4 queries: 256 pairs" in text and "pairs/s" in text and "memory" in text
     assert not list(stage.Path(config.output).glob("*.safetensors"))
+    stage.train_pointwise(settings(max_steps=1, alpha=0.3), say=lambda _: None)  # and it claims the folder for nothing
 
 
 @pytest.mark.parametrize(
@@ -210,20 +211,20 @@ def test_a_base_without_a_pad_token(base, settings, tmp_path):
     with pytest.raises(UsageError, match="neither a pad nor an eos token"):
         stage.train_pointwise(settings(base=str(bare)), say=lambda _: None)
     (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<unk>"}')
-    assert training.load_tokenizer(str(bare)).pad_token == "<unk>"
+    assert train_base.load_tokenizer(str(bare)).pad_token == "<unk>"
 
 
 def test_an_adapter_without_its_head_is_refused(tmp_path):
     with pytest.raises(DearliteError, match="no adapter_model"):
-        training.check_adapter(tmp_path, head=True)
+        train_base.check_adapter(tmp_path, head=True)
     import numpy as np
 
     save_file(
         {"base_model.model.x.lora_A.weight": np.zeros((1, 1), np.float32)}, tmp_path / "adapter_model.safetensors"
     )
     with pytest.raises(DearliteError, match="without its score head"):
-        training.check_adapter(tmp_path, head=True)
-    training.check_adapter(tmp_path, head=False)
+        train_base.check_adapter(tmp_path, head=True)
+    train_base.check_adapter(tmp_path, head=False)
 
 
 def test_the_command_is_there(cli):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from dearlite.chat_template import Piece
+from dearlite.chat_template import Piece, any_of, encode_pieces
 from dearlite.errors import BundleError
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
@@ -30,8 +29,7 @@ class LlamaVocabulary:
         self._special = {t: n for t, (n, kind) in kinds.items() if kind in (_CONTROL, _USER_DEFINED) and t}
         # The library finds these in any text. A text of blanks stays one: it is no instruction to the model.
         own = [t for t, (_, kind) in kinds.items() if kind == _USER_DEFINED and len(t) > 1 and t.strip(" \u2581\n\t")]
-        self._found_anywhere = _any_of(own)
-        self._any_special = _any_of(self._special)
+        self._found_anywhere = any_of(own)
         self._pieces = lru_cache(maxsize=None)(self._piece)
 
     @property
@@ -72,28 +70,8 @@ class LlamaVocabulary:
         return ids + self._plain(text[start:])
 
     def prompt(self, pieces: Sequence[Piece]) -> list[int]:
-        """The ids of a prompt: special tokens by name in special pieces, all else as text, joined across pieces.
-
-        A text is encoded together with the plain words around it, as a tokenizer sees them: the prompt that the model
-        was trained with, token for token.
-        """
-        ids: list[int] = []
-        run = ""
-        for piece in pieces:
-            if not piece.special or self._any_special is None:
-                run += piece.text
-                continue
-            end = 0
-            for match in self._any_special.finditer(piece.text):
-                run += piece.text[end : match.start()]
-                ids += self.text(run) if run else []
-                ids.append(self._special[match[0]])
-                run, end = "", match.end()
-            run += piece.text[end:]
-        ids += self.text(run) if run else []
-        if self.bos is not None and ids[:1] != [self.bos]:
-            ids.insert(0, self.bos)
-        return ids
+        """The ids of a prompt (`chat_template.encode_pieces`)."""
+        return encode_pieces(pieces, self.text, self._special, self.bos)
 
     def after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`. Raises BundleError where the two are not told apart."""
@@ -118,9 +96,3 @@ class LlamaVocabulary:
             buffer = ctypes.create_string_buffer(-size)
             size = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[: max(0, size)]
-
-
-def _any_of(texts: Any) -> re.Pattern[str] | None:
-    """A pattern for any of `texts`, the longest first; None for none."""
-    ordered = sorted(texts, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
