@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -64,9 +64,5 @@ def _best(reranker: Reranker, query: str, row: Mapping[str, Any]) -> str:
     found = sentences(row["text"])
     if len(found) < 2:
         return found[0] if found else ""
-    scores = list(_scores(reranker, query, found))
+    scores = reranker.score([(query, text) for text in found])
     return found[max(range(len(found)), key=scores.__getitem__)]
-
-
-def _scores(reranker: Reranker, query: str, texts: list[str]) -> Iterator[float]:
-    yield from reranker.score([(query, text) for text in texts])

@@ -25,7 +25,6 @@ class HfVocabulary:
         opening = tokenizer("a").input_ids[:1]
         self._bos = tokenizer.bos_token_id if opening == [tokenizer.bos_token_id] else None
         self._ids = tokenizer.convert_ids_to_tokens
-        self._decode = tokenizer.backend_tokenizer.decode
 
     def text(self, text: str) -> list[int]:
         """The ids of `text`, in which nothing is special."""

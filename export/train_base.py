@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ def unpack_base(base: str, folder: Path) -> str:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     mark = target / "unpacked_from.txt"
     if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError(f"base {base} is not unpacked yet: run the same with --dry-run in one process first")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -124,7 +124,9 @@ def mine(**given: Any) -> None:
         if given["listwise"]:
             from dearlite.export.evidence import listwise_records
 
-            found = listwise_records(found, model=given["model"], device=given["device"], threads=given["threads"])
+            found = listwise_records(
+                found, model=given["model"], device=given["device"], threads=given["threads"], seed=given["seed"]
+            )
     mining_module.write_records(found.records, Path(given["output"]))
     click.echo(
         f"{len(found.records)} records; left out: {found.false_negatives} negatives that the teacher likes better than "

@@ -5,7 +5,6 @@ A prompt is encoded by the code that the runtime encodes it with, so the two can
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,16 @@ from dearlite.export.hf_vocabulary import HfVocabulary, template_of
 from dearlite.export.list_records import ListRecord, read_list_records
 from dearlite.export.train_base import check_adapter, choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import ListwiseConfig
-from dearlite.export.training import Clock, arguments, count_steps, hours, open_output, stop_at_nan, write_report
+from dearlite.export.training import (
+    Clock,
+    arguments,
+    count_steps,
+    hours,
+    open_output,
+    peak_mb,
+    stop_at_nan,
+    write_report,
+)
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import Answered, PromptEncoder
 
@@ -162,7 +170,7 @@ def _train(
             "steps": steps,
             "records": len(rows),
             "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+            "peak_memory_mb": peak_mb(),
         }
         write_report(folder, config, facts, [one for one in trainer.state.log_history if "loss" in one])
     return folder
@@ -200,5 +208,5 @@ def _try(model: Any, rows: Sequence[dict[str, Any]], config: ListwiseConfig) -> 
     steps = count_steps(config, len(rows))
     whole = steps * config.accumulation * config.batch
     yield f"{steps:,} steps of {config.accumulation} x {config.batch} records"
-    yield f"memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB with one record at a time"
+    yield f"memory {peak_mb() or 0:,} MB with one record at a time"
     yield f"{tokens / seconds:,.0f} tokens/s: {hours(whole * seconds / _TRIED)} in all"

@@ -6,7 +6,6 @@ is read later. Batches are planned before the first step: groups of like length 
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,16 @@ from dearlite.export.groups import Group, read_groups
 from dearlite.export.losses import RANK_LOSSES, stage_one
 from dearlite.export.train_base import check_adapter, choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import PointwiseConfig
-from dearlite.export.training import Clock, arguments, count_steps, hours, open_output, stop_at_nan, write_report
+from dearlite.export.training import (
+    Clock,
+    arguments,
+    count_steps,
+    hours,
+    open_output,
+    peak_mb,
+    stop_at_nan,
+    write_report,
+)
 from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder
 
@@ -160,7 +168,7 @@ def _train(
             "groups": len(collate.groups),
             "taught": taught,
             "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
-            "peak_memory_mb": _peak_mb(),
+            "peak_memory_mb": peak_mb(),
         }
         write_report(folder, config, facts, [one for one in trainer.state.log_history if "loss" in one])
     return folder
@@ -209,13 +217,5 @@ def _try(model: Any, collate: Collator, config: PointwiseConfig, taught: bool) -
             pairs += len(batch["places"])
     yield f"{tokens / pairs:.0f} tokens a pair; {100 * (1 - tokens / kept):.0f}% of a batch is padding"
     yield f"{steps:,} steps of {config.accumulation} x {size} queries: {batches * pairs // _TRIED:,} pairs"
-    yield f"memory {_peak_mb():,.0f} MB"
+    yield f"memory {peak_mb() or 0:,} MB"
     yield f"{pairs / seconds:.1f} pairs/s, {tokens / seconds:,.0f} tokens/s: {hours(batches * seconds / _TRIED)} in all"
-
-
-def _peak_mb() -> int:
-    import torch
-
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)  # kilobytes on Linux

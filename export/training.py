@@ -5,10 +5,10 @@ Training itself is transformers' Trainer and PEFT. This says what goes in, and s
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite import __version__
 from dearlite.errors import DearliteError, UsageError
+from dearlite.export.check import peak_memory_mb
 from dearlite.export.train_base import choose_dtype
 from dearlite.export.train_config import TrainConfig
+from dearlite.offline.journal import lock_alone
 from dearlite.render.formats import whole_file
 
 if TYPE_CHECKING:
@@ -38,9 +40,12 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
     """
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("RANK", "0")):  # torchrun's other processes: the first one holds the folder for all
+        yield folder, _last_checkpoint(folder)
+        return
     with open(folder / "training.lock", "ab") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_alone(lock.fileno())
         except OSError:
             raise UsageError(f"{folder} is in use by another training: wait, or name another output") from None
         settings = {name: value for name, value in config.to_dict().items() if name not in _FREE}
@@ -55,13 +60,13 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
             raise UsageError(f"{folder} is not empty and holds no training: name another output")
         with whole_file(known) as stream:
             stream.write(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-        numbers = [int(one.name.rpartition("-")[2]) for one in folder.glob("checkpoint-*") if _whole(one)]
-        yield folder, str(folder / f"checkpoint-{max(numbers)}") if numbers else None
+        yield folder, _last_checkpoint(folder)
 
 
-def _whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the trainer's state is its last file."""
-    return (checkpoint / "trainer_state.json").exists()
+def _last_checkpoint(folder: Path) -> str | None:
+    """The last one that was written to its end: the trainer's state is its last file."""
+    whole = [one for one in folder.glob("checkpoint-*") if (one / "trainer_state.json").exists()]
+    return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
 
 
 def arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
@@ -170,6 +175,16 @@ class Clock:
                     say(clock.line(state.global_step, logs))
 
         return Tell()
+
+
+def peak_mb() -> int | None:
+    """The most memory so far, of the GPU where there is one; None where the system does not tell."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6)
+    found = peak_memory_mb()
+    return None if found is None else round(found)
 
 
 def hours(seconds: float) -> str:

@@ -26,6 +26,18 @@ _HEAD = {"dearlite": "journal", "schema": 1}
 _SYNC_EVERY_S = 10.0  # against a power cut; against a kill the system's own cache is enough
 
 
+def lock_alone(file: int) -> None:
+    """Holds an open file against other processes until it is closed. Raises OSError where another holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class JournalInUse(UsageError):
     """Another process writes this journal."""
 
@@ -118,14 +130,7 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(self._file, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_alone(self._file)
         except OSError:
             raise JournalInUse(
                 f"{self.path} is being written by another dearlite: wait until it ends, or write to another -o"
