@@ -68,6 +68,12 @@ class Answered:
     ids: Tokens
     start: int
 
+    @classmethod
+    def after(cls, prompt: Sequence[int], ids: Sequence[int]) -> Answered:
+        """`ids` of both, where `prompt` is what the first part is without an answer: they may be joined differently."""
+        shared = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]), len(prompt))
+        return cls(tuple(ids), shared)
+
 
 class PromptEncoder:
     """Prompts of one form for one model."""
@@ -107,8 +113,7 @@ class PromptEncoder:
         ending = answer if reasoned else self._opener.removesuffix("[") + answer
         ids, fitting = self._fit(query, passages, room, reasoned, ending)
         prompt = self._ids(query, fitting, reasoned, "")
-        shared = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]), len(prompt))
-        return Answered(tuple(ids), shared)
+        return Answered.after(prompt, ids)
 
     def _fit(
         self, query: str, passages: Sequence[Passage], room: int, reasoned: bool, ending: str

@@ -8,7 +8,7 @@ that `dearlite batch` runs, scores them once, with a journal. A negative that it
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,12 +142,7 @@ def mine(
 def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """JSON Lines, whole or not at all."""
     with whole_file(path) as stream:
-        stream.writelines(_lines(records))
-
-
-def _lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for record in records:
-        yield json_text(record) + "\n"
+        stream.writelines(json_text(record) + "\n" for record in records)
 
 
 def _passage(collection: Collection, name: str, score: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dearlite.devices import DEVICES
 from dearlite.errors import UsageError, need
 from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_config
 from dearlite.offline.tasks import check_output
@@ -78,7 +79,7 @@ def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
 @click.option("--limit", type=int, metavar="N", help="So many queries, drawn by the seed.")
 @click.option("--seed", type=int, default=42, show_default=True)
 @click.option("--listwise", is_flag=True, help="Records of stage 2: the teacher's order, its evidence quoted.")
-@click.option("--device", default="auto", show_default=True)
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
 @click.option("--threads", type=int, metavar="N")
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used.")
 def mine(**given: Any) -> None:

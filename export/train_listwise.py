@@ -14,7 +14,7 @@ from dearlite.chat_template import Piece
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.export.hf_vocabulary import HfVocabulary, template_of
 from dearlite.export.list_records import ListRecord, read_list_records
-from dearlite.export.train_base import check_adapter, choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
+from dearlite.export.train_base import choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import ListwiseConfig
 from dearlite.export.training import (
     Clock,
@@ -23,8 +23,8 @@ from dearlite.export.training import (
     hours,
     open_output,
     peak_mb,
+    run,
     stop_at_nan,
-    write_report,
 )
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import Answered, PromptEncoder
@@ -68,14 +68,11 @@ class RecordEncoder:
         if self._template is None:
             raise UsageError("the base has no chat template, which records of messages need: give another base")
         pieces = self._template.pieces(record.turns)
-        prompt, ids = (
-            self._vocabulary.prompt(pieces),
-            self._vocabulary.prompt([*pieces, Piece(record.answer, False)]),
-        )
+        prompt = self._vocabulary.prompt(pieces)
+        ids = self._vocabulary.prompt([*pieces, Piece(record.answer, False)])
         if len(ids) > room:
             raise InvalidInput(f"{record.place} has {len(ids)} tokens, max_tokens is {room + 1}: raise it, or skip_bad")
-        start = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]), len(prompt))
-        return Answered(tuple(ids), start)
+        return Answered.after(prompt, ids)
 
 
 def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Path | None:
@@ -107,7 +104,7 @@ def _encode(records: Sequence[ListRecord], encode: RecordEncoder, skip_bad: bool
     rows, left = [], 0
     for record in records:
         try:
-            rows.append(encode(record))
+            rows.append(encode(record) | {"place": record.place})
         except InvalidInput:
             if not skip_bad:
                 raise
@@ -127,7 +124,6 @@ def _train(
     say: Callable[[str], None],
 ) -> Path:
     from datasets import Dataset
-    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     def settings(steps: int) -> Any:
@@ -139,6 +135,7 @@ def _train(
             group_by_length=True,
         )
 
+    ids = [{name: row[name] for name in ("input_ids", "completion_mask")} for row in rows]
     steps = count_steps(config, len(rows), settings(1).world_size)
     given, clock = settings(steps), Clock(steps, "tokens")
 
@@ -146,34 +143,27 @@ def _train(
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **more: Any) -> Any:
             found = super().compute_loss(model, inputs, *args, **more)
             loss = found[0] if isinstance(found, tuple) else found
-            stop_at_nan(loss.detach(), self.state.global_step + 1, ["of the last batch"], config.output)
+            stop_at_nan(loss, self.state.global_step + 1, lambda: _places(inputs["input_ids"], rows), config.output)
             clock.done += int(inputs["input_ids"].numel())
             return found
 
     trainer = AnswerTrainer(
         model=model,
         args=given,
-        train_dataset=Dataset.from_list(list(rows)),
+        train_dataset=Dataset.from_list(
+            [{name: row[name] for name in ("input_ids", "completion_mask")} for row in rows]
+        ),
         processing_class=tokenizer,
         callbacks=[clock.callback(say)],
     )
-    trainer.remove_callback(PrinterCallback)
-    if checkpoint is not None:
-        say(f"going on from {checkpoint}")
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(config.output)
-    if trainer.is_world_process_zero():
-        check_adapter(folder, head=False)
-        facts = {
-            "seconds": round(time.perf_counter() - start, 1),
-            "steps": steps,
-            "records": len(rows),
-            "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
-            "peak_memory_mb": peak_mb(),
-        }
-        write_report(folder, config, facts, [one for one in trainer.state.log_history if "loss" in one])
+    run(trainer, config, checkpoint, {"steps": steps, "records": len(rows)}, head=False, say=say)
     return folder
+
+
+def _places(batch: Any, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Where the records of a batch of ids (records, longest), padded on the right, stand."""
+    lines = batch.tolist()
+    return [row["place"] for row in rows if any(line[: len(row["input_ids"])] == row["input_ids"] for line in lines)]
 
 
 def _summary(rows: Sequence[dict[str, Any]], left: int, model: Any, config: ListwiseConfig) -> str:

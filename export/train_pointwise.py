@@ -15,7 +15,7 @@ from dearlite.errors import UsageError
 from dearlite.export.batches import Collator, length_of, plan
 from dearlite.export.groups import Group, read_groups
 from dearlite.export.losses import RANK_LOSSES, stage_one
-from dearlite.export.train_base import check_adapter, choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
+from dearlite.export.train_base import choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import PointwiseConfig
 from dearlite.export.training import (
     Clock,
@@ -24,8 +24,8 @@ from dearlite.export.training import (
     hours,
     open_output,
     peak_mb,
+    run,
     stop_at_nan,
-    write_report,
 )
 from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder
@@ -127,7 +127,7 @@ def _train(
     say: Callable[[str], None],
 ) -> Path:
     from torch.utils.data import SequentialSampler
-    from transformers import PrinterCallback, Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     given = TrainingArguments(**arguments(config, 1))
     steps = count_steps(config, len(collate.groups), given.world_size)
@@ -141,7 +141,7 @@ def _train(
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], **_: Any) -> Tensor:
             loss = group_loss(model, inputs, config, taught=taught)
-            stop_at_nan(loss, self.state.global_step + 1, inputs["names"], config.output)
+            stop_at_nan(loss, self.state.global_step + 1, lambda: inputs["names"], config.output)
             clock.done += len(inputs["places"]) * given.world_size
             return loss
 
@@ -154,23 +154,8 @@ def _train(
         processing_class=tokenizer,
     )
     trainer.model_accepts_loss_kwargs = False
-    trainer.remove_callback(PrinterCallback)
-    if checkpoint is not None:
-        say(f"going on from {checkpoint}")
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(config.output)
-    if trainer.is_world_process_zero():
-        check_adapter(folder, head=True)
-        facts = {
-            "seconds": round(time.perf_counter() - start, 1),
-            "steps": steps,
-            "groups": len(collate.groups),
-            "taught": taught,
-            "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
-            "peak_memory_mb": peak_mb(),
-        }
-        write_report(folder, config, facts, [one for one in trainer.state.log_history if "loss" in one])
+    facts = {"steps": steps, "groups": len(collate.groups), "taught": taught}
+    run(trainer, config, checkpoint, facts, head=True, say=say)
     return folder
 
 

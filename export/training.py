@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dearlite import __version__
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.check import peak_memory_mb
-from dearlite.export.train_base import choose_dtype
+from dearlite.export.train_base import check_adapter, choose_dtype
 from dearlite.export.train_config import TrainConfig
 from dearlite.offline.journal import lock_alone
 from dearlite.render.formats import whole_file
@@ -111,16 +111,44 @@ def count_steps(config: TrainConfig, records: int, processes: int = 1) -> int:
     return max(1, math.ceil(config.epochs * records / (config.batch * config.accumulation * processes)))
 
 
-def stop_at_nan(loss: torch.Tensor, step: int, names: Sequence[str], folder: str) -> None:
-    """Raises DearliteError for a loss that is not finite, before it reaches the weights."""
+def stop_at_nan(loss: torch.Tensor, step: int, names: Callable[[], Sequence[str]], folder: str) -> None:
+    """Raises DearliteError, naming the records of `names`, for a loss that is not finite: before it is learnt from."""
     import torch
 
     if not torch.isfinite(loss):
-        shown = ", ".join(dict.fromkeys(names))
+        shown = ", ".join(dict.fromkeys(names()))
         raise DearliteError(
             f"the loss is {float(loss.detach())} at step {step} (records {shown}): nothing of it was learnt; the last "
             f"checkpoint in {folder} is whole. Lower learning_rate, or leave these records out"
         )
+
+
+def run(
+    trainer: Any,
+    config: TrainConfig,
+    checkpoint: str | None,
+    facts: Mapping[str, Any],
+    *,
+    head: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Trains to the end, saves the adapter, checks it (`head`: that of a scorer), and leaves training.json."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    if checkpoint is not None:
+        say(f"going on from {checkpoint}")
+    start, folder = time.perf_counter(), Path(config.output)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(config.output)
+    if trainer.is_world_process_zero():
+        check_adapter(folder, head=head)
+        more = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
+            "peak_memory_mb": peak_mb(),
+        }
+        write_report(folder, config, {**facts, **more}, [one for one in trainer.state.log_history if "loss" in one])
 
 
 def write_report(

@@ -232,3 +232,13 @@ def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
     text = "query: who's? 12 naïve 漢字"
     assert tokenizer(text).input_ids == llama[0].text(text)
     assert unpack_base(folder, tmp_path) == folder  # a folder is taken as it is
+
+
+def test_a_loss_that_is_no_number_names_its_records(tmp_path, base, monkeypatch):
+    from trl import SFTTrainer
+
+    path = written(tmp_path, *[record(query=f"who {n}?") for n in range(3)])
+    real = SFTTrainer.compute_loss
+    monkeypatch.setattr(SFTTrainer, "compute_loss", lambda *args, **more: real(*args, **more) * float("nan"))
+    with pytest.raises(DearliteError, match=r"the loss is nan at step 1 \(records list\.jsonl:[123]\)"):
+        stage.train_listwise(settings(base, path), say=lambda _: None)

@@ -13,6 +13,7 @@ from dearlite.cli.run_options import collection_of
 from dearlite.errors import UsageError, need
 from dearlite.offline.cluster import Scoring, rerank_on_ray
 from dearlite.offline.collection import FOLDER_LAYOUT
+from dearlite.registry import find_model
 from dearlite.render.progress import DocumentProgress
 
 _ONE_PROCESS = ("journal", "no_journal", "cache", "jsonl")
@@ -27,6 +28,7 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
         raise UsageError(
             f"--{refused[0].replace('_', '-')} is of one process: with --ray the part files keep the state"
         )
+    find_model(given["model"])
     size = _actors(actors)
     if block_queries < 1:
         raise UsageError(f"--block-queries is {block_queries}: it must be 1 or more")
