@@ -150,9 +150,7 @@ def _train(
     trainer = AnswerTrainer(
         model=model,
         args=given,
-        train_dataset=Dataset.from_list(
-            [{name: row[name] for name in ("input_ids", "completion_mask")} for row in rows]
-        ),
+        train_dataset=Dataset.from_list(ids),
         processing_class=tokenizer,
         callbacks=[clock.callback(say)],
     )
