@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.errors import BundleError, UsageError
-from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.chain import StageLike, parse_stage
+from dearlite.errors import UsageError
+from dearlite.registry import DEFAULT_MODEL, find_cascade, find_model
+from dearlite.runners import runner_of
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
@@ -18,31 +20,37 @@ if TYPE_CHECKING:
     from dearlite.ranking import PairScore, Ranking
 
 Progress = Callable[[int, int], None]
-# A file's first bytes -> (module, class) of what runs it. Both take (path, device=, threads=); a GGUF takes more.
-_RUNNERS = {b"PK": ("dearlite.pointwise", "PointwiseReranker"), b"GGUF": ("dearlite.listwise", "ListwiseReranker")}
+Model = str | Path | Sequence[StageLike] | None
 
 
 def rerank(
     query: str,
     docs: Iterable[object],
     *,
-    model: str | Path | None = None,
+    model: Model = None,
     top_k: int | None = None,
     device: str = "auto",
     threads: int | None = None,
     listwise: Listwise | None = None,
     progress: Progress | None = None,
     cancel: Event | None = None,
+    budget_s: float | None = None,
 ) -> Ranking:
     """`docs` ordered by how well they answer `query`, best first.
 
     `docs` are strings, mappings with `text` (or `contents`, `passage`) and optional `id` and `title`, or objects with
-    those attributes; none is changed. `model` is a name of models.toml or a model file, the embedded one when None.
-    `listwise` is for listwise models alone. `progress(done, total)` is called as documents are read; setting `cancel`
-    ends the call with Cancelled. The model is loaded for this call: keep a Reranker for more than one.
+    those attributes; none is changed. `model` is a name of models.toml or a model file, the embedded one when None, or
+    a list of them, a cascade: `["minilm-l12", ("dear.gguf", 20)]`. `listwise` is for listwise models alone.
+    `progress(done, total)` is called as documents are read; setting `cancel` ends the call with Cancelled.
+
+    With `budget_s` it is an anytime ranking: work ends after so many seconds, or as soon as `cancel` is set, and the
+    best order so far is returned, every document in it, with `complete` False; infinity is no limit of time. The model
+    is loaded for this call, before its time begins: keep a Reranker for more than one.
     """
     reranker = Reranker.load(model, device=device, threads=threads)
-    return reranker.rerank(query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel)
+    return reranker.rerank(
+        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s
+    )
 
 
 class Reranker(ABC):
@@ -53,27 +61,35 @@ class Reranker(ABC):
 
     @staticmethod
     def load(
-        model: str | Path | None = None,
+        model: Model = None,
         *,
         device: str = "auto",
         threads: int | None = None,
         gpu_layers: int | None = None,
         adapter: str | Path | None = None,
+        low_memory: bool = False,
+        best_effort: bool = False,
     ) -> Reranker:
-        """A Reranker for a name of models.toml or a model file; None is the embedded default.
+        """A Reranker for a name of models.toml or a model file; None is the embedded default; a list is a cascade.
 
         `device` is "auto" (a GPU where it works, otherwise the CPU, with a warning that says why), "cpu" or "cuda".
         `threads` is how many work on a CPU; None is one for each physical core. Of a listwise model `gpu_layers` is how
         many layers go to the GPU (None: all where there is one), `adapter` a LoRA in GGUF form put on it.
+
+        A stage of a cascade is a name or file, with a depth where it is `NAME:DEPTH` or (name, depth), and is loaded
+        when it is first needed. With `low_memory` each is dropped before the next is loaded; with `best_effort` a later
+        stage that cannot run is passed over, and the Ranking's `stages` say why.
         """
-        path = find_model(str(model or DEFAULT_MODEL))
-        module, name = _runner(path)
-        options = {"gpu_layers": gpu_layers, "adapter": adapter}
-        given = {option: value for option, value in options.items() if value is not None}
-        if given and (module, name) != _RUNNERS[b"GGUF"]:
-            raise UsageError(f"{' and '.join(given)} go with a listwise model, and {path.name} is pointwise")
-        made: Reranker = getattr(import_module(module), name)(path, device=device, threads=threads, **given)
-        return made
+        chain = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
+        only = parse_stage(chain[0]) if len(chain) == 1 else None
+        if only is not None and only.depth is None and find_cascade(only.model) is None:
+            path = find_model(only.model)
+            return load_file(path, device=device, threads=threads, gpu_layers=gpu_layers, adapter=adapter)
+        from dearlite.cascade import make_cascade
+
+        options = {"device": device, "threads": threads}
+        listwise = {"gpu_layers": gpu_layers, "adapter": adapter}
+        return make_cascade(chain, options, listwise, low_memory=low_memory, best_effort=best_effort)
 
     @property
     @abstractmethod
@@ -107,6 +123,7 @@ class Reranker(ABC):
         listwise: Listwise | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        budget_s: float | None = None,
     ) -> Ranking:
         """`docs` ordered by how well they answer `query`; see `dearlite.rerank`."""
 
@@ -147,13 +164,19 @@ class Reranker(ABC):
         raise UsageError(f"{self.model} is a listwise model: it orders documents, and has no score of one alone")
 
 
-def _runner(path: Path) -> tuple[str, str]:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-    except OSError as err:
-        raise UsageError(f"cannot read the model file {path}: {err.strerror}") from None
-    for magic, runner in _RUNNERS.items():
-        if head.startswith(magic):
-            return runner
-    raise BundleError(f"{path} is no model file (it begins with {head!r}): fetch or export it again")
+def load_file(
+    path: Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    gpu_layers: int | None = None,
+    adapter: str | Path | None = None,
+) -> Reranker:
+    """The Reranker that runs the model file at `path`."""
+    runner = runner_of(path)
+    options = {"gpu_layers": gpu_layers, "adapter": adapter}
+    given = {option: value for option, value in options.items() if value is not None}
+    if given and runner.kind != "listwise":
+        raise UsageError(f"{' and '.join(given)} go with a listwise model, and {path.name} is pointwise")
+    made: Reranker = getattr(import_module(runner.module), runner.name)(path, device=device, threads=threads, **given)
+    return made

@@ -104,6 +104,10 @@ class ListwiseReranker(Reranker):
     def threads(self) -> int:
         return self._backend.threads
 
+    def span(self, listwise: Listwise | None = None) -> tuple[int, int]:
+        """(window, stride) of a call with these options."""
+        return (listwise or Listwise()).checked(self._facts.window, self._facts.stride).span
+
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
         options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
         form = self._encoder(options.prompt or self._facts.prompt, MODES[options.mode].reasoned).form
@@ -127,7 +131,14 @@ class ListwiseReranker(Reranker):
         listwise: Listwise | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        budget_s: float | None = None,
     ) -> Ranking:
+        if budget_s is not None:
+            from dearlite.cascade import within_budget
+
+            return within_budget(
+                self, query, docs, budget_s, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel
+            )
         return self._rank([(query, docs)], top_k, listwise, progress, cancel)[0]
 
     def rerank_many(

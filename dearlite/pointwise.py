@@ -79,8 +79,13 @@ class PointwiseReranker(Reranker):
         listwise: Listwise | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        budget_s: float | None = None,
     ) -> Ranking:
         _refuse(listwise, self.model)
+        if budget_s is not None:
+            from dearlite.cascade import within_budget
+
+            return within_budget(self, query, docs, budget_s, top_k=top_k, progress=progress, cancel=cancel)
         start = time.perf_counter()
         top_k = check_top_k(top_k)
         query, documents = check_query(query), as_documents(docs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from dearlite.documents import Document
@@ -24,6 +24,30 @@ class PairScore(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class StageScore:
+    """What one stage of a cascade made of a document: the model's own score, and the rank that it gave, from 1."""
+
+    model: str
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One stage of a cascade: how many documents it was to look at, how many it did, and how long that took.
+
+    `error` says why it did not run, where it did not.
+    """
+
+    model: str
+    device: str
+    depth: int
+    looked_at: int
+    elapsed_s: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One document at its place. `rank` counts from 1; `index` is its place in the caller's list, from 0.
 
@@ -34,6 +58,9 @@ class Hit:
     Of a listwise model `score` is how many documents stand below this one; in mode "first" it is a log-probability, by
     which documents of the same window can be compared. `tokens_used` and `tokens_total` then count the document alone,
     and `reason` is what the model said of it, where it said something.
+
+    Of a cascade, and wherever a budget was given, `score` is how many documents stand below this one, for the scores of
+    two models do not compare; `stages` has what each stage that the document reached made of it.
     """
 
     rank: int
@@ -48,6 +75,7 @@ class Hit:
     tokens_total: int
     truncated: bool
     reason: str | None = None
+    stages: tuple[StageScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +85,9 @@ class Ranking(Sequence[Hit]):
     `total` counts the documents that were scored, before any top_k. `query_truncated` says that the query was so long
     that some document was read with a part of it only. `reasoning` is what a listwise model wrote, a text for each
     window from the end of the list to its head; `problems` are what was wrong with orders that it wrote freely.
+
+    `complete` is False where a budget or an event ended the work early: every document is there all the same, and
+    `stages` says how many each stage of a cascade looked at.
     """
 
     hits: tuple[Hit, ...]
@@ -68,6 +99,8 @@ class Ranking(Sequence[Hit]):
     query_truncated: bool = False
     reasoning: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    complete: bool = True
+    stages: tuple[StageReport, ...] = ()
 
     @overload
     def __getitem__(self, place: int) -> Hit: ...
@@ -119,6 +152,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         ours["relevance"] = hit.relevance
     if hit.reason is not None:
         ours["reason"] = hit.reason
+    if hit.stages:
+        ours["stages"] = [asdict(stage) for stage in hit.stages]
     if hit.truncated:
         ours |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
     kept = {name: value for name, value in row.items() if name not in ours}

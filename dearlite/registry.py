@@ -45,6 +45,16 @@ class ModelEntry:
     about: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CascadeEntry:
+    """A table of models.toml whose kind is "cascade": a chain of models, each `NAME` or `NAME:DEPTH`."""
+
+    name: str
+    kind: str
+    stages: tuple[str, ...]
+    about: str = ""
+
+
 def home() -> Path:
     """The folder of built and fetched models: DEARLITE_HOME, or the platform's cache folder."""
     if set_home := os.environ.get("DEARLITE_HOME"):
@@ -56,11 +66,18 @@ def home() -> Path:
 
 def load_registry() -> dict[str, ModelEntry]:
     """Every named model, the user's own (DEARLITE_HOME/models.toml) after the shipped ones, which it may replace."""
-    known = _parse(_shipped(), "models.toml")
-    own = home() / "models.toml"
-    if own.is_file():
-        known |= _parse(own.read_bytes(), str(own))
-    return known
+    return {name: entry for name, entry in _tables().items() if isinstance(entry, ModelEntry)}
+
+
+def load_cascades() -> dict[str, CascadeEntry]:
+    """Every named cascade, the user's own after the shipped ones."""
+    return {name: entry for name, entry in _tables().items() if isinstance(entry, CascadeEntry)}
+
+
+def find_cascade(name: str) -> tuple[str, ...] | None:
+    """The stages of the cascade `name`; None where the name is a model's, a file's, or nobody's."""
+    entry = load_cascades().get(name)
+    return None if entry is None else entry.stages
 
 
 def find_model(name: str) -> Path:
@@ -72,7 +89,10 @@ def find_model(name: str) -> Path:
         return path
     known = load_registry()
     if name not in known:
-        near = ", ".join(get_close_matches(name, known, cutoff=0.4)) or "none is close"
+        cascades = load_cascades()
+        if name in cascades:
+            raise UsageError(f"{name} is a cascade ({', '.join(cascades[name].stages)}): name one of its models here")
+        near = ", ".join(get_close_matches(name, [*known, *cascades], cutoff=0.4)) or "none is close"
         raise UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
     file = model_file(known[name])
     if not file.is_file():
@@ -109,7 +129,15 @@ def _shipped() -> bytes:
     raise UsageError("models.toml is missing from this installation: install dearlite again")
 
 
-def _parse(data: bytes, where: str) -> dict[str, ModelEntry]:
+def _tables() -> dict[str, ModelEntry | CascadeEntry]:
+    known = _parse(_shipped(), "models.toml")
+    own = home() / "models.toml"
+    if own.is_file():
+        known |= _parse(own.read_bytes(), str(own))
+    return known
+
+
+def _parse(data: bytes, where: str) -> dict[str, ModelEntry | CascadeEntry]:
     try:
         tables = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
@@ -117,14 +145,22 @@ def _parse(data: bytes, where: str) -> dict[str, ModelEntry]:
     return {name: _entry(name, table, where) for name, table in tables.items()}
 
 
-def _entry(name: str, table: Any, where: str) -> ModelEntry:
+def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
     if not isinstance(table, dict):
         raise UsageError(f"{where}: {name} is no table: write [{name}]")
-    specs = {spec.name: spec for spec in dataclasses.fields(ModelEntry) if spec.name != "name"}
+    kind = CascadeEntry if table.get("kind") == "cascade" else ModelEntry
+    specs = {spec.name: spec for spec in dataclasses.fields(kind) if spec.name != "name"}
     wrong = [f"unknown key {key!r}" for key in table if key not in specs]
     wrong += [f"missing key {n!r}" for n, s in specs.items() if s.default is dataclasses.MISSING and n not in table]
     if table.get("kind", KINDS[0]) not in KINDS:
         wrong.append(f"kind {table['kind']!r} is not one of {', '.join(KINDS)}")
+    stages = table.get("stages", ["a"])
+    if kind is CascadeEntry and not (isinstance(stages, list) and stages and all(isinstance(s, str) for s in stages)):
+        wrong.append(f"stages {stages!r}, which is no list of models")
     if wrong:
         raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
-    return ModelEntry(name=name, **table)
+    return (
+        ModelEntry(name=name, **table)
+        if kind is ModelEntry
+        else CascadeEntry(**table | {"name": name, "stages": tuple(stages)})
+    )

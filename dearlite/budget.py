@@ -1,0 +1,77 @@
+"""How long a call may take: a time, the caller's event, or neither. Work asks it between batches and decode steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from dearlite.errors import UsageError
+
+
+class Deadline:
+    """The end of an anytime call, `budget_s` seconds from now; it is also over as soon as `cancel` is set."""
+
+    def __init__(self, budget_s: float, cancel: Event | None = None) -> None:
+        self.budget_s = check_budget(budget_s)
+        self._end = time.perf_counter() + self.budget_s
+        self._cancel = cancel
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left, 0 when it is over."""
+        if self._cancel is not None and self._cancel.is_set():
+            return 0.0
+        return max(0.0, self._end - time.perf_counter())
+
+    @property
+    def over(self) -> bool:
+        """Whether work has to stop."""
+        return self.left_s <= 0.0
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time itself is over, whatever the event says."""
+        return time.perf_counter() >= self._end
+
+    @contextmanager
+    def as_event(self) -> Iterator[Event]:
+        """An event that is set when the time is over, or the caller's own is: for work that looks at an event."""
+        stop, done = Event(), Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                if self.over:
+                    stop.set()
+                    return
+                waits = min(self.left_s, 0.02) if self._cancel is not None else self.left_s
+                done.wait(min(waits, 3600.0))
+
+        watcher = Thread(target=watch, name="dearlite-deadline", daemon=True)
+        watcher.start()
+        try:
+            yield stop
+        finally:
+            done.set()
+            watcher.join()
+
+
+def check_budget(budget_s: float) -> float:
+    """`budget_s` as a float. Raises UsageError unless it is a number of seconds above 0; infinity is none at all."""
+    number = isinstance(budget_s, (int, float)) and not isinstance(budget_s, bool)
+    if not number or math.isnan(budget_s) or budget_s <= 0:
+        raise UsageError(f"the budget is {budget_s!r}: it is a number of seconds above 0")
+    return float(budget_s)
+
+
+def parse_budget(text: str) -> float:
+    """Seconds out of `5s`, `500ms`, `2m` or a bare number. Raises UsageError."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+    number = text.strip().rstrip("ms")
+    unit = text.strip()[len(number) :]
+    try:
+        return check_budget(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise UsageError(f"--budget {text}: it is a time above 0, such as 5s, 500ms or 2m") from None

@@ -1,0 +1,251 @@
+"""A cascade: each stage reranks the head of the stage before and keeps the rest in order.
+
+The cheap model looks at everything, the expensive ones only at what they can still change. With a budget it is an
+anytime ranking: work goes in the order so far, best first, and stops between batches or decode steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, cast
+
+from dearlite.anytime import order_within, score_within
+from dearlite.api import Progress, Reranker, load_file
+from dearlite.budget import Deadline, check_budget
+from dearlite.chain import StageLike, check_chain, parse_chain
+from dearlite.devices import check_threads
+from dearlite.documents import Document, as_documents, check_query
+from dearlite.errors import Cancelled, DearliteError, UsageError
+from dearlite.ranking import Ranking, StageReport, check_top_k
+from dearlite.registry import find_model
+from dearlite.stage_work import QueryState, StageMeter
+
+if TYPE_CHECKING:
+    from dearlite.listwise import ListwiseReranker
+    from dearlite.options import Listwise
+
+
+@dataclass(slots=True)
+class Link:
+    """One stage: its name, how many documents it gets (None: all), its kind where known, and how it is loaded."""
+
+    name: str
+    depth: int | None
+    kind: str
+    load: Callable[[], Reranker]
+    loaded: Reranker | None = None
+
+
+class CascadeReranker(Reranker):
+    """A chain of models. Each is loaded when it is first needed; with `low_memory` only one is loaded at a time."""
+
+    pointwise = False
+
+    def __init__(self, links: Sequence[Link], *, low_memory: bool = False, best_effort: bool = False) -> None:
+        """`Reranker.load` is the usual way here; it says what the options do."""
+        self._links = tuple(links)
+        self._low_memory, self._best_effort = low_memory, best_effort
+        self._lock = Lock()
+        self.model = ">".join(link.name for link in links)
+
+    @property
+    def device(self) -> str:
+        return ", ".join(dict.fromkeys(self._reranker(link).device for link in self._links))
+
+    @property
+    def quantisation(self) -> str:
+        return ", ".join(dict.fromkeys(self._reranker(link).quantisation for link in self._links))
+
+    @property
+    def threads(self) -> int:
+        loaded = [link.loaded for link in self._links if link.loaded is not None]
+        return loaded[0].threads if loaded else check_threads(None)
+
+    def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        parts = []
+        for link in self._links:
+            reranker = self._reranker(link)
+            parts.append(reranker.identity(None if reranker.pointwise else listwise) | {"depth": str(link.depth)})
+            self._let_go(link)
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
+
+    def rerank(
+        self,
+        query: str,
+        docs: Iterable[object],
+        *,
+        top_k: int | None = None,
+        listwise: Listwise | None = None,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+        budget_s: float | None = None,
+    ) -> Ranking:
+        return self._rank([(query, docs)], top_k, listwise, progress, cancel, budget_s, together=1)[0]
+
+    def rerank_many(
+        self,
+        jobs: Iterable[tuple[str, Iterable[object]]],
+        *,
+        together: int = 8,
+        top_k: int | None = None,
+        listwise: Listwise | None = None,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> list[Ranking]:
+        """As `Reranker.rerank_many`: stage after stage, `together` queries at a time."""
+        jobs, found = list(jobs), list[Ranking]()
+        for start in range(0, len(jobs), together):
+            group = jobs[start : start + together]
+            found += self._rank(group, top_k, listwise, progress, cancel, None, together=together)
+        return found
+
+    def _rank(
+        self,
+        jobs: Sequence[tuple[str, Iterable[object]]],
+        top_k: int | None,
+        listwise: Listwise | None,
+        progress: Progress | None,
+        cancel: Event | None,
+        budget_s: float | None,
+        together: int,
+    ) -> list[Ranking]:
+        top_k = check_top_k(top_k)
+        if listwise is not None and not any(link.kind != "pointwise" for link in self._links):
+            raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons go with one")
+        if budget_s is not None:
+            check_budget(budget_s)
+            if self._low_memory and len(self._links) > 1:
+                raise UsageError(
+                    "low memory loads a stage within the call, and a load cannot keep to a budget: drop one"
+                )
+            for link in self._links:  # a load cannot be cut short, so it is no part of the budget
+                self._try(link, partial(self._reranker, link), [])
+        start = time.perf_counter()
+        work = [QueryState(check_query(text), as_documents(docs)) for text, docs in jobs]
+        deadline = None if budget_s is None else Deadline(budget_s, cancel)
+        meter = StageMeter([query.head(link.depth) for link in self._links for query in work], progress)
+        for place, link in enumerate(self._links):
+            if deadline is None and cancel is not None and cancel.is_set():
+                raise Cancelled(meter.done, meter.total)
+            self._try(link, partial(self._stage, link, work, listwise, deadline, cancel, meter, together), work)
+            if place + 1 < len(self._links):
+                self._let_go(link)
+        elapsed = (time.perf_counter() - start) / max(1, len(work))
+        return [query.ranking(self.model, elapsed, top_k) for query in work]
+
+    def _stage(
+        self,
+        link: Link,
+        work: Sequence[QueryState],
+        listwise: Listwise | None,
+        deadline: Deadline | None,
+        cancel: Event | None,
+        meter: StageMeter,
+        together: int,
+    ) -> None:
+        reranker = self._reranker(link)
+        heads = [query.order[: link.depth] for query in work]
+        jobs = [(query.text, [query.documents[i] for i in head]) for query, head in zip(work, heads, strict=True)]
+        options = None if reranker.pointwise else listwise
+        documents = sum(map(len, heads))
+        with meter.stage(documents) as heard:
+            if deadline is None:
+                hear = heard if len(jobs) == 1 else None
+                found = reranker.rerank_many(jobs, together=together, listwise=options, progress=hear, cancel=cancel)
+                reads = [set(range(len(head))) for head in heads]
+            else:
+                ranking, read = self._until(reranker, *jobs[0], options, deadline, heard, link is self._links[0])
+                found, reads = [ranking], [read]
+        for query, head, ranking, read in zip(work, heads, found, reads, strict=True):
+            query.take(reranker.model, head, ranking, read)
+
+    def _until(
+        self,
+        reranker: Reranker,
+        query: str,
+        documents: Sequence[Document],
+        listwise: Listwise | None,
+        deadline: Deadline,
+        heard: Progress,
+        first: bool,
+    ) -> tuple[Ranking, set[int]]:
+        if reranker.pointwise:
+            return score_within(reranker, query, documents, deadline, heard)
+        model = cast("ListwiseReranker", reranker)
+        return order_within(model, query, documents, listwise, deadline, heard, first=first)
+
+    def _try(self, link: Link, job: Callable[[], object], work: Sequence[QueryState]) -> None:
+        """Runs `job`; with `best_effort` the failure of a later stage is kept in the report instead of raised."""
+        try:
+            job()
+        except Cancelled:
+            raise
+        except DearliteError as err:
+            if not self._best_effort or link is self._links[0]:
+                raise
+            for query in work:
+                query.reports.append(StageReport(link.name, "", query.head(link.depth), 0, 0.0, str(err)))
+
+    def _reranker(self, link: Link) -> Reranker:
+        with self._lock:
+            if link.loaded is None:
+                link.loaded = link.load()
+                link.kind = "pointwise" if link.loaded.pointwise else "listwise"
+            return link.loaded
+
+    def _let_go(self, link: Link) -> None:
+        if self._low_memory:
+            link.loaded = None
+
+
+def make_cascade(
+    chain: Sequence[StageLike],
+    options: Mapping[str, Any],
+    listwise: Mapping[str, Any],
+    *,
+    low_memory: bool,
+    best_effort: bool,
+) -> CascadeReranker:
+    """The cascade of `chain`, checked: files, kinds and depths, before a model is loaded.
+
+    `options` are what every stage is loaded with, `listwise` what listwise ones are besides.
+    """
+    stages = parse_chain(chain)
+    kinds = check_chain(stages, best_effort=best_effort)
+    given = {name: value for name, value in listwise.items() if value is not None}
+    if given and "listwise" not in kinds:
+        raise UsageError(f"{' and '.join(given)} go with a listwise model, and no stage is one")
+    links = []
+    for stage, kind in zip(stages, kinds, strict=True):
+        own = {**options, **(given if kind == "listwise" else {})}
+        links.append(Link(Path(stage.model).stem, stage.depth, kind, _loader(stage.model, own)))
+    return CascadeReranker(links, low_memory=low_memory, best_effort=best_effort)
+
+
+def _loader(model: str, options: Mapping[str, Any]) -> Callable[[], Reranker]:
+    return lambda: load_file(find_model(model), **options)
+
+
+def within_budget(
+    reranker: Reranker,
+    query: str,
+    docs: Iterable[object],
+    budget_s: float,
+    *,
+    top_k: int | None,
+    listwise: Listwise | None = None,
+    progress: Progress | None,
+    cancel: Event | None,
+) -> Ranking:
+    """One loaded model's ranking under a budget: a cascade of one stage."""
+    kind = "pointwise" if reranker.pointwise else "listwise"
+    alone = CascadeReranker([Link(reranker.model, None, kind, lambda: reranker, reranker)])
+    return alone.rerank(
+        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s
+    )

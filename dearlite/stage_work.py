@@ -1,0 +1,94 @@
+"""A cascade on its way: one query's documents, the order so far, and what each stage made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from dearlite.api import Progress
+from dearlite.documents import Document
+from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
+
+
+@dataclass(slots=True)
+class QueryState:
+    """One query on its way: the order so far, and what the stages made of each document."""
+
+    text: str
+    documents: list[Document]
+    order: list[int] = field(init=False)  # indices into `documents`
+    hits: dict[int, Hit] = field(default_factory=dict)  # of the last stage that looked at the document
+    stages: dict[int, list[StageScore]] = field(default_factory=dict)
+    reports: list[StageReport] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    query_truncated: bool = False
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        self.order = list(range(len(self.documents)))
+
+    def head(self, depth: int | None) -> int:
+        """How many documents a stage of `depth` gets."""
+        return min(len(self.order), depth or len(self.order))
+
+    def take(self, model: str, head: list[int], found: Ranking, read: set[int]) -> None:
+        """What a stage made of `head`: `read` are the places in it of the documents that it looked at."""
+        self.order[: len(head)] = [head[hit.index] for hit in found]
+        for hit in found:
+            if hit.index in read:
+                index = head[hit.index]
+                self.hits[index] = hit
+                self.stages.setdefault(index, []).append(StageScore(model, hit.rank, hit.score))
+        self.reasoning += found.reasoning
+        self.problems += found.problems
+        self.query_truncated |= found.query_truncated
+        self.complete &= len(read) == len(head)
+        self.reports.append(StageReport(model, found.device, len(head), len(read), found.elapsed_s))
+
+    def ranking(self, model: str, elapsed_s: float, top_k: int | None) -> Ranking:
+        """What came of it: every document once."""
+        count = len(self.order)
+        hits = [self._hit(index, rank, count) for rank, index in enumerate(self.order[:top_k], start=1)]
+        devices = dict.fromkeys(report.device for report in self.reports if report.device)
+        return Ranking(
+            hits=tuple(hits),
+            query=self.text,
+            model=model,
+            device=", ".join(devices) or "none",
+            elapsed_s=elapsed_s,
+            total=count,
+            query_truncated=self.query_truncated,
+            reasoning=tuple(self.reasoning),
+            problems=tuple(self.problems),
+            complete=self.complete,
+            stages=tuple(self.reports),
+        )
+
+    def _hit(self, index: int, rank: int, count: int) -> Hit:
+        document, stages = self.documents[index], tuple(self.stages.get(index, ()))
+        known = self.hits.get(index)
+        if known is not None:
+            return replace(known, rank=rank, index=index, score=float(count - rank), stages=stages)
+        return make_hit(document, rank, index, count - rank, (0, 0))
+
+
+class StageMeter:
+    """Counts documents over all stages and queries."""
+
+    def __init__(self, counts: Sequence[int], progress: Progress | None) -> None:
+        self.done, self.total, self._progress = 0, sum(counts), progress
+
+    @contextmanager
+    def stage(self, documents: int) -> Iterator[Progress]:
+        """What to tell of a stage that has so many documents to look at, in its own numbers."""
+        before = self.done
+        yield lambda done, of: self._tell(before + documents * done // max(1, of))
+        self._tell(before + documents)
+
+    def _tell(self, done: int) -> None:
+        if done != self.done:
+            self.done = done
+            if self._progress is not None:
+                self._progress(done, self.total)

@@ -1,0 +1,270 @@
+"""Cascades, budgets and what is told before a model is loaded."""
+
+import shutil
+import threading
+import time
+
+import pytest
+
+from dearlite import Reranker, rerank
+from dearlite.anytime import score_within
+from dearlite.budget import Deadline, parse_budget
+from dearlite.cascade import CascadeReranker, Link
+from dearlite.chain import Stage, parse_chain, parse_stage
+from dearlite.documents import as_documents, check_query
+from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
+from dearlite.ranking import Ranking, make_hits
+from dearlite.registry import find_model
+
+QUERY = "Who invented the light bulb?"
+DOCS = [{"id": f"d{n}", "text": text} for n, text in enumerate(
+    ["Coffee is good for diet", "Thomas Edison invented the light bulb in 1879", "KEPCO fixes light problems",
+     "Tulip bulbs are planted in autumn", "The bulb was patented by Edison", "Light travels fast", "Tea", "Water"]
+)]  # fmt: skip
+
+
+class Counts(Reranker):
+    """Scores a document by `value` of its text, at `pause_s` a document; keeps what it was asked."""
+
+    threads = 1
+    device = "cpu"
+    quantisation = "none"
+
+    def __init__(self, name, value=float, pause_s=0.0, fails=None):
+        self.model, self.value, self.pause_s, self.fails, self.seen = name, value, pause_s, fails, []
+
+    def identity(self, listwise=None):
+        return {"model": self.model}
+
+    def rerank(self, query, docs, *, top_k=None, listwise=None, progress=None, cancel=None, budget_s=None):
+        documents = as_documents(docs)
+        self.seen += [document.text for document in documents]
+        if self.fails:
+            raise self.fails
+        time.sleep(self.pause_s * len(documents))
+        hits = make_hits(documents, [self.value(d.text) for d in documents], [(1, 1)] * len(documents), top_k)
+        return Ranking(hits, check_query(query), self.model, self.device, 0.0, len(documents))
+
+
+def cascade(*stages, **options):
+    links = [Link(model.model, depth, "pointwise", lambda model=model: model) for model, depth in stages]
+    return CascadeReranker(links, **options)
+
+
+NUMBERS = ["3", "9", "1", "7", "5"]
+
+
+@pytest.mark.parametrize(
+    ("given", "stage"),
+    [("minilm-l12", ("minilm-l12", None)), ("minilm-l12:100", ("minilm-l12", 100)), (("a.gguf", 20), ("a.gguf", 20)),
+     ("C:\\models\\a.dear", ("C:\\models\\a.dear", None)), ("C:\\models\\a.dear:5", ("C:\\models\\a.dear", 5))],
+)  # fmt: skip
+def test_stage_is_a_model_and_perhaps_a_depth(given, stage):
+    assert parse_stage(given) == Stage(*stage)
+
+
+@pytest.mark.parametrize(
+    ("chain", "says"),
+    [(["a:0"], "stage a has depth 0"), (["a:-3"], "depth -3"), ([("a", True)], "depth True"),
+     ([("a", 1, 2)], "(model, depth)"),
+     (["a:10", "b:20"], "stage b has depth 20 and the one before it only 10"), ([], "needs a model")],
+)  # fmt: skip
+def test_chain_that_cannot_be_is_refused(chain, says):
+    with pytest.raises(UsageError) as caught:
+        parse_chain(chain)
+    assert says in str(caught.value)
+
+
+def test_later_stage_without_a_depth_gets_the_head():
+    assert [stage.depth for stage in parse_chain(["a", "b", "c:5"])] == [None, 30, 5]
+    assert [stage.depth for stage in parse_chain(["a:12", "b"])] == [12, 12]
+
+
+def test_each_stage_reranks_the_head_and_keeps_the_rest():
+    first, second = Counts("up"), Counts("down", lambda text: -float(text))
+    ranking = cascade((first, 4), (second, 2)).rerank("q", NUMBERS)
+    assert [hit.text for hit in ranking] == ["7", "9", "3", "1", "5"]  # 5 was never looked at, 3 and 1 once
+    assert [hit.rank for hit in ranking] == [1, 2, 3, 4, 5]
+    assert [hit.score for hit in ranking] == [4, 3, 2, 1, 0]
+    assert [[(s.model, s.rank, s.score) for s in hit.stages] for hit in ranking] == [
+        [("up", 2, 7), ("down", 1, -7)],
+        [("up", 1, 9), ("down", 2, -9)],
+        [("up", 3, 3)],
+        [("up", 4, 1)],
+        [],
+    ]
+    assert [(stage.model, stage.depth, stage.looked_at) for stage in ranking.stages] == [("up", 4, 4), ("down", 2, 2)]
+    assert ranking.complete
+    assert (ranking.model, ranking.total) == ("up>down", 5)
+    assert second.seen == ["9", "7"]
+
+
+def test_many_queries_go_stage_by_stage_to_the_same_rankings():
+    chain = [(Counts("up"), 4), (Counts("down", lambda text: -float(text)), 2)]
+    jobs = [("q", NUMBERS), ("r", ["1", "2"]), ("s", [])]
+    many = cascade(*chain).rerank_many(jobs, together=2)
+    assert [[hit.index for hit in one] for one in many] == [
+        [hit.index for hit in cascade(*chain).rerank(*job)] for job in jobs
+    ]
+
+
+def test_progress_counts_over_all_stages():
+    told = []
+    cascade((Counts("a"), None), (Counts("b"), 2)).rerank("q", NUMBERS, progress=lambda *pair: told.append(pair))
+    assert told[-1] == (7, 7)
+    assert told == sorted(told)
+
+
+def test_stage_is_loaded_when_it_is_needed_and_dropped_for_low_memory():
+    loads = []
+
+    def link(name):
+        return Link(name, None, "pointwise", lambda: loads.append(name) or Counts(name))
+
+    lazy = CascadeReranker([link("a"), link("b")])
+    assert loads == []
+    lazy.rerank("q", NUMBERS)
+    lazy.rerank("q", NUMBERS)
+    assert loads == ["a", "b"]
+    small = CascadeReranker([link("c"), link("d")], low_memory=True)
+    small.rerank("q", NUMBERS)
+    assert [one.loaded is None for one in small._links] == [True, False]
+
+
+@pytest.mark.parametrize("fails", [ScoringError("no score"), UsageError("no model file b.gguf")])
+def test_stage_that_fails_is_passed_over_only_with_best_effort(fails):
+    chain = [(Counts("a"), None), (Counts("b", fails=fails), 3), (Counts("c", lambda text: -float(text)), 2)]
+    with pytest.raises(DearliteError, match=str(fails)):
+        cascade(*chain).rerank("q", NUMBERS)
+    ranking = cascade(*chain, best_effort=True).rerank("q", NUMBERS)
+    assert [hit.text for hit in ranking] == ["7", "9", "5", "3", "1"]
+    assert [(stage.model, stage.looked_at, stage.error) for stage in ranking.stages] == [
+        ("a", 5, ""), ("b", 0, str(fails)), ("c", 2, "")
+    ]  # fmt: skip
+    with pytest.raises(DearliteError):  # there is nothing before the first to fall back to
+        cascade((Counts("a", fails=fails), None), (Counts("b"), 2), best_effort=True).rerank("q", NUMBERS)
+
+
+def test_half_the_time_gives_the_best_order_so_far():
+    slow = Counts("slow", pause_s=0.01)
+    texts = [str(n) for n in range(60)]
+    start = time.perf_counter()
+    ranking = cascade((slow, None)).rerank("q", texts, budget_s=0.3)
+    took = time.perf_counter() - start
+    read = {hit.index for hit in ranking if hit.stages}
+    assert took < 0.3 + 0.1  # a batch is at most an eighth of what is left
+    assert not ranking.complete
+    assert sorted(hit.index for hit in ranking) == list(range(60))
+    assert read == set(range(len(read)))
+    assert 15 <= len(read) < 60
+    assert [hit.index for hit in ranking] == [*sorted(read, reverse=True), *range(len(read), 60)]
+    assert ranking.stages[0].looked_at == len(read)
+
+
+def test_what_time_is_left_after_a_stage_is_the_next_ones():
+    chain = [(Counts("fast", pause_s=0.001), None), (Counts("slow", lambda text: -float(text), 0.02), 20)]
+    ranking = cascade(*chain).rerank("q", [str(n) for n in range(40)], budget_s=0.25)
+    first, second = ranking.stages
+    assert first.looked_at == 40
+    assert 0 < second.looked_at < 20
+    assert sorted(hit.index for hit in ranking) == list(range(40))
+    assert {hit.index for hit in ranking if len(hit.stages) == 2} == set(range(40 - second.looked_at, 40))
+
+
+def test_budget_that_suffices_gives_the_same_order():
+    model = Reranker.load()
+    whole, timed = model.rerank(QUERY, DOCS), model.rerank(QUERY, DOCS, budget_s=600)
+    assert [hit.index for hit in timed] == [hit.index for hit in whole]
+    assert [hit.stages[0].score for hit in timed] == [hit.score for hit in whole]
+    assert timed.complete
+    assert timed.model == whole.model
+
+
+def test_event_ends_an_anytime_call_at_once_and_cancels_another():
+    stop = threading.Event()
+
+    def after_three(done, total):
+        if done >= 3:
+            stop.set()
+
+    ranking = cascade((Counts("a", pause_s=0.01), None)).rerank(
+        "q", NUMBERS * 20, progress=after_three, cancel=stop, budget_s=float("inf")
+    )
+    assert not ranking.complete
+    assert len(ranking) == 100
+    assert 3 <= ranking.stages[0].looked_at < 40
+    with pytest.raises(Cancelled):
+        cascade((Counts("a"), None), (Counts("b"), 2)).rerank("q", NUMBERS, cancel=stop)
+    nothing = cascade((Counts("a"), None)).rerank("q", NUMBERS, cancel=stop, budget_s=1)
+    assert [hit.index for hit in nothing] == [0, 1, 2, 3, 4]
+    assert not nothing.complete
+
+
+@pytest.mark.parametrize("budget", [0, -1, float("nan"), "5", True])
+def test_budget_that_is_none_is_refused(budget):
+    with pytest.raises(UsageError, match="the budget is"):
+        cascade((Counts("a"), None)).rerank("q", NUMBERS, budget_s=budget)
+
+
+def test_budget_below_the_first_batch_is_refused():
+    with pytest.raises(UsageError, match=r"a budget of 0\.01 s is below the first batch, which takes 0\.0"):
+        score_within(Counts("a", pause_s=0.03), "q", as_documents(NUMBERS), Deadline(0.01), lambda *_: None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), (" 3s ", 3)])
+def test_budget_is_a_time(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1s", "5h", "s", "ms5", "nan", "1 2"])
+def test_budget_that_is_no_time_is_refused(text):
+    with pytest.raises(UsageError, match="--budget"):
+        parse_budget(text)
+
+
+def test_real_chain_of_files_and_names(tmp_path):
+    copy = tmp_path / "second.dear"
+    shutil.copyfile(find_model("minilm-l12"), copy)
+    ranking = rerank(QUERY, DOCS, model=["minilm-l12", (copy, 3)])
+    alone = rerank(QUERY, DOCS)
+    assert [hit.index for hit in ranking] == [hit.index for hit in alone]
+    assert [len(hit.stages) for hit in ranking] == [2, 2, 2, 1, 1, 1, 1, 1]
+    assert ranking[0].stages[0].score == alone[0].score
+
+
+def test_cascade_has_a_name_in_the_registry(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    (tmp_path / "models.toml").write_text('[mine]\nkind = "cascade"\nstages = ["minilm-l12", "minilm-l12:2"]\n')
+    ranking = rerank(QUERY, DOCS, model="mine")
+    assert [(stage.depth, stage.looked_at) for stage in ranking.stages] == [(8, 8), (2, 2)]
+    for chain, says in ((["minilm-l12", "mine"], "is a cascade itself"), (["mine:5"], "depths of its own")):
+        with pytest.raises(UsageError, match=says):
+            Reranker.load(chain)
+    with pytest.raises(UsageError, match=r"mine is a cascade \(minilm-l12, minilm-l12:2\)"):
+        find_model("mine")
+
+
+@pytest.mark.parametrize(
+    ("stages", "says"),
+    [("5", "stages 5, which is no list"), ("[]", "no list"), ('["a"]\nsize_mb = 3', "unknown key 'size_mb'")],
+)
+def test_cascade_of_the_registry_that_cannot_be_is_refused(tmp_path, monkeypatch, stages, says):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    (tmp_path / "models.toml").write_text(f'[mine]\nkind = "cascade"\nstages = {stages}\n')
+    with pytest.raises(UsageError, match=says):
+        Reranker.load("mine")
+
+
+def test_files_are_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("dearlite.cascade.load_file", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(UsageError, match=r"no model file .*gone\.gguf"):
+        Reranker.load(["minilm-l12", str(tmp_path / "gone.gguf")])
+    (tmp_path / "list.gguf").write_bytes(b"GGUF and more")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "llama_cpp" else object())
+    with pytest.raises(DearliteError, match=r"stage .*list.gguf needs llama_cpp: pip install 'dearlite\[listwise\]'"):
+        Reranker.load(["minilm-l12", str(tmp_path / "list.gguf")])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(UsageError, match="is pointwise and follows a listwise one"):
+        Reranker.load([str(tmp_path / "list.gguf"), "minilm-l12"])
+    with pytest.raises(UsageError, match="gpu_layers go with a listwise model"):
+        Reranker.load(["minilm-l12", "minilm-l12:3"], gpu_layers=3)
