@@ -108,3 +108,12 @@ def check_chain(stages: Sequence[Stage], *, best_effort: bool = False) -> tuple[
             )
         kinds.append(kind)
     return tuple(kinds)
+
+
+def check_models(given: Sequence[StageLike], *, best_effort: bool = False) -> None:
+    """Tells whatever `Reranker.load` would refuse of these models before it loads one."""
+    stages = parse_chain(given)
+    if len(stages) == 1:
+        find_model(stages[0].model)
+    else:
+        check_chain(stages, best_effort=best_effort)

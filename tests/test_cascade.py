@@ -1,16 +1,19 @@
 """Cascades, budgets and what is told before a model is loaded."""
 
+import json
 import shutil
 import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 
 from dearlite import Reranker, rerank
 from dearlite.anytime import score_within
 from dearlite.budget import Deadline, parse_budget
 from dearlite.cascade import CascadeReranker, Link
 from dearlite.chain import Stage, parse_chain, parse_stage
+from dearlite.cli.rerank import command
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
 from dearlite.ranking import Ranking, make_hits
@@ -268,3 +271,45 @@ def test_files_are_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
         Reranker.load([str(tmp_path / "list.gguf"), "minilm-l12"])
     with pytest.raises(UsageError, match="gpu_layers go with a listwise model"):
         Reranker.load(["minilm-l12", "minilm-l12:3"], gpu_layers=3)
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "query.txt").write_text(QUERY)
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
+    return [str(tmp_path / "query.txt"), str(tmp_path / "docs.jsonl")]
+
+
+def run(*arguments):
+    return CliRunner().invoke(command, [str(one) for one in arguments])
+
+
+def test_command_takes_a_chain(files):
+    found = run(*files, "-m", "minilm-l12", "-m", "minilm-l12:3", "--format", "json")
+    report = json.loads(found.stdout)
+    assert [(stage["depth"], stage["looked_at"]) for stage in report["stages"]] == [(8, 8), (3, 3)]
+    assert report["complete"] is True
+    assert [len(hit["stages"]) for hit in report["hits"]] == [2, 2, 2, 1, 1, 1, 1, 1]
+    table = run(*files, "-m", "minilm-l12", "-m", "minilm-l12:3", "--format", "table").stdout
+    assert "by stage" in table
+    assert "1 → 1" in table
+
+
+def test_command_passes_over_a_stage_with_best_effort_and_says_so(files):
+    chain = ["-m", "minilm-l12", "-m", "gone.gguf:3"]
+    refused = run(*files, *chain)
+    assert isinstance(refused.exception, UsageError)
+    found = run(*files, *chain, "--best-effort", "--format", "json")
+    assert found.exit_code == 0
+    assert "dearlite: gone did not run, the order is that of the others: no model file gone.gguf" in found.stderr
+    assert json.loads(found.stdout)["stages"][1]["error"].startswith("no model file gone.gguf")
+
+
+def test_command_says_what_there_was_no_time_for(files, monkeypatch):
+    monkeypatch.setattr("dearlite.anytime._BATCH_DOCUMENTS", 1)
+    monkeypatch.setattr("dearlite.budget.Deadline.over", property(lambda self: True))
+    found = run(*files, "--budget", "60s", "--format", "json")
+    assert "the time was over: minilm-l12 looked at 0 of 8; the others stand as they were" in found.stderr
+    report = json.loads(found.stdout)
+    assert report["complete"] is False
+    assert [hit["id"] for hit in report["hits"]] == [doc["id"] for doc in DOCS]

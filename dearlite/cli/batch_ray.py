@@ -28,13 +28,16 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
         raise UsageError(
             f"--{refused[0].replace('_', '-')} is of one process: with --ray the part files keep the state"
         )
-    find_model(given["model"])
+    if len(given["model"]) != 1:
+        raise UsageError("--ray runs one model, not a cascade: give one -m")
+    (model,) = given["model"]
+    find_model(model)
     size = _actors(actors)
     if block_queries < 1:
         raise UsageError(f"--block-queries is {block_queries}: it must be 1 or more")
     listwise, loading = listwise_of(dict(given), stream=False), loading_of(given)
     scoring = Scoring(
-        model=_seen_by_all(given["model"]),
+        model=_seen_by_all(model),
         device=given["device"],
         threads=given["threads"] or 1,
         depth=given["depth"],

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from dearlite.bundle import Bundle
+from dearlite.chain import parse_chain, parse_stage
 from dearlite.errors import BundleError, need
 from dearlite.gguf_file import GgufFile, is_gguf
-from dearlite.registry import find_model, load_registry, model_file
+from dearlite.registry import find_model, load_cascades, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -33,13 +34,24 @@ def list_models() -> None:
         size, memory = f"{entry.size_mb} MB", f"{entry.memory_mb} MB"
         download = f"{entry.download_mb} MB" if here == "no" and entry.download_mb is not None else ""
         rows.append((entry.name, entry.kind, size, memory, entry.licence, here, download, entry.about))
+    known = load_registry()
+    for cascade in load_cascades().values():
+        models = [known[stage.model] for stage in map(parse_stage, cascade.stages) if stage.model in known]
+        whole = all(model_file(model).is_file() for model in models) and len(models) == len(cascade.stages)
+        about = f"{', then '.join(cascade.stages)}. {cascade.about}"
+        rows.append((cascade.name, cascade.kind, "", "", "", "yes" if whole else "no", "", about))
     print_rows(("name", "kind", "file", "memory", "licence", "here", "download", "about"), rows)
 
 
 @command.command("show", context_settings=_SETTINGS)
 @click.argument("model", metavar="NAME|FILE")
 def show_model(model: str) -> None:
-    """What a model file is: its manifest and its quality card."""
+    """What a model file is: its manifest and its quality card. Of a cascade, its stages."""
+    if (cascade := load_cascades().get(model)) is not None:
+        print_facts({"name": cascade.name, "kind": cascade.kind, "about": cascade.about})
+        stages = enumerate(parse_chain([model]), start=1)
+        print_rows(("stage", "model", "documents"), [(n, s.model, s.depth or "all") for n, s in stages])
+        return
     path = find_model(model)
     if is_gguf(path):
         _show_gguf(GgufFile(path))

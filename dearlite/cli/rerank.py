@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
+from dearlite.budget import parse_budget
+from dearlite.chain import check_models
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
+from dearlite.cli.run_options import model_option
 from dearlite.devices import DEVICES
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.readers import FORMATS, read_documents
-from dearlite.registry import DEFAULT_MODEL, find_model
 from dearlite.render.formats import WRITERS, write_ranking
 from dearlite.render.progress import DocumentProgress
 
@@ -23,7 +25,10 @@ from dearlite.render.progress import DocumentProgress
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
 @click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
-@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="What scores them.")
+@model_option
+@click.option("--budget", metavar="TIME", help="Stop after 5s, 500ms, 2m, and give the best order so far.")
+@click.option("--low-memory", is_flag=True, help="Cascade: one model in memory at a time.")
+@click.option("--best-effort", is_flag=True, help="Cascade: pass over a later stage that cannot run, and say so.")
 @click.option("-k", "--top-k", type=int, metavar="N", help="Give the best N only.")
 @click.option("--format", "form", type=click.Choice(list(WRITERS)), help="Default: table on a terminal, else jsonl.")
 @click.option("-o", "--output", metavar="FILE", help="Write there, whole or not at all; its ending tells the format.")
@@ -37,7 +42,10 @@ from dearlite.render.progress import DocumentProgress
 def command(
     arguments: tuple[str, ...],
     query: str | None,
-    model: str,
+    model: tuple[str, ...],
+    budget: str | None,
+    low_memory: bool,
+    best_effort: bool,
     top_k: int | None,
     form: str | None,
     output: str | None,
@@ -62,12 +70,16 @@ def command(
     check_top_k(top_k)
     form = form or _form_for(output)
     _check_output(output)
-    find_model(model)  # an unknown name is told before a large file is read
+    check_models(model, best_effort=best_effort)  # an unknown name is told before a large file is read
+    budget_s = None if budget is None else parse_budget(budget)
+    if budget_s is not None and low_memory and len(model) > 1:
+        raise UsageError("--low-memory loads a model within the call, which cannot keep to --budget: leave one out")
     streams = sys.stderr.isatty() and not quiet
     listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
-    loading |= {"device": device, "threads": threads}
-    ranking = _rank(text, found.documents, model, top_k, loading, listwise, quiet)
+    loading |= {"device": device, "threads": threads, "low_memory": low_memory, "best_effort": best_effort}
+    asked = {"top_k": top_k, "listwise": listwise, "budget_s": budget_s}
+    ranking = _rank(text, found.documents, model, loading, asked, quiet)
     if not quiet:
         _report(ranking, found.skipped)
     write_ranking(ranking, form, output, query_id=query_id)
@@ -119,21 +131,21 @@ def _check_output(output: str | None) -> None:
 def _rank(
     text: str,
     documents: list[Document],
-    model: str,
-    top_k: int | None,
+    models: tuple[str, ...],
     loading: dict[str, Any],
-    listwise: Listwise | None,
+    asked: dict[str, Any],
     quiet: bool,
 ) -> Ranking:
     from dearlite.api import Reranker
 
+    listwise: Listwise | None = asked["listwise"]
     streams = listwise is not None and listwise.on_text is not None
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
-            reranker = Reranker.load(model, **loading)
+            reranker = Reranker.load(models, **loading)
             if streams:
                 click.echo(f"{reranker.model} reasons:", err=True)
-            ranking = reranker.rerank(text, documents, top_k=top_k, listwise=listwise, progress=progress.update)
+            ranking = reranker.rerank(text, documents, progress=progress.update, **asked)
             if streams:
                 click.echo(err=True)
             return ranking
@@ -152,6 +164,12 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
         click.echo(f"dearlite: skipped {len(skipped)} records in all", err=True)
     for problem in ranking.problems[:5]:
         click.echo(f"dearlite: the model's answer is no whole order: {problem}", err=True)
+    for stage in ranking.stages:
+        if stage.error:
+            click.echo(f"dearlite: {stage.model} did not run, the order is that of the others: {stage.error}", err=True)
+    if not ranking.complete:
+        looked = ", ".join(f"{stage.model} looked at {stage.looked_at} of {stage.depth}" for stage in ranking.stages)
+        click.echo(f"dearlite: the time was over: {looked}; the others stand as they were", err=True)
     if ranking.query_truncated:
         click.echo("dearlite: the query is too long for the model: only its beginning was read", err=True)
     cut = sum(hit.truncated for hit in ranking)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dearlite.chain import check_models
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.devices import DEVICES
 from dearlite.errors import UsageError
@@ -15,10 +16,19 @@ from dearlite.offline import tasks
 from dearlite.offline.collection import Collection
 from dearlite.offline.journal import DiskFull
 from dearlite.offline.results import RerankedRun
-from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.registry import DEFAULT_MODEL
 from dearlite.render.progress import DocumentProgress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+model_option = click.option(
+    "-m",
+    "--model",
+    multiple=True,
+    default=(DEFAULT_MODEL,),
+    show_default=True,
+    metavar="NAME|FILE[:DEPTH]",
+    help="What ranks. Given again, the next stage of a cascade, which gets the best DEPTH. [a later one: 30]",
+)
 _FILES = (
     click.argument("source", required=False, metavar="[SOURCE]"),
     click.option("--queries", metavar="FILE", help="Queries: JSON Lines (_id, text) or TSV."),
@@ -30,7 +40,7 @@ _FILES = (
     click.option("--skip-bad", is_flag=True, help="Leave out what is missing or cannot be used, and count it."),
 )
 _MODEL = (
-    click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="What ranks."),
+    model_option,
     click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),
     click.option("--threads", type=int, metavar="N", help="How many work on a CPU. [default: one a core]"),
     click.option("-o", "--output", metavar="FILE", help="The TREC run, written whole or not at all."),
@@ -68,7 +78,7 @@ def collection_of(given: dict[str, Any], qrels: str | None = None) -> Collection
 
 def check(given: dict[str, Any], *outputs: str | None) -> None:
     """Tells a wrong name before a large file is read."""
-    find_model(given["model"])
+    check_models(given["model"])
     for path in (given["output"], given["jsonl"], *outputs):
         tasks.check_output(path)
     if given["journal"] and given["no_journal"]:

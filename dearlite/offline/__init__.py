@@ -11,7 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dearlite.api import Progress, Reranker
+    from dearlite.api import Model, Progress, Reranker
     from dearlite.offline.collection import Collection
     from dearlite.offline.evaluation import Evaluation
     from dearlite.offline.results import RerankedRun
@@ -27,7 +27,7 @@ def rerank_run(
     run: str | Path | None = None,
     depth: int | None = 100,
     skip_bad: bool = False,
-    model: str | Path | Reranker | None = None,
+    model: Model | Reranker = None,
     device: str = "auto",
     threads: int | None = None,
     listwise: Listwise | None = None,
@@ -82,7 +82,7 @@ def evaluate(
     seconds: Mapping[str, float] | None = None,
     measures: str | Iterable[str] | None = None,
     ties: str = "rank",
-    model: str | Path | Reranker | None = None,
+    model: Model | Reranker = None,
     device: str = "auto",
     threads: int | None = None,
     listwise: Listwise | None = None,

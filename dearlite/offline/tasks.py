@@ -9,7 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from dearlite.api import Progress, Reranker
+from dearlite.api import Model, Progress, Reranker
+from dearlite.chain import parse_chain
 from dearlite.errors import UsageError
 from dearlite.offline.cache import ScoreCache
 from dearlite.offline.collection import Collection, open_collection
@@ -48,7 +49,7 @@ def collection_of(
 def rerank_run(
     collection: Collection,
     *,
-    model: str | Path | Reranker | None,
+    model: Model | Reranker,
     device: str,
     threads: int | None,
     listwise: Listwise | None,
@@ -91,7 +92,7 @@ def rerank_run(
 
 
 def journal_path(
-    collection: Collection, model: str | Path | Reranker | None, output: str | Path | None, journal: str | Path | bool
+    collection: Collection, model: Model | Reranker, output: str | Path | None, journal: str | Path | bool
 ) -> Path | None:
     """Where the journal is: beside the output, or in dearlite's own folder under a name that this work always has."""
     if journal is False:
@@ -100,9 +101,16 @@ def journal_path(
         return Path(journal)
     if output is not None:
         return Path(f"{output}.journal")
-    name = model.model if isinstance(model, Reranker) else str(find_model(str(model or DEFAULT_MODEL)).resolve())
+    name = model.model if isinstance(model, Reranker) else " ".join(_files_of(model))
     parts = [str(Path(path).resolve()) for path in collection.sources.values()] or [collection.name]
     return home() / "journals" / f"{blake2b(repr([name, *parts]).encode(), digest_size=12).hexdigest()}.journal"
+
+
+def _files_of(model: Model) -> list[str]:
+    """The files of a model or a chain, with their depths."""
+    given = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
+    stages = parse_chain(given)
+    return [f"{find_model(one.model).resolve()}" + (f":{one.depth}" if one.depth else "") for one in stages]
 
 
 def check_output(path: str | Path | None) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,7 +69,10 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
         "device": ranking.device,
         "elapsed_s": round(ranking.elapsed_s, 3),
         "total": ranking.total,
+        "complete": ranking.complete,
     }
+    if ranking.stages:
+        head["stages"] = [asdict(stage) for stage in ranking.stages]
     stream.write(json_text(head | {"hits": ranking.to_dicts()}, indent=2) + "\n")
 
 

@@ -13,6 +13,7 @@ from dearlite.ranking import Hit, Ranking
 from dearlite.render.snippet import plain, query_terms, snippet, term_spans
 
 _BAR_WIDTH = 8
+_DISAGREE = 5  # ranks of two stages that are so far from one another disagree
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -31,14 +32,16 @@ def ranking_table(ranking: Ranking, width: int = 100) -> Table:
     table = Table(box=SIMPLE_HEAD, title=_title(ranking), title_justify="left", pad_edge=False, expand=False)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("moved", justify="right", no_wrap=True)
-    table.add_column("score", no_wrap=True)
+    staged = len(ranking.stages) > 1  # a cascade's own score is a place counted from below: the ranks say more
+    table.add_column("by stage" if staged else "score", no_wrap=True)
     if with_ids:
         table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=max(8, width // 6))
     table.add_column("document", overflow="fold")
     ids = max((len(plain(hit.id or "")) for hit in ranking), default=0)
     room = max(20, width - 32 - (min(ids, width // 6) + 2 if with_ids else 0))
     for hit in ranking:
-        cells = [Text(str(hit.rank)), _movement(hit), _score(hit.score, low, high)]
+        score = _ranks(hit, len(ranking.stages)) if staged else _score(hit.score, low, high)
+        cells = [Text(str(hit.rank)), _movement(hit), score]
         if with_ids:
             cells.append(Text(plain(hit.id or "")))
         table.add_row(*cells, _document(hit, terms, 2 * room - 4))
@@ -66,6 +69,15 @@ def _score(score: float, low: float, high: float) -> Text:
     eighths = round(share * _BAR_WIDTH * 8)
     bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
     return Text.assemble((f"{bar:<{_BAR_WIDTH}}", "cyan"), f" {score:7.3f}")
+
+
+def _ranks(hit: Hit, stages: int) -> Text:
+    """The rank that each stage gave, in their order; marked where the last two of them are far from one another."""
+    ranks = [stage.rank for stage in hit.stages]
+    text = Text(" → ".join(map(str, ranks)) if ranks else "not looked at", style="cyan" if ranks else "dim")
+    if len(ranks) == stages and abs(ranks[-1] - ranks[-2]) >= _DISAGREE:
+        text.append("  ≠", style="bold red")
+    return text
 
 
 def _document(hit: Hit, terms: set[str], width: int) -> Text:
