@@ -57,6 +57,7 @@ class Reranker(ABC):
     """A loaded model, pointwise or listwise. It may be used from several threads at once."""
 
     model: str  # its name
+    calibrated = False  # whether its hits have a relevance
     pointwise = True  # whether it has a score of each document alone, which `score` and `stream` give
 
     @staticmethod

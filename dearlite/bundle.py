@@ -246,8 +246,11 @@ class BundleWriter:
         self._size += len(data)
 
 
-def add_members(path: Path, members: Mapping[str, bytes]) -> None:
-    """Adds small members to a written bundle, in place: for a file that has not got its own name yet."""
+def add_members(path: Path, members: Mapping[str, bytes], **facts: Any) -> None:
+    """Adds small members to a written bundle, and changes the manifest's `facts`, in place.
+
+    For a file that has not got its own name yet.
+    """
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         manifest = parse_manifest(archive.read(MANIFEST), str(path))
         last = archive.infolist()[-1]
@@ -260,7 +263,7 @@ def add_members(path: Path, members: Mapping[str, bytes]) -> None:
         for name, data in members.items():
             archive.writestr(_entry(name, None), data)
             added[name] = Member(len(data), hashlib.sha256(data).hexdigest())
-        archive.writestr(_entry(MANIFEST, None), replace(manifest, members=added).to_json())
+        archive.writestr(_entry(MANIFEST, None), replace(manifest, members=added, **facts).to_json())
 
 
 def _entry(name: str, align_in: zipfile.ZipFile | None) -> zipfile.ZipInfo:

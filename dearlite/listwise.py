@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
+from dearlite.agreement import fuse, shuffles
 from dearlite.api import Progress, Reranker
 from dearlite.backends.llama import Interrupted, LlamaBackend
 from dearlite.chat_template import ChatTemplate
@@ -25,6 +26,7 @@ from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 
 KIND = "listwise"
+_TOGETHER = 8  # passes of one query that are decoded side by side
 _SCHEMA = 1
 
 
@@ -111,7 +113,7 @@ class ListwiseReranker(Reranker):
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
         options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
         form = self._encoder(options.prompt or self._facts.prompt, MODES[options.mode].reasoned).form
-        names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens")
+        names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens", "passes")
         files = [self._file] if self._lora is None else [self._file, self._lora]
         return {
             "model": self.model,
@@ -139,7 +141,7 @@ class ListwiseReranker(Reranker):
             return within_budget(
                 self, query, docs, budget_s, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel
             )
-        return self._rank([(query, docs)], top_k, listwise, progress, cancel)[0]
+        return self._ranked([(query, docs)], _TOGETHER, top_k, listwise, progress, cancel)[0]
 
     def rerank_many(
         self,
@@ -157,10 +159,37 @@ class ListwiseReranker(Reranker):
         """
         if together < 1:
             raise UsageError(f"together is {together}: it must be 1 or more")
-        jobs, found = list(jobs), list[Ranking]()
-        for start in range(0, len(jobs), together):
-            found += self._rank(jobs[start : start + together], top_k, listwise, progress, cancel)
-        return found
+        return self._ranked(jobs, together, top_k, listwise, progress, cancel)
+
+    def _ranked(
+        self,
+        jobs: Iterable[tuple[str, Iterable[object]]],
+        together: int,
+        top_k: int | None,
+        listwise: Listwise | None,
+        progress: Progress | None,
+        cancel: Event | None,
+    ) -> list[Ranking]:
+        """A Ranking for each job; with several passes each of them is `together`'s work like another query."""
+        top_k, passes = check_top_k(top_k), 1 if listwise is None else listwise.passes
+        self.span(listwise)  # what is wrong with the options is told before any work
+        if passes == 1:
+            shown, orders = list(jobs), []
+        else:
+            given = [(query, as_documents(docs)) for query, docs in jobs]
+            orders = [shuffles(len(docs), passes) for _, docs in given]
+            shown = [
+                (query, [docs[index] for index in order])
+                for (query, docs), tries in zip(given, orders, strict=True)
+                for order in tries
+            ]
+        found = list[Ranking]()
+        for start in range(0, len(shown), together):
+            group = shown[start : start + together]
+            found += self._rank(group, top_k if passes == 1 else None, listwise, progress, cancel)
+        if passes == 1:
+            return found
+        return [fuse(found[at * passes : (at + 1) * passes], tries, top_k) for at, tries in enumerate(orders)]
 
     def _rank(
         self,

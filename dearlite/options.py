@@ -25,6 +25,7 @@ class Listwise:
     `window` documents are compared at once, windows lie `stride` apart, from the end of the list to its head.
     `passage_tokens` is the most tokens of a document that are shown, `prompt` an entry of `list_prompts.LIST_FORMS`,
     `reasoning_tokens` the most that are written in mode "reason". `on_text` hears what the model writes as it comes.
+    With several `passes` the documents are shown again in shuffled orders, and the mean rank counts.
     """
 
     mode: str = "permute"
@@ -33,6 +34,7 @@ class Listwise:
     passage_tokens: int | None = None
     prompt: str | None = None
     reasoning_tokens: int = DEFAULT_REASONING_TOKENS
+    passes: int = 1
     on_text: Callable[[str], None] | None = None
 
     def checked(self, window: int, stride: int) -> Listwise:
@@ -42,7 +44,7 @@ class Listwise:
         """
         if self.mode not in LISTWISE_MODES:
             raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
-        for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1)):
+        for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise UsageError(f"{name} is {value!r}: it must be a whole number from {least}")

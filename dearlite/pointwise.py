@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dearlite.api import Progress, Reranker
 from dearlite.backends.onnx import OnnxBackend
 from dearlite.bundle import Bundle
+from dearlite.calibration import read_calibration
 from dearlite.devices import check_threads
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
@@ -41,6 +42,8 @@ class PointwiseReranker(Reranker):
             raise BundleError(f"{bundle.path} has {what}, which this dearlite cannot run: update dearlite")
         self.bundle = bundle
         self.model = manifest.name
+        self._relevance = read_calibration(manifest.calibration, str(bundle.path))
+        self.calibrated = self._relevance is not None
         self._form = PAIR_FORMS[manifest.prompt]
         self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
         self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
@@ -102,7 +105,7 @@ class PointwiseReranker(Reranker):
 
         scores = self._scores(rows(), len(documents), progress, cancel)
         return Ranking(
-            hits=make_hits(documents, scores, tokens, top_k),
+            hits=make_hits(documents, scores, tokens, top_k, self._relevance),
             query=query,
             model=self.model,
             device=self.device,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from dearlite.documents import Document
@@ -87,7 +87,8 @@ class Ranking(Sequence[Hit]):
     window from the end of the list to its head; `problems` are what was wrong with orders that it wrote freely.
 
     `complete` is False where a budget or an event ended the work early: every document is there all the same, and
-    `stages` says how many each stage of a cascade looked at.
+    `stages` says how many each stage of a cascade looked at. `agreement` is Kendall's tau between the passes of a
+    listwise model, their mean, where there were several.
     """
 
     hits: tuple[Hit, ...]
@@ -101,6 +102,7 @@ class Ranking(Sequence[Hit]):
     problems: tuple[str, ...] = ()
     complete: bool = True
     stages: tuple[StageReport, ...] = ()
+    agreement: float | None = None
 
     @overload
     def __getitem__(self, place: int) -> Hit: ...
@@ -114,6 +116,25 @@ class Ranking(Sequence[Hit]):
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
+
+    def above(self, min_relevance: float) -> Ranking:
+        """The hits whose relevance is at least so much, a probability; those that no model looked at have none.
+
+        Raises UsageError for a number that is none, and where the model carries no calibration.
+        """
+        if isinstance(min_relevance, bool) or not 0 <= min_relevance <= 1:
+            raise UsageError(f"the least relevance is {min_relevance!r}: it is a probability from 0 to 1")
+        if self.hits and all(hit.relevance is None for hit in self.hits):
+            raise UsageError(
+                f"{self.model} carries no calibration, so its scores have no relevance to compare with "
+                f"{min_relevance}: `dearlite models calibrate` fits one"
+            )
+        kept = tuple(hit for hit in self.hits if hit.relevance is not None and hit.relevance >= min_relevance)
+        return replace(self, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)))
+
+    def top(self, count: int | None) -> Ranking:
+        """The first `count` hits, all when None."""
+        return replace(self, hits=self.hits[: check_top_k(count)])
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """A dict for each hit: the caller's own fields, then `rank`, `score`, `index` and what else there is."""
@@ -172,11 +193,21 @@ def rank_order(scores: Sequence[float]) -> list[int]:
 
 
 def make_hits(
-    documents: Sequence[Document], scores: Sequence[float], tokens: Sequence[tuple[int, int]], top_k: int | None
+    documents: Sequence[Document],
+    scores: Sequence[float],
+    tokens: Sequence[tuple[int, int]],
+    top_k: int | None,
+    relevance: Callable[[float], float] | None = None,
 ) -> tuple[Hit, ...]:
-    """The best `top_k` documents (all when None) as Hits; `tokens` holds (used, total) for each document."""
-    order = rank_order(scores)[:top_k]
-    return tuple(make_hit(documents[i], rank, i, scores[i], tokens[i]) for rank, i in enumerate(order, start=1))
+    """The best `top_k` documents (all when None) as Hits; `tokens` holds (used, total) for each document.
+
+    `relevance` turns a score into a probability, where there is a calibration.
+    """
+    hits = (
+        make_hit(documents[i], rank, i, scores[i], tokens[i])
+        for rank, i in enumerate(rank_order(scores)[:top_k], start=1)
+    )
+    return tuple(hits if relevance is None else (replace(hit, relevance=relevance(hit.score)) for hit in hits))
 
 
 def make_hit(

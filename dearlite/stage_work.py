@@ -25,6 +25,7 @@ class QueryState:
     problems: list[str] = field(default_factory=list)
     query_truncated: bool = False
     complete: bool = True
+    agreement: float | None = None  # of the last stage that has one
 
     def __post_init__(self) -> None:
         self.order = list(range(len(self.documents)))
@@ -39,11 +40,14 @@ class QueryState:
         for hit in found:
             if hit.index in read:
                 index = head[hit.index]
-                self.hits[index] = hit
+                known = self.hits.get(index)  # a listwise stage has no probability: the one before it stays
+                relevance = hit.relevance if hit.relevance is not None or known is None else known.relevance
+                self.hits[index] = replace(hit, relevance=relevance)
                 self.stages.setdefault(index, []).append(StageScore(model, hit.rank, hit.score))
         self.reasoning += found.reasoning
         self.problems += found.problems
         self.query_truncated |= found.query_truncated
+        self.agreement = found.agreement if found.agreement is not None else self.agreement
         self.complete &= len(read) == len(head)
         self.reports.append(StageReport(model, found.device, len(head), len(read), found.elapsed_s))
 
@@ -64,6 +68,7 @@ class QueryState:
             problems=tuple(self.problems),
             complete=self.complete,
             stages=tuple(self.reports),
+            agreement=self.agreement,
         )
 
     def _hit(self, index: int, rank: int, count: int) -> Hit:

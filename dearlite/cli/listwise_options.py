@@ -32,6 +32,12 @@ _OPTIONS = (
         help=f"Listwise: tokens that --explain may write. [default: {DEFAULT_REASONING_TOKENS}]",
     ),
     click.option(
+        "--passes",
+        type=int,
+        metavar="N",
+        help="Listwise: N orders of shuffled documents, fused by mean rank. [default: 1]",
+    ),
+    click.option(
         "--prompt", type=click.Choice(list(LIST_FORMS)), help="Listwise: the prompt form. [default: the file's]"
     ),
 )
@@ -56,7 +62,7 @@ def listwise_of(given: dict[str, Any], *, stream: bool) -> Listwise | None:
     if explain and given["mode"] not in (None, "reason"):
         raise UsageError(f"--explain is --mode reason: leave out --mode {given['mode']}")
     given["mode"] = "reason" if explain else given["mode"]
-    names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens", "prompt")
+    names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens", "passes", "prompt")
     fields = {name: given[name] for name in names if given[name] is not None}
     if not fields:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -115,6 +116,44 @@ def verify_model(model: str) -> None:
     if not reproduces:
         raise BundleError(line)
     click.echo(line)
+
+
+@command.command("calibrate", context_settings=_SETTINGS)
+@click.argument("model", metavar="NAME|FILE")
+@click.argument("source", required=False, metavar="[FOLDER]")
+@click.option("--queries", metavar="FILE", help="Queries of the split. [default: FOLDER's]")
+@click.option("--corpus", multiple=True, metavar="FILE", help="Documents. [default: FOLDER's]")
+@click.option("--run", "run_file", metavar="FILE", help="The first stage. [default: FOLDER's]")
+@click.option("--qrels", metavar="FILE", help="Judgements. [default: FOLDER's]")
+@click.option("--depth", type=int, default=100, show_default=True, metavar="N", help="Documents of each query.")
+@click.option("--split", required=True, metavar="NAME", help="What these pairs are called in the file: no test's.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The .dear file with the calibration in it.")
+def calibrate_model(model: str, split: str, output: str, **given: Any) -> None:
+    """Fit what a pointwise model's scores mean as probabilities, on the judged pairs of a split.
+
+    Its hits then have a relevance, and `rerank --min-relevance` can drop what does not answer. Fit on a development
+    split: the error that is printed is that of the fit.
+    """
+    from dearlite.offline.collection import collection_files
+    from dearlite.offline.tasks import check_output, collection_of
+    from dearlite.offline.trec import read_qrels
+    from dearlite.render.progress import DocumentProgress
+
+    path = find_model(model)
+    check_output(output)
+    parts = {"queries": given["queries"], "run": given["run_file"], "qrels": given["qrels"]}
+    files = collection_files(given["source"], parts, given["corpus"])
+    judged = files["qrels"][0]
+    collection = collection_of(
+        None, files["queries"][0], files["corpus"], files["run"][0], judged, given["depth"], skip_bad=True
+    )
+    calibrate = need("dearlite.export.calibrate", extra="export").calibrate
+    with DocumentProgress(collection.pairs, visible=True, what="pairs") as progress:
+        made = calibrate(path, collection, read_qrels(judged), Path(output), split=split, progress=progress.update)
+    click.echo(
+        f"{output}: relevance = sigmoid({made['scale']} x score {made['bias']:+}), fitted on {made['pairs']} pairs, "
+        f"{made['relevant']} of them relevant; error {made['ece']}, of the bare sigmoid {made['ece_sigmoid']}"
+    )
 
 
 def _show_gguf(file: GgufFile) -> None:

@@ -27,6 +27,7 @@ from dearlite.render.progress import DocumentProgress
 @click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
 @model_option
 @click.option("--budget", metavar="TIME", help="Stop after 5s, 500ms, 2m, and give the best order so far.")
+@click.option("--min-relevance", type=float, metavar="P", help="Drop what is relevant with a probability below P.")
 @click.option("--low-memory", is_flag=True, help="Cascade: one model in memory at a time.")
 @click.option("--best-effort", is_flag=True, help="Cascade: pass over a later stage that cannot run, and say so.")
 @click.option("-k", "--top-k", type=int, metavar="N", help="Give the best N only.")
@@ -44,6 +45,7 @@ def command(
     query: str | None,
     model: tuple[str, ...],
     budget: str | None,
+    min_relevance: float | None,
     low_memory: bool,
     best_effort: bool,
     top_k: int | None,
@@ -68,6 +70,8 @@ def command(
     text, docs = _query_and_docs(arguments, query)
     text = _checked_query(text, query is None)
     check_top_k(top_k)
+    if min_relevance is not None and not 0 <= min_relevance <= 1:
+        raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
     form = form or _form_for(output)
     _check_output(output)
     check_models(model, best_effort=best_effort)  # an unknown name is told before a large file is read
@@ -78,10 +82,15 @@ def command(
     listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
     loading |= {"device": device, "threads": threads, "low_memory": low_memory, "best_effort": best_effort}
-    asked = {"top_k": top_k, "listwise": listwise, "budget_s": budget_s}
-    ranking = _rank(text, found.documents, model, loading, asked, quiet)
+    asked = {"top_k": top_k if min_relevance is None else None, "listwise": listwise, "budget_s": budget_s}
+    ranking = _rank(text, found.documents, model, loading, asked, quiet, min_relevance is not None)
+    whole = ranking
+    if min_relevance is not None:
+        ranking = whole.above(min_relevance).top(top_k)
     if not quiet:
         _report(ranking, found.skipped)
+        if min_relevance is not None:
+            _report_dropped(whole, min_relevance)
     write_ranking(ranking, form, output, query_id=query_id)
 
 
@@ -135,6 +144,7 @@ def _rank(
     loading: dict[str, Any],
     asked: dict[str, Any],
     quiet: bool,
+    calibrated: bool,
 ) -> Ranking:
     from dearlite.api import Reranker
 
@@ -143,6 +153,10 @@ def _rank(
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
             reranker = Reranker.load(models, **loading)
+            if calibrated and reranker.pointwise and not reranker.calibrated:
+                raise UsageError(
+                    f"{reranker.model} carries no calibration, which --min-relevance needs: dearlite models calibrate"
+                )
             if streams:
                 click.echo(f"{reranker.model} reasons:", err=True)
             ranking = reranker.rerank(text, documents, progress=progress.update, **asked)
@@ -155,6 +169,15 @@ def _rank(
                 f"dearlite: interrupted: {progress.done} of {len(documents)} documents scored, none written", err=True
             )
             sys.exit(130)
+
+
+def _report_dropped(whole: Ranking, least: float) -> None:
+    """How many stay, and which were not judged at all. That none stays is an answer too."""
+    kept, unknown = len(whole.above(least)), sum(hit.relevance is None for hit in whole)
+    dropped = len(whole) - kept - unknown
+    unseen = f", and {unknown} were not looked at" if unknown else ""
+    said = f"dearlite: {dropped} of {len(whole)} documents are relevant with a probability below {least:g}{unseen}"
+    click.echo(said if kept else f"{said}: nothing here answers the query", err=True)
 
 
 def _report(ranking: Ranking, skipped: list[str]) -> None:
@@ -170,6 +193,8 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
     if not ranking.complete:
         looked = ", ".join(f"{stage.model} looked at {stage.looked_at} of {stage.depth}" for stage in ranking.stages)
         click.echo(f"dearlite: the time was over: {looked}; the others stand as they were", err=True)
+    if ranking.agreement is not None:
+        click.echo(f"dearlite: the passes agree to a Kendall's tau of {ranking.agreement:.2f}", err=True)
     if ranking.query_truncated:
         click.echo("dearlite: the query is too long for the model: only its beginning was read", err=True)
     cut = sum(hit.truncated for hit in ranking)

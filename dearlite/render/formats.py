@@ -71,6 +71,8 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
         "total": ranking.total,
         "complete": ranking.complete,
     }
+    if ranking.agreement is not None:
+        head["agreement"] = round(ranking.agreement, 4)
     if ranking.stages:
         head["stages"] = [asdict(stage) for stage in ranking.stages]
     stream.write(json_text(head | {"hits": ranking.to_dicts()}, indent=2) + "\n")

@@ -1,0 +1,208 @@
+"""Relevance as a probability: the fit, the file that carries it, and what is dropped by it."""
+
+import json
+import math
+
+import pytest
+from click.testing import CliRunner
+
+np = pytest.importorskip("numpy")
+
+from dearlite import Reranker, rerank  # noqa: E402
+from dearlite.bundle import Bundle  # noqa: E402
+from dearlite.calibration import Calibration, read_calibration  # noqa: E402
+from dearlite.cli.models import command as models_command  # noqa: E402
+from dearlite.cli.rerank import command as rerank_command  # noqa: E402
+from dearlite.errors import BundleError, InvalidInput, UsageError  # noqa: E402
+from dearlite.export.calibrate import Judged, expected_calibration_error, fit_logistic, sigmoid  # noqa: E402
+from dearlite.registry import find_model  # noqa: E402
+
+TOPICS = {
+    "who invented the light bulb": "Thomas Edison invented the light bulb in 1879",
+    "what is the capital of France": "Paris is the capital of France",
+    "how tall is Mount Everest": "Mount Everest is 8,849 metres tall",
+    "who wrote Hamlet": "Hamlet was written by William Shakespeare",
+}
+
+
+def test_error_is_the_gap_of_each_bin_by_its_pairs():
+    assert expected_calibration_error([0.9, 0.9], np.array([True, False])) == pytest.approx(0.4)
+    # bins of 15: 0.1 alone is relevant (gap 0.9), three at 0.5 of which one is (gap 0.5 - 1/3)
+    found = expected_calibration_error([0.1, 0.5, 0.5, 0.5], np.array([True, True, False, False]))
+    assert found == pytest.approx((0.9 + 3 * (0.5 - 1 / 3)) / 4)
+    assert expected_calibration_error([1.0, 0.0], np.array([True, False])) == 0.0
+
+
+def test_fit_finds_what_the_pairs_were_drawn_from():
+    rng = np.random.default_rng(3)
+    scores = rng.normal(0, 5, 40_000)
+    relevant = rng.random(len(scores)) < sigmoid(0.4 * scores - 1.5)
+    scale, bias = fit_logistic(Judged(scores, relevant))
+    assert scale == pytest.approx(0.4, abs=0.02)
+    assert bias == pytest.approx(-1.5, abs=0.06)
+    fitted = expected_calibration_error(sigmoid(scale * scores + bias), relevant)
+    assert fitted < 0.01
+    assert expected_calibration_error(sigmoid(scores), relevant) > 0.1
+
+
+def test_fit_is_that_of_least_log_loss():
+    """Against a search by hand around it."""
+    rng = np.random.default_rng(1)
+    scores = rng.normal(0, 3, 300)
+    relevant = rng.random(300) < sigmoid(0.7 * scores - 2)
+    right = relevant.sum()
+    target = np.where(relevant, (right + 1) / (right + 2), 1 / (300 - right + 2))
+
+    def loss(scale, bias):
+        p = sigmoid(scale * scores + bias)
+        return -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum()
+
+    scale, bias = fit_logistic(Judged(scores, relevant))
+    assert all(loss(scale, bias) <= loss(scale + a, bias + b) for a in (-0.01, 0, 0.01) for b in (-0.01, 0, 0.01))
+
+
+@pytest.mark.parametrize(
+    ("relevant", "says"),
+    [
+        ([True] * 4, "4 of 4 pairs are relevant"),
+        ([False] * 4, "0 of 4"),
+        ([True, True, False, False], "higher scores are not"),
+    ],
+)
+def test_pairs_that_teach_nothing_are_refused(relevant, says):
+    with pytest.raises(InvalidInput, match=says):
+        fit_logistic(Judged(np.array([-2.0, -1, 1, 2]), np.array(relevant)))
+
+
+def test_separable_pairs_still_have_a_fit():
+    scale, bias = fit_logistic(Judged(np.array([-5.0, -4, 4, 5]), np.array([False, False, True, True])))
+    assert math.isfinite(scale) and math.isfinite(bias)
+    assert scale > 0
+
+
+def test_probability_keeps_the_order_and_never_overflows():
+    calibration = Calibration(0.5, -1.0)
+    assert calibration(2.0) == 0.5
+    assert calibration(-1e9) == 0.0
+    assert calibration(1e9) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [({"kind": "isotonic"}, "kind 'isotonic': update"),
+     ({"kind": "logistic", "scale": 1.0}, "not a scale above 0 and a bias"),
+     ({"kind": "logistic", "scale": -1.0, "bias": 0.0}, "not a scale"),
+     ({"kind": "logistic", "scale": True, "bias": 0.0}, "not a scale")],
+)  # fmt: skip
+def test_calibration_that_is_not_known_is_refused(record, says):
+    with pytest.raises(BundleError, match=says):
+        read_calibration(record, "m.dear")
+    assert read_calibration(None, "m.dear") is None
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """The embedded model with a calibration fitted on four questions by the command; its line too."""
+    folder = tmp_path_factory.mktemp("split")
+    texts = list(TOPICS.values())
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{n}", "text": query}) + "\n" for n, query in enumerate(TOPICS))
+    )
+    (folder / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(texts))
+    )
+    (folder / "qrels.tsv").write_text("".join(f"q{n} 0 d{n} 1\n" for n in range(4)))
+    (folder / "run.trec").write_text(
+        "".join(f"q{n} Q0 d{m} {m + 1} {9 - m} bm25\n" for n in range(4) for m in range(4))
+    )
+    output = folder / "calibrated.dear"
+    found = CliRunner().invoke(
+        models_command, ["calibrate", "minilm-l12", str(folder), "--split", "four questions", "-o", str(output)]
+    )
+    assert found.exit_code == 0, found.output
+    return output, found.stdout
+
+
+def test_file_carries_its_calibration_and_is_the_same_model(calibrated):
+    path, said = calibrated
+    record = Bundle(path).manifest.calibration
+    assert (record["fitted_on"], record["pairs"], record["relevant"]) == ("four questions", 16, 4)
+    assert "fitted on 16 pairs, 4 of them relevant" in said
+    Bundle(path).verify()
+    plain, ours = Reranker.load(), Reranker.load(path)
+    docs = list(TOPICS.values())
+    for query in TOPICS:
+        a, b = plain.rerank(query, docs), ours.rerank(query, docs)
+        assert [hit.score for hit in a] == [hit.score for hit in b]
+        assert all(hit.relevance is None for hit in a)
+        assert [hit.relevance for hit in b] == pytest.approx(
+            [1 / (1 + math.exp(-(record["scale"] * hit.score + record["bias"]))) for hit in b]
+        )
+    assert not plain.calibrated
+    assert ours.calibrated
+    assert "calibration" in CliRunner().invoke(models_command, ["show", str(path)]).stdout
+
+
+def test_relevance_of_a_cascade_is_the_last_pointwise_stages(calibrated):
+    path, _ = calibrated
+    docs = list(TOPICS.values())
+    ranking = rerank("who wrote Hamlet", docs, model=["minilm-l12", (path, 2)])
+    assert [hit.relevance is None for hit in ranking] == [False, False, True, True]
+    assert len(ranking.above(0.0)) == 2
+
+
+def test_threshold_keeps_what_is_likely_enough(calibrated):
+    path, _ = calibrated
+    ranking = rerank("who wrote Hamlet", list(TOPICS.values()), model=path)
+    kept = ranking.above(0.5)
+    assert [hit.text for hit in kept] == ["Hamlet was written by William Shakespeare"]
+    assert kept.total == 4
+    assert len(ranking.above(0)) == 4
+    for wrong in (-0.1, 1.1, True):
+        with pytest.raises(UsageError, match="the least relevance is"):
+            ranking.above(wrong)
+    with pytest.raises(UsageError, match="carries no calibration"):
+        rerank("who wrote Hamlet", list(TOPICS.values())).above(0.5)
+    assert len(rerank("q", [], model=path).above(0.5)) == 0
+
+
+@pytest.fixture
+def docs(tmp_path):
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps({"id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(TOPICS.values())))
+    return str(path)
+
+
+def test_command_drops_and_says_how_many(calibrated, docs):
+    asked = [docs, "-m", str(calibrated[0]), "--min-relevance", "0.5"]
+    found = CliRunner().invoke(rerank_command, ["-q", "who wrote Hamlet", *asked])
+    assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == ["d3"]
+    assert "3 of 4 documents are relevant with a probability below 0.5\n" in found.stderr
+    nothing = CliRunner().invoke(rerank_command, ["-q", "how do plumbers unclog a sink", *asked])
+    assert nothing.exit_code == 0
+    assert nothing.stdout == ""
+    assert "below 0.5: nothing here answers the query" in nothing.stderr
+
+
+def test_command_refuses_a_threshold_that_cannot_be(docs):
+    for given, says in (
+        (["--min-relevance", "1.5"], "--min-relevance 1.5: it is a probability from 0 to 1"),
+        (["--min-relevance", "0.5"], "minilm-l12 carries no calibration"),
+    ):
+        found = CliRunner().invoke(rerank_command, ["-q", "q", docs, *given])
+        assert isinstance(found.exception, UsageError)
+        assert says in str(found.exception)
+
+
+def test_calibration_needs_a_pointwise_model_and_judgements(tmp_path):
+    for arguments, says in (
+        (["nobody", str(tmp_path)], "no model 'nobody'"),
+        (["minilm-l12", str(tmp_path)], "queries"),
+    ):
+        found = CliRunner().invoke(
+            models_command, ["calibrate", *arguments, "--split", "s", "-o", str(tmp_path / "x.dear")]
+        )
+        assert isinstance(found.exception, UsageError)
+        assert says in str(found.exception)
+    assert find_model("minilm-l12").is_file()
+    assert not (tmp_path / "x.dear").exists()
