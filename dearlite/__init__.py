@@ -10,6 +10,7 @@ Importing this package loads no model library: ONNX Runtime and the rest are imp
 from dearlite.api import Reranker, rerank
 from dearlite.documents import Document
 from dearlite.errors import DearliteError
+from dearlite.long_documents import Long
 from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise
 from dearlite.ranking import Hit, Ranking
@@ -20,6 +21,7 @@ __all__ = [
     "Document",
     "Hit",
     "Listwise",
+    "Long",
     "Ranking",
     "Reranker",
     "__version__",

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 from dearlite.api import Progress, Reranker
 from dearlite.budget import Deadline
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, UsageError
+from dearlite.long_documents import Long, Span, best_passages, piece_of
 from dearlite.ranking import Hit, Ranking, make_hit
 
 if TYPE_CHECKING:
@@ -25,20 +27,52 @@ _BATCH_DOCUMENTS = 256
 _SLOWER = 1.15  # a window may take so many times what the one before it did
 
 
-def score_within(
-    reranker: Reranker, query: str, documents: Sequence[Document], deadline: Deadline, heard: Progress
-) -> tuple[Ranking, set[int]]:
-    """A pointwise model over as many documents as the time allows, and the indices of those.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a pointwise stage reads its documents: whole, in passages, or in those `picked` by the stage before."""
+
+    reranker: Reranker
+    query: str
+    documents: Sequence[Document]
+    picked: Sequence[tuple[Span, ...]]
+    long: Long | None
+    progress: Progress | None = None
+    cancel: Event | None = None
+
+    @property
+    def total(self) -> int:
+        """How many documents there are."""
+        return len(self.documents)
+
+    def rank(self, start: int = 0, stop: int | None = None) -> Ranking:
+        """The documents from `start` to `stop`, ranked; indices count from `start`."""
+        documents, picked = self.documents[start:stop], self.picked[start:stop]
+        whole = start == 0 and stop is None
+        told: dict[str, Any] = {"progress": self.progress, "cancel": self.cancel} if whole else {}
+        if self.long is not None and self.long.mode == "cascade" and all(picked):
+            pieces = [
+                piece_of(document, index, span)
+                for index, (document, spans) in enumerate(zip(documents, picked, strict=True))
+                for span in spans
+            ]
+            found = self.reranker.rerank(self.query, [piece.document for piece in pieces], **told)
+            return best_passages(found, pieces, documents, self.long.keep)
+        return self.reranker.rerank(self.query, documents, long=self.long, **told)
+
+
+def score_within(reading: Reading, deadline: Deadline, heard: Progress) -> tuple[Ranking, set[int]]:
+    """A pointwise stage over as many documents as the time allows, and the indices of those.
 
     A batch is sized by what the last one took, so that it ends in time; one that would not is not begun. Raises
     UsageError where the budget ended with the very first.
     """
     start, done, size, a_document = time.perf_counter(), 0, 1, 0.0
+    reranker, documents = reading.reranker, reading.documents
     hits: list[Hit] = []
     query_truncated = False
     while done < len(documents) and not deadline.over and a_document * reranker.threads <= deadline.left_s:
         began = time.perf_counter()
-        batch = reranker.rerank(query, documents[done : done + size])
+        batch = reading.rank(done, done + size)
         took = time.perf_counter() - began
         hits += [replace(hit, index=done + hit.index) for hit in batch]
         query_truncated |= batch.query_truncated
@@ -53,7 +87,7 @@ def score_within(
     hits += [make_hit(document, 0, done + at, 0.0, (0, 0)) for at, document in enumerate(documents[done:])]
     ranking = Ranking(
         hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)),
-        query=query,
+        query=reading.query,
         model=reranker.model,
         device=reranker.device,
         elapsed_s=time.perf_counter() - start,

@@ -16,6 +16,7 @@ from dearlite.runners import runner_of
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
+    from dearlite.long_documents import Long
     from dearlite.options import Listwise
     from dearlite.ranking import PairScore, Ranking
 
@@ -35,6 +36,7 @@ def rerank(
     progress: Progress | None = None,
     cancel: Event | None = None,
     budget_s: float | None = None,
+    long: Long | None = None,
 ) -> Ranking:
     """`docs` ordered by how well they answer `query`, best first.
 
@@ -43,13 +45,15 @@ def rerank(
     a list of them, a cascade: `["minilm-l12", ("dear.gguf", 20)]`. `listwise` is for listwise models alone.
     `progress(done, total)` is called as documents are read; setting `cancel` ends the call with Cancelled.
 
+    `long` says what becomes of documents that are longer than a pointwise model reads; they are cut where it is None.
+
     With `budget_s` it is an anytime ranking: work ends after so many seconds, or as soon as `cancel` is set, and the
     best order so far is returned, every document in it, with `complete` False; infinity is no limit of time. The model
     is loaded for this call, before its time begins: keep a Reranker for more than one.
     """
     reranker = Reranker.load(model, device=device, threads=threads)
     return reranker.rerank(
-        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s
+        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long
     )
 
 
@@ -125,6 +129,7 @@ class Reranker(ABC):
         progress: Progress | None = None,
         cancel: Event | None = None,
         budget_s: float | None = None,
+        long: Long | None = None,
     ) -> Ranking:
         """`docs` ordered by how well they answer `query`; see `dearlite.rerank`."""
 

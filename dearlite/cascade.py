@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, cast
 
-from dearlite.anytime import order_within, score_within
+from dearlite.anytime import Reading, order_within, score_within
 from dearlite.api import Progress, Reranker, load_file
 from dearlite.budget import Deadline, check_budget
 from dearlite.chain import StageLike, check_chain, parse_chain
@@ -27,6 +27,7 @@ from dearlite.stage_work import QueryState, StageMeter
 
 if TYPE_CHECKING:
     from dearlite.listwise import ListwiseReranker
+    from dearlite.long_documents import Long
     from dearlite.options import Listwise
 
 
@@ -39,6 +40,18 @@ class Link:
     kind: str
     load: Callable[[], Reranker]
     loaded: Reranker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a call wants besides the texts; see `Reranker.rerank`."""
+
+    listwise: Listwise | None
+    long: Long | None
+    progress: Progress | None
+    cancel: Event | None
+    budget_s: float | None = None
+    together: int = 1
 
 
 class CascadeReranker(Reranker):
@@ -85,8 +98,10 @@ class CascadeReranker(Reranker):
         progress: Progress | None = None,
         cancel: Event | None = None,
         budget_s: float | None = None,
+        long: Long | None = None,
     ) -> Ranking:
-        return self._rank([(query, docs)], top_k, listwise, progress, cancel, budget_s, together=1)[0]
+        asked = Asked(listwise, long, progress, cancel, budget_s)
+        return self._rank([(query, docs)], top_k, asked)[0]
 
     def rerank_many(
         self,
@@ -102,83 +117,87 @@ class CascadeReranker(Reranker):
         jobs, found = list(jobs), list[Ranking]()
         for start in range(0, len(jobs), together):
             group = jobs[start : start + together]
-            found += self._rank(group, top_k, listwise, progress, cancel, None, together=together)
+            found += self._rank(group, top_k, Asked(listwise, None, progress, cancel, together=together))
         return found
 
-    def _rank(
-        self,
-        jobs: Sequence[tuple[str, Iterable[object]]],
-        top_k: int | None,
-        listwise: Listwise | None,
-        progress: Progress | None,
-        cancel: Event | None,
-        budget_s: float | None,
-        together: int,
-    ) -> list[Ranking]:
+    def _rank(self, jobs: Sequence[tuple[str, Iterable[object]]], top_k: int | None, asked: Asked) -> list[Ranking]:
         top_k = check_top_k(top_k)
-        if listwise is not None and not any(link.kind != "pointwise" for link in self._links):
-            raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons go with one")
-        if budget_s is not None:
-            check_budget(budget_s)
-            if self._low_memory and len(self._links) > 1:
-                raise UsageError(
-                    "low memory loads a stage within the call, and a load cannot keep to a budget: drop one"
-                )
+        self._check(asked)
+        if asked.budget_s is not None:
             for link in self._links:  # a load cannot be cut short, so it is no part of the budget
                 self._try(link, partial(self._reranker, link), [])
         start = time.perf_counter()
         work = [QueryState(check_query(text), as_documents(docs)) for text, docs in jobs]
-        deadline = None if budget_s is None else Deadline(budget_s, cancel)
-        meter = StageMeter([query.head(link.depth) for link in self._links for query in work], progress)
+        deadline = None if asked.budget_s is None else Deadline(asked.budget_s, asked.cancel)
+        meter = StageMeter([query.head(link.depth) for link in self._links for query in work], asked.progress)
         for place, link in enumerate(self._links):
-            if deadline is None and cancel is not None and cancel.is_set():
+            if deadline is None and asked.cancel is not None and asked.cancel.is_set():
                 raise Cancelled(meter.done, meter.total)
-            self._try(link, partial(self._stage, link, work, listwise, deadline, cancel, meter, together), work)
+            self._try(link, partial(self._stage, link, work, asked, deadline, meter), work)
             if place + 1 < len(self._links):
                 self._let_go(link)
         elapsed = (time.perf_counter() - start) / max(1, len(work))
         return [query.ranking(self.model, elapsed, top_k) for query in work]
 
+    def _check(self, asked: Asked) -> None:
+        """Tells what cannot be, before a model is loaded."""
+        kinds = [link.kind for link in self._links]
+        if asked.listwise is not None and all(kind == "pointwise" for kind in kinds):
+            raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons go with one")
+        if asked.budget_s is not None:
+            check_budget(asked.budget_s)
+            if self._low_memory and len(kinds) > 1:
+                raise UsageError(
+                    "low memory loads a stage within the call, and a load cannot keep to a budget: drop one"
+                )
+        if asked.long is not None and asked.long.checked().mode != "truncate":
+            if kinds[0] == "listwise":
+                raise UsageError(f"{self.model} begins with a listwise model, which reads no passages: begin pointwise")
+            if asked.long.mode == "cascade" and len(kinds) < 2:
+                raise UsageError(f"{self.model} is one stage: the long mode cascade needs one that picks, and another")
+
     def _stage(
-        self,
-        link: Link,
-        work: Sequence[QueryState],
-        listwise: Listwise | None,
-        deadline: Deadline | None,
-        cancel: Event | None,
-        meter: StageMeter,
-        together: int,
+        self, link: Link, work: Sequence[QueryState], asked: Asked, deadline: Deadline | None, meter: StageMeter
     ) -> None:
         reranker = self._reranker(link)
+        long = None if asked.long is None or asked.long.mode == "truncate" else asked.long
         heads = [query.order[: link.depth] for query in work]
-        jobs = [(query.text, [query.documents[i] for i in head]) for query, head in zip(work, heads, strict=True)]
-        options = None if reranker.pointwise else listwise
-        documents = sum(map(len, heads))
-        with meter.stage(documents) as heard:
-            if deadline is None:
-                hear = heard if len(jobs) == 1 else None
-                found = reranker.rerank_many(jobs, together=together, listwise=options, progress=hear, cancel=cancel)
-                reads = [set(range(len(head))) for head in heads]
+        with meter.stage(sum(map(len, heads))) as heard:
+            if reranker.pointwise:
+                hear = heard if len(work) == 1 else None
+                readings = [
+                    Reading(reranker, query.text, *query.head_of(head), long, hear, asked.cancel)
+                    for query, head in zip(work, heads, strict=True)
+                ]
+                if deadline is None:
+                    found = [(reading.rank(), set(range(reading.total))) for reading in readings]
+                else:
+                    found = [score_within(readings[0], deadline, heard)]
             else:
-                ranking, read = self._until(reranker, *jobs[0], options, deadline, heard, link is self._links[0])
-                found, reads = [ranking], [read]
-        for query, head, ranking, read in zip(work, heads, found, reads, strict=True):
+                shown = [query.shown(head, passages=long is not None) for query, head in zip(work, heads, strict=True)]
+                found = self._listwise(cast("ListwiseReranker", reranker), link, work, shown, asked, deadline, heard)
+        for query, head, (ranking, read) in zip(work, heads, found, strict=True):
             query.take(reranker.model, head, ranking, read)
 
-    def _until(
+    def _listwise(
         self,
-        reranker: Reranker,
-        query: str,
-        documents: Sequence[Document],
-        listwise: Listwise | None,
-        deadline: Deadline,
+        reranker: ListwiseReranker,
+        link: Link,
+        work: Sequence[QueryState],
+        shown: Sequence[list[Document]],
+        asked: Asked,
+        deadline: Deadline | None,
         heard: Progress,
-        first: bool,
-    ) -> tuple[Ranking, set[int]]:
-        if reranker.pointwise:
-            return score_within(reranker, query, documents, deadline, heard)
-        model = cast("ListwiseReranker", reranker)
-        return order_within(model, query, documents, listwise, deadline, heard, first=first)
+    ) -> list[tuple[Ranking, set[int]]]:
+        if deadline is not None:
+            first = link is self._links[0]
+            return [order_within(reranker, work[0].text, shown[0], asked.listwise, deadline, heard, first=first)]
+        jobs = [(query.text, documents) for query, documents in zip(work, shown, strict=True)]
+        hear = heard if len(work) == 1 else None
+        found = reranker.rerank_many(
+            jobs, together=asked.together, listwise=asked.listwise, progress=hear, cancel=asked.cancel
+        )
+        return [(ranking, set(range(len(ranking)))) for ranking in found]
 
     def _try(self, link: Link, job: Callable[[], object], work: Sequence[QueryState]) -> None:
         """Runs `job`; with `best_effort` the failure of a later stage is kept in the report instead of raised."""
@@ -242,10 +261,11 @@ def within_budget(
     listwise: Listwise | None = None,
     progress: Progress | None,
     cancel: Event | None,
+    long: Long | None = None,
 ) -> Ranking:
     """One loaded model's ranking under a budget: a cascade of one stage."""
     kind = "pointwise" if reranker.pointwise else "listwise"
     alone = CascadeReranker([Link(reranker.model, None, kind, lambda: reranker, reranker)])
     return alone.rerank(
-        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s
+        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long
     )

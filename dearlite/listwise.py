@@ -22,6 +22,7 @@ from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import PromptEncoder
 from dearlite.list_work import Meter, QueryWork
+from dearlite.long_documents import Long
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 
@@ -134,7 +135,12 @@ class ListwiseReranker(Reranker):
         progress: Progress | None = None,
         cancel: Event | None = None,
         budget_s: float | None = None,
+        long: Long | None = None,
     ) -> Ranking:
+        if long is not None and long.checked().mode != "truncate":
+            raise UsageError(
+                f"{self.model} is a listwise model and reads a document's beginning: put a pointwise stage before it"
+            )
         if budget_s is not None:
             from dearlite.cascade import within_budget
 

@@ -21,6 +21,7 @@ from dearlite.calibration import read_calibration
 from dearlite.devices import check_threads
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
+from dearlite.long_documents import Long, best_passages, pieces_of
 from dearlite.prompts import PAIR_FORMS
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
 from dearlite.tokens import PairEncoder
@@ -46,6 +47,7 @@ class PointwiseReranker(Reranker):
         self.calibrated = self._relevance is not None
         self._form = PAIR_FORMS[manifest.prompt]
         self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
+        self._head_tokens = len(self._encoder.ids(self._form.document(Document("", title=""))))
         self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
             warnings.warn(note, stacklevel=3)
@@ -83,15 +85,21 @@ class PointwiseReranker(Reranker):
         progress: Progress | None = None,
         cancel: Event | None = None,
         budget_s: float | None = None,
+        long: Long | None = None,
     ) -> Ranking:
         _refuse(listwise, self.model)
         if budget_s is not None:
             from dearlite.cascade import within_budget
 
-            return within_budget(self, query, docs, budget_s, top_k=top_k, progress=progress, cancel=cancel)
+            return within_budget(self, query, docs, budget_s, top_k=top_k, progress=progress, cancel=cancel, long=long)
         start = time.perf_counter()
         top_k = check_top_k(top_k)
         query, documents = check_query(query), as_documents(docs)
+        if long is not None and long.checked().mode != "truncate":
+            query_tokens = len(self._encoder.ids(self._form.query(query)))
+            pieces = pieces_of(documents, self._encoder, query_tokens, self._head_tokens, long)
+            found = self.rerank(query, [piece.document for piece in pieces], progress=progress, cancel=cancel)
+            return best_passages(found, pieces, documents, long.keep).top(top_k)
         tokens: list[tuple[int, int]] = []
         query_truncated = False
 

@@ -59,6 +59,8 @@ class Hit:
     which documents of the same window can be compared. `tokens_used` and `tokens_total` then count the document alone,
     and `reason` is what the model said of it, where it said something.
 
+    Where documents were read in passages, `passages` are the spans in `text` of the best ones, best first.
+
     Of a cascade, and wherever a budget was given, `score` is how many documents stand below this one, for the scores of
     two models do not compare; `stages` has what each stage that the document reached made of it.
     """
@@ -76,6 +78,12 @@ class Hit:
     truncated: bool
     reason: str | None = None
     stages: tuple[StageScore, ...] = ()
+    passages: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def passage(self) -> tuple[int, int] | None:
+        """The characters of `text` that the score is of, where a long document was read in passages."""
+        return self.passages[0] if self.passages else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +181,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         ours["relevance"] = hit.relevance
     if hit.reason is not None:
         ours["reason"] = hit.reason
+    if hit.passage is not None:
+        ours["passage"] = list(hit.passage)
     if hit.stages:
         ours["stages"] = [asdict(stage) for stage in hit.stages]
     if hit.truncated:

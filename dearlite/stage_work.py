@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dearlite.api import Progress
 from dearlite.documents import Document
+from dearlite.long_documents import Span, piece_of
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
 
 
@@ -34,6 +35,19 @@ class QueryState:
         """How many documents a stage of `depth` gets."""
         return min(len(self.order), depth or len(self.order))
 
+    def head_of(self, head: Sequence[int]) -> tuple[list[Document], list[tuple[Span, ...]]]:
+        """The documents of `head`, and the passages that the stages before picked of each; empty where none did."""
+        known = [self.hits.get(index) for index in head]
+        return [self.documents[index] for index in head], [() if hit is None else hit.passages for hit in known]
+
+    def shown(self, head: Sequence[int], *, passages: bool) -> list[Document]:
+        """The documents of `head` as a listwise model sees them: with `passages` by their best one alone."""
+        documents, picked = self.head_of(head)
+        if not passages:
+            return documents
+        pairs = zip(documents, picked, strict=True)
+        return [piece_of(document, 0, spans[0]).document if spans else document for document, spans in pairs]
+
     def take(self, model: str, head: list[int], found: Ranking, read: set[int]) -> None:
         """What a stage made of `head`: `read` are the places in it of the documents that it looked at."""
         self.order[: len(head)] = [head[hit.index] for hit in found]
@@ -42,7 +56,8 @@ class QueryState:
                 index = head[hit.index]
                 known = self.hits.get(index)  # a listwise stage has no probability: the one before it stays
                 relevance = hit.relevance if hit.relevance is not None or known is None else known.relevance
-                self.hits[index] = replace(hit, relevance=relevance)
+                passages = hit.passages or (() if known is None else known.passages)
+                self.hits[index] = replace(hit, relevance=relevance, passages=passages)
                 self.stages.setdefault(index, []).append(StageScore(model, hit.rank, hit.score))
         self.reasoning += found.reasoning
         self.problems += found.problems
@@ -75,7 +90,8 @@ class QueryState:
         document, stages = self.documents[index], tuple(self.stages.get(index, ()))
         known = self.hits.get(index)
         if known is not None:
-            return replace(known, rank=rank, index=index, score=float(count - rank), stages=stages)
+            score = float(count - rank)
+            return replace(known, rank=rank, index=index, score=score, stages=stages, text=document.text)
         return make_hit(document, rank, index, count - rank, (0, 0))
 
 

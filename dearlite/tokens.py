@@ -85,6 +85,14 @@ class PairEncoder:
         """The tokens of `text` alone, with no special ones added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """The characters of each token of `text`: (from, to)."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    def room(self, query_tokens: int) -> int:
+        """How many tokens of a document fit beside so many of a query, and at least half of the pair."""
+        return max(self._room - query_tokens, self._room - self._room // 2)
+
     def pairs(self, query_ids: list[int], texts: Iterable[str]) -> Iterator[TokenRow]:
         """One row for each text, in order; texts are taken and encoded in chunks as the rows are asked for."""
         texts = iter(texts)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dearlite import Reranker, rerank
-from dearlite.anytime import score_within
+from dearlite.anytime import Reading, score_within
 from dearlite.budget import Deadline, parse_budget
 from dearlite.cascade import CascadeReranker, Link
 from dearlite.chain import Stage, parse_chain, parse_stage
@@ -39,7 +39,7 @@ class Counts(Reranker):
     def identity(self, listwise=None):
         return {"model": self.model}
 
-    def rerank(self, query, docs, *, top_k=None, listwise=None, progress=None, cancel=None, budget_s=None):
+    def rerank(self, query, docs, *, top_k=None, listwise=None, progress=None, cancel=None, budget_s=None, long=None):
         documents = as_documents(docs)
         self.seen += [document.text for document in documents]
         if self.fails:
@@ -210,8 +210,9 @@ def test_budget_that_is_none_is_refused(budget):
 
 
 def test_budget_below_the_first_batch_is_refused():
+    reading = Reading(Counts("a", pause_s=0.03), "q", as_documents(NUMBERS), [()] * 5, None)
     with pytest.raises(UsageError, match=r"a budget of 0\.01 s is below the first batch, which takes 0\.0"):
-        score_within(Counts("a", pause_s=0.03), "q", as_documents(NUMBERS), Deadline(0.01), lambda *_: None)
+        score_within(reading, Deadline(0.01), lambda *_: None)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), (" 3s ", 3)])

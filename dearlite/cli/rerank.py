@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from dearlite.budget import parse_budget
-from dearlite.chain import check_models
+from dearlite.chain import check_models, parse_chain
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.cli.run_options import model_option
 from dearlite.devices import DEVICES
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.long_documents import LONG_MODES, Long
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.readers import FORMATS, read_documents
@@ -27,6 +28,15 @@ from dearlite.render.progress import DocumentProgress
 @click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
 @model_option
 @click.option("--budget", metavar="TIME", help="Stop after 5s, 500ms, 2m, and give the best order so far.")
+@click.option(
+    "--long",
+    "long_mode",
+    type=click.Choice(list(LONG_MODES)),
+    default="truncate",
+    show_default=True,
+    help="Long documents: " + "; ".join(f"{name}, {what}" for name, what in LONG_MODES.items()) + ".",
+)
+@click.option("--chunk-tokens", type=int, metavar="N", help="Long documents: a passage's length. [the model's own]")
 @click.option("--min-relevance", type=float, metavar="P", help="Drop what is relevant with a probability below P.")
 @click.option("--low-memory", is_flag=True, help="Cascade: one model in memory at a time.")
 @click.option("--best-effort", is_flag=True, help="Cascade: pass over a later stage that cannot run, and say so.")
@@ -45,6 +55,8 @@ def command(
     query: str | None,
     model: tuple[str, ...],
     budget: str | None,
+    long_mode: str,
+    chunk_tokens: int | None,
     min_relevance: float | None,
     low_memory: bool,
     best_effort: bool,
@@ -78,11 +90,17 @@ def command(
     budget_s = None if budget is None else parse_budget(budget)
     if budget_s is not None and low_memory and len(model) > 1:
         raise UsageError("--low-memory loads a model within the call, which cannot keep to --budget: leave one out")
+    long = None if long_mode == "truncate" else Long(long_mode, chunk_tokens).checked()
+    if chunk_tokens is not None and long is None:
+        raise UsageError("--chunk-tokens goes with --long chunk or cascade: name one")
+    if long_mode == "cascade" and len(parse_chain(model)) < 2:
+        raise UsageError("--long cascade needs a stage that picks passages and one that reads them: -m NAME -m NAME:20")
     streams = sys.stderr.isatty() and not quiet
     listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
     loading |= {"device": device, "threads": threads, "low_memory": low_memory, "best_effort": best_effort}
-    asked = {"top_k": top_k if min_relevance is None else None, "listwise": listwise, "budget_s": budget_s}
+    asked: dict[str, Any] = {"listwise": listwise, "budget_s": budget_s, "long": long}
+    asked["top_k"] = top_k if min_relevance is None else None  # what is dropped makes room
     ranking = _rank(text, found.documents, model, loading, asked, quiet, min_relevance is not None)
     whole = ranking
     if min_relevance is not None:

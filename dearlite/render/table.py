@@ -85,11 +85,14 @@ def _document(hit: Hit, terms: set[str], width: int) -> Text:
     text = Text(title, style="bold")
     if title and hit.text:
         text.append("  ", style="not bold")
-    body = snippet(plain(hit.text), terms, max(40, width - len(title)))
-    start = len(text)
+    start, end = hit.passage or (0, len(hit.text))
+    body = snippet(plain(hit.text[start:end]), terms, max(40, width - len(title)))
+    shift = len(text)
     text.append(body, style="not bold")
     for a, b in term_spans(body, terms):
-        text.stylize("bold yellow", start + a, start + b)
+        text.stylize("bold yellow", shift + a, shift + b)
+    if end - start < len(hit.text):
+        text.append(f" [characters {start:,} to {end:,} of {len(hit.text):,}]", style="not bold dim")
     if hit.reason:
         text.append(f"\n→ {snippet(plain(hit.reason), terms, 2 * width)}", style="not bold italic dim")
     if hit.truncated:

@@ -1,0 +1,141 @@
+"""Long documents: windows that cover the text, the best passage of each document, and stages that hand passages on."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from click.testing import CliRunner
+
+from dearlite import Reranker, rerank
+from dearlite.cli.rerank import command
+from dearlite.errors import UsageError
+from dearlite.long_documents import Long, window_spans_of
+
+QUERY = "Who invented the light bulb?"
+ANSWER = "Thomas Edison invented the light bulb in 1879."
+FILLER = "Tea is grown in the hills, picked by hand in spring, and dried on wide bamboo trays. "
+LONG = FILLER * 40 + ANSWER + " " + FILLER * 40
+DOCS = [
+    FILLER * 40,
+    {"id": "long", "title": "Of tea", "text": LONG},
+    "Coffee is good for diet",
+    "Glass is made of sand.",
+]
+
+
+@pytest.fixture(scope="module")
+def reranker():
+    return Reranker.load()
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 5, 8, 9, 100, 101])
+@pytest.mark.parametrize("size", [1, 2, 4, 16])
+def test_windows_cover_the_text_and_overlap(tokens, size):
+    offsets = [(2 * n + 1, 2 * n + 3) for n in range(tokens)]  # a space stands before and after all of it
+    length = 2 * tokens + 2
+    spans = window_spans_of(offsets, size, length)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == length
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(spans))
+    assert all(b[0] <= a[1] for a, b in pairwise(spans))  # nothing between them is lost
+    assert all(end - start <= 2 * size + 2 for start, end in spans)
+
+
+def test_windows_of_an_example():
+    offsets = [(n, n + 1) for n in range(8)]
+    assert window_spans_of(offsets, 4, 8) == [(0, 4), (3, 7), (4, 8)]
+    assert window_spans_of([], 4, 3) == [(0, 3)]
+
+
+def test_best_passage_is_the_documents_score(reranker):
+    cut, chunked = reranker.rerank(QUERY, DOCS), reranker.rerank(QUERY, DOCS, long=Long("chunk"))
+    assert next(hit for hit in cut if hit.id == "long").truncated
+    best = chunked[0]
+    assert (best.id, best.index, best.truncated) == ("long", 1, False)
+    assert ANSWER in best.text[slice(*best.passage)]
+    assert best.text == LONG
+    assert best.document is DOCS[1]
+    assert sorted(hit.index for hit in chunked) == [0, 1, 2, 3]
+    assert [hit.rank for hit in chunked] == [1, 2, 3, 4]
+    assert chunked.total == 4
+    short = next(hit for hit in chunked if hit.index == 3)
+    assert short.passage == (0, len(short.text))
+    assert short.score == next(hit.score for hit in cut if hit.index == 3)
+    alone = reranker.score([(QUERY, {"title": "Of tea", "text": best.text[slice(*best.passage)]})])
+    assert best.score == pytest.approx(alone[0], abs=1e-5)
+
+
+def test_passages_have_the_length_that_is_asked_for(reranker):
+    ranking = reranker.rerank(QUERY, [LONG], long=Long("chunk", passage_tokens=40, keep=3))
+    assert len(ranking[0].passages) == 3
+    start, end = ranking[0].passage
+    assert end - start < 300
+    assert ranking[0].tokens_total < 40 + 20
+
+
+@pytest.mark.parametrize(
+    ("long", "says"),
+    [(Long("chunk", 600), "passages of 600 tokens are longer than the"), (Long("fold"), "no long mode 'fold'"),
+     (Long("chunk", 3), "passage_tokens is 3"), (Long("chunk", keep=0), "keep is 0")],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(reranker, long, says):
+    with pytest.raises(UsageError, match=says):
+        reranker.rerank(QUERY, DOCS, long=long)
+
+
+def test_second_stage_reads_the_passages_that_the_first_picked():
+    model = Reranker.load(["minilm-l12", "minilm-l12:2"])
+    ranking = model.rerank(QUERY, DOCS, long=Long("cascade", keep=1))
+    first, second = ranking[0].stages
+    assert ranking[0].id == "long"
+    assert ANSWER in LONG[slice(*ranking[0].passage)]
+    assert first.score == pytest.approx(second.score, abs=1e-5)  # the same model, the same passage
+    assert ranking[0].text == LONG
+    assert sorted(hit.index for hit in ranking) == [0, 1, 2, 3]
+    chunked = model.rerank(QUERY, DOCS, long=Long("chunk"))
+    assert chunked[0].id == "long"
+    with pytest.raises(UsageError, match="one stage: the long mode cascade needs one that picks"):
+        Reranker.load(["minilm-l12:3"]).rerank(QUERY, DOCS, long=Long("cascade"))
+
+
+def test_budget_holds_for_passages_too(reranker):
+    ranking = reranker.rerank(QUERY, DOCS, long=Long("chunk"), budget_s=600)
+    assert ranking.complete
+    assert [hit.index for hit in ranking] == [hit.index for hit in reranker.rerank(QUERY, DOCS, long=Long("chunk"))]
+
+
+def test_listwise_stage_sees_the_best_passage(tmp_path):
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
+    from tiny_gguf import write_tiny
+
+    path = write_tiny(tmp_path / "tiny.gguf")
+    model = Reranker.load(["minilm-l12", (path, 2)])
+    ranking = model.rerank(QUERY, DOCS, long=Long("chunk", 60))
+    assert [len(hit.stages) for hit in ranking] == [2, 2, 1, 1]
+    tea = next(hit for hit in ranking if hit.id == "long")
+    assert tea.tokens_total < 400  # of the passage: the whole is thousands
+    assert tea.text == LONG
+    with pytest.raises(UsageError, match="reads a document's beginning"):
+        Reranker.load(path).rerank(QUERY, DOCS, long=Long("chunk"))
+
+
+def test_command_shows_the_span(tmp_path):
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps({"text": doc} if isinstance(doc, str) else doc) + "\n" for doc in DOCS))
+    found = CliRunner().invoke(command, ["-q", QUERY, str(path), "--long", "chunk", "--format", "table"])
+    assert f"of {len(LONG):,}]" in " ".join(found.stdout.split())
+    rows = CliRunner().invoke(command, ["-q", QUERY, str(path), "--long", "chunk", "-k", "1"])
+    row = json.loads(rows.stdout)
+    assert ANSWER in LONG[slice(*row["passage"])]
+    for given, says in (
+        (["--long", "cascade"], "--long cascade needs a stage that picks"),
+        (["--chunk-tokens", "50"], "--chunk-tokens goes with --long"),
+        (["--long", "chunk", "--chunk-tokens", "5"], "passage_tokens is 5"),
+    ):
+        refused = CliRunner().invoke(command, ["-q", QUERY, str(path), *given])
+        assert isinstance(refused.exception, UsageError)
+        assert says in str(refused.exception)
+
+
+def test_rerank_takes_it_in_one_call():
+    assert rerank(QUERY, DOCS, long=Long("chunk"), top_k=1)[0].id == "long"
