@@ -62,6 +62,7 @@ class Reranker(ABC):
 
     model: str  # its name
     calibrated = False  # whether its hits have a relevance
+    margin: float | None = None  # of its scores: what lies further below the cut a later stage need not see
     pointwise = True  # whether it has a score of each document alone, which `score` and `stream` give
 
     @staticmethod
@@ -74,6 +75,7 @@ class Reranker(ABC):
         adapter: str | Path | None = None,
         low_memory: bool = False,
         best_effort: bool = False,
+        adaptive: bool = False,
     ) -> Reranker:
         """A Reranker for a name of models.toml or a model file; None is the embedded default; a list is a cascade.
 
@@ -83,7 +85,8 @@ class Reranker(ABC):
 
         A stage of a cascade is a name or file, with a depth where it is `NAME:DEPTH` or (name, depth), and is loaded
         when it is first needed. With `low_memory` each is dropped before the next is loaded; with `best_effort` a later
-        stage that cannot run is passed over, and the Ranking's `stages` say why.
+        stage that cannot run is passed over, and the Ranking's `stages` say why. With `adaptive` a stage gets only the
+        documents whose score lies within its calibration's margin of the cut (`top_k`, or 10), at most its depth.
         """
         chain = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
         only = parse_stage(chain[0]) if len(chain) == 1 else None
@@ -94,7 +97,7 @@ class Reranker(ABC):
 
         options = {"device": device, "threads": threads}
         listwise = {"gpu_layers": gpu_layers, "adapter": adapter}
-        return make_cascade(chain, options, listwise, low_memory=low_memory, best_effort=best_effort)
+        return make_cascade(chain, options, listwise, low_memory=low_memory, best_effort=best_effort, adaptive=adaptive)
 
     @property
     @abstractmethod

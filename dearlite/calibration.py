@@ -7,7 +7,7 @@ file says nothing, nothing is claimed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ class Calibration:
 
     scale: float
     bias: float
+    margin: float | None = None  # below the cut by so much at most lie 95% of the relevant documents; None: not known
 
     def __call__(self, score: float) -> float:
         """The probability for a raw logit, between 0 and 1."""
@@ -30,8 +31,8 @@ class Calibration:
 def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibration | None:
     """The manifest's `calibration`, None where it has none. Raises BundleError for a kind that is not known.
 
-    Format: {"kind": "logistic", "scale": …, "bias": …} and what is only to be read: "fitted_on", "pairs", "relevant",
-    "ece", "ece_sigmoid".
+    Format: {"kind": "logistic", "scale": …, "bias": …, "margin": …} and what is only to be read: "fitted_on", "pairs",
+    "relevant", "ece", "ece_sigmoid".
     """
     if record is None:
         return None
@@ -41,4 +42,19 @@ def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibratio
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) != 2 or numbers[0] <= 0:
         raise BundleError(f"{where}: its calibration is not a scale above 0 and a bias: calibrate the model again")
-    return Calibration(*numbers)
+    margin = record.get("margin")
+    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, (int, float)) or not margin >= 0):
+        raise BundleError(f"{where}: the margin of its calibration is {margin!r}: calibrate the model again")
+    return Calibration(numbers[0], numbers[1], None if margin is None else float(margin))
+
+
+def band(scores: Sequence[float], cut: int, margin: float, depth: int) -> int:
+    """How many of `scores`, which fall, a later stage should see: what lies above the cut less the margin.
+
+    At least `cut`, at most `depth`. Example: [9, 8, 5, 4, 1] with cut 2 and margin 3.5 -> 3, down to 4.5.
+    """
+    depth = min(depth, len(scores))
+    if depth <= cut:
+        return depth
+    least = scores[cut - 1] - margin
+    return max(cut, next((place for place in range(cut, depth) if scores[place] < least), depth))

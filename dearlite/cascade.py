@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dearlite.options import Listwise
 
 
+_CUT = 10  # the place that an adaptive stage works for, where no top_k says another
+
+
 @dataclass(slots=True)
 class Link:
     """One stage: its name, how many documents it gets (None: all), its kind where known, and how it is loaded."""
@@ -59,9 +62,16 @@ class CascadeReranker(Reranker):
 
     pointwise = False
 
-    def __init__(self, links: Sequence[Link], *, low_memory: bool = False, best_effort: bool = False) -> None:
+    def __init__(
+        self,
+        links: Sequence[Link],
+        *,
+        low_memory: bool = False,
+        best_effort: bool = False,
+        adaptive: bool = False,
+    ) -> None:
         """`Reranker.load` is the usual way here; it says what the options do."""
-        self._links = tuple(links)
+        self._links, self._adaptive = tuple(links), adaptive
         self._low_memory, self._best_effort = low_memory, best_effort
         self._lock = Lock()
         self.model = ">".join(link.name for link in links)
@@ -133,7 +143,7 @@ class CascadeReranker(Reranker):
         for place, link in enumerate(self._links):
             if deadline is None and asked.cancel is not None and asked.cancel.is_set():
                 raise Cancelled(meter.done, meter.total)
-            self._try(link, partial(self._stage, link, work, asked, deadline, meter), work)
+            self._try(link, partial(self._stage, link, work, asked, deadline, meter, top_k or _CUT), work)
             if place + 1 < len(self._links):
                 self._let_go(link)
         elapsed = (time.perf_counter() - start) / max(1, len(work))
@@ -157,11 +167,19 @@ class CascadeReranker(Reranker):
                 raise UsageError(f"{self.model} is one stage: the long mode cascade needs one that picks, and another")
 
     def _stage(
-        self, link: Link, work: Sequence[QueryState], asked: Asked, deadline: Deadline | None, meter: StageMeter
+        self,
+        link: Link,
+        work: Sequence[QueryState],
+        asked: Asked,
+        deadline: Deadline | None,
+        meter: StageMeter,
+        cut: int,
     ) -> None:
         reranker = self._reranker(link)
         long = None if asked.long is None or asked.long.mode == "truncate" else asked.long
         heads = [query.order[: link.depth] for query in work]
+        if self._adaptive and link is not self._links[0]:
+            heads = [head[: query.band(head, cut)] for query, head in zip(work, heads, strict=True)]
         with meter.stage(sum(map(len, heads))) as heard:
             if reranker.pointwise:
                 hear = heard if len(work) == 1 else None
@@ -177,7 +195,7 @@ class CascadeReranker(Reranker):
                 shown = [query.shown(head, passages=long is not None) for query, head in zip(work, heads, strict=True)]
                 found = self._listwise(cast("ListwiseReranker", reranker), link, work, shown, asked, deadline, heard)
         for query, head, (ranking, read) in zip(work, heads, found, strict=True):
-            query.take(reranker.model, head, ranking, read)
+            query.take(reranker.model, head, ranking, read, reranker.margin)
 
     def _listwise(
         self,
@@ -230,6 +248,7 @@ def make_cascade(
     *,
     low_memory: bool,
     best_effort: bool,
+    adaptive: bool,
 ) -> CascadeReranker:
     """The cascade of `chain`, checked: files, kinds and depths, before a model is loaded.
 
@@ -244,7 +263,7 @@ def make_cascade(
     for stage, kind in zip(stages, kinds, strict=True):
         own = {**options, **(given if kind == "listwise" else {})}
         links.append(Link(Path(stage.model).stem, stage.depth, kind, _loader(stage.model, own)))
-    return CascadeReranker(links, low_memory=low_memory, best_effort=best_effort)
+    return CascadeReranker(links, low_memory=low_memory, best_effort=best_effort, adaptive=adaptive)
 
 
 def _loader(model: str, options: Mapping[str, Any]) -> Callable[[], Reranker]:

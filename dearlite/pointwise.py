@@ -45,6 +45,7 @@ class PointwiseReranker(Reranker):
         self.model = manifest.name
         self._relevance = read_calibration(manifest.calibration, str(bundle.path))
         self.calibrated = self._relevance is not None
+        self.margin = None if self._relevance is None else self._relevance.margin
         self._form = PAIR_FORMS[manifest.prompt]
         self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
         self._head_tokens = len(self._encoder.ids(self._form.document(Document("", title=""))))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from dearlite.api import Progress
+from dearlite.calibration import band
 from dearlite.documents import Document
 from dearlite.long_documents import Span, piece_of
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
@@ -26,6 +27,7 @@ class QueryState:
     problems: list[str] = field(default_factory=list)
     query_truncated: bool = False
     complete: bool = True
+    margin: float | None = None  # of the last stage's scores
     agreement: float | None = None  # of the last stage that has one
 
     def __post_init__(self) -> None:
@@ -48,7 +50,13 @@ class QueryState:
         pairs = zip(documents, picked, strict=True)
         return [piece_of(document, 0, spans[0]).document if spans else document for document, spans in pairs]
 
-    def take(self, model: str, head: list[int], found: Ranking, read: set[int]) -> None:
+    def band(self, head: Sequence[int], cut: int) -> int:
+        """How many of `head` the next stage could still bring above `cut`, by the last stage's scores and margin."""
+        if self.margin is None or not all(index in self.stages for index in head):
+            return len(head)
+        return band([self.stages[index][-1].score for index in head], cut, self.margin, len(head))
+
+    def take(self, model: str, head: list[int], found: Ranking, read: set[int], margin: float | None = None) -> None:
         """What a stage made of `head`: `read` are the places in it of the documents that it looked at."""
         self.order[: len(head)] = [head[hit.index] for hit in found]
         for hit in found:
@@ -59,6 +67,7 @@ class QueryState:
                 passages = hit.passages or (() if known is None else known.passages)
                 self.hits[index] = replace(hit, relevance=relevance, passages=passages)
                 self.stages.setdefault(index, []).append(StageScore(model, hit.rank, hit.score))
+        self.margin = margin
         self.reasoning += found.reasoning
         self.problems += found.problems
         self.query_truncated |= found.query_truncated

@@ -24,6 +24,7 @@ from dearlite.offline.trec import Qrels
 
 _STEPS = 100
 BINS = 15
+CUT, SHARE = 10, 0.95  # of the margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,19 @@ class Judged:
 
     scores: Any
     relevant: Any
+    queries: Any  # (pairs,) int64: which query a pair is of
 
 
 def judged_pairs(collection: Collection, qrels: Qrels, reranker: Reranker, progress: Progress | None = None) -> Judged:
     """The model's scores of the collection's run, beside its judgements; queries that nobody judged are left out."""
     scored = rerank_run(collection, model=reranker, journal=False, progress=progress)
-    scores, relevant = [], []
-    for name, found in scored.run.items():
+    scores, relevant, queries = [], [], []
+    for number, (name, found) in enumerate(scored.run.items()):
         if name in qrels:
             scores += found.values()
             relevant += [qrels[name].get(document, 0) > 0 for document in found]
-    return Judged(np.array(scores, np.float64), np.array(relevant, bool))
+            queries += [number] * len(found)
+    return Judged(np.array(scores, np.float64), np.array(relevant, bool), np.array(queries, np.int64))
 
 
 def fit_logistic(pairs: Judged) -> tuple[float, float]:
@@ -69,6 +72,21 @@ def fit_logistic(pairs: Judged) -> tuple[float, float]:
     if scale <= 0:
         raise InvalidInput("higher scores are not more often relevant on these pairs: this model cannot be calibrated")
     return scale, bias
+
+
+def margin_of(pairs: Judged, cut: int = CUT, share: float = SHARE) -> float:
+    """The least margin by which `share` of the relevant documents lie above their query's score at the cut, less it.
+
+    A later stage that sees what lies above this could bring so many of them up. Example: of two relevant documents one
+    stands above the cut and the other 3.0 below: with a share of 1 the margin is 3.0.
+    """
+    below = []
+    for query in np.unique(pairs.queries):
+        mine = pairs.queries == query
+        scores = pairs.scores[mine]
+        at = np.sort(scores)[::-1][min(cut, len(scores)) - 1]
+        below += list(np.maximum(0.0, at - scores[pairs.relevant[mine]]))
+    return float(np.quantile(below, share, method="higher")) if below else 0.0
 
 
 def sigmoid(x: Any) -> Any:
@@ -107,6 +125,7 @@ def calibrate(
         "kind": "logistic",
         "scale": round(scale, 6),
         "bias": round(bias, 6),
+        "margin": round(margin_of(pairs), 4),
         "fitted_on": split,
         "pairs": len(pairs.scores),
         "relevant": int(pairs.relevant.sum()),

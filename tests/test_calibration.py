@@ -10,11 +10,11 @@ np = pytest.importorskip("numpy")
 
 from dearlite import Reranker, rerank  # noqa: E402
 from dearlite.bundle import Bundle  # noqa: E402
-from dearlite.calibration import Calibration, read_calibration  # noqa: E402
+from dearlite.calibration import Calibration, band, read_calibration  # noqa: E402
 from dearlite.cli.models import command as models_command  # noqa: E402
 from dearlite.cli.rerank import command as rerank_command  # noqa: E402
 from dearlite.errors import BundleError, InvalidInput, UsageError  # noqa: E402
-from dearlite.export.calibrate import Judged, expected_calibration_error, fit_logistic, sigmoid  # noqa: E402
+from dearlite.export.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
 from dearlite.registry import find_model  # noqa: E402
 
 TOPICS = {
@@ -23,6 +23,37 @@ TOPICS = {
     "how tall is Mount Everest": "Mount Everest is 8,849 metres tall",
     "who wrote Hamlet": "Hamlet was written by William Shakespeare",
 }
+
+
+def judged(scores, relevant):
+    return Judged(scores, relevant, np.zeros(len(scores), np.int64))
+
+
+def test_margin_holds_the_share_of_relevant_documents_that_is_asked_for():
+    scores = np.array([9.0, 8, 6, 5, 1, 7, 3, 2])
+    relevant = np.array([True, False, True, True, False, False, False, True])
+    pairs = Judged(scores, relevant, np.array([0, 0, 0, 0, 0, 1, 1, 1]))
+    # cut 2: the scores there are 8 and 3, so the relevant ones lie 0, 2, 3 and 1 below
+    assert margin_of(pairs, cut=2, share=1.0) == 3.0
+    assert margin_of(pairs, cut=2, share=0.6) == 2.0
+    assert margin_of(pairs, cut=10) == 0.0
+    assert margin_of(judged(scores, np.zeros(8, bool))) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("cut", "margin", "depth", "count"),
+    [
+        (2, 3.5, 5, 3),
+        (2, 0.0, 5, 2),
+        (2, 100.0, 5, 5),
+        (2, 100.0, 4, 4),
+        (10, 1.0, 5, 5),
+        (1, 1.0, 5, 2),
+        (2, 4.0, 5, 4),
+    ],
+)
+def test_band_is_what_lies_within_the_margin_of_the_cut(cut, margin, depth, count):
+    assert band([9, 8, 5, 4, 1], cut, margin, depth) == count
 
 
 def test_error_is_the_gap_of_each_bin_by_its_pairs():
@@ -37,7 +68,7 @@ def test_fit_finds_what_the_pairs_were_drawn_from():
     rng = np.random.default_rng(3)
     scores = rng.normal(0, 5, 40_000)
     relevant = rng.random(len(scores)) < sigmoid(0.4 * scores - 1.5)
-    scale, bias = fit_logistic(Judged(scores, relevant))
+    scale, bias = fit_logistic(judged(scores, relevant))
     assert scale == pytest.approx(0.4, abs=0.02)
     assert bias == pytest.approx(-1.5, abs=0.06)
     fitted = expected_calibration_error(sigmoid(scale * scores + bias), relevant)
@@ -57,7 +88,7 @@ def test_fit_is_that_of_least_log_loss():
         p = sigmoid(scale * scores + bias)
         return -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum()
 
-    scale, bias = fit_logistic(Judged(scores, relevant))
+    scale, bias = fit_logistic(judged(scores, relevant))
     assert all(loss(scale, bias) <= loss(scale + a, bias + b) for a in (-0.01, 0, 0.01) for b in (-0.01, 0, 0.01))
 
 
@@ -71,11 +102,11 @@ def test_fit_is_that_of_least_log_loss():
 )
 def test_pairs_that_teach_nothing_are_refused(relevant, says):
     with pytest.raises(InvalidInput, match=says):
-        fit_logistic(Judged(np.array([-2.0, -1, 1, 2]), np.array(relevant)))
+        fit_logistic(judged(np.array([-2.0, -1, 1, 2]), np.array(relevant)))
 
 
 def test_separable_pairs_still_have_a_fit():
-    scale, bias = fit_logistic(Judged(np.array([-5.0, -4, 4, 5]), np.array([False, False, True, True])))
+    scale, bias = fit_logistic(judged(np.array([-5.0, -4, 4, 5]), np.array([False, False, True, True])))
     assert math.isfinite(scale) and math.isfinite(bias)
     assert scale > 0
 
@@ -92,6 +123,7 @@ def test_probability_keeps_the_order_and_never_overflows():
     [({"kind": "isotonic"}, "kind 'isotonic': update"),
      ({"kind": "logistic", "scale": 1.0}, "not a scale above 0 and a bias"),
      ({"kind": "logistic", "scale": -1.0, "bias": 0.0}, "not a scale"),
+     ({"kind": "logistic", "scale": 1.0, "bias": 0.0, "margin": -1}, "the margin of its calibration is -1"),
      ({"kind": "logistic", "scale": True, "bias": 0.0}, "not a scale")],
 )  # fmt: skip
 def test_calibration_that_is_not_known_is_refused(record, says):

@@ -148,6 +148,18 @@ def test_stage_that_fails_is_passed_over_only_with_best_effort(fails):
         cascade((Counts("a", fails=fails), None), (Counts("b"), 2), best_effort=True).rerank("q", NUMBERS)
 
 
+def test_adaptive_stage_sees_what_lies_within_the_margin_of_the_cut():
+    first, second = Counts("a"), Counts("b", lambda text: -float(text))
+    first.margin = 2.0
+    ranking = cascade((first, None), (second, 4), adaptive=True).rerank("q", NUMBERS, top_k=2)
+    assert second.seen == ["9", "7", "5"]  # the cut is 7: 5 is within the margin, 3 is not
+    assert [(stage.depth, stage.looked_at) for stage in ranking.stages] == [(5, 5), (3, 3)]
+    assert [hit.text for hit in ranking] == ["5", "7"]
+    unknown = Counts("c", lambda text: -float(text))
+    cascade((Counts("a"), None), (unknown, 4), adaptive=True).rerank("q", NUMBERS, top_k=2)
+    assert unknown.seen == ["9", "7", "5", "3"]  # without a margin the depth alone counts
+
+
 def test_half_the_time_gives_the_best_order_so_far():
     slow = Counts("slow", pause_s=0.01)
     texts = [str(n) for n in range(60)]

@@ -38,6 +38,7 @@ from dearlite.render.progress import DocumentProgress
 )
 @click.option("--chunk-tokens", type=int, metavar="N", help="Long documents: a passage's length. [the model's own]")
 @click.option("--min-relevance", type=float, metavar="P", help="Drop what is relevant with a probability below P.")
+@click.option("--adaptive", is_flag=True, help="Cascade: a stage gets only what it could bring above the cut.")
 @click.option("--low-memory", is_flag=True, help="Cascade: one model in memory at a time.")
 @click.option("--best-effort", is_flag=True, help="Cascade: pass over a later stage that cannot run, and say so.")
 @click.option("-k", "--top-k", type=int, metavar="N", help="Give the best N only.")
@@ -58,6 +59,7 @@ def command(
     long_mode: str,
     chunk_tokens: int | None,
     min_relevance: float | None,
+    adaptive: bool,
     low_memory: bool,
     best_effort: bool,
     top_k: int | None,
@@ -99,6 +101,7 @@ def command(
     listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
     loading |= {"device": device, "threads": threads, "low_memory": low_memory, "best_effort": best_effort}
+    loading["adaptive"] = adaptive
     asked: dict[str, Any] = {"listwise": listwise, "budget_s": budget_s, "long": long}
     asked["top_k"] = top_k if min_relevance is None else None  # what is dropped makes room
     ranking = _rank(text, found.documents, model, loading, asked, quiet, min_relevance is not None)

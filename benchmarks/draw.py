@@ -1,0 +1,44 @@
+"""Draws what other scripts measured, as PNG (pip install matplotlib; nothing else here needs it).
+
+python benchmarks/draw.py loss training.json [more.json …] -o curve.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def draw_loss(files: list[Path], output: Path) -> None:
+    """The loss of each `training.json`, as logged, over pairs of passages and queries or steps."""
+    figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
+    for path in files:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        curve = [(point["step"], point["loss"]) for point in report["curve"]]
+        axes.plot(*zip(*curve, strict=True), marker=".", label=path.parent.name)
+        for step, loss in (curve[0], curve[-1]):
+            axes.annotate(f"{loss:.2f}", (step, loss), textcoords="offset points", xytext=(4, 6))
+    axes.set(xlabel="optimiser steps", ylabel="loss, mean of the steps since the last point", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["loss"])
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    draw_loss(given.files, given.output)
+
+
+if __name__ == "__main__":
+    main()
