@@ -31,13 +31,35 @@ def draw_loss(files: list[Path], output: Path) -> None:
     figure.savefig(output)
 
 
+def draw_depth(files: list[Path], output: Path) -> None:
+    """nDCG@10 against documents scored (depth_curve.py), a panel a split; the chosen margin is ringed."""
+    report = json.loads(files[0].read_text(encoding="utf-8"))
+    splits = report["splits"]
+    figure, panels = plt.subplots(1, len(splits), figsize=(3.4 * len(splits), 3.6), dpi=120, squeeze=False)
+    for axes, (name, both) in zip(panels[0], splits.items(), strict=True):
+        for kind, marker in (("fixed", "o"), ("adaptive", "s")):
+            points = both[kind]
+            axes.plot([p["scored"] for p in points], [p["ndcg10"] for p in points], marker=marker, ms=3, label=kind)
+        chosen = next(p for p in both["adaptive"] if p["margin"] == report["margin"])
+        axes.plot(chosen["scored"], chosen["ndcg10"], "o", ms=11, mfc="none", mec="black")
+        axes.set(title=name, xlabel="documents scored a query")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("nDCG@10")
+    panels[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(output)
+
+
+KINDS = {"loss": draw_loss, "depth": draw_depth}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss"])
+    parser.add_argument("what", choices=list(KINDS))
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    draw_loss(given.files, given.output)
+    KINDS[given.what](given.files, given.output)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 
+def hush() -> None:
+    """Takes transformers' own bars and remarks off the screen: what it says of a new score head is no news here."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def unpack_base(base: str, folder: Path) -> str:
     """`base`, or FOLDER/base with the weights of a .gguf file in fp32, as a folder that Hugging Face's tools read."""
     if not base.endswith(".gguf"):

@@ -14,7 +14,7 @@ from dearlite.chat_template import Piece
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.export.hf_vocabulary import HfVocabulary, template_of
 from dearlite.export.list_records import ListRecord, read_list_records
-from dearlite.export.train_base import choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
+from dearlite.export.train_base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import ListwiseConfig
 from dearlite.export.training import (
     Clock,
@@ -85,6 +85,7 @@ def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callab
     if config.threads:
         torch.set_num_threads(config.threads)
     with open_output(config) as (folder, checkpoint):
+        hush()
         base = unpack_base(config.base, folder)
         tokenizer = load_tokenizer(base)
         rows, cut = _encode(records, RecordEncoder(tokenizer, config), config.skip_bad)

@@ -15,7 +15,7 @@ from dearlite.errors import UsageError
 from dearlite.export.batches import Collator, length_of, plan
 from dearlite.export.groups import Group, read_groups
 from dearlite.export.losses import RANK_LOSSES, stage_one
-from dearlite.export.train_base import choose_dtype, load_base, load_tokenizer, unpack_base, with_lora
+from dearlite.export.train_base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train_config import PointwiseConfig
 from dearlite.export.training import (
     Clock,
@@ -103,6 +103,7 @@ def train_pointwise(
     if config.threads:
         torch.set_num_threads(config.threads)
     with open_output(config) as (folder, checkpoint):
+        hush()
         base = unpack_base(config.base, folder)
         tokenizer = load_tokenizer(base)
         encoder = PairEncoder(tokenizer.backend_tokenizer.to_str().encode(), max_tokens=config.max_tokens)
