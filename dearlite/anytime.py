@@ -60,11 +60,11 @@ class Reading:
         return self.reranker.rerank(self.query, documents, long=self.long, **told)
 
 
-def score_within(reading: Reading, deadline: Deadline, heard: Progress) -> tuple[Ranking, set[int]]:
+def score_within(reading: Reading, deadline: Deadline, heard: Progress, *, first: bool) -> tuple[Ranking, set[int]]:
     """A pointwise stage over as many documents as the time allows, and the indices of those.
 
     A batch is sized by what the last one took, so that it ends in time; one that would not is not begun. Raises
-    UsageError where the budget ended with the very first.
+    UsageError where the budget ended with the very first of the `first` stage.
     """
     start, done, size, a_document = time.perf_counter(), 0, 1, 0.0
     reranker, documents = reading.reranker, reading.documents
@@ -77,7 +77,7 @@ def score_within(reading: Reading, deadline: Deadline, heard: Progress) -> tuple
         hits += [replace(hit, index=done + hit.index) for hit in batch]
         query_truncated |= batch.query_truncated
         done += len(batch)
-        if done < len(documents) and done == len(batch) and took >= deadline.budget_s:
+        if first and done < len(documents) and done == len(batch) and took >= deadline.budget_s:
             raise UsageError(_too_short(deadline, took))
         a_document = took / len(batch)
         heard(done, len(documents))

@@ -190,7 +190,7 @@ class CascadeReranker(Reranker):
                 if deadline is None:
                     found = [(reading.rank(), set(range(reading.total))) for reading in readings]
                 else:
-                    found = [score_within(readings[0], deadline, heard)]
+                    found = [score_within(readings[0], deadline, heard, first=link is self._links[0])]
             else:
                 shown = [query.shown(head, passages=long is not None) for query, head in zip(work, heads, strict=True)]
                 found = self._listwise(cast("ListwiseReranker", reranker), link, work, shown, asked, deadline, heard)

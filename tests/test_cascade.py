@@ -224,7 +224,15 @@ def test_budget_that_is_none_is_refused(budget):
 def test_budget_below_the_first_batch_is_refused():
     reading = Reading(Counts("a", pause_s=0.03), "q", as_documents(NUMBERS), [()] * 5, None)
     with pytest.raises(UsageError, match=r"a budget of 0\.01 s is below the first batch, which takes 0\.0"):
-        score_within(reading, Deadline(0.01), lambda *_: None)
+        score_within(reading, Deadline(0.01), lambda *_: None, first=True)
+
+
+def test_later_stage_that_is_too_slow_leaves_what_there_is():
+    slow = Counts("slow", lambda text: -float(text), pause_s=0.2)
+    ranking = cascade((Counts("a"), None), (slow, 4)).rerank("q", NUMBERS, budget_s=0.1)
+    assert [hit.text for hit in ranking] == ["9", "7", "5", "3", "1"]  # one that was read late is still the first
+    assert [stage.looked_at for stage in ranking.stages] == [5, 1]
+    assert not ranking.complete
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), (" 3s ", 3)])
