@@ -34,7 +34,11 @@ dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.dear --json 
 [ -z "$data" ] || dearlite eval "$data/nq_utd" -m nano.dear --json nq_utd.json
 
 [ "${LISTWISE:-yes}" = no ] && exit
-sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" > listwise.toml
+# Stage 2's records are not shipped yet; they are made from DATA.
+[ -n "$data" ] || { echo "stage 2 needs DATA, with the folder train_squad_sentences: left out"; exit; }
+[ -f listwise.jsonl ] || dearlite train mine "$data/train_squad_sentences" -o listwise.jsonl --listwise \
+  --limit 750 --negatives 9 --depths 1-30 --seed 7
+sed "s|^data = .*|data = [\"listwise.jsonl\"]|" "$here/listwise.toml" > listwise.toml
 [ -f listwise/training.json ] || dearlite train listwise listwise.toml --set "base=$base"
 [ -f nano.gguf ] || dearlite export listwise/base --adapter listwise --quant q8_0 -o nano.gguf
 dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode first --passage-tokens 60
