@@ -25,9 +25,6 @@ class Stage:
     model: str
     depth: int | None = None
 
-    def __str__(self) -> str:
-        return self.model if self.depth is None else f"{self.model}:{self.depth}"
-
 
 StageLike = str | Path | tuple[str | Path, int | None]
 

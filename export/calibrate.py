@@ -113,8 +113,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Writes `path` to `output` with a calibration fitted on `collection`, and gives the record that stands in it.
 
-    `split` is what the pairs are called. The errors in the record are those of the fit; `dearlite eval` gives them for
-    a split that it never saw.
+    `split` is what the pairs are called. The errors in the record are those of the fit, on the pairs it was fitted on.
     """
     reranker = Reranker.load(path)
     if not reranker.pointwise:

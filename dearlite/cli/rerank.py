@@ -90,8 +90,6 @@ def command(
     _check_output(output)
     check_models(model, best_effort=best_effort)  # an unknown name is told before a large file is read
     budget_s = None if budget is None else parse_budget(budget)
-    if budget_s is not None and low_memory and len(model) > 1:
-        raise UsageError("--low-memory loads a model within the call, which cannot keep to --budget: leave one out")
     long = None if long_mode == "truncate" else Long(long_mode, chunk_tokens).checked()
     if chunk_tokens is not None and long is None:
         raise UsageError("--chunk-tokens goes with --long chunk or cascade: name one")
