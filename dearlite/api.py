@@ -145,15 +145,20 @@ class Reranker(ABC):
         listwise: Listwise | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        long: Long | None = None,
     ) -> list[Ranking]:
         """A Ranking for each (query, docs), as `rerank` gives it; a listwise model decodes `together` of them at once.
 
         `progress` counts within each of these groups.
         """
-        return [
-            self.rerank(query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel)
-            for query, docs in jobs
-        ]
+        jobs = list(jobs)
+        found: list[Ranking] = []
+        for query, docs in jobs:
+            hear = None if progress is None else _part(progress, len(found), len(jobs))
+            found.append(
+                self.rerank(query, docs, top_k=top_k, listwise=listwise, progress=hear, cancel=cancel, long=long)
+            )
+        return found
 
     def score(
         self,
@@ -171,6 +176,11 @@ class Reranker(ABC):
         Queries are clean already (`documents.check_query`). Neighbours that share a query encode it once.
         """
         raise UsageError(f"{self.model} is a listwise model: it orders documents, and has no score of one alone")
+
+
+def _part(progress: Progress, number: int, of: int) -> Progress:
+    """What one of several equal parts of the work tells, in the numbers of the whole."""
+    return lambda done, total: progress(number * total + done, of * total)
 
 
 def load_file(

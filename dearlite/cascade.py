@@ -96,7 +96,8 @@ class CascadeReranker(Reranker):
             parts.append(reranker.identity(None if reranker.pointwise else listwise) | {"depth": str(link.depth)})
             self._let_go(link)
         names = dict.fromkeys(name for part in parts for name in part)
-        return {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
+        whole = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
+        return whole | ({"adaptive": f"cut {_CUT}"} if self._adaptive else {})
 
     def rerank(
         self,
@@ -122,12 +123,13 @@ class CascadeReranker(Reranker):
         listwise: Listwise | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        long: Long | None = None,
     ) -> list[Ranking]:
         """As `Reranker.rerank_many`: stage after stage, `together` queries at a time."""
         jobs, found = list(jobs), list[Ranking]()
         for start in range(0, len(jobs), together):
             group = jobs[start : start + together]
-            found += self._rank(group, top_k, Asked(listwise, None, progress, cancel, together=together))
+            found += self._rank(group, top_k, Asked(listwise, long, progress, cancel, together=together))
         return found
 
     def _rank(self, jobs: Sequence[tuple[str, Iterable[object]]], top_k: int | None, asked: Asked) -> list[Ranking]:

@@ -7,13 +7,19 @@ another.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dearlite.errors import BundleError, MissingExtra, UsageError
 from dearlite.registry import find_cascade, find_model
 from dearlite.runners import runner_of
+
+if TYPE_CHECKING:
+    from dearlite.long_documents import Long
+    from dearlite.manifest import Manifest
 
 DEFAULT_HEAD = 30  # what a later stage gets where nothing is said: DeAR's listwise stage reads the best 30
 
@@ -107,10 +113,39 @@ def check_chain(stages: Sequence[Stage], *, best_effort: bool = False) -> tuple[
     return tuple(kinds)
 
 
-def check_models(given: Sequence[StageLike], *, best_effort: bool = False) -> None:
-    """Tells whatever `Reranker.load` would refuse of these models before it loads one."""
+def check_models(
+    given: Sequence[StageLike], *, best_effort: bool = False, calibrated: bool = False, long: Long | None = None
+) -> None:
+    """Tells whatever `Reranker.load` and `rerank` would refuse of these models before one is loaded.
+
+    With `calibrated` some stage has to turn its scores into probabilities.
+    """
     stages = parse_chain(given)
     if len(stages) == 1:
         find_model(stages[0].model)
     else:
         check_chain(stages, best_effort=best_effort)
+    if not calibrated and (long is None or long.passage_tokens is None):
+        return
+    manifests = list(_manifests(stages))
+    if calibrated and manifests and all(one.calibration is None for one in manifests):
+        names = " and ".join(one.name for one in manifests)
+        raise UsageError(f"{names} carries no calibration, which --min-relevance needs: dearlite models calibrate")
+    if long is not None and long.passage_tokens is not None and manifests:
+        window = manifests[0].max_tokens
+        if long.passage_tokens >= window:
+            raise UsageError(
+                f"passages of {long.passage_tokens} tokens are longer than the {window} that {manifests[0].name} reads "
+                "with a query: take fewer"
+            )
+
+
+def _manifests(stages: Sequence[Stage]) -> Iterator[Manifest]:
+    """Those of the pointwise stages whose files are there and whole."""
+    from dearlite.bundle import Bundle
+
+    for stage in stages:
+        with suppress(UsageError, BundleError):
+            path = find_model(stage.model)
+            if runner_of(path).kind == "pointwise":
+                yield Bundle(path).manifest

@@ -137,10 +137,7 @@ class ListwiseReranker(Reranker):
         budget_s: float | None = None,
         long: Long | None = None,
     ) -> Ranking:
-        if long is not None and long.checked().mode != "truncate":
-            raise UsageError(
-                f"{self.model} is a listwise model and reads a document's beginning: put a pointwise stage before it"
-            )
+        self._refuse(long)
         if budget_s is not None:
             from dearlite.cascade import within_budget
 
@@ -158,11 +155,13 @@ class ListwiseReranker(Reranker):
         listwise: Listwise | None = None,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        long: Long | None = None,
     ) -> list[Ranking]:
         """As `Reranker.rerank_many`: the windows of `together` queries are decoded side by side.
 
         Each of them has its keys and values in memory at once (8B: 128 KiB a token).
         """
+        self._refuse(long)
         if together < 1:
             raise UsageError(f"together is {together}: it must be 1 or more")
         return self._ranked(jobs, together, top_k, listwise, progress, cancel)
@@ -260,6 +259,12 @@ class ListwiseReranker(Reranker):
                 return self._backend.run(decodings, max(rooms), cancel=cancel, on_tokens=heard)
             except Interrupted:
                 raise Cancelled(meter.done, meter.total) from None
+
+    def _refuse(self, long: Long | None) -> None:
+        if long is not None and long.checked().mode != "truncate":
+            raise UsageError(
+                f"{self.model} is a listwise model and reads a document's beginning: put a pointwise stage before it"
+            )
 
     def _encoder(self, name: str, reasoned: bool) -> PromptEncoder:
         form = find_form(name, reasoned=reasoned)

@@ -41,6 +41,9 @@ class Long:
     passage_tokens: int | None = None
     keep: int = 2
 
+    def __str__(self) -> str:
+        return f"{self.mode} passage_tokens={self.passage_tokens} keep={self.keep}"
+
     def checked(self) -> Long:
         """These options. Raises UsageError."""
         if self.mode not in LONG_MODES:

@@ -356,6 +356,22 @@ def test_a_full_disk_keeps_what_was_scored(small, tmp_path):
     assert out.read_bytes() == (tmp_path / "fresh.trec").read_bytes()
 
 
+def test_a_cascade_with_its_options_is_one_identity(small, cli, tmp_path):
+    chain = ("batch", small, "-o", tmp_path / "out.trec", "-m", "minilm-l12", "-m", "minilm-l12:3")
+    assert cli(*chain, "--adaptive", "--long", "cascade")[0] == 0
+    assert "going on: 24 of 24 pairs" in cli(*chain, "--adaptive", "--long", "cascade")[2]
+    for other in ([], ["--adaptive"], ["--long", "cascade"], ["--adaptive", "--long", "chunk"]):
+        code, _, stderr = cli(*chain, *other)
+        assert code == 0 and "going on" not in stderr
+    for wrong, says in (
+        (["-m", "minilm-l12", "--adaptive"], "--adaptive is for a cascade"),
+        (["--long", "cascade"], "--long cascade needs a stage that picks"),
+        (["--chunk-tokens", "50"], "--chunk-tokens goes with --long"),
+    ):
+        code, _, stderr = cli("batch", small, "-o", tmp_path / "out.trec", *wrong)
+        assert code == 2 and says in stderr
+
+
 def test_without_an_output_the_run_goes_to_stdout_and_the_journal_home(small, cli, tmp_path, monkeypatch):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path / "home"))
     code, stdout, _ = cli("batch", small)

@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 from click.testing import CliRunner
 
-from dearlite import Reranker, rerank
+from dearlite import Reranker, rerank, rerank_run
 from dearlite.cli.rerank import command
 from dearlite.errors import UsageError
 from dearlite.long_documents import Long, window_spans_of
+from dearlite.offline.collection import make_collection
 
 QUERY = "Who invented the light bulb?"
 ANSWER = "Thomas Edison invented the light bulb in 1879."
@@ -131,10 +132,30 @@ def test_command_shows_the_span(tmp_path):
         (["--long", "cascade"], "--long cascade needs a stage that picks"),
         (["--chunk-tokens", "50"], "--chunk-tokens goes with --long"),
         (["--long", "chunk", "--chunk-tokens", "5"], "passage_tokens is 5"),
+        (["--long", "chunk", "--chunk-tokens", "512"], "longer than the 512 that minilm-l12 reads"),
+        (["--adaptive"], "--adaptive is for a cascade, and one model was named"),
     ):
-        refused = CliRunner().invoke(command, ["-q", QUERY, str(path), *given])
+        refused = CliRunner().invoke(command, ["-q", QUERY, str(tmp_path / "none.jsonl"), *given])
         assert isinstance(refused.exception, UsageError)
         assert says in str(refused.exception)
+
+
+def test_many_queries_of_a_run(reranker, tmp_path):
+    documents = {f"d{n}": {"text": doc} if isinstance(doc, str) else doc for n, doc in enumerate(DOCS)}
+    collection = make_collection({"1": QUERY, "2": "tea"}, documents, {"1": list(documents), "2": ["d1", "d2"]})
+    told = []
+    asked = {"model": reranker, "output": tmp_path / "out.trec", "progress": lambda done, of: told.append((done, of))}
+    found = rerank_run(collection, long=Long("chunk"), **asked)
+    assert next(iter(found.run["1"].items())) == ("d1", reranker.rerank(QUERY, DOCS, long=Long("chunk"))[0].score)
+    assert found.truncated == 0
+    assert told == sorted(told) and told[-1] == (6, 6)
+    assert rerank_run(collection, long=Long("chunk"), **asked).resumed == 6
+    other = rerank_run(collection, long=Long("chunk", 64), **asked)  # passages of another length are another result
+    assert other.resumed == 0
+    cut = rerank_run(collection, long=Long(), **asked)
+    assert (cut.resumed, cut.truncated) == (0, 3)
+    with pytest.raises(UsageError, match="a cache holds scores of whole pairs"):
+        rerank_run(collection, long=Long("chunk"), cache=tmp_path / "c.sqlite", **asked)
 
 
 def test_rerank_takes_it_in_one_call():

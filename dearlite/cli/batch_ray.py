@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dearlite.cli.cascade_options import long_of
 from dearlite.cli.listwise_options import listwise_of, loading_of
 from dearlite.cli.run_options import collection_of
 from dearlite.errors import UsageError, need
@@ -30,6 +31,8 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
         )
     if len(given["model"]) != 1:
         raise UsageError("--ray runs one model, not a cascade: give one -m")
+    if long_of(given) is not None:
+        raise UsageError("--long is of one process: leave it out, or --ray")
     (model,) = given["model"]
     find_model(model)
     size = _actors(actors)

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from dearlite.budget import parse_budget
-from dearlite.chain import check_models, parse_chain
+from dearlite.chain import check_models
+from dearlite.cli.cascade_options import cascade_options, long_of
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.cli.run_options import model_option
 from dearlite.devices import DEVICES
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.long_documents import LONG_MODES, Long
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.readers import FORMATS, read_documents
@@ -28,17 +28,8 @@ from dearlite.render.progress import DocumentProgress
 @click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
 @model_option
 @click.option("--budget", metavar="TIME", help="Stop after 5s, 500ms, 2m, and give the best order so far.")
-@click.option(
-    "--long",
-    "long_mode",
-    type=click.Choice(list(LONG_MODES)),
-    default="truncate",
-    show_default=True,
-    help="Long documents: " + "; ".join(f"{name}, {what}" for name, what in LONG_MODES.items()) + ".",
-)
-@click.option("--chunk-tokens", type=int, metavar="N", help="Long documents: a passage's length. [the model's own]")
+@cascade_options
 @click.option("--min-relevance", type=float, metavar="P", help="Drop what is relevant with a probability below P.")
-@click.option("--adaptive", is_flag=True, help="Cascade: a stage gets only what it could bring above the cut.")
 @click.option("--low-memory", is_flag=True, help="Cascade: one model in memory at a time.")
 @click.option("--best-effort", is_flag=True, help="Cascade: pass over a later stage that cannot run, and say so.")
 @click.option("-k", "--top-k", type=int, metavar="N", help="Give the best N only.")
@@ -56,10 +47,7 @@ def command(
     query: str | None,
     model: tuple[str, ...],
     budget: str | None,
-    long_mode: str,
-    chunk_tokens: int | None,
     min_relevance: float | None,
-    adaptive: bool,
     low_memory: bool,
     best_effort: bool,
     top_k: int | None,
@@ -88,21 +76,18 @@ def command(
         raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
     form = form or _form_for(output)
     _check_output(output)
-    check_models(model, best_effort=best_effort)  # an unknown name is told before a large file is read
     budget_s = None if budget is None else parse_budget(budget)
-    long = None if long_mode == "truncate" else Long(long_mode, chunk_tokens).checked()
-    if chunk_tokens is not None and long is None:
-        raise UsageError("--chunk-tokens goes with --long chunk or cascade: name one")
-    if long_mode == "cascade" and len(parse_chain(model)) < 2:
-        raise UsageError("--long cascade needs a stage that picks passages and one that reads them: -m NAME -m NAME:20")
+    long = long_of(given | {"model": model})
+    # Told before a large file is read.
+    check_models(model, best_effort=best_effort, calibrated=min_relevance is not None, long=long)
     streams = sys.stderr.isatty() and not quiet
     listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
     loading |= {"device": device, "threads": threads, "low_memory": low_memory, "best_effort": best_effort}
-    loading["adaptive"] = adaptive
+    loading["adaptive"] = given["adaptive"]
     asked: dict[str, Any] = {"listwise": listwise, "budget_s": budget_s, "long": long}
     asked["top_k"] = top_k if min_relevance is None else None  # what is dropped makes room
-    ranking = _rank(text, found.documents, model, loading, asked, quiet, min_relevance is not None)
+    ranking = _rank(text, found.documents, model, loading, asked, quiet)
     whole = ranking
     if min_relevance is not None:
         ranking = whole.above(min_relevance).top(top_k)
@@ -163,7 +148,6 @@ def _rank(
     loading: dict[str, Any],
     asked: dict[str, Any],
     quiet: bool,
-    calibrated: bool,
 ) -> Ranking:
     from dearlite.api import Reranker
 
@@ -172,10 +156,6 @@ def _rank(
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
             reranker = Reranker.load(models, **loading)
-            if calibrated and reranker.pointwise and not reranker.calibrated:
-                raise UsageError(
-                    f"{reranker.model} carries no calibration, which --min-relevance needs: dearlite models calibrate"
-                )
             if streams:
                 click.echo(f"{reranker.model} reasons:", err=True)
             ranking = reranker.rerank(text, documents, progress=progress.update, **asked)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from dearlite.chain import check_models
+from dearlite.cli.cascade_options import cascade_options, long_of
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.devices import DEVICES
 from dearlite.errors import UsageError
@@ -55,7 +56,7 @@ _MODEL = (
 
 def run_options(command: Command) -> Command:
     """`command` with the options; the functions below take them out of what it is called with."""
-    command = listwise_options(command)
+    command = cascade_options(listwise_options(command))
     for option in reversed((*_FILES, *_MODEL)):
         command = option(command)
     return command
@@ -78,7 +79,7 @@ def collection_of(given: dict[str, Any], qrels: str | None = None) -> Collection
 
 def check(given: dict[str, Any], *outputs: str | None) -> None:
     """Tells a wrong name before a large file is read."""
-    check_models(given["model"])
+    check_models(given["model"], long=long_of(given))
     for path in (given["output"], given["jsonl"], *outputs):
         tasks.check_output(path)
     if given["journal"] and given["no_journal"]:
@@ -92,6 +93,7 @@ def rerank(collection: Collection, given: dict[str, Any]) -> RerankedRun:
     quiet = given["quiet"]
     options = dict(given)
     listwise, loading = listwise_of(options, stream=False), loading_of(options)
+    loading["adaptive"] = given["adaptive"]
     if not quiet:
         _say(collection.notes)
     with DocumentProgress(collection.pairs, visible=not quiet) as progress:
@@ -111,6 +113,7 @@ def rerank(collection: Collection, given: dict[str, Any]) -> RerankedRun:
                 device=given["device"],
                 threads=given["threads"],
                 listwise=listwise,
+                long=long_of(given),
                 together=given["together"],
                 output=given["output"],
                 jsonl=given["jsonl"],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dearlite.api import Model, Progress, Reranker
+    from dearlite.long_documents import Long
     from dearlite.offline.collection import Collection
     from dearlite.offline.evaluation import Evaluation
     from dearlite.offline.results import RerankedRun
@@ -31,6 +32,7 @@ def rerank_run(
     device: str = "auto",
     threads: int | None = None,
     listwise: Listwise | None = None,
+    long: Long | None = None,
     together: int = 8,
     output: str | Path | None = None,
     jsonl: str | Path | None = None,
@@ -47,8 +49,9 @@ def rerank_run(
 
     Each result goes into the journal at once, and the same call goes on from it: OUTPUT.journal, a file in dearlite's
     own folder where there is no output, `journal` where it is a path; False keeps none. `cache` is a SQLite file of
-    pairs' scores. `together` is how many queries a listwise model decodes side by side. `progress(done, total)` counts
-    pairs; True writes a line to stderr, as notebooks show it.
+    pairs' scores. `long` says what becomes of long documents, as in `dearlite.rerank`. `together` is how many queries
+    a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a line to stderr, as
+    notebooks show it.
     """
     from dearlite.offline import tasks
 
@@ -58,6 +61,7 @@ def rerank_run(
         device=device,
         threads=threads,
         listwise=listwise,
+        long=long,
         together=together,
         output=output,
         jsonl=jsonl,
@@ -86,6 +90,7 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
     listwise: Listwise | None = None,
+    long: Long | None = None,
     together: int = 8,
     output: str | Path | None = None,
     jsonl: str | Path | None = None,
@@ -113,6 +118,7 @@ def evaluate(
             device=device,
             threads=threads,
             listwise=listwise,
+            long=long,
             together=together,
             output=output,
             jsonl=jsonl,

@@ -18,6 +18,7 @@ from dearlite.offline.journal import Journal, digest_of, result_key, settings_ke
 from dearlite.offline.results import QueryResult, RerankedRun
 
 if TYPE_CHECKING:
+    from dearlite.long_documents import Long
     from dearlite.options import Listwise
 
 _SAVE_EVERY_S = 5.0  # the most work of one query that a kill may lose
@@ -28,6 +29,7 @@ def rerank_collection(
     reranker: Reranker,
     *,
     listwise: Listwise | None = None,
+    long: Long | None = None,
     together: int = 8,
     journal: Journal | None = None,
     cache: ScoreCache | None = None,
@@ -39,9 +41,9 @@ def rerank_collection(
     `progress(done, total)` counts pairs, those of the journal included. Setting `cancel` raises Cancelled; what was
     scored is in the journal then, as it is after any other error.
     """
-    work = _Work(collection, reranker, listwise, journal, cache, progress, cancel)
+    work = _Work(collection, reranker, listwise, long, journal, cache, progress, cancel)
     with closing(work):
-        if reranker.pointwise:
+        if reranker.pointwise and work.long is None:
             work.score_pairs()
         else:
             work.rank_queries(together)
@@ -58,6 +60,7 @@ class _Work:
         collection: Collection,
         reranker: Reranker,
         listwise: Listwise | None,
+        long: Long | None,
         journal: Journal | None,
         cache: ScoreCache | None,
         progress: Progress | None,
@@ -65,9 +68,12 @@ class _Work:
     ) -> None:
         if cache is not None and not reranker.pointwise:
             raise UsageError(f"{reranker.model} is a listwise model: a cache of scores goes with a pointwise one")
+        self.long = None if long is None or long.checked().mode == "truncate" else long
+        if cache is not None and self.long is not None:
+            raise UsageError("a cache holds scores of whole pairs, and long documents are read in passages: drop one")
         self.collection, self.reranker, self.listwise = collection, reranker, listwise
         self.journal, self.cache = journal, cache
-        self.identity = reranker.identity(listwise)
+        self.identity = reranker.identity(listwise) | ({} if self.long is None else {"long": str(self.long)})
         self.notes: list[str] = []
         self.cached = 0
         self._progress, self._cancel = progress, cancel
@@ -113,7 +119,7 @@ class _Work:
                 (self.collection.queries[r.query_id], [self._document(r, p) for p in range(len(r.ids))]) for r in group
             ]
             found = self.reranker.rerank_many(
-                jobs, together=together, listwise=self.listwise, progress=heard, cancel=self._cancel
+                jobs, together=together, listwise=self.listwise, progress=heard, cancel=self._cancel, long=self.long
             )
             for result, ranking in zip(group, found, strict=True):
                 result.put_ranking(ranking)

@@ -12,6 +12,7 @@ from typing import Any
 from dearlite.api import Model, Progress, Reranker
 from dearlite.chain import parse_chain
 from dearlite.errors import UsageError
+from dearlite.long_documents import Long
 from dearlite.offline.cache import ScoreCache
 from dearlite.offline.collection import Collection, open_collection
 from dearlite.offline.journal import Journal
@@ -53,6 +54,7 @@ def rerank_run(
     device: str,
     threads: int | None,
     listwise: Listwise | None,
+    long: Long | None,
     together: int,
     output: str | Path | None,
     jsonl: str | Path | None,
@@ -78,6 +80,7 @@ def rerank_run(
             collection,
             reranker,
             listwise=listwise,
+            long=long,
             together=together,
             journal=log,
             cache=scores,

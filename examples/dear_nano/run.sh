@@ -22,7 +22,7 @@ for name in ${data:+nfcorpus scifact}; do
   folder=$data/beir_$name
   [ -f "$name.jsonl" ] || dearlite train mine --queries "$folder/queries_train.jsonl" --corpus "$folder/corpus.jsonl.gz" \
     --qrels "$(ls "$folder"/qrels_train.tsv*)" --run "$folder/run_train.trec.gz" -o "$name.jsonl" \
-    --limit 60 --positives 2 --negatives 5 --depths 1-10,11-100
+    --limit 150 --positives 1 --negatives 3 --depths 1-10,11-100
   records+=", \"$name.jsonl\""
 done
 
