@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dearlite import rerank_run
 from dearlite.calibration import band
-from dearlite.offline.collection import open_collection
+from dearlite.offline.collection import make_collection, open_collection
 from dearlite.offline.measures import mean, measure_run
 from dearlite.offline.trec import Qrels, Run, read_qrels
 from dearlite.registry import DEFAULT_MODEL
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of the collections")
     parser.add_argument("-m", "--model", default=DEFAULT_MODEL)
     parser.add_argument("--splits", nargs="*", default=list(SPLITS), choices=list(SPLITS))
+    parser.add_argument("--choose-queries", type=int, help="the first so many of each choosing split; all without")
     parser.add_argument("--work", type=Path, required=True, help="where the journals are kept")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
@@ -93,6 +94,9 @@ def main() -> None:
         _, folder, queries, qrels, run = SPLITS[name]
         place = given.data / folder
         collection = open_collection(place, queries=queries, qrels=qrels, run=run, depth=DEPTHS[-1], skip_bad=True)
+        if SPLITS[name][0] == CHOOSING and given.choose_queries is not None:
+            few = dict(list(collection.run.items())[: given.choose_queries])
+            collection = make_collection(collection.queries, collection.documents, few)
         scored = rerank_run(collection, model=given.model, journal=given.work / f"{name.replace(' ', '_')}.journal")
         model = f"{scored.model} {scored.identity['sha256'][:12]}"
         found[name] = curves(collection.run, scored.run, read_qrels(place / qrels))

@@ -36,9 +36,18 @@ class Judged:
     queries: Any  # (pairs,) int64: which query a pair is of
 
 
-def judged_pairs(collection: Collection, qrels: Qrels, reranker: Reranker, progress: Progress | None = None) -> Judged:
-    """The model's scores of the collection's run, beside its judgements; queries that nobody judged are left out."""
-    scored = rerank_run(collection, model=reranker, journal=False, progress=progress)
+def judged_pairs(
+    collection: Collection,
+    qrels: Qrels,
+    reranker: Reranker,
+    progress: Progress | None = None,
+    journal: Path | None = None,
+) -> Judged:
+    """The model's scores of the collection's run, beside its judgements; queries that nobody judged are left out.
+
+    `journal` keeps scores at once, and what it holds already is not scored again.
+    """
+    scored = rerank_run(collection, model=reranker, journal=journal or False, progress=progress)
     scores, relevant, queries = [], [], []
     for number, (name, found) in enumerate(scored.run.items()):
         if name in qrels:
@@ -109,7 +118,14 @@ def expected_calibration_error(probability: Sequence[float] | Any, relevant: Any
 
 
 def calibrate(
-    path: Path, collection: Collection, qrels: Qrels, output: Path, *, split: str, progress: Progress | None = None
+    path: Path,
+    collection: Collection,
+    qrels: Qrels,
+    output: Path,
+    *,
+    split: str,
+    progress: Progress | None = None,
+    journal: Path | None = None,
 ) -> dict[str, Any]:
     """Writes `path` to `output` with a calibration fitted on `collection`, and gives the record that stands in it.
 
@@ -118,7 +134,7 @@ def calibrate(
     reranker = Reranker.load(path)
     if not reranker.pointwise:
         raise UsageError(f"{path} is a listwise model: it has no score of a document alone to calibrate")
-    pairs = judged_pairs(collection, qrels, reranker, progress)
+    pairs = judged_pairs(collection, qrels, reranker, progress, journal)
     scale, bias = fit_logistic(pairs)
     record = {
         "kind": "logistic",

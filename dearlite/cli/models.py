@@ -127,8 +127,9 @@ def verify_model(model: str) -> None:
 @click.option("--qrels", metavar="FILE", help="Judgements. [default: FOLDER's]")
 @click.option("--depth", type=int, default=100, show_default=True, metavar="N", help="Documents of each query.")
 @click.option("--split", required=True, metavar="NAME", help="What these pairs are called in the file: no test's.")
+@click.option("--journal", metavar="FILE", help="Where scores are kept at once: the same command goes on from them.")
 @click.option("-o", "--output", required=True, metavar="FILE", help="The .dear file with the calibration in it.")
-def calibrate_model(model: str, split: str, output: str, **given: Any) -> None:
+def calibrate_model(model: str, split: str, journal: str | None, output: str, **given: Any) -> None:
     """Fit what a pointwise model's scores mean as probabilities, on the judged pairs of a split.
 
     Its hits then have a relevance, and `rerank --min-relevance` can drop what does not answer. Fit on a development
@@ -149,7 +150,15 @@ def calibrate_model(model: str, split: str, output: str, **given: Any) -> None:
     )
     calibrate = need("dearlite.export.calibrate", extra="export").calibrate
     with DocumentProgress(collection.pairs, visible=True, what="pairs") as progress:
-        made = calibrate(path, collection, read_qrels(judged), Path(output), split=split, progress=progress.update)
+        made = calibrate(
+            path,
+            collection,
+            read_qrels(judged),
+            Path(output),
+            split=split,
+            progress=progress.update,
+            journal=None if journal is None else Path(journal),
+        )
     click.echo(
         f"{output}: relevance = sigmoid({made['scale']} x score {made['bias']:+}), fitted on {made['pairs']} pairs, "
         f"{made['relevant']} of them relevant; error {made['ece']}, of the bare sigmoid {made['ece_sigmoid']}"
