@@ -7,6 +7,7 @@ and 0 for a negative, `teacher` are the teacher's logits. Importing this needs n
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,13 +52,33 @@ def distillation(logits: Tensor, teacher: Tensor, mask: Tensor, temperature: flo
     return _mean(each, mask.any(-1))
 
 
-RANK_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
-    "ce": lambda logits, labels, _, mask: softmax_ce(logits, labels, mask),
-    "ranknet": lambda logits, labels, _, mask: ranknet(logits, labels, mask),
-    "ranknet-teacher": lambda logits, _, teacher, mask: ranknet(logits, teacher, mask),
-    "ce+ranknet": lambda logits, labels, _, mask: (
-        0.5 * softmax_ce(logits, labels, mask) + 0.5 * ranknet(logits, labels, mask)
+def margin_mse(logits: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Margin-MSE (Hofstätter et al. 2020, arXiv 2010.02666): the teacher's differences are learnt, not only their sign.
+
+    The mean of ((s_i - s_j) - (t_i - t_j))² over all pairs of a group, where the paper has a positive and a negative.
+    Example: logits [1, 0], teacher [4, 0] -> (1 - 4)² = 9.
+    """
+    gap = logits - teacher
+    pairs = mask.unsqueeze(-1) & mask.unsqueeze(-2)
+    return _mean((gap.unsqueeze(-1) - gap.unsqueeze(-2)) ** 2, pairs.triu(1))
+
+
+@dataclass(frozen=True, slots=True)
+class RankLoss:
+    """One value of `rank_loss`: a function of (logits, labels, teacher, mask), and whether the teacher is all of it."""
+
+    of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    by_teacher: bool = False  # a group without the teacher's scores teaches it nothing
+
+
+RANK_LOSSES = {
+    "ce": RankLoss(lambda logits, labels, _, mask: softmax_ce(logits, labels, mask)),
+    "ranknet": RankLoss(lambda logits, labels, _, mask: ranknet(logits, labels, mask)),
+    "ranknet-teacher": RankLoss(lambda logits, _, teacher, mask: ranknet(logits, teacher, mask), by_teacher=True),
+    "ce+ranknet": RankLoss(
+        lambda logits, labels, _, mask: 0.5 * softmax_ce(logits, labels, mask) + 0.5 * ranknet(logits, labels, mask)
     ),
+    "margin-mse": RankLoss(lambda logits, _, teacher, mask: margin_mse(logits, teacher, mask), by_teacher=True),
 }
 
 
@@ -76,11 +97,12 @@ def stage_one(
     A group whose teacher's scores are not all there (NaN) counts in L_rank alone.
     """
     if teacher is None:
-        return RANK_LOSSES[rank_loss](logits, labels, labels, mask)
+        return RANK_LOSSES[rank_loss].of(logits, labels, labels, mask)
     known = mask & ~(teacher.isnan() & mask).any(-1, keepdim=True)
     teacher = teacher.nan_to_num(0.0)
-    judged = mask & known if rank_loss == "ranknet-teacher" else mask
-    rank = RANK_LOSSES[rank_loss](logits, labels, teacher, judged) if alpha < 1 else logits.sum() * 0.0
+    loss = RANK_LOSSES[rank_loss]
+    judged = mask & known if loss.by_teacher else mask
+    rank = loss.of(logits, labels, teacher, judged) if alpha < 1 else logits.sum() * 0.0
     kl = distillation(logits, teacher, known, temperature) if alpha > 0 else logits.sum() * 0.0
     return (1 - alpha) * rank + alpha * temperature**2 * kl
 

@@ -100,8 +100,9 @@ def train_pointwise(
     if config.passages < 2 or not 0 <= config.alpha <= 1 or config.temperature <= 0:
         raise UsageError("passages is 2 or more, alpha from 0 to 1, temperature above 0")
     groups, skipped = read_groups(map(Path, config.data), skip_bad=config.skip_bad)
-    taught = groups[0].scored and (config.alpha > 0 or config.rank_loss == "ranknet-teacher")
-    if not groups[0].scored and (config.alpha == 1 or config.rank_loss == "ranknet-teacher"):
+    by_teacher = RANK_LOSSES[config.rank_loss].by_teacher
+    taught = groups[0].scored and (config.alpha > 0 or by_teacher)
+    if not groups[0].scored and (config.alpha == 1 or by_teacher):
         raise UsageError(
             "the data have no teacher_score: this loss has nothing else to learn from (dearlite train mine)"
         )

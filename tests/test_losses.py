@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dearlite.export.losses import RANK_LOSSES, distillation, ranknet, softmax_ce, stage_one  # noqa: E402
+from dearlite.export.losses import RANK_LOSSES, distillation, margin_mse, ranknet, softmax_ce, stage_one  # noqa: E402
 
 NAN = float("nan")
 
@@ -44,6 +44,8 @@ def test_worked_examples():
     expected = p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5)
     assert distillation(logits, teacher, mask, 2.0).item() == pytest.approx(expected)
     assert expected == pytest.approx(0.110944, abs=1e-6)
+    logits, teacher, mask = tensors([[1.0, 0.0]], [[4.0, 0.0]])
+    assert margin_mse(logits, teacher, mask).item() == 9.0
 
 
 def test_one_positive_is_torchs_own_cross_entropy(batch):
@@ -88,6 +90,29 @@ def test_ranknet_is_the_sum_over_pairs_and_burges_gradient(batch, by):
     ours = ranknet(logits, order, mask)
     assert ours.item() == pytest.approx(loss / count)
     np.testing.assert_allclose(torch.autograd.grad(ours, logits)[0].numpy(), gradient / count, atol=1e-12)
+
+
+def test_margin_mse_is_the_sum_over_pairs_and_its_gradient(batch):
+    """By hand: d/ds_i of ((s_i - s_j) - (t_i - t_j))² is twice what is in the brackets, and the opposite for s_j."""
+    logits, _, mask, teacher = batch
+    loss, count, gradient = 0.0, 0, np.zeros((5, 6))
+    for row in range(5):
+        there = [column for column in range(6) if mask[row, column]]
+        for i, j in itertools.combinations(there, 2):
+            off = float(logits[row, i] - logits[row, j] - teacher[row, i] + teacher[row, j])
+            loss, count = loss + off**2, count + 1
+            gradient[row, i] += 2 * off
+            gradient[row, j] -= 2 * off
+    ours = margin_mse(logits, teacher, mask)
+    assert ours.item() == pytest.approx(loss / count)
+    np.testing.assert_allclose(torch.autograd.grad(ours, logits)[0].numpy(), gradient / count, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ranknet-teacher", "margin-mse"])
+def test_what_the_teacher_alone_teaches_needs_its_scores(batch, name):
+    logits, labels, mask, teacher = batch
+    none = stage_one(logits, labels, torch.full_like(teacher, NAN), mask, rank_loss=name, alpha=0.0)
+    assert none.item() == 0.0
 
 
 def test_several_positives_do_not_compete_with_each_other():
