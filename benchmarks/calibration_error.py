@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from depth_curve import DEPTHS, SPLITS
+from depth_curve import SPLITS, open_split
 
 from dearlite import Reranker
 from dearlite.export.calibrate import (
@@ -22,18 +22,13 @@ from dearlite.export.calibrate import (
     margin_of,
     sigmoid,
 )
-from dearlite.offline.collection import open_collection
-from dearlite.offline.trec import read_qrels
 from dearlite.registry import DEFAULT_MODEL
 
 
-def pairs_of(name: str, data: Path, work: Path, reranker: Reranker) -> Judged:
+def pairs_of(name: str, data: Path, work: Path, reranker: Reranker, most: int | None) -> Judged:
     """The judged pairs of one split."""
-    _, folder, queries, qrels, run = SPLITS[name]
-    place = data / folder
-    collection = open_collection(place, queries=queries, qrels=qrels, run=run, depth=DEPTHS[-1], skip_bad=True)
-    journal = work / f"{name.replace(' ', '_')}.journal"
-    return judged_pairs(collection, read_qrels(place / qrels), reranker, journal=journal)
+    collection, qrels = open_split(name, data, most)
+    return judged_pairs(collection, qrels, reranker, journal=work / f"{name.replace(' ', '_')}.journal")
 
 
 def main() -> None:
@@ -42,11 +37,12 @@ def main() -> None:
     parser.add_argument("-m", "--model", default=DEFAULT_MODEL)
     parser.add_argument("--fit", default="nfcorpus dev", choices=list(SPLITS))
     parser.add_argument("--splits", nargs="*", default=["nfcorpus dev", "nfcorpus", "scifact", "dl19"])
+    parser.add_argument("--queries", type=int, help="the first so many of each split; all without")
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
     reranker = Reranker.load(given.model)
     found = {
-        name: pairs_of(name, given.data, given.work, reranker)
+        name: pairs_of(name, given.data, given.work, reranker, given.queries)
         for name in {given.fit: None, **dict.fromkeys(given.splits)}
     }
     scale, bias = fit_logistic(found[given.fit])

@@ -1,6 +1,7 @@
 """Draws what other scripts measured, as PNG (pip install matplotlib; nothing else here needs it).
 
 python benchmarks/draw.py loss training.json [more.json …] -o curve.png
+python benchmarks/draw.py depth curves.json -o depth.png
 """
 
 from __future__ import annotations
@@ -32,20 +33,22 @@ def draw_loss(files: list[Path], output: Path) -> None:
 
 
 def draw_depth(files: list[Path], output: Path) -> None:
-    """nDCG@10 against documents scored (depth_curve.py), a panel a split; the chosen margin is ringed."""
+    """nDCG@10 against documents scored (depth_curve.py), a row a chain; the chosen margin is ringed."""
     report = json.loads(files[0].read_text(encoding="utf-8"))
-    splits = report["splits"]
-    figure, panels = plt.subplots(1, len(splits), figsize=(3.4 * len(splits), 3.6), dpi=120, squeeze=False)
-    for axes, (name, both) in zip(panels[0], splits.items(), strict=True):
-        for kind, marker in (("fixed", "o"), ("adaptive", "s")):
-            points = both[kind]
-            axes.plot([p["scored"] for p in points], [p["ndcg10"] for p in points], marker=marker, ms=3, label=kind)
-        chosen = next(p for p in both["adaptive"] if p["margin"] == report["margin"])
-        axes.plot(chosen["scored"], chosen["ndcg10"], "o", ms=11, mfc="none", mec="black")
-        axes.set(title=name, xlabel="documents scored a query")
-        axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("nDCG@10")
-    panels[0][0].legend()
+    chains = report["chains"]
+    wide = max(map(len, chains.values()))
+    figure, grid = plt.subplots(len(chains), wide, figsize=(3.2 * wide, 3.2 * len(chains)), dpi=100, squeeze=False)
+    for panels, (chain, splits) in zip(grid, chains.items(), strict=True):
+        for axes, (name, both) in zip(panels, splits.items(), strict=True):
+            for kind, marker in (("fixed", "o"), ("adaptive", "s")):
+                points = both[kind]
+                axes.plot([p["scored"] for p in points], [p["ndcg10"] for p in points], marker=marker, ms=3, label=kind)
+            chosen = next(p for p in both["adaptive"] if p["margin"] == report["margins"][chain])
+            axes.plot(chosen["scored"], chosen["ndcg10"], "o", ms=11, mfc="none", mec="black")
+            axes.set(title=name, xlabel="documents scored a query")
+            axes.grid(alpha=0.3)
+        panels[0].set_ylabel(f"{chain}\nnDCG@10")
+    grid[0][0].legend()
     figure.tight_layout()
     figure.savefig(output)
 
