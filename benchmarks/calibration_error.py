@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("-m", "--model", default=DEFAULT_MODEL)
     parser.add_argument("--fit", default="nfcorpus dev", choices=list(SPLITS))
     parser.add_argument("--splits", nargs="*", default=["nfcorpus dev", "nfcorpus", "scifact", "dl19"])
-    parser.add_argument("--queries", type=int, help="the first so many of each split; all without")
+    parser.add_argument("--queries", type=int, help="the first so many of each split but the fit's; all without")
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
     reranker = Reranker.load(given.model)
     found = {
-        name: pairs_of(name, given.data, given.work, reranker, given.queries)
+        name: pairs_of(name, given.data, given.work, reranker, None if name == given.fit else given.queries)
         for name in {given.fit: None, **dict.fromkeys(given.splits)}
     }
     scale, bias = fit_logistic(found[given.fit])

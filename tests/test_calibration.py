@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 np = pytest.importorskip("numpy")
 
 from dearlite import Reranker, rerank  # noqa: E402
-from dearlite.bundle import Bundle  # noqa: E402
+from dearlite.bundle import Bundle, add_members  # noqa: E402
 from dearlite.calibration import Calibration, band, read_calibration  # noqa: E402
 from dearlite.cli.models import command as models_command  # noqa: E402
 from dearlite.cli.rerank import command as rerank_command  # noqa: E402
@@ -133,6 +134,15 @@ def test_calibration_that_is_not_known_is_refused(record, says):
 
 
 @pytest.fixture(scope="module")
+def plain_path(tmp_path_factory, embedded_path):
+    """The embedded model without its calibration."""
+    path = tmp_path_factory.mktemp("plain") / "plain.dear"
+    shutil.copyfile(embedded_path, path)
+    add_members(path, {}, calibration=None)
+    return path
+
+
+@pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
     """The embedded model with a calibration fitted on four questions by the command; its line too."""
     folder = tmp_path_factory.mktemp("split")
@@ -155,13 +165,13 @@ def calibrated(tmp_path_factory):
     return output, found.stdout
 
 
-def test_file_carries_its_calibration_and_is_the_same_model(calibrated):
+def test_file_carries_its_calibration_and_is_the_same_model(calibrated, plain_path):
     path, said = calibrated
     record = Bundle(path).manifest.calibration
     assert (record["fitted_on"], record["pairs"], record["relevant"]) == ("four questions", 16, 4)
     assert "fitted on 16 pairs, 4 of them relevant" in said
     Bundle(path).verify()
-    plain, ours = Reranker.load(), Reranker.load(path)
+    plain, ours = Reranker.load(plain_path), Reranker.load(path)
     docs = list(TOPICS.values())
     for query in TOPICS:
         a, b = plain.rerank(query, docs), ours.rerank(query, docs)
@@ -175,15 +185,19 @@ def test_file_carries_its_calibration_and_is_the_same_model(calibrated):
     assert "calibration" in CliRunner().invoke(models_command, ["show", str(path)]).stdout
 
 
-def test_relevance_of_a_cascade_is_the_last_pointwise_stages(calibrated):
+def test_relevance_of_a_cascade_is_that_of_the_last_stage_with_a_calibration(calibrated, plain_path):
     path, _ = calibrated
     docs = list(TOPICS.values())
-    ranking = rerank("who wrote Hamlet", docs, model=["minilm-l12", (path, 2)])
+    both = rerank("who wrote Hamlet", docs, model=["minilm-l12", (path, 2)])
+    first, last = (rerank("who wrote Hamlet", docs, model=one) for one in ("minilm-l12", path))
+    expected = {hit.index: hit.relevance for hit in first} | {hit.index: hit.relevance for hit in last[:2]}
+    assert {hit.index: hit.relevance for hit in both} == expected
+    ranking = rerank("who wrote Hamlet", docs, model=[plain_path, (path, 2)])
     assert [hit.relevance is None for hit in ranking] == [False, False, True, True]
     assert len(ranking.above(0.0)) == 2
 
 
-def test_threshold_keeps_what_is_likely_enough(calibrated):
+def test_threshold_keeps_what_is_likely_enough(calibrated, plain_path):
     path, _ = calibrated
     ranking = rerank("who wrote Hamlet", list(TOPICS.values()), model=path)
     kept = ranking.above(0.5)
@@ -194,8 +208,16 @@ def test_threshold_keeps_what_is_likely_enough(calibrated):
         with pytest.raises(UsageError, match="the least relevance is"):
             ranking.above(wrong)
     with pytest.raises(UsageError, match="carries no calibration"):
-        rerank("who wrote Hamlet", list(TOPICS.values())).above(0.5)
+        rerank("who wrote Hamlet", list(TOPICS.values()), model=plain_path).above(0.5)
     assert len(rerank("q", [], model=path).above(0.5)) == 0
+
+
+def test_embedded_models_relevance_tells_an_answer_from_what_is_none():
+    ranking = rerank("who wrote Hamlet", list(TOPICS.values()))
+    assert [hit.text for hit in ranking.above(0.5)] == ["Hamlet was written by William Shakespeare"]
+    record = Bundle(find_model("minilm-l12")).manifest.calibration
+    assert record["fitted_on"] == "NFCorpus dev"
+    assert record["ece"] < record["ece_sigmoid"]
 
 
 @pytest.fixture
@@ -216,10 +238,10 @@ def test_command_drops_and_says_how_many(calibrated, docs):
     assert "below 0.5: nothing here answers the query" in nothing.stderr
 
 
-def test_command_refuses_a_threshold_that_cannot_be(docs):
+def test_command_refuses_a_threshold_that_cannot_be(docs, plain_path):
     for given, says in (
         (["--min-relevance", "1.5"], "--min-relevance 1.5: it is a probability from 0 to 1"),
-        (["--min-relevance", "0.5"], "minilm-l12 carries no calibration"),
+        (["--min-relevance", "0.5", "-m", str(plain_path)], "carries no calibration"),
     ):
         found = CliRunner().invoke(rerank_command, ["-q", "q", docs, *given])
         assert isinstance(found.exception, UsageError)
