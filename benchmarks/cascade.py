@@ -8,7 +8,7 @@
 `budget`: half of the time that a query takes in full, how late it ends, and how much of it was looked at.
 `long`: documents of about 2,000 tokens, made by joining: each document of the run with others that were judged for no
 query, at a place drawn by a seed (the collections at hand are of abstracts and passages). The scorer alone over all
-passages (chunk), beside the embedded default picking two of each document for it (cascade).
+passages (chunk), beside the embedded default picking --keep of each document for it (cascade).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def joined(collection: Collection, judged: set[str], seed: int = 42) -> dict[str
     return made
 
 
-def long(model: str, collection: Collection, queries: int, depth: int) -> None:
+def long(model: str, collection: Collection, queries: int, depth: int, keep: int) -> None:
     """Seconds a query and nDCG@10 of both ways over the same joined documents, in turns."""
     assert collection.qrels is not None, "the collection has no qrels"
     qrels = read_qrels(collection.qrels)
@@ -106,7 +106,7 @@ def long(model: str, collection: Collection, queries: int, depth: int) -> None:
         documents = [texts[one] for one in ids]
         for way, reranker in (("chunk", alone), ("cascade", chain)):
             start = time.perf_counter()
-            ranking = reranker.rerank(collection.queries[name], documents, long=Long(way))
+            ranking = reranker.rerank(collection.queries[name], documents, long=Long(way, keep=keep))
             seconds[way].append(time.perf_counter() - start)
             runs[way][name] = {ids[hit.index]: -float(hit.rank) for hit in ranking}
     for way, run in runs.items():
@@ -124,11 +124,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--depth", type=int, default=20, help="of long: documents of each query")
+    parser.add_argument("--keep", type=int, default=2, help="of long: passages of each document that the scorer gets")
     given = parser.parse_args()
     print(describe_machine()["cpu"])
     collection = open_collection(given.collection, skip_bad=True)
     if given.what == "long":
-        long(given.model, collection, given.queries, given.depth)
+        long(given.model, collection, given.queries, given.depth, given.keep)
     else:
         {"parts": parts, "budget": budget}[given.what](given.model, collection, given.rounds)
 
