@@ -169,10 +169,8 @@ def _train(
 def _summary(groups: Sequence[Group], skipped: int, taught: bool, model: Any, config: PointwiseConfig) -> str:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in model.parameters())
-    if RANK_LOSSES[config.rank_loss].by_teacher:
-        lessons = f"the teacher's scores, alpha {config.alpha}"
-    else:
-        lessons = f"labels and the teacher's scores, alpha {config.alpha}" if taught else "labels alone"
+    labels = "" if RANK_LOSSES[config.rank_loss].by_teacher else "labels and "
+    lessons = f"{labels}the teacher's scores, alpha {config.alpha}" if taught else "labels alone"
     left = f", {skipped} left out" if skipped else ""
     return (
         f"{len(groups):,} groups{left}, {config.passages} passages of each; {lessons}, {config.rank_loss}\n"

@@ -215,9 +215,7 @@ def test_threshold_keeps_what_is_likely_enough(calibrated, plain_path):
 def test_embedded_models_relevance_tells_an_answer_from_what_is_none():
     ranking = rerank("who wrote Hamlet", list(TOPICS.values()))
     assert [hit.text for hit in ranking.above(0.5)] == ["Hamlet was written by William Shakespeare"]
-    record = Bundle(find_model("minilm-l12")).manifest.calibration
-    assert record["fitted_on"] == "NFCorpus dev"
-    assert record["ece"] < record["ece_sigmoid"]
+    assert not rerank("how do plumbers unclog a sink", list(TOPICS.values())).above(0.5)
 
 
 @pytest.fixture
