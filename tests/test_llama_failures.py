@@ -270,7 +270,8 @@ def test_interrupt_in_a_long_prompt_ends_within_a_second(model, tmp_path):
 
 def test_interrupt_leaves_a_model_that_still_ranks(model):
     code = """
-import threading, _thread, time
+import signal, threading, _thread, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children do too
 one = Reranker.load(model)
 docs = ["word " * 250] * 20
 one.rerank("q", docs)
