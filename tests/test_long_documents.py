@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from dearlite import Reranker, rerank, rerank_run
+from dearlite.cli.cascade_options import long_of
 from dearlite.cli.rerank import command
 from dearlite.errors import UsageError
 from dearlite.long_documents import Long, window_spans_of
@@ -131,6 +132,9 @@ def test_command_shows_the_span(tmp_path):
     for given, says in (
         (["--long", "cascade"], "--long cascade needs a stage that picks"),
         (["--chunk-tokens", "50"], "--chunk-tokens goes with --long"),
+        (["--keep", "1"], "--keep goes with --long cascade"),
+        (["--long", "chunk", "--keep", "1"], "--keep goes with --long cascade"),
+        (["-m", "minilm-l12", "-m", "minilm-l12:2", "--long", "cascade", "--keep", "0"], "keep is 0"),
         (["--long", "chunk", "--chunk-tokens", "5"], "passage_tokens is 5"),
         (["--long", "chunk", "--chunk-tokens", "512"], "longer than the 512 that minilm-l12 reads"),
         (["--adaptive"], "--adaptive is for a cascade, and one model was named"),
@@ -138,6 +142,12 @@ def test_command_shows_the_span(tmp_path):
         refused = CliRunner().invoke(command, ["-q", QUERY, str(tmp_path / "none.jsonl"), *given])
         assert isinstance(refused.exception, UsageError)
         assert says in str(refused.exception)
+
+
+def test_command_hands_on_as_many_passages_as_keep_says():
+    given = {"long_mode": "cascade", "chunk_tokens": None, "adaptive": False, "model": ("minilm-l12", "minilm-l12:2")}
+    assert long_of(given | {"keep": None}) == Long("cascade")
+    assert long_of(given | {"keep": 1}) == Long("cascade", keep=1)
 
 
 def test_many_queries_of_a_run(reranker, tmp_path):

@@ -22,6 +22,9 @@ _OPTIONS = (
         help="Long documents: " + "; ".join(f"{name}, {what}" for name, what in LONG_MODES.items()) + ".",
     ),
     click.option("--chunk-tokens", type=int, metavar="N", help="Long documents: a passage's length. [the model's own]"),
+    click.option(
+        "--keep", type=int, metavar="N", help=f"--long cascade: passages of a document that go on. [{Long().keep}]"
+    ),
     click.option("--adaptive", is_flag=True, help="Cascade: a stage gets only what it could bring above the cut."),
 )
 
@@ -35,13 +38,16 @@ def cascade_options(command: Command) -> Command:
 
 def long_of(given: dict[str, Any]) -> Long | None:
     """What is to become of long documents, None where they are cut. Raises UsageError for what does not fit."""
-    mode, tokens, stages = given["long_mode"], given["chunk_tokens"], len(parse_chain(given["model"]))
+    mode, tokens, keep = given["long_mode"], given["chunk_tokens"], given["keep"]
+    stages = len(parse_chain(given["model"]))
     if given["adaptive"] and stages < 2:
         raise UsageError("--adaptive is for a cascade, and one model was named: -m NAME -m NAME:30")
+    if keep is not None and mode != "cascade":
+        raise UsageError("--keep goes with --long cascade: the other modes hand no passages on")
     if mode == "truncate":
         if tokens is not None:
             raise UsageError("--chunk-tokens goes with --long chunk or cascade: name one")
         return None
     if mode == "cascade" and stages < 2:
         raise UsageError("--long cascade needs a stage that picks passages and one that reads them: -m NAME -m NAME:20")
-    return Long(mode, tokens).checked()
+    return Long(mode, tokens, Long().keep if keep is None else keep).checked()
