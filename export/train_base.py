@@ -103,6 +103,7 @@ def load_base(kind: Any, base: str, config: TrainConfig, **more: Any) -> Any:
     if config.load_in_4bit:
         from transformers import BitsAndBytesConfig
 
+        more["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # of torchrun, each on its own card
         more["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
         need(package, extra="train")
     from dearlite.export.train_pointwise import train_pointwise
 
-    _end(train_pointwise(settings, dry_run=dry_run, say=click.echo), settings.base)
+    _end(train_pointwise(settings, dry_run=dry_run, say=_say), settings.base)
 
 
 @command.command("listwise", **_HELP)
@@ -59,7 +60,7 @@ def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
         need(package, extra="train")
     from dearlite.export.train_listwise import train_listwise
 
-    _end(train_listwise(settings, dry_run=dry_run, say=click.echo), settings.base)
+    _end(train_listwise(settings, dry_run=dry_run, say=_say), settings.base)
 
 
 @command.command("mine", **_HELP)
@@ -136,8 +137,13 @@ def mine(**given: Any) -> None:
     )
 
 
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        click.echo(line)
+
+
 def _end(folder: Path | None, base: str) -> None:
     if folder is not None:
         unpacked = folder / "base"
         shown = unpacked if unpacked.is_dir() else base
-        click.echo(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}.dear")
+        _say(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}.dear")

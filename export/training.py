@@ -74,11 +74,7 @@ def arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
     import torch
 
     dtype = choose_dtype(config.dtype)
-    given: dict[str, Any] = {}
-    if config.distributed:
-        name = "deepspeed" if config.distributed.endswith(".json") else "fsdp_config"
-        given = {name: config.distributed} | ({"fsdp": "full_shard auto_wrap"} if name == "fsdp_config" else {})
-    return given | {
+    return distributed(config.distributed) | {
         "output_dir": config.output,
         "seed": config.seed,
         "max_steps": steps,
@@ -89,6 +85,7 @@ def arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
         "warmup_steps": round(config.warmup * steps),
         "weight_decay": config.weight_decay,
         "bf16": dtype == torch.bfloat16,
+        "ddp_find_unused_parameters": False,
         "use_cpu": not torch.cuda.is_available(),
         "gradient_checkpointing": config.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
@@ -102,6 +99,27 @@ def arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "remove_unused_columns": False,
     }
+
+
+def distributed(path: str) -> dict[str, Any]:
+    """DeepSpeed's own JSON, or FSDP's settings in YAML, as accelerate writes them; raises UsageError."""
+    if not path:
+        return {}
+    import torch
+    import yaml
+
+    if not torch.cuda.is_available():
+        raise UsageError(f"distributed {path}: FSDP and DeepSpeed need a GPU, and torch sees none: leave it out")
+    if path.endswith(".json"):
+        return {"deepspeed": path}
+
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        raise UsageError(f"distributed {path}: it cannot be read as YAML ({str(err).splitlines()[0]})") from None
+    if not isinstance(settings, dict):
+        raise UsageError(f"distributed {path}: it holds no FSDP settings (fsdp_version: 2 is one)")
+    return {"fsdp": "full_shard auto_wrap", "fsdp_config": settings.get("fsdp_config", settings)}
 
 
 def count_steps(config: TrainConfig, records: int, processes: int = 1) -> int:

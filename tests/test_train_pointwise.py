@@ -1,7 +1,11 @@
 """Stage 1 end to end on a tiny model: it learns, goes on as if never stopped, and ends in an adapter that exports."""
 
+import dataclasses
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import tiny_decoders
 from safetensors.numpy import load_file, save_file
@@ -201,6 +205,45 @@ def test_an_output_that_is_taken(settings, tmp_path):
         stage.train_pointwise(settings(output=str(tmp_path / "full")), say=lambda _: None)
 
 
+def test_two_processes_train_as_one_that_accumulates(settings, base, data, tmp_path):
+    """Each takes every second batch; the mean of their gradients is that of two batches one after the other."""
+    alone = settings(output=str(tmp_path / "alone"), batch=2, accumulation=2, lora_dropout=0.0, max_steps=3)
+    stage.train_pointwise(alone, say=lambda _: None)
+    pair = dataclasses.replace(alone, output=str(tmp_path / "pair"), accumulation=1)
+    lines = [f"{name} = {json.dumps(value)}" for name, value in pair.to_dict().items()]
+    (tmp_path / "pair.toml").write_text("\n".join(lines))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    run = subprocess.run(
+        [*launcher, "-m", "dearlite.cli.main", "train", "pointwise", str(tmp_path / "pair.toml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("holds the adapter") == run.stdout.count("48 groups") == 1, run.stdout
+    one, other = tensors(alone), tensors(pair)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], atol=1e-6, err_msg=name)
+    assert json.loads(training_json(pair).read_text())["steps"] == 3
+
+
+def test_settings_of_several_gpus_reach_the_trainer(settings, monkeypatch, tmp_path):
+    sharded, zero = tmp_path / "fsdp.yaml", tmp_path / "zero.json"
+    sharded.write_text("fsdp_config:\n  fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer\n")
+    config = settings(distributed=str(sharded))
+    with pytest.raises(UsageError, match=r"fsdp.yaml: FSDP and DeepSpeed need a GPU, and torch sees none"):
+        stage.train_pointwise(config, say=lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    given = training.distributed(str(sharded))
+    assert given["fsdp_config"] == {"fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}
+    assert training.distributed(str(zero)) == {"deepspeed": str(zero)} and training.distributed("") == {}
+    for text, message in (("- 1", "holds no FSDP settings"), ("a: [", "cannot be read as YAML")):
+        sharded.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            training.distributed(str(sharded))
+
+
 def test_a_base_without_a_pad_token(base, settings, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -217,8 +260,6 @@ def test_a_base_without_a_pad_token(base, settings, tmp_path):
 def test_an_adapter_without_its_head_is_refused(tmp_path):
     with pytest.raises(DearliteError, match="no adapter_model"):
         train_base.check_adapter(tmp_path, head=True)
-    import numpy as np
-
     save_file(
         {"base_model.model.x.lora_A.weight": np.zeros((1, 1), np.float32)}, tmp_path / "adapter_model.safetensors"
     )
