@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -118,13 +119,22 @@ def load_base(kind: Any, base: str, config: TrainConfig, **more: Any) -> Any:
 
 
 def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] = ()) -> Any:
-    """`model` in PEFT's wrapping: LoRA on the projections, the modules of `whole` trained and saved whole."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    """`model` in PEFT's wrapping: LoRA on the projections, the modules of `whole` trained and saved whole.
+
+    With `config.adapter` the LoRA and those modules begin as that adapter has them. Raises UsageError.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if config.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
     elif config.gradient_checkpointing:
         model.enable_input_require_grads()
+    if config.adapter:
+        _check_first(Path(config.adapter), task, head="score" in whole)
+        try:
+            return PeftModel.from_pretrained(model, config.adapter, is_trainable=True)
+        except (ValueError, RuntimeError) as err:
+            raise UsageError(f"adapter {config.adapter} does not fit {config.base}: {_first_line(err)}") from None
     lora = LoraConfig(
         task_type=task,
         r=config.lora_r,
@@ -137,6 +147,26 @@ def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] =
         return get_peft_model(model, lora)
     except ValueError as err:
         raise UsageError(f"lora_targets do not fit {config.base}: {str(err).splitlines()[0]}") from None
+
+
+def _check_first(folder: Path, task: str, *, head: bool) -> None:
+    """Raises UsageError for what is no adapter to go on from for `task`."""
+    try:
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(
+            f"adapter {folder}: no adapter_config.json can be read there: name a folder of PEFT's"
+        ) from None
+    if settings.get("task_type") != task:
+        raise UsageError(f"adapter {folder} is of task {settings.get('task_type')}, and this stage's is {task}")
+    try:
+        check_adapter(folder, head=head)
+    except DearliteError as err:
+        raise UsageError(f"adapter {folder} cannot be gone on from: {err}") from None
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().splitlines()[0]
 
 
 def check_adapter(folder: Path, *, head: bool) -> None:

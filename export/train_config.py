@@ -23,6 +23,7 @@ class TrainConfig:
     base: str  # a folder in Hugging Face's layout, a name of the Hub, or a .gguf file, which is unpacked first
     data: tuple[str, ...]  # files of training records
     output: str  # a folder: the adapter, checkpoints, training.json
+    adapter: str = ""  # a folder with a PEFT adapter to go on from, whose own LoRA settings count; a new one else
     seed: int = 42
     lora_r: int = 32
     lora_alpha: int = 64
@@ -108,7 +109,7 @@ def _beside(path: Path, name: str, value: Any) -> Any:
         return [_beside(path, name, one) for one in value]
     if not isinstance(value, str) or not value:
         return value
-    if name in ("data", "output", "distributed") or (name == "base" and (path.parent / value).exists()):
+    if name in ("data", "output", "adapter", "distributed") or (name == "base" and (path.parent / value).exists()):
         return str(path.parent / value)
     return value
 

@@ -108,6 +108,36 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
     assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
+def test_a_training_may_begin_with_an_adapter(settings, tmp_path):
+    first = settings(max_steps=30, learning_rate=5e-3, lora_r=4, log_steps=10)
+    stage.train_pointwise(first, say=lambda _: None)
+    more = settings(adapter=first.output, output=str(tmp_path / "more"), max_steps=1, learning_rate=0.0, log_steps=1)
+    stage.train_pointwise(more, say=lambda _: None)
+    one, other = tensors(first), tensors(more)
+    assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+    fresh = settings(output=str(tmp_path / "fresh"), max_steps=1, log_steps=1)
+    stage.train_pointwise(fresh, say=lambda _: None)
+    assert curve(more)[0][1] < 0.5 * curve(fresh)[0][1]  # the same batch: what was learnt before is there
+
+
+def test_an_adapter_that_cannot_be_gone_on_from_is_refused(settings, base, tmp_path):
+    folder = tmp_path / "adapter"
+    with pytest.raises(UsageError, match=r"no adapter_config.json can be read there"):
+        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+    stage.train_pointwise(settings(output=str(folder), max_steps=1), say=lambda _: None)
+    names = tensors(settings(output=str(folder)))
+    save_file({n: t for n, t in names.items() if not n.endswith("score.weight")}, folder / "adapter_model.safetensors")
+    with pytest.raises(UsageError, match="without its score head"):
+        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+    save_file({n: np.ones((3, 3), np.float32) for n in names}, folder / "adapter_model.safetensors")
+    with pytest.raises(UsageError, match="does not fit"):
+        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+    written = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(written | {"task_type": "CAUSAL_LM"}))
+    with pytest.raises(UsageError, match="is of task CAUSAL_LM, and this stage's is SEQ_CLS"):
+        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, monkeypatch):
     real, config, count = stage.group_loss, settings(), []
 
