@@ -124,7 +124,7 @@ def _train(
     rows: Sequence[dict[str, Any]],
     say: Callable[[str], None],
 ) -> Path:
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from trl import SFTConfig, SFTTrainer
 
     def settings(steps: int) -> Any:
@@ -136,6 +136,7 @@ def _train(
             group_by_length=True,
         )
 
+    disable_progress_bars()
     ids = [{name: row[name] for name in ("input_ids", "completion_mask")} for row in rows]
     steps = count_steps(config, len(rows), settings(1).world_size)
     given, clock = settings(steps), Clock(steps, "tokens")

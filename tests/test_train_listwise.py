@@ -178,7 +178,7 @@ def test_sentences_are_the_text():
     assert sentences("  ") == []
 
 
-def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch):
+def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch, capfd):
     path = written(tmp_path, *[record(query=f"who {n}?", order=[1, 0, 3, 2]) for n in range(4)])
     config = settings(base, path, max_steps=30, learning_rate=2e-2, log_steps=5, save_steps=10, warmup=0.0)
     real, said = stage.stop_at_nan, []
@@ -197,6 +197,7 @@ def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch):
     losses = [one["loss"] for one in json.loads((folder / "training.json").read_text())["curve"]]
     assert losses[-1] < 0.8 * losses[0], losses
     assert (folder / "adapter_model.safetensors").exists()
+    assert "examples/s" not in capfd.readouterr().err  # no bars of the libraries below
 
 
 def test_the_loss_is_of_the_answer_alone(tmp_path, base, tokenizer):

@@ -108,9 +108,11 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
     assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
-def test_a_training_may_begin_with_an_adapter(settings, tmp_path):
+def test_a_training_may_begin_with_an_adapter(settings, base, tmp_path):
     first = settings(max_steps=30, learning_rate=5e-3, lora_r=4, log_steps=10)
     stage.train_pointwise(first, say=lambda _: None)
+    written = stage.Path(first.output) / "adapter_config.json"
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"base_model_name_or_path": "gone/base"}))
     more = settings(adapter=first.output, output=str(tmp_path / "more"), max_steps=1, learning_rate=0.0, log_steps=1)
     stage.train_pointwise(more, say=lambda _: None)
     one, other = tensors(first), tensors(more)
@@ -118,6 +120,7 @@ def test_a_training_may_begin_with_an_adapter(settings, tmp_path):
     fresh = settings(output=str(tmp_path / "fresh"), max_steps=1, log_steps=1)
     stage.train_pointwise(fresh, say=lambda _: None)
     assert curve(more)[0][1] < 0.5 * curve(fresh)[0][1]  # the same batch: what was learnt before is there
+    assert json.loads((tmp_path / "more/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
 
 
 def test_an_adapter_that_cannot_be_gone_on_from_is_refused(settings, base, tmp_path):
