@@ -74,7 +74,7 @@ def load_tokenizer(base: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as err:
-        raise UsageError(f"base {base}: no tokenizer can be read there ({str(err).splitlines()[0]})") from None
+        raise UsageError(f"base {base}: no tokenizer can be read there ({_first_line(err)})") from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UsageError(f"base {base}: its tokenizer has neither a pad nor an eos token: give it one")
@@ -120,7 +120,7 @@ def load_base(kind: Any, base: str, config: TrainConfig, **more: Any) -> Any:
     try:
         return kind.from_pretrained(base, dtype=dtype, trust_remote_code=False, **more)
     except (OSError, ValueError, ImportError) as err:
-        raise UsageError(f"base {base} cannot be loaded: {str(err).splitlines()[0]}") from None
+        raise UsageError(f"base {base} cannot be loaded: {_first_line(err)}") from None
 
 
 def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] = ()) -> Any:
@@ -154,7 +154,7 @@ def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] =
     try:
         return get_peft_model(model, lora)
     except ValueError as err:
-        raise UsageError(f"lora_targets do not fit {config.base}: {str(err).splitlines()[0]}") from None
+        raise UsageError(f"lora_targets do not fit {config.base}: {_first_line(err)}") from None
 
 
 def _check_first(folder: Path, task: str, *, head: bool) -> None:

@@ -29,7 +29,7 @@ done
 sed "s|^data = .*|data = [$records]|" "$here/pointwise.toml" > pointwise.toml
 [ -f pointwise/training.json ] ||
   dearlite train pointwise pointwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
-[ -f more/training.json ] ||  # other questions; the rate where one training over both would have it by then
+[ -f more/training.json ] ||  # mostly other questions; the rate where one training over both would have it by then
   dearlite train pointwise pointwise.toml --set base=pointwise/base --set adapter=pointwise --set output=more \
     --set "data=[\"$here/squad_2_more.jsonl.gz\", \"$here/squad_5_more.jsonl.gz\"]" --set learning_rate=5e-4 \
     --set "max_steps=${STEPS:-0}"
