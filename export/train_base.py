@@ -56,7 +56,17 @@ def unpack_base(base: str, folder: Path) -> str:
 
 
 def _as_the_file_says(tokenizer: Any, metadata: Mapping[str, Any]) -> None:
-    """Sets the special tokens by the GGUF's own ids: transformers takes SmolLM2's first token for its eos."""
+    """Sets by the GGUF what transformers makes of its own accord: the special tokens, and how a text is split.
+
+    transformers takes SmolLM2's first token for its eos, and splits a text as GPT-2 does where the file says `smollm`,
+    whose digits each stand alone (llama.cpp, `LLAMA_VOCAB_PRE_TYPE_SMOLLM`).
+    """
+    if metadata.get("tokenizer.ggml.pre") == "smollm":
+        from tokenizers.pre_tokenizers import ByteLevel, Digits
+        from tokenizers.pre_tokenizers import Sequence as Steps
+
+        splits = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)]
+        tokenizer.backend_tokenizer.pre_tokenizer = Steps(splits)
     tokens = metadata["tokenizer.ggml.tokens"]
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         number = metadata.get(f"tokenizer.ggml.{key}_token_id")

@@ -20,6 +20,7 @@ from dearlite.documents import Document  # noqa: E402
 from dearlite.errors import DearliteError, InvalidInput, UsageError  # noqa: E402
 from dearlite.export import train_listwise as stage  # noqa: E402
 from dearlite.export.evidence import sentences  # noqa: E402
+from dearlite.export.gguf.vocabulary import read_vocabulary  # noqa: E402
 from dearlite.export.hf_vocabulary import HfVocabulary, template_of  # noqa: E402
 from dearlite.export.list_records import read_list_records  # noqa: E402
 from dearlite.export.train_base import load_tokenizer  # noqa: E402
@@ -230,8 +231,9 @@ def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
     folder = unpack_base(str(smollm2()), tmp_path)
     tokenizer = load_tokenizer(folder)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
-    text = "query: who's? 12 naïve 漢字"
+    text = "query: who's?  12 naïve 漢字\n\n3.5%"
     assert tokenizer(text).input_ids == llama[0].text(text)
+    assert read_vocabulary(Path(folder), {"vocab_size": 49152}).pre == "smollm"  # what an export to GGUF asks for
     assert unpack_base(folder, tmp_path) == folder  # a folder is taken as it is
 
 

@@ -8,7 +8,7 @@
 # NovelEval is in the package. DATA, where it is given, holds the folders beir_nfcorpus and beir_scifact, whose train
 # splits are learnt from too, and nq_utd, which is evaluated only; docs/collections.md says what a folder holds.
 # Each step that is done is not done again, and one that was stopped goes on. STEPS=200 ends each training sooner;
-# LISTWISE=yes goes on to stage 2, whose export is still refused (docs/dear-nano.md).
+# LISTWISE=no ends after stage 1.
 set -euo pipefail
 work=$(realpath -m "$1") data=${2:+$(realpath "$2")} here=$(dirname "$(realpath "$0")")
 mkdir -p "$work" && cd "$work"
@@ -37,7 +37,7 @@ sed "s|^data = .*|data = [$records]|" "$here/pointwise.toml" > pointwise.toml
 dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.dear --json noveleval.json
 [ -z "$data" ] || dearlite eval "$data/nq_utd" -m nano.dear --json nq_utd.json
 
-[ "${LISTWISE:-no}" = no ] && exit
+[ "${LISTWISE:-yes}" = no ] && exit
 sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" > listwise.toml
 [ -f listwise/training.json ] ||
   dearlite train listwise listwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
