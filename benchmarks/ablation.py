@@ -1,12 +1,13 @@
 r"""The paper's ablation in small: stage 1 by six losses and several seeds, nDCG@10 and calibration on a dev split.
 
     python benchmarks/ablation.py stage1.toml --queries-file queries_dev.jsonl --corpus corpus.jsonl.gz \
-        --run run_dev.trec --qrels qrels_dev.tsv --work FOLDER [--steps 150] [--seeds 1 2 3] [--queries 100]
+        --run run_dev.trec --qrels qrels_dev.tsv --work FOLDER [--steps 60] [--seeds 1 2 3] [--queries 60] \
+        [--depth 30] [--max-tokens 228]
 
 stage1.toml is as `dearlite train pointwise` takes it (its data have a teacher's scores); the collection is a dev split.
-Each model is trained for --steps steps, exported to int8, and reranks the run. Calibration is the expected calibration
-error of the logit's sigmoid over the run's pairs, ten bins of equal width, unjudged pairs taken as not relevant. What
-is done is kept in FOLDER and not done again.
+Each model is trained for --steps steps, exported to int8, and reranks the best --depth of the run. Calibration is the
+expected calibration error of the logit's sigmoid over those pairs, ten bins of equal width, unjudged pairs taken as not
+relevant. What is done is kept in FOLDER and not done again.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def calibration_error(logits: np.ndarray, relevant: np.ndarray, bins: int = 10) 
     return error
 
 
-def measure(model: Path, dev: dict[str, Path], queries: int) -> dict[str, float]:
+def measure(model: Path, dev: dict[str, Path], queries: int, depth: int) -> dict[str, float]:
     """nDCG@10 of `model` and of the first stage, and the calibration error."""
     whole = open_collection(**{name: path for name, path in dev.items() if name != "qrels"})
-    run = dict(list(whole.run.items())[:queries])
+    run = {name: dict(list(first.items())[:depth]) for name, first in list(whole.run.items())[:queries]}
     qrels = {name: grades for name, grades in read_qrels(dev["qrels"]).items() if name in run}
     collection = make_collection(whole.queries, whole.documents, run)
     found = evaluate(collection, qrels=qrels, model=model, measures="nDCG@10", journal=f"{model}.journal")
@@ -77,9 +78,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--qrels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--depth", type=int, default=30)
+    parser.add_argument("--max-tokens", type=int, default=228)
     given = parser.parse_args()
     dev = {"queries": given.queries_file, "corpus": given.corpus, "run": given.run, "qrels": given.qrels}
     results: dict[str, list[dict[str, float]]] = {}
@@ -93,15 +96,17 @@ def main() -> None:
                 base = folder / "base" if (folder / "base").is_dir() else Path(config.base)
                 model = given.work / f"{folder.name}.dear"
                 command = [sys.executable, "-m", "dearlite.cli.main", "export", str(base), "--adapter", str(folder)]
-                subprocess.run([*command, "-o", str(model)], check=True)
-                (folder / "result.json").write_text(json.dumps(measure(model, dev, given.queries)))
+                command += ["--max-tokens", str(given.max_tokens), "--no-card", "-o", str(model)]
+                subprocess.run(command, check=True)
+                found = measure(model, dev, given.queries, given.depth)
+                (folder / "result.json").write_text(json.dumps(found))
             results.setdefault(name, []).append(json.loads((folder / "result.json").read_text()))
             print(name, seed, results[name][-1], flush=True)
     print("| loss | nDCG@10 | calibration error |\n|---|---|---|")
-    for name, found in results.items():
+    for name, measured in results.items():
         cells = [
             f"{statistics.mean(values):.4f} ± {statistics.stdev(values) if len(values) > 1 else 0:.4f}"
-            for values in ([one[key] for one in found] for key in ("ndcg", "ece"))
+            for values in ([one[key] for one in measured] for key in ("ndcg", "ece"))
         ]
         print(f"| {name} | {' | '.join(cells)} |")
 

@@ -2,13 +2,13 @@
 
     python benchmarks/cascade.py parts SCORER.dear COLLECTION [--rounds 5]
     python benchmarks/cascade.py budget MODEL COLLECTION [--rounds 5]
-    python benchmarks/cascade.py long SCORER.dear COLLECTION [--queries 20]
+    python benchmarks/cascade.py long SCORER.dear COLLECTION [--queries 20] [--keep 1 2]
 
 `parts`: the embedded default on 100 documents and then a scorer on the best 20, beside the two called by themselves.
 `budget`: half of the time that a query takes in full, how late it ends, and how much of it was looked at.
 `long`: documents of about 2,000 tokens, made by joining: each document of the run with others that were judged for no
 query, at a place drawn by a seed (the collections at hand are of abstracts and passages). The scorer alone over all
-passages (chunk), beside the embedded default picking --keep of each document for it (cascade).
+passages (chunk), beside the embedded default picking so many of each document for it (cascade, one for each --keep).
 """
 
 from __future__ import annotations
@@ -92,28 +92,32 @@ def joined(collection: Collection, judged: set[str], seed: int = 42) -> dict[str
     return made
 
 
-def long(model: str, collection: Collection, queries: int, depth: int, keep: int) -> None:
-    """Seconds a query and nDCG@10 of both ways over the same joined documents, in turns."""
+def long(model: str, collection: Collection, queries: int, depth: int, keeps: list[int]) -> None:
+    """Seconds a query and nDCG@10 of every way over the same joined documents, in turns."""
     assert collection.qrels is not None, "the collection has no qrels"
     qrels = read_qrels(collection.qrels)
     texts = joined(collection, {name for grades in qrels.values() for name in grades})
     chain, alone = Reranker.load([DEFAULT_MODEL, (model, depth)]), Reranker.load(model)
     names = [name for name in collection.run if name in qrels][:queries]
-    runs: dict[str, dict[str, dict[str, float]]] = {"chunk": {}, "cascade": {}}
-    seconds: dict[str, list[float]] = {"chunk": [], "cascade": []}
+    ways = {"chunk": (alone, Long("chunk"))} | {f"cascade, {n} kept": (chain, Long("cascade", keep=n)) for n in keeps}
+    runs: dict[str, dict[str, dict[str, float]]] = {way: {} for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for name in names:
         ids = list(collection.run[name])[:depth]
         documents = [texts[one] for one in ids]
-        for way, reranker in (("chunk", alone), ("cascade", chain)):
+        for way, (reranker, mode) in ways.items():
             start = time.perf_counter()
-            ranking = reranker.rerank(collection.queries[name], documents, long=Long(way, keep=keep))
+            ranking = reranker.rerank(collection.queries[name], documents, long=mode)
             seconds[way].append(time.perf_counter() - start)
             runs[way][name] = {ids[hit.index]: -float(hit.rank) for hit in ranking}
+        print(f"  {name}: {', '.join(f'{way} {taken[-1]:.2f} s' for way, taken in seconds.items())}", flush=True)
     for way, run in runs.items():
         quality = mean(measure_run(run, {name: qrels[name] for name in names}, ["nDCG@10"])["nDCG@10"])
-        print(f"{way}: {statistics.median(seconds[way]):.2f} s a query, nDCG@10 {quality:.4f}")
-    ratios = [a / b for a, b in zip(seconds["chunk"][1:], seconds["cascade"][1:], strict=True)]
-    print(f"chunk over cascade: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        ratios = [a / b for a, b in zip(seconds["chunk"][1:], seconds[way][1:], strict=True)]  # the first warms up
+        print(
+            f"{way}: {statistics.median(seconds[way]):.2f} s a query, nDCG@10 {quality:.4f}; chunk takes "
+            f"{statistics.median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 def main() -> None:
@@ -124,7 +128,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--depth", type=int, default=20, help="of long: documents of each query")
-    parser.add_argument("--keep", type=int, default=2, help="of long: passages of each document that the scorer gets")
+    parser.add_argument(
+        "--keep", type=int, nargs="+", default=[1, 2], help="of long: passages of a document for the scorer"
+    )
     given = parser.parse_args()
     print(describe_machine()["cpu"])
     collection = open_collection(given.collection, skip_bad=True)

@@ -48,7 +48,7 @@ def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
         need(package, extra="train")
     from dearlite.export.train_pointwise import train_pointwise
 
-    _end(train_pointwise(settings, dry_run=dry_run, say=_say), settings.base)
+    _end(train_pointwise(settings, dry_run=dry_run, say=_say), settings.base, ".dear")
 
 
 @command.command("listwise", **_HELP)
@@ -60,7 +60,7 @@ def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
         need(package, extra="train")
     from dearlite.export.train_listwise import train_listwise
 
-    _end(train_listwise(settings, dry_run=dry_run, say=_say), settings.base)
+    _end(train_listwise(settings, dry_run=dry_run, say=_say), settings.base, ".gguf")
 
 
 @command.command("mine", **_HELP)
@@ -142,8 +142,8 @@ def _say(line: str) -> None:
         click.echo(line)
 
 
-def _end(folder: Path | None, base: str) -> None:
+def _end(folder: Path | None, base: str, suffix: str) -> None:
     if folder is not None:
         unpacked = folder / "base"
         shown = unpacked if unpacked.is_dir() else base
-        _say(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}.dear")
+        _say(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}{suffix}")

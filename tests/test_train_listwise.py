@@ -201,6 +201,21 @@ def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch, capfd):
     assert "examples/s" not in capfd.readouterr().err  # no bars of the libraries below
 
 
+def test_the_command_ends_with_the_export_that_comes_next(tmp_path, base, cli, monkeypatch):
+    """What it prints, run as it stands, makes a GGUF."""
+    path = written(tmp_path, record())
+    config = tmp_path / "list.toml"
+    config.write_text(f'base = "{base}"\ndata = ["{path}"]\noutput = "trained"\nmax_steps = 1\ndtype = "fp32"\n')
+    code, out, err = cli("train", "listwise", config)
+    assert code == 0, err
+    printed = out.strip().splitlines()[-1].split(": dearlite ")[1]
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*printed.split(), "--quant", "f16", "--no-card")
+    assert code == 0, err
+    assert printed.endswith("-o trained.gguf")
+    assert GgufFile(tmp_path / "trained.gguf").metadata["general.architecture"] == "llama"
+
+
 def test_the_loss_is_of_the_answer_alone(tmp_path, base, tokenizer):
     path = written(tmp_path, record())
     config = settings(base, path, max_steps=1, lora_dropout=0.0)
