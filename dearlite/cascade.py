@@ -141,7 +141,7 @@ class CascadeReranker(Reranker):
         start = time.perf_counter()
         work = [QueryState(check_query(text), as_documents(docs)) for text, docs in jobs]
         deadline = None if asked.budget_s is None else Deadline(asked.budget_s, asked.cancel)
-        meter = StageMeter([query.head(link.depth) for link in self._links for query in work], asked.progress)
+        meter = StageMeter(sum(query.head(link.depth) for link in self._links for query in work), asked.progress)
         for place, link in enumerate(self._links):
             if deadline is None and asked.cancel is not None and asked.cancel.is_set():
                 raise Cancelled(meter.done, meter.total)

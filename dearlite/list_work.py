@@ -10,6 +10,7 @@ from dearlite.api import Progress
 from dearlite.decoding import Order
 from dearlite.documents import Document
 from dearlite.list_tokens import Passage, PromptEncoder, WindowPrompt
+from dearlite.meter import Meter
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, make_hit
 from dearlite.windows import window_spans
@@ -95,13 +96,11 @@ class QueryWork:
         )
 
 
-class Meter:
+class WindowMeter(Meter):
     """Counts documents read, over all windows: a window's are read as its prompt is."""
 
     def __init__(self, work: Sequence[QueryWork], progress: Progress | None) -> None:
-        self.total = sum(end - start for one in work for start, end in one.spans)
-        self.done = 0
-        self._progress = progress
+        super().__init__(sum(end - start for one in work for start, end in one.spans), progress)
 
     @contextmanager
     def round(self, prompts: Sequence[WindowPrompt]) -> Iterator[Callable[[int], None]]:
@@ -112,13 +111,7 @@ class Meter:
         def heard(count: int) -> None:
             nonlocal read
             read += count
-            self._tell(before + min(documents - 1, documents * read // tokens))
+            self.reach(before + min(documents - 1, documents * read // tokens))
 
         yield heard
-        self._tell(before + documents)
-
-    def _tell(self, done: int) -> None:
-        if done != self.done:
-            self.done = done
-            if self._progress is not None:
-                self._progress(done, self.total)
+        self.reach(before + documents)

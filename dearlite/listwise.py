@@ -21,7 +21,7 @@ from dearlite.errors import BundleError, Cancelled, UsageError
 from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import PromptEncoder
-from dearlite.list_work import Meter, QueryWork
+from dearlite.list_work import QueryWork, WindowMeter
 from dearlite.long_documents import Long
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
@@ -210,7 +210,7 @@ class ListwiseReranker(Reranker):
         mode = MODES[options.mode]
         encoder = self._encoder(options.prompt or self._facts.prompt, mode.reasoned)
         work = [QueryWork(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
-        meter = Meter(work, progress)
+        meter = WindowMeter(work, progress)
         live = [(one, one.windows()) for one in work if one.documents]
         asked = [(one, windows, next(windows)) for one, windows in live]
         while asked:
@@ -231,7 +231,7 @@ class ListwiseReranker(Reranker):
         encoder: PromptEncoder,
         options: Listwise,
         cancel: Event | None,
-        meter: Meter,
+        meter: WindowMeter,
     ) -> list[Order]:
         """The order of each window that is asked for: all prompts are counted before the first is read."""
         mode = MODES[options.mode]

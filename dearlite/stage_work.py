@@ -10,6 +10,7 @@ from dearlite.api import Progress
 from dearlite.calibration import band
 from dearlite.documents import Document
 from dearlite.long_documents import Span, piece_of
+from dearlite.meter import Meter
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
 
 
@@ -104,21 +105,12 @@ class QueryState:
         return make_hit(document, rank, index, count - rank, (0, 0))
 
 
-class StageMeter:
+class StageMeter(Meter):
     """Counts documents over all stages and queries."""
-
-    def __init__(self, counts: Sequence[int], progress: Progress | None) -> None:
-        self.done, self.total, self._progress = 0, sum(counts), progress
 
     @contextmanager
     def stage(self, documents: int) -> Iterator[Progress]:
         """What to tell of a stage that has so many documents to look at, in its own numbers."""
         before = self.done
-        yield lambda done, of: self._tell(before + documents * done // max(1, of))
-        self._tell(before + documents)
-
-    def _tell(self, done: int) -> None:
-        if done != self.done:
-            self.done = done
-            if self._progress is not None:
-                self._progress(done, self.total)
+        yield lambda done, of: self.reach(before + documents * done // max(1, of))
+        self.reach(before + documents)
