@@ -39,7 +39,7 @@ class Long:
 
     mode: str = "truncate"
     passage_tokens: int | None = None
-    keep: int = 2
+    keep: int = 1
 
     def __str__(self) -> str:
         return f"{self.mode} passage_tokens={self.passage_tokens} keep={self.keep}"

@@ -147,7 +147,7 @@ def test_command_shows_the_span(tmp_path):
 def test_command_hands_on_as_many_passages_as_keep_says():
     given = {"long_mode": "cascade", "chunk_tokens": None, "adaptive": False, "model": ("minilm-l12", "minilm-l12:2")}
     assert long_of(given | {"keep": None}) == Long("cascade")
-    assert long_of(given | {"keep": 1}) == Long("cascade", keep=1)
+    assert long_of(given | {"keep": 2}) == Long("cascade", keep=2)
 
 
 def test_many_queries_of_a_run(reranker, tmp_path):
