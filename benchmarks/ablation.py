@@ -52,8 +52,9 @@ def calibration_error(logits: np.ndarray, relevant: np.ndarray, bins: int = 10) 
 
 def measure(model: Path, dev: dict[str, Path], queries: int, depth: int) -> dict[str, float]:
     """nDCG@10 of `model` and of the first stage, and the calibration error."""
-    whole = open_collection(**{name: path for name, path in dev.items() if name != "qrels"})
-    run = {name: dict(list(first.items())[:depth]) for name, first in list(whole.run.items())[:queries]}
+    parts = {"queries": dev["queries"], "corpus": [dev["corpus"]], "run": dev["run"]}
+    whole = open_collection(**parts, depth=depth)
+    run = dict(list(whole.run.items())[:queries])
     qrels = {name: grades for name, grades in read_qrels(dev["qrels"]).items() if name in run}
     collection = make_collection(whole.queries, whole.documents, run)
     found = evaluate(collection, qrels=qrels, model=model, measures="nDCG@10", journal=f"{model}.journal")
@@ -97,7 +98,7 @@ def main() -> None:
                 model = given.work / f"{folder.name}.dear"
                 command = [sys.executable, "-m", "dearlite.cli.main", "export", str(base), "--adapter", str(folder)]
                 command += ["--max-tokens", str(given.max_tokens), "--no-card", "-o", str(model)]
-                subprocess.run(command, check=True)
+                subprocess.run([*command, "--force"], check=True)
                 found = measure(model, dev, given.queries, given.depth)
                 (folder / "result.json").write_text(json.dumps(found))
             results.setdefault(name, []).append(json.loads((folder / "result.json").read_text()))

@@ -5,8 +5,8 @@ A prompt is encoded by the code that the runtime encodes it with, so the two can
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from dearlite.export.training import (
     open_output,
     peak_mb,
     run,
+    run_only,
     stop_at_nan,
 )
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import Answered, PromptEncoder
 
-_TRIED = 4  # steps that a dry run takes
+_TRIED = 4  # steps that a dry run measures, after one that warms up
 
 
 class RecordEncoder:
@@ -95,7 +96,7 @@ def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callab
         model = with_lora(model, config, "CAUSAL_LM")
         say(_summary(rows, skipped + cut, model, config))
         if dry_run:
-            for line in _try(model, rows, config):
+            for line in _try(model, tokenizer, rows, config):
                 say(line)
             return None
         return _train(config, folder, checkpoint, model, tokenizer, rows, say)
@@ -124,22 +125,32 @@ def _train(
     rows: Sequence[dict[str, Any]],
     say: Callable[[str], None],
 ) -> Path:
+    trainer, clock, steps = _trainer(config, model, tokenizer, rows)
+    trainer.add_callback(clock.callback(say))
+    run(trainer, config, checkpoint, {"steps": steps, "records": len(rows)}, head=False, say=say)
+    return folder
+
+
+def _trainer(
+    config: ListwiseConfig, model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], **more: Any
+) -> tuple[Any, Clock, int]:
+    """TRL's trainer over `rows`, the clock that hears its tokens, and its steps; `more` are settings of SFTConfig."""
     from datasets import Dataset, disable_progress_bars
     from trl import SFTConfig, SFTTrainer
 
     def settings(steps: int) -> Any:
-        return SFTConfig(
-            **arguments(config, steps),
-            max_length=config.max_tokens,
-            completion_only_loss=True,
-            packing=False,
-            group_by_length=True,
-        )
+        given = {
+            "max_length": config.max_tokens,
+            "completion_only_loss": True,
+            "packing": False,
+            "group_by_length": True,
+        }
+        return SFTConfig(**arguments(config, steps) | given | more)
 
     disable_progress_bars()
     ids = [{name: row[name] for name in ("input_ids", "completion_mask")} for row in rows]
     steps = count_steps(config, len(rows), settings(1).world_size)
-    given, clock = settings(steps), Clock(steps, "tokens")
+    clock = Clock(steps, "tokens")
 
     class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **more: Any) -> Any:
@@ -150,14 +161,9 @@ def _train(
             return found
 
     trainer = AnswerTrainer(
-        model=model,
-        args=given,
-        train_dataset=Dataset.from_list(ids),
-        processing_class=tokenizer,
-        callbacks=[clock.callback(say)],
+        model=model, args=settings(steps), train_dataset=Dataset.from_list(ids), processing_class=tokenizer
     )
-    run(trainer, config, checkpoint, {"steps": steps, "records": len(rows)}, head=False, say=say)
-    return folder
+    return trainer, clock, steps
 
 
 def _places(batch: Any, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -177,26 +183,19 @@ def _summary(rows: Sequence[dict[str, Any]], left: int, model: Any, config: List
     )
 
 
-def _try(model: Any, rows: Sequence[dict[str, Any]], config: ListwiseConfig) -> Iterator[str]:
-    """Some real records of all lengths, forwards and backwards, and what the whole will take by them."""
-    import torch
-
-    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", choose_dtype(config.dtype)
-    model.to(device).train()
+def _try(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], config: ListwiseConfig) -> Iterator[str]:
+    """Some real steps over records of all lengths, by the very trainer, and what the whole will take by them."""
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
-    chosen = [by_length[(2 * one + 1) * len(rows) // (2 * _TRIED)] for one in range(_TRIED)]
-    seconds = tokens = 0.0
-    for number, row in enumerate([chosen[0], *chosen]):  # the first warms up
-        start = time.perf_counter()
-        ids = torch.tensor([row["input_ids"]], device=device)
-        labels = torch.where(torch.tensor([row["completion_mask"]], device=device) == 1, ids, -100)
-        with torch.autocast(device, dtype, enabled=dtype == torch.bfloat16):
-            model(input_ids=ids, labels=labels).loss.backward()
-        model.zero_grad()
-        if number:
-            seconds, tokens = seconds + time.perf_counter() - start, tokens + ids.numel()
+    count = (_TRIED + 1) * config.batch
+    chosen = [by_length[(2 * one + 1) * len(rows) // (2 * count)] for one in range(count)]
+    tried = replace(config, accumulation=1, max_steps=_TRIED + 1)
+    trainer, clock, _ = _trainer(tried, model, tokenizer, chosen, save_strategy="no", logging_strategy="no")
+    trainer.add_callback(clock.callback(lambda _: None))
+    run_only(trainer)
     steps = count_steps(config, len(rows))
-    whole = steps * config.accumulation * config.batch
+    records = steps * config.accumulation * config.batch
+    rate = clock.rate()
+    whole = records * sum(len(row["input_ids"]) for row in rows) / len(rows)
     yield f"{steps:,} steps of {config.accumulation} x {config.batch} records"
-    yield f"memory {peak_mb() or 0:,} MB with one record at a time"
-    yield f"{tokens / seconds:,.0f} tokens/s: {hours(whole * seconds / _TRIED)} in all"
+    yield f"memory {peak_mb() or 0:,} MB"
+    yield f"{rate:,.0f} tokens/s: {hours(whole / rate)} in all"

@@ -151,13 +151,10 @@ def run(
     say: Callable[[str], None],
 ) -> None:
     """Trains to the end, saves the adapter, checks it (`head`: that of a scorer), and leaves training.json."""
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
     if checkpoint is not None:
         say(f"going on from {checkpoint}")
     start, folder = time.perf_counter(), Path(config.output)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    run_only(trainer, checkpoint)
     trainer.save_model(config.output)
     if trainer.is_world_process_zero():
         check_adapter(folder, head=head)
@@ -167,6 +164,14 @@ def run(
             "peak_memory_mb": peak_mb(),
         }
         write_report(folder, config, {**facts, **more}, [one for one in trainer.state.log_history if "loss" in one])
+
+
+def run_only(trainer: Any, checkpoint: str | None = None) -> None:
+    """Trains and leaves nothing behind but checkpoints; nothing of transformers' own is printed."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def write_report(
@@ -198,6 +203,12 @@ class Clock:
         self.done = 0.0  # pairs or tokens so far
         self.first = 0  # the step that this training goes on from
         self._start = time.perf_counter()
+        self._ends: list[tuple[float, float]] = []  # of each step: when, and what was done by then
+
+    def rate(self) -> float:
+        """So much a second, from the end of the first step, which warms up, to the end of the last."""
+        (start, before), (end, done) = self._ends[0], self._ends[-1]
+        return (done - before) / (end - start)
 
     def line(self, step: int, logs: Mapping[str, Any]) -> str:
         """Step, loss, rate, time left."""
@@ -215,6 +226,9 @@ class Clock:
         class Tell(TrainerCallback):  # type: ignore[misc]
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 clock.first = state.global_step
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                clock._ends.append((time.perf_counter(), clock.done))
 
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
                 if state.is_world_process_zero and logs and "loss" in logs:
