@@ -41,6 +41,7 @@ dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.dear --json 
 sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" > listwise.toml
 [ -f listwise/training.json ] ||
   dearlite train listwise listwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
-[ -f nano.gguf ] || dearlite export listwise/base --adapter listwise --quant q8_0 -o nano.gguf
-dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode first --passage-tokens 60 \
+[ -f nano.gguf ] ||  # windows of ten, as it was taught
+  dearlite export listwise/base --adapter listwise --quant q8_0 --window 10 --stride 5 -o nano.gguf
+dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode reason --passage-tokens 60 \
   --json noveleval_listwise.json
