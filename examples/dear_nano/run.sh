@@ -43,5 +43,5 @@ sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" >
   dearlite train listwise listwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
 [ -f nano.gguf ] ||  # windows of ten, as it was taught
   dearlite export listwise/base --adapter listwise --quant q8_0 --window 10 --stride 5 -o nano.gguf
-dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode reason --passage-tokens 60 \
+dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode reason --passage-tokens 60 --reasoning-tokens 128 \
   --json noveleval_listwise.json
