@@ -237,6 +237,7 @@ def test_a_dry_run_trains_nothing(tmp_path, base):
     assert stage.train_listwise(config, dry_run=True, say=said.append) is None
     assert "4 records, " in said[0] and any("tokens/s" in line for line in said)
     assert not list(Path(config.output).glob("*.safetensors"))
+    assert stage.train_listwise(config, say=said.append) is not None  # what a dry run leaves is in no training's way
 
 
 def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
