@@ -14,18 +14,21 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 
 def draw_loss(files: list[Path], output: Path) -> None:
-    """The loss of each `training.json`, as logged, over pairs of passages and queries or steps."""
+    """The loss of each `training.json`, as logged, over its steps; the legend says where it began and ended."""
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
     for path in files:
         report = json.loads(path.read_text(encoding="utf-8"))
         curve = [(point["step"], point["loss"]) for point in report["curve"]]
-        axes.plot(*zip(*curve, strict=True), marker=".", label=path.parent.name)
-        for step, loss in (curve[0], curve[-1]):
-            axes.annotate(f"{loss:.2f}", (step, loss), textcoords="offset points", xytext=(4, 6))
-    axes.set(xlabel="optimiser steps", ylabel="loss, mean of the steps since the last point", ylim=(0, None))
+        ends = f"{curve[0][1]:.2f} to {curve[-1][1]:.2f}"
+        axes.plot(*zip(*curve, strict=True), marker=".", label=f"{path.parent.name}: {ends}")
+    axes.set(xlabel="optimiser steps", ylabel="loss, mean of the steps since the last point", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
