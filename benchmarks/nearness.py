@@ -1,11 +1,13 @@
-"""How near scorers are to their teacher on questions that no training record has, and what a run's tail does to them.
+"""How near scorers are to their teacher: on questions that no training record has, on judgements, and with a long tail.
 
     python benchmarks/nearness.py squad5 second.dear third.dear --depth 20 --queries 100 --without squad_2.jsonl.gz …
     python benchmarks/nearness.py squad5 second.dear --depth 30 --queries 30 --tail 70 --without squad_2.jsonl.gz …
+    python benchmarks/nearness.py nq_utd second.dear --depth 100
 
-COLLECTION is as `dearlite eval` takes it. Of each file: Kendall's tau-b to the teacher, the mean over queries with its
-standard error, and its difference to the first file's, query by query. With `--tail` so many documents of other
-queries, drawn at random, stand behind each run: how many come among the best ten, and nDCG@10 with and without them.
+COLLECTION is as `dearlite eval` takes it. Of each file: Kendall's tau-b to the teacher and nDCG@10 over the teacher's,
+means over queries with their standard errors, and its tau over the first file's, query by query. With `--tail` so many
+documents of other queries, drawn at random, stand behind each run: how many come among the best ten, and nDCG@10
+without them.
 """
 
 from __future__ import annotations
@@ -13,33 +15,33 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from scipy.stats import kendalltau
-from torch_run import drawn
+from torch_run import drawn, taus
 
 from dearlite import rerank_run
 from dearlite.offline.collection import Collection, open_collection
 from dearlite.offline.measures import mean, measure_run
-from dearlite.offline.trec import Run, read_qrels
+from dearlite.offline.trec import Qrels, Run, read_qrels
 
 SEED = 1
 
 
-def with_error(values: Sequence[float]) -> str:
+def over(ours: Mapping[str, float], other: Mapping[str, float]) -> str:
+    """The mean of the differences, query by query, and its standard error."""
+    return with_error({name: ours[name] - other[name] for name in ours})
+
+
+def with_error(values: Mapping[str, float]) -> str:
     """The mean and its standard error."""
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
+    return f"{mean(values):.4f} ± {statistics.stdev(values.values()) / len(values) ** 0.5:.4f}"
 
 
-def taus(ours: Run, teacher: Run) -> dict[str, float]:
-    """Kendall's tau-b to the teacher, of each query with two documents or more."""
-    return {
-        name: float(kendalltau(list(scores.values()), [teacher[name][one] for one in scores]).statistic)
-        for name, scores in ours.items()
-        if len(scores) > 1
-    }
+def ndcg(run: Run, qrels: Qrels) -> dict[str, float]:
+    """nDCG@10 of each query of the run."""
+    return measure_run(run, {name: qrels[name] for name in run if name in qrels}, ["nDCG@10"])["nDCG@10"]
 
 
 def with_tail(collection: Collection, whole: Collection, size: int) -> tuple[Collection, dict[str, set[str]]]:
@@ -51,6 +53,14 @@ def with_tail(collection: Collection, whole: Collection, size: int) -> tuple[Col
         for name, first in collection.run.items()
     }
     return replace(collection, documents=whole.documents, run=run), tails
+
+
+def about_tail(run: Run, tails: Mapping[str, set[str]], qrels: Qrels) -> str:
+    """How many of the tail are among the best ten, and what nDCG@10 would be without it."""
+    best = {name: sorted(scores, key=scores.__getitem__)[-10:] for name, scores in run.items()}
+    strangers = statistics.mean(len(tails[name].intersection(found)) for name, found in best.items())
+    own = {n: {one: score for one, score in scores.items() if one not in tails[n]} for n, scores in run.items()}
+    return f"; {strangers:.2f} of the tail in the best ten, without it {mean(ndcg(own, qrels)):.4f}"
 
 
 def main() -> None:
@@ -65,31 +75,22 @@ def main() -> None:
     parser.add_argument("--tail", type=int, default=0)
     given = parser.parse_args()
     whole = open_collection(given.collection, run=given.run, depth=given.depth)
-    collection = drawn(whole, given.queries, given.without)
+    if whole.qrels is None:
+        parser.error(f"{given.collection} has no judgements")
+    collection, tails, qrels = drawn(whole, given.queries, given.without), {}, read_qrels(whole.qrels)
     if given.tail:
         collection, tails = with_tail(collection, whole, given.tail)
-        qrels = {name: grades for name, grades in read_qrels(whole.qrels).items() if name in collection.run}
-    runs = {
-        model: rerank_run(collection, model=model, journal=False).run
-        for model in dict.fromkeys([given.teacher, *given.models])
-    }
-    first = taus(runs[given.models[0]], runs[given.teacher])
-    for model, run in runs.items():
-        if given.tail:
-            best = {name: sorted(scores, key=scores.__getitem__)[-10:] for name, scores in run.items()}
-            strangers = statistics.mean(len(tails[name].intersection(found)) for name, found in best.items())
-            own = {n: {one: s for one, s in scores.items() if one not in tails[n]} for n, scores in run.items()}
-            both = [mean(measure_run(each, qrels, ["nDCG@10"])["nDCG@10"]) for each in (run, own)]
-            print(
-                f"{model}: {strangers:.2f} of the tail in the best ten; nDCG@10 {both[0]:.4f}, without it {both[1]:.4f}"
-            )
-        if model != given.teacher:
-            found = taus(run, runs[given.teacher])
-            print(
-                f"{model}: tau {with_error(list(found.values()))}, {len(found)} queries; over {given.models[0]}: ",
-                end="",
-            )
-            print(with_error([found[name] - first[name] for name in found]))
+    teacher, first = rerank_run(collection, model=given.teacher, journal=False).run, None
+    taught = ndcg(teacher, qrels)
+    print(f"{given.teacher}: nDCG@10 {mean(taught):.4f}{about_tail(teacher, tails, qrels) if tails else ''}")
+    for model in given.models:
+        run = rerank_run(collection, model=model, journal=False).run
+        near, found = taus(run, teacher), ndcg(run, qrels)
+        print(f"{model}: tau {with_error(near)}, {len(near)} queries", end="")
+        print(f", over the first {over(near, first)}" if first else "", end="")
+        print(f"; nDCG@10 {mean(found):.4f}, over the teacher's {over(found, taught)}", end="")
+        print(about_tail(run, tails, qrels) if tails else "", flush=True)
+        first = first or near
 
 
 if __name__ == "__main__":

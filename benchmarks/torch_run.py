@@ -61,13 +61,13 @@ def score(given: argparse.Namespace, collection: Collection) -> dict[str, dict[s
     return found
 
 
-def agreement(ours: dict[str, dict[str, float]], teacher: Run) -> float:
-    """Kendall's tau-b between two scores of the same documents, the mean over queries."""
-    taus = []
-    for name, scores in ours.items():
-        tau = kendalltau(list(scores.values()), [teacher[name][one] for one in scores]).statistic
-        taus.append(float(tau))
-    return statistics.mean(taus)
+def taus(ours: Run, teacher: Run) -> dict[str, float]:
+    """Kendall's tau-b between two scores of the same documents, of each query with two or more."""
+    return {
+        name: float(kendalltau(list(scores.values()), [teacher[name][one] for one in scores]).statistic)
+        for name, scores in ours.items()
+        if len(scores) > 1
+    }
 
 
 def main() -> None:
@@ -98,7 +98,8 @@ def main() -> None:
     print(f"{collection.pairs} pairs in {time.perf_counter() - start:.0f} s")
     if given.teacher:
         taught = rerank_run(collection, model=given.teacher, journal=False)
-        print(f"Kendall's tau to {given.teacher}: {agreement(found, taught.run):.4f}, {len(found)} queries")
+        each = taus(found, taught.run)
+        print(f"Kendall's tau to {given.teacher}: {statistics.mean(each.values()):.4f}, {len(each)} queries")
 
 
 if __name__ == "__main__":
