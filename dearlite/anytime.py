@@ -6,21 +6,22 @@ Work stops between batches or decode steps; what was not looked at stays behind 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from dearlite.api import Progress, Reranker
 from dearlite.budget import Deadline
-from dearlite.documents import Document
+from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, UsageError
 from dearlite.long_documents import Long, Span, best_passages, piece_of
-from dearlite.ranking import Hit, Ranking, make_hit
+from dearlite.progress import Progress
+from dearlite.ranking import Hit, Ranking, check_top_k, make_hit
+from dearlite.reranker import Job, Reranker
+from dearlite.stage_work import QueryState, StageMeter
 
 if TYPE_CHECKING:
-    from dearlite.listwise import ListwiseReranker
-    from dearlite.options import Listwise
+    from dearlite.options import Call, Listwise
 
 _BATCH_S = 0.25  # the longest batch, and at most an eighth of what is left
 _BATCH_DOCUMENTS = 256
@@ -98,7 +99,7 @@ def score_within(reading: Reading, deadline: Deadline, heard: Progress, *, first
 
 
 def order_within(
-    reranker: ListwiseReranker,
+    reranker: Reranker,
     query: str,
     documents: Sequence[Document],
     listwise: Listwise | None,
@@ -158,3 +159,18 @@ def order_within(
 
 def _too_short(deadline: Deadline, took_s: float) -> str:
     return f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {took_s:.2g} s: give more"
+
+
+Stage = Callable[[QueryState, Deadline, Progress], tuple[Ranking, set[int]]]  # what a kind does within a deadline
+
+
+def rank_within(model: str, margin: float | None, job: Job, call: Call, stage: Stage) -> Ranking:
+    """One loaded model's ranking under the budget of `call`: every document is in it, whatever was looked at."""
+    assert call.budget_s is not None
+    query, top_k = QueryState(check_query(job[0]), as_documents(job[1])), check_top_k(call.top_k)
+    start, deadline = time.perf_counter(), Deadline(call.budget_s, call.cancel)
+    meter = StageMeter(len(query.documents), call.progress)
+    with meter.stage(len(query.documents)) as heard:
+        found, read = stage(query, deadline, heard)
+    query.take(model, list(query.order), found, read, margin)
+    return query.ranking(model, time.perf_counter() - start, top_k)

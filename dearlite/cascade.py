@@ -7,28 +7,24 @@ anytime ranking: work goes in the order so far, best first, and stops between ba
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, cast
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from dearlite.anytime import Reading, order_within, score_within
-from dearlite.api import Progress, Reranker, load_file
 from dearlite.budget import Deadline, check_budget
-from dearlite.chain import StageLike, check_chain, parse_chain
 from dearlite.devices import check_threads
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, UsageError
+from dearlite.progress import Progress
 from dearlite.ranking import Ranking, StageReport, check_top_k
-from dearlite.registry import find_model
+from dearlite.reranker import Job, Reranker
 from dearlite.stage_work import QueryState, StageMeter
 
 if TYPE_CHECKING:
-    from dearlite.listwise import ListwiseReranker
-    from dearlite.long_documents import Long
-    from dearlite.options import Listwise
+    from dearlite.options import Call, Listwise
 
 
 _CUT = 10  # the place that an adaptive stage works for, where no top_k says another
@@ -43,18 +39,6 @@ class Link:
     kind: str
     load: Callable[[], Reranker]
     loaded: Reranker | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a call wants besides the texts; see `Reranker.rerank`."""
-
-    listwise: Listwise | None
-    long: Long | None
-    progress: Progress | None
-    cancel: Event | None
-    budget_s: float | None = None
-    together: int = 1
 
 
 class CascadeReranker(Reranker):
@@ -75,6 +59,13 @@ class CascadeReranker(Reranker):
         self._low_memory, self._best_effort = low_memory, best_effort
         self._lock = Lock()
         self.model = ">".join(link.name for link in links)
+
+    @classmethod
+    def of(
+        cls, stages: Iterable[tuple[str, int | None, str, Callable[[], Reranker]]], **options: bool
+    ) -> CascadeReranker:
+        """The chain of `stages`: name, depth, kind and loader of each; the options are those of `__init__`."""
+        return cls([Link(*stage) for stage in stages], **options)
 
     @property
     def device(self) -> str:
@@ -99,41 +90,15 @@ class CascadeReranker(Reranker):
         whole = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
         return whole | ({"adaptive": f"cut {_CUT}"} if self._adaptive else {})
 
-    def rerank(
-        self,
-        query: str,
-        docs: Iterable[object],
-        *,
-        top_k: int | None = None,
-        listwise: Listwise | None = None,
-        progress: Progress | None = None,
-        cancel: Event | None = None,
-        budget_s: float | None = None,
-        long: Long | None = None,
-    ) -> Ranking:
-        asked = Asked(listwise, long, progress, cancel, budget_s)
-        return self._rank([(query, docs)], top_k, asked)[0]
-
-    def rerank_many(
-        self,
-        jobs: Iterable[tuple[str, Iterable[object]]],
-        *,
-        together: int = 8,
-        top_k: int | None = None,
-        listwise: Listwise | None = None,
-        progress: Progress | None = None,
-        cancel: Event | None = None,
-        long: Long | None = None,
-    ) -> list[Ranking]:
-        """As `Reranker.rerank_many`: stage after stage, `together` queries at a time."""
-        jobs, found = list(jobs), list[Ranking]()
-        for start in range(0, len(jobs), together):
-            group = jobs[start : start + together]
-            found += self._rank(group, top_k, Asked(listwise, long, progress, cancel, together=together))
+    def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
+        """Stage after stage, `call.together` queries at a time."""
+        found = list[Ranking]()
+        for start in range(0, len(jobs), call.together):
+            found += self._rank(jobs[start : start + call.together], call)
         return found
 
-    def _rank(self, jobs: Sequence[tuple[str, Iterable[object]]], top_k: int | None, asked: Asked) -> list[Ranking]:
-        top_k = check_top_k(top_k)
+    def _rank(self, jobs: Sequence[Job], asked: Call) -> list[Ranking]:
+        top_k = check_top_k(asked.top_k)
         self._check(asked)
         if asked.budget_s is not None:
             for link in self._links:  # a load cannot be cut short, so it is no part of the budget
@@ -151,7 +116,7 @@ class CascadeReranker(Reranker):
         elapsed = (time.perf_counter() - start) / max(1, len(work))
         return [query.ranking(self.model, elapsed, top_k) for query in work]
 
-    def _check(self, asked: Asked) -> None:
+    def _check(self, asked: Call) -> None:
         """Tells what cannot be, before a model is loaded."""
         kinds = [link.kind for link in self._links]
         if asked.listwise is not None and all(kind == "pointwise" for kind in kinds):
@@ -172,7 +137,7 @@ class CascadeReranker(Reranker):
         self,
         link: Link,
         work: Sequence[QueryState],
-        asked: Asked,
+        asked: Call,
         deadline: Deadline | None,
         meter: StageMeter,
         cut: int,
@@ -195,17 +160,17 @@ class CascadeReranker(Reranker):
                     found = [score_within(readings[0], deadline, heard, first=link is self._links[0])]
             else:
                 shown = [query.shown(head, passages=long is not None) for query, head in zip(work, heads, strict=True)]
-                found = self._listwise(cast("ListwiseReranker", reranker), link, work, shown, asked, deadline, heard)
+                found = self._listwise(reranker, link, work, shown, asked, deadline, heard)
         for query, head, (ranking, read) in zip(work, heads, found, strict=True):
             query.take(reranker.model, head, ranking, read, reranker.margin)
 
     def _listwise(
         self,
-        reranker: ListwiseReranker,
+        reranker: Reranker,
         link: Link,
         work: Sequence[QueryState],
         shown: Sequence[list[Document]],
-        asked: Asked,
+        asked: Call,
         deadline: Deadline | None,
         heard: Progress,
     ) -> list[tuple[Ranking, set[int]]]:
@@ -241,52 +206,3 @@ class CascadeReranker(Reranker):
     def _let_go(self, link: Link) -> None:
         if self._low_memory:
             link.loaded = None
-
-
-def make_cascade(
-    chain: Sequence[StageLike],
-    options: Mapping[str, Any],
-    listwise: Mapping[str, Any],
-    *,
-    low_memory: bool,
-    best_effort: bool,
-    adaptive: bool,
-) -> CascadeReranker:
-    """The cascade of `chain`, checked: files, kinds and depths, before a model is loaded.
-
-    `options` are what every stage is loaded with, `listwise` what listwise ones are besides.
-    """
-    stages = parse_chain(chain)
-    kinds = check_chain(stages, best_effort=best_effort)
-    given = {name: value for name, value in listwise.items() if value is not None}
-    if given and "listwise" not in kinds:
-        raise UsageError(f"{' and '.join(given)} go with a listwise model, and no stage is one")
-    links = []
-    for stage, kind in zip(stages, kinds, strict=True):
-        own = {**options, **(given if kind == "listwise" else {})}
-        links.append(Link(Path(stage.model).stem, stage.depth, kind, _loader(stage.model, own)))
-    return CascadeReranker(links, low_memory=low_memory, best_effort=best_effort, adaptive=adaptive)
-
-
-def _loader(model: str, options: Mapping[str, Any]) -> Callable[[], Reranker]:
-    return lambda: load_file(find_model(model), **options)
-
-
-def within_budget(
-    reranker: Reranker,
-    query: str,
-    docs: Iterable[object],
-    budget_s: float,
-    *,
-    top_k: int | None,
-    listwise: Listwise | None = None,
-    progress: Progress | None,
-    cancel: Event | None,
-    long: Long | None = None,
-) -> Ranking:
-    """One loaded model's ranking under a budget: a cascade of one stage."""
-    kind = "pointwise" if reranker.pointwise else "listwise"
-    alone = CascadeReranker([Link(reranker.model, None, kind, lambda: reranker, reranker)])
-    return alone.rerank(
-        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long
-    )

@@ -6,12 +6,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 from dearlite.answers import said_of
-from dearlite.api import Progress
 from dearlite.decoding import Order
 from dearlite.documents import Document
 from dearlite.list_tokens import Passage, PromptEncoder, WindowPrompt
-from dearlite.meter import Meter
 from dearlite.options import Listwise
+from dearlite.progress import Meter, Progress
 from dearlite.ranking import Ranking, make_hit
 from dearlite.windows import window_spans
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import Event
 
 from dearlite.agreement import fuse, shuffles
-from dearlite.api import Progress, Reranker
+from dearlite.anytime import order_within, rank_within
 from dearlite.backends.llama import Interrupted, LlamaBackend
+from dearlite.budget import Deadline
 from dearlite.chat_template import ChatTemplate
 from dearlite.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
 from dearlite.devices import check_threads
@@ -22,12 +23,13 @@ from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import PromptEncoder
 from dearlite.list_work import QueryWork, WindowMeter
-from dearlite.long_documents import Long
-from dearlite.options import Listwise
+from dearlite.options import Call, Listwise
+from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k
+from dearlite.reranker import Job, Reranker
+from dearlite.stage_work import QueryState
 
 KIND = "listwise"
-_TOGETHER = 8  # passes of one query that are decoded side by side
 _SCHEMA = 1
 
 
@@ -125,46 +127,25 @@ class ListwiseReranker(Reranker):
             "options": " ".join(f"{name}={getattr(options, name)}" for name in names),
         }
 
-    def rerank(
-        self,
-        query: str,
-        docs: Iterable[object],
-        *,
-        top_k: int | None = None,
-        listwise: Listwise | None = None,
-        progress: Progress | None = None,
-        cancel: Event | None = None,
-        budget_s: float | None = None,
-        long: Long | None = None,
-    ) -> Ranking:
-        self._refuse(long)
-        if budget_s is not None:
-            from dearlite.cascade import within_budget
-
-            return within_budget(
-                self, query, docs, budget_s, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel
-            )
-        return self._ranked([(query, docs)], _TOGETHER, top_k, listwise, progress, cancel)[0]
-
-    def rerank_many(
-        self,
-        jobs: Iterable[tuple[str, Iterable[object]]],
-        *,
-        together: int = 8,
-        top_k: int | None = None,
-        listwise: Listwise | None = None,
-        progress: Progress | None = None,
-        cancel: Event | None = None,
-        long: Long | None = None,
-    ) -> list[Ranking]:
-        """As `Reranker.rerank_many`: the windows of `together` queries are decoded side by side.
+    def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
+        """A Ranking for each job; the windows of `call.together` queries are decoded side by side.
 
         Each of them has its keys and values in memory at once (8B: 128 KiB a token).
         """
-        self._refuse(long)
-        if together < 1:
-            raise UsageError(f"together is {together}: it must be 1 or more")
-        return self._ranked(jobs, together, top_k, listwise, progress, cancel)
+        if call.long is not None and call.long.checked().mode != "truncate":
+            raise UsageError(
+                f"{self.model} is a listwise model and reads a document's beginning: put a pointwise stage before it"
+            )
+        if call.together < 1:
+            raise UsageError(f"together is {call.together}: it must be 1 or more")
+        if call.budget_s is not None:
+
+            def stage(query: QueryState, deadline: Deadline, heard: Progress) -> tuple[Ranking, set[int]]:
+                shown = query.shown(query.order, passages=False)
+                return order_within(self, query.text, shown, call.listwise, deadline, heard, first=True)
+
+            return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
+        return self._ranked(jobs, call.together, call.top_k, call.listwise, call.progress, call.cancel)
 
     def _ranked(
         self,
@@ -259,12 +240,6 @@ class ListwiseReranker(Reranker):
                 return self._backend.run(decodings, max(rooms), cancel=cancel, on_tokens=heard)
             except Interrupted:
                 raise Cancelled(meter.done, meter.total) from None
-
-    def _refuse(self, long: Long | None) -> None:
-        if long is not None and long.checked().mode != "truncate":
-            raise UsageError(
-                f"{self.model} is a listwise model and reads a document's beginning: put a pointwise stage before it"
-            )
 
     def _encoder(self, name: str, reasoned: bool) -> PromptEncoder:
         form = find_form(name, reasoned=reasoned)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import Event
+from typing import TYPE_CHECKING
 
 from dearlite.errors import UsageError
 from dearlite.windows import check_window
+
+if TYPE_CHECKING:
+    from dearlite.long_documents import Long
+    from dearlite.progress import Progress
 
 # name -> what it does, for --help
 LISTWISE_MODES = {
@@ -63,3 +69,16 @@ class Listwise:
         """(window, stride) of options that were `checked`."""
         assert self.window is not None and self.stride is not None
         return self.window, self.stride
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The options of one call, as `Reranker.rerank` and `rerank_many` take them; `together` is of `rerank_many`."""
+
+    top_k: int | None = None
+    listwise: Listwise | None = None
+    progress: Progress | None = None
+    cancel: Event | None = None
+    budget_s: float | None = None
+    long: Long | None = None
+    together: int = 8

@@ -14,20 +14,24 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.api import Progress, Reranker
+from dearlite.anytime import Reading, rank_within, score_within
 from dearlite.backends.onnx import OnnxBackend
+from dearlite.budget import Deadline
 from dearlite.bundle import Bundle
 from dearlite.calibration import read_calibration
 from dearlite.devices import check_threads
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
 from dearlite.long_documents import Long, best_passages, pieces_of
+from dearlite.progress import Progress
 from dearlite.prompts import PAIR_FORMS
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
+from dearlite.reranker import Job, Reranker, part_of
+from dearlite.stage_work import QueryState
 from dearlite.tokens import PairEncoder
 
 if TYPE_CHECKING:
-    from dearlite.options import Listwise
+    from dearlite.options import Call, Listwise
     from dearlite.tokens import TokenRow
 
 
@@ -76,31 +80,34 @@ class PointwiseReranker(Reranker):
             "prompt": f"{self.bundle.manifest.prompt} {hashlib.sha256(probe.encode()).hexdigest()[:16]}",
         }
 
-    def rerank(
-        self,
-        query: str,
-        docs: Iterable[object],
-        *,
-        top_k: int | None = None,
-        listwise: Listwise | None = None,
-        progress: Progress | None = None,
-        cancel: Event | None = None,
-        budget_s: float | None = None,
-        long: Long | None = None,
-    ) -> Ranking:
-        _refuse(listwise, self.model)
-        if budget_s is not None:
-            from dearlite.cascade import within_budget
+    def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
+        _refuse(call.listwise, self.model)
+        long = None if call.long is None or call.long.checked().mode == "truncate" else call.long
+        if call.budget_s is not None:
+            if long is not None and long.mode == "cascade":
+                raise UsageError(f"{self.model} is one stage: the long mode cascade needs one that picks, and another")
 
-            return within_budget(self, query, docs, budget_s, top_k=top_k, progress=progress, cancel=cancel, long=long)
+            def stage(query: QueryState, deadline: Deadline, heard: Progress) -> tuple[Ranking, set[int]]:
+                reading = Reading(self, query.text, *query.head_of(query.order), long)
+                return score_within(reading, deadline, heard, first=True)
+
+            return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
+        top_k = check_top_k(call.top_k)
+        return [
+            self._ranked(*job, long, part_of(call.progress, number, len(jobs)), call.cancel).top(top_k)
+            for number, job in enumerate(jobs)
+        ]
+
+    def _ranked(
+        self, query: str, docs: Iterable[object], long: Long | None, progress: Progress | None, cancel: Event | None
+    ) -> Ranking:
         start = time.perf_counter()
-        top_k = check_top_k(top_k)
         query, documents = check_query(query), as_documents(docs)
-        if long is not None and long.checked().mode != "truncate":
+        if long is not None:
             query_tokens = len(self._encoder.ids(self._form.query(query)))
             pieces = pieces_of(documents, self._encoder, query_tokens, self._head_tokens, long)
-            found = self.rerank(query, [piece.document for piece in pieces], progress=progress, cancel=cancel)
-            return best_passages(found, pieces, documents, long.keep).top(top_k)
+            found = self._ranked(query, [piece.document for piece in pieces], None, progress, cancel)
+            return best_passages(found, pieces, documents, long.keep)
         tokens: list[tuple[int, int]] = []
         query_truncated = False
 
@@ -114,7 +121,7 @@ class PointwiseReranker(Reranker):
 
         scores = self._scores(rows(), len(documents), progress, cancel)
         return Ranking(
-            hits=make_hits(documents, scores, tokens, top_k, self._relevance),
+            hits=make_hits(documents, scores, tokens, None, self._relevance),
             query=query,
             model=self.model,
             device=self.device,

@@ -23,6 +23,7 @@ RUNNERS = {
     b"PK": Runner("pointwise", "dearlite.pointwise", "PointwiseReranker", "onnxruntime", "cpu"),
     b"GGUF": Runner("listwise", "dearlite.listwise", "ListwiseReranker", "llama_cpp", "listwise"),
 }
+CASCADE = ("dearlite.cascade", "CascadeReranker")  # what runs a chain of models
 
 
 def runner_of(path: Path) -> Runner:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from dearlite.api import Progress
 from dearlite.calibration import band
 from dearlite.documents import Document
 from dearlite.long_documents import Span, piece_of
-from dearlite.meter import Meter
+from dearlite.progress import Meter, Progress
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
 
 

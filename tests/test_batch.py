@@ -53,7 +53,7 @@ class Counting(Reranker):
     def identity(self, listwise=None):
         return {"model": self.model, "sha256": self.version, "device": "cpu"}
 
-    def rerank(self, query, docs, **_):
+    def rank(self, jobs, call):
         raise NotImplementedError
 
     def stream(self, pairs):

@@ -39,7 +39,10 @@ class Counts(Reranker):
     def identity(self, listwise=None):
         return {"model": self.model}
 
-    def rerank(self, query, docs, *, top_k=None, listwise=None, progress=None, cancel=None, budget_s=None, long=None):
+    def rank(self, jobs, call):
+        return [self.ranked(query, docs, call.top_k) for query, docs in jobs]
+
+    def ranked(self, query, docs, top_k):
         documents = as_documents(docs)
         self.seen += [document.text for document in documents]
         if self.fails:
@@ -280,7 +283,7 @@ def test_cascade_of_the_registry_that_cannot_be_is_refused(tmp_path, monkeypatch
 
 
 def test_files_are_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("dearlite.cascade.load_file", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("dearlite.loading.load_file", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(UsageError, match=r"no model file .*gone\.gguf"):
         Reranker.load(["minilm-l12", str(tmp_path / "gone.gguf")])
     (tmp_path / "list.gguf").write_bytes(b"GGUF and more")
