@@ -1,9 +1,13 @@
-"""All is declared in pyproject.toml but one thing: models.toml, which stands at the top level, goes into the wheel."""
+"""Packages and models.toml; all else is declared in pyproject.toml.
+
+The list of packages is computed: `dearlite.export` lies beside `dearlite/`, in a folder of its own, and a list written by
+hand would leave a new folder out of the wheel in silence.
+"""
 
 from pathlib import Path
 from shutil import copyfile
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 
@@ -16,4 +20,12 @@ class BuildWithModels(build_py):
             copyfile("models.toml", Path(self.build_lib) / "dearlite" / "models.toml")
 
 
-setup(cmdclass={"build_py": BuildWithModels})
+setup(
+    packages=[
+        *find_packages(include=["dearlite", "dearlite.*"]),
+        "dearlite.export",
+        *(f"dearlite.export.{package}" for package in find_packages("export")),
+    ],
+    package_dir={"dearlite.export": "export"},
+    cmdclass={"build_py": BuildWithModels},
+)
