@@ -23,9 +23,9 @@ from measure import describe_machine
 
 from dearlite import Long, Reranker
 from dearlite.documents import Document
+from dearlite.files.trec import read_qrels
 from dearlite.offline.collection import Collection, open_collection
 from dearlite.offline.measures import mean, measure_run
-from dearlite.offline.trec import read_qrels
 from dearlite.registry import DEFAULT_MODEL
 
 _JOINED = 9000  # characters: about 2,000 tokens

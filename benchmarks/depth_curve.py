@@ -18,9 +18,9 @@ from pathlib import Path
 
 from dearlite import rerank_run
 from dearlite.calibration import band
+from dearlite.files.trec import Qrels, Run, read_qrels
 from dearlite.offline.collection import Collection, make_collection, open_collection
 from dearlite.offline.measures import mean, measure_run
-from dearlite.offline.trec import Qrels, Run, read_qrels
 from dearlite.registry import DEFAULT_MODEL
 
 CHOOSING, REPORTING = "choosing", "reporting"

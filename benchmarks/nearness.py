@@ -22,9 +22,9 @@ from pathlib import Path
 from torch_run import drawn, taus
 
 from dearlite import rerank_run
+from dearlite.files.trec import Qrels, Run, read_qrels
 from dearlite.offline.collection import Collection, open_collection
 from dearlite.offline.measures import mean, measure_run
-from dearlite.offline.trec import Qrels, Run, read_qrels
 
 SEED = 1
 

@@ -27,8 +27,8 @@ from transformers import AutoModelForSequenceClassification
 from dearlite import rerank_run
 from dearlite.export.groups import read_groups
 from dearlite.export.train_base import load_tokenizer
+from dearlite.files.trec import Run, run_line
 from dearlite.offline.collection import Collection, make_collection, open_collection
-from dearlite.offline.trec import Run, run_line
 from dearlite.prompts import PAIR_FORMS
 from dearlite.ranking import rank_order
 from dearlite.tokens import PairEncoder

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dearlite.offline.trec import read_run
+from dearlite.files.trec import read_run
 from dearlite.render.formats import json_text, whole_file
 
 QUERY_FIELDS = ("text", "query", "title")

@@ -18,9 +18,9 @@ import numpy as np
 from dearlite.api import Progress, Reranker
 from dearlite.bundle import Bundle, add_members
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.files.trec import Qrels
 from dearlite.offline import rerank_run
 from dearlite.offline.collection import Collection
-from dearlite.offline.trec import Qrels
 
 _STEPS = 100
 BINS = 15

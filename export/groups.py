@@ -19,7 +19,7 @@ from typing import Any
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.readers import open_stream, reader_for, whole
+from dearlite.files.readers import open_stream, reader_for, whole
 
 _LISTS = {"positives": ("positives", "positive_passages"), "negatives": ("negatives", "negative_passages")}
 

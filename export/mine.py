@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.files.trec import read_qrels, read_run
 from dearlite.offline import rerank_run
 from dearlite.offline.collection import Collection, make_collection, read_corpus, read_queries
-from dearlite.offline.trec import read_qrels, read_run
 from dearlite.render.formats import json_text, whole_file
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.readers import FORMATS, read_documents
+from dearlite.files.readers import FORMATS, read_documents
 
 BOM = b"\xef\xbb\xbf"
 

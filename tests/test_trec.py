@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.offline.trec import read_qrels, read_run, run_line
+from dearlite.files.trec import read_qrels, read_run, run_line
 
 
 def write(path, text):

@@ -135,9 +135,9 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     Its hits then have a relevance, and `rerank --min-relevance` can drop what does not answer. Fit on a development
     split: the error that is printed is that of the fit.
     """
+    from dearlite.files.trec import read_qrels
     from dearlite.offline.collection import collection_files
     from dearlite.offline.tasks import check_output, collection_of
-    from dearlite.offline.trec import read_qrels
     from dearlite.render.progress import DocumentProgress
 
     path = find_model(model)

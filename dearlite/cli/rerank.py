@@ -16,9 +16,9 @@ from dearlite.cli.run_options import model_option
 from dearlite.devices import DEVICES
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.files.readers import FORMATS, read_documents
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
-from dearlite.readers import FORMATS, read_documents
 from dearlite.render.formats import WRITERS, write_ranking
 from dearlite.render.progress import DocumentProgress
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dearlite.api import Model, Progress, Reranker
+    from dearlite.files.trec import Qrels, Run
     from dearlite.long_documents import Long
     from dearlite.offline.collection import Collection
     from dearlite.offline.evaluation import Evaluation
     from dearlite.offline.results import RerankedRun
-    from dearlite.offline.trec import Qrels, Run
     from dearlite.options import Listwise
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.readers import open_stream, read_group, reader_for, whole
+from dearlite.files.readers import open_stream, read_group, reader_for, whole
 
 _LISTS = ("hits", "candidates")
 _TEXTS = ("content", "contents", "text", "segment", "passage", "body")

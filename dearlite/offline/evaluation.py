@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError, need
+from dearlite.files.trec import Qrels, Run
 from dearlite.offline.measures import DEFAULT_MEASURES, mean, measure_run
 from dearlite.offline.significance import holm, randomisation_test
-from dearlite.offline.trec import Qrels, Run
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from dearlite.errors import MissingExtra, UsageError, need
-from dearlite.offline.trec import Qrels, Run
+from dearlite.files.trec import Qrels, Run
 
 TIES = ("rank", "trec_eval")
 DEFAULT_MEASURES = ("nDCG@1", "nDCG@5", "nDCG@10", "RR@10", "AP", "R@10", "R@100")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dearlite.errors import DearliteError
-from dearlite.offline.trec import run_line, score_text
+from dearlite.files.trec import run_line, score_text
 from dearlite.ranking import Ranking, hit_fields
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from dearlite.errors import InvalidInput
-from dearlite.readers import open_stream, read_lines, whole
+from dearlite.files.readers import open_stream, read_lines, whole
 
 Run = Mapping[str, Mapping[str, float]]  # query id -> document id -> score, best first
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
