@@ -1,7 +1,7 @@
 """Packages and models.toml; all else is declared in pyproject.toml.
 
-The list of packages is computed: `dearlite.export` lies beside `dearlite/`, in a folder of its own, and a list written by
-hand would leave a new folder out of the wheel in silence.
+The list of packages is computed: `dearlite.export` lies beside `dearlite/`, in a folder of its own, and a list written
+by hand would leave a new folder out of the wheel in silence.
 """
 
 from pathlib import Path

@@ -22,7 +22,7 @@ from dearlite.export.calibrate import (
     margin_of,
     sigmoid,
 )
-from dearlite.registry import DEFAULT_MODEL
+from dearlite.models.registry import DEFAULT_MODEL
 
 
 def pairs_of(name: str, data: Path, work: Path, reranker: Reranker, most: int | None) -> Judged:

@@ -24,9 +24,9 @@ from measure import describe_machine
 from dearlite import Long, Reranker
 from dearlite.documents import Document
 from dearlite.files.trec import read_qrels
+from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection import Collection, open_collection
 from dearlite.offline.measures import mean, measure_run
-from dearlite.registry import DEFAULT_MODEL
 
 _JOINED = 9000  # characters: about 2,000 tokens
 Job = tuple[str, list[Document]]

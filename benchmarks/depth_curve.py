@@ -17,11 +17,11 @@ import json
 from pathlib import Path
 
 from dearlite import rerank_run
-from dearlite.calibration import band
 from dearlite.files.trec import Qrels, Run, read_qrels
+from dearlite.models.calibration import band
+from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection import Collection, make_collection, open_collection
 from dearlite.offline.measures import mean, measure_run
-from dearlite.registry import DEFAULT_MODEL
 
 CHOOSING, REPORTING = "choosing", "reporting"
 # name -> (what it is for, folder, queries, qrels, run)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from dearlite.bundle import Bundle
 from dearlite.export.card import load_pairs
-from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.models.bundle import Bundle
+from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.tokens import PairEncoder
 
 COLLECTION = Path(__file__).parents[1] / "export" / "data" / "noveleval"

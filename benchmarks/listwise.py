@@ -25,7 +25,7 @@ from dearlite import Reranker
 from dearlite.decoding import Step, Writing, first, generate, permute
 from dearlite.documents import as_document
 from dearlite.export.card import load_pairs
-from dearlite.gguf_file import GgufFile
+from dearlite.models.gguf import GgufFile
 
 _DATA = Path(__file__).parents[1] / "export" / "data" / "noveleval"
 _FREE_TOKENS = 256  # as long as DeAR's reasoning

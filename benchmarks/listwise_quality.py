@@ -19,7 +19,7 @@ from ir_measures import Qrel, ScoredDoc, nDCG
 
 from dearlite import Listwise, Reranker
 from dearlite.export.card import Pairs, load_pairs
-from dearlite.gguf_file import GgufFile
+from dearlite.models.gguf import GgufFile
 from dearlite.options import LISTWISE_MODES
 
 _SHOW = "| {:<9} | {:>14} | {:>7.4f} | {:>9.2f} | {:>6} | {:>8} |"

@@ -14,9 +14,9 @@ from workers import Round
 
 def describe_models(published: Path | None, work: Work) -> dict[str, Any]:
     """Hashes of the model files, and how many pairs and tokens `work` is, as dearlite cuts and counts them."""
-    from dearlite.bundle import Bundle
+    from dearlite.models.bundle import Bundle
+    from dearlite.models.registry import DEFAULT_MODEL, find_model
     from dearlite.prompts import PAIR_FORMS
-    from dearlite.registry import DEFAULT_MODEL, find_model
     from dearlite.tokens import PairEncoder
 
     bundle = Bundle(find_model(DEFAULT_MODEL))

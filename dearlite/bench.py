@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
-    from dearlite.manifest import Build, Manifest
+    from dearlite.models.manifest import Build, Manifest
     from dearlite.pointwise import PointwiseReranker
     from dearlite.tokens import TokenRow
 

@@ -19,10 +19,10 @@ from dearlite.decoding import Answer, Decoding, Order, Tokens, Writing, first, g
 from dearlite.devices import check_threads
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, UsageError
-from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import LIST_FORMS, find_form
 from dearlite.list_tokens import PromptEncoder
 from dearlite.list_work import QueryWork, WindowMeter
+from dearlite.models.gguf import GgufFile
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k

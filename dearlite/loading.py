@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dearlite.chain import StageLike, check_chain, parse_chain, parse_stage
 from dearlite.errors import UsageError
-from dearlite.registry import DEFAULT_MODEL, find_cascade, find_model
-from dearlite.runners import CASCADE, runner_of
+from dearlite.models.chain import StageLike, check_chain, parse_chain, parse_stage
+from dearlite.models.formats import CASCADE, runner_of
+from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
 
 Model = str | Path | Sequence[StageLike] | None
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from dearlite.anytime import Reading, rank_within, score_within
 from dearlite.backends.onnx import OnnxBackend
 from dearlite.budget import Deadline
-from dearlite.bundle import Bundle
-from dearlite.calibration import read_calibration
 from dearlite.devices import check_threads
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
 from dearlite.long_documents import Long, best_passages, pieces_of
+from dearlite.models.bundle import Bundle
+from dearlite.models.calibration import read_calibration
 from dearlite.progress import Progress
 from dearlite.prompts import PAIR_FORMS
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from dearlite.calibration import band
 from dearlite.documents import Document
 from dearlite.long_documents import Span, piece_of
+from dearlite.models.calibration import band
 from dearlite.progress import Meter, Progress
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from dearlite.api import Progress, Reranker
-from dearlite.bundle import Bundle, add_members
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Qrels
+from dearlite.models.bundle import Bundle, add_members
 from dearlite.offline import rerank_run
 from dearlite.offline.collection import Collection
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.api import Reranker
-from dearlite.bundle import add_members
 from dearlite.documents import Document, as_document
 from dearlite.errors import DearliteError
 from dearlite.export.card import Pairs, compare, load_pairs
+from dearlite.models.bundle import add_members
 from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder, TokenRow
 

@@ -26,7 +26,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from dearlite.api import Reranker
-from dearlite.bundle import BundleWriter
 from dearlite.errors import BundleError, DearliteError
 from dearlite.export.card import compare, load_pairs
 from dearlite.export.onnx.bert import (
@@ -40,7 +39,8 @@ from dearlite.export.onnx.bert import (
 )
 from dearlite.export.onnx.graph import IR_VERSION, Graph
 from dearlite.export.onnx.linear import Linear
-from dearlite.manifest import Build
+from dearlite.models.bundle import BundleWriter
+from dearlite.models.manifest import Build
 
 MODEL_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
 TOKENIZER_SHA256 = "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448"

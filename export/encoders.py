@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.bundle import BundleWriter
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.checkpoint import Checkpoint
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.traced import Traced, trace
-from dearlite.manifest import Build
+from dearlite.models.bundle import BundleWriter
+from dearlite.models.manifest import Build
 
 LONGEST = 512  # tokens of a pair, where nothing else is asked for
 

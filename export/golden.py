@@ -13,12 +13,12 @@ from itertools import combinations
 from statistics import fmean
 
 from dearlite.backends.onnx import OnnxBackend
-from dearlite.bundle import Bundle
 from dearlite.devices import check_threads
 from dearlite.documents import Document
 from dearlite.errors import BundleError, UsageError
 from dearlite.export.pooling import POOLINGS, at_last_position, padded_to
-from dearlite.manifest import Manifest
+from dearlite.models.bundle import Bundle
+from dearlite.models.manifest import Manifest
 from dearlite.prompts import PAIR_FORMS
 from dearlite.tokens import PairEncoder, TokenRow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from dearlite.errors import UsageError
 from dearlite.export.fetch import fetch
 from dearlite.export.merge import Adapter
-from dearlite.registry import ModelEntry, model_file
+from dearlite.models.registry import ModelEntry, model_file
 
 
 def output_of(output: Path | None, entry: ModelEntry | None, force: bool, *, suffix: str) -> Path:

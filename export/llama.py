@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.bundle import BundleWriter
 from dearlite.export.checkpoint import CheckpointError, TensorSource
 from dearlite.export.families import check_tensors, shape_of
 from dearlite.export.forward import Forward
@@ -23,6 +22,7 @@ from dearlite.export.onnx.rotation import HADAMARD_BLOCK, is_power_of_two, mix_r
 from dearlite.export.pooling import read_at
 from dearlite.export.quantisations import QUANTISATIONS, Quantisation, graphs_of
 from dearlite.export.rounding import Moments, column_scales, round_to_nearest, round_with_moments
+from dearlite.models.bundle import BundleWriter
 
 _ROWS = 4096  # of the embedding, at a time
 

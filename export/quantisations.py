@@ -10,7 +10,7 @@ from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.llama import LlamaShape, llama_graph
 from dearlite.export.onnx.llama_padded import padded_llama_graph
 from dearlite.export.onnx.rotation import HADAMARD_BLOCK
-from dearlite.manifest import Build
+from dearlite.models.manifest import Build
 
 # What `--for` may say -> the devices that the file has a graph for. All graphs of a file share one set of weights.
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.merge import Adapter
 from dearlite.export.train_config import TrainConfig
-from dearlite.gguf_file import GgufFile
+from dearlite.models.gguf import GgufFile
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ import click
 from dearlite.devices import DEVICES
 from dearlite.errors import UsageError, need
 from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_config
+from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline.tasks import check_output
-from dearlite.registry import DEFAULT_MODEL, find_model
 from dearlite.render.progress import DocumentProgress
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}

@@ -7,7 +7,7 @@ import pytest
 
 from dearlite import Reranker, bench
 from dearlite.cli.main import run
-from dearlite.manifest import Build, Manifest, Tensor
+from dearlite.models.manifest import Build, Manifest, Tensor
 from dearlite.pointwise import PointwiseReranker
 
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dearlite.bundle import Bundle, BundleWriter
 from dearlite.errors import BundleError, UsageError
-from dearlite.manifest import Build, Manifest, Member, Tensor
+from dearlite.models.bundle import Bundle, BundleWriter
+from dearlite.models.manifest import Build, Manifest, Member, Tensor
 
 TENSORS = {
     "half": np.arange(15, dtype=np.float16).reshape(3, 5),  # 30 bytes: what follows needs padding

@@ -12,12 +12,12 @@ from dearlite import Reranker, rerank
 from dearlite.anytime import Reading, score_within
 from dearlite.budget import Deadline, parse_budget
 from dearlite.cascade import CascadeReranker, Link
-from dearlite.chain import Stage, parse_chain, parse_stage
 from dearlite.cli.rerank import command
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
+from dearlite.models.chain import Stage, parse_chain, parse_stage
+from dearlite.models.registry import find_model
 from dearlite.ranking import Ranking, make_hits
-from dearlite.registry import find_model
 
 QUERY = "Who invented the light bulb?"
 DOCS = [{"id": f"d{n}", "text": text} for n, text in enumerate(

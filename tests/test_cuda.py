@@ -5,7 +5,7 @@ import pytest
 from noveleval import ndcg10, pairs, reference_scores
 
 from dearlite import DearliteError, Reranker
-from dearlite.registry import find_model
+from dearlite.models.registry import find_model
 
 ROWS = [(query, text) for _, _, query, text in pairs()]
 
@@ -39,8 +39,8 @@ def decoder(request, reranker, tmp_path_factory):
     from half_arithmetic import run_graph
     from tiny_decoders import KINDS, PAIRS, checkpoint
 
-    from dearlite.bundle import Bundle
     from dearlite.cli.main import run
+    from dearlite.models.bundle import Bundle
 
     quant, family = request.param
     folder = tmp_path_factory.mktemp(family)

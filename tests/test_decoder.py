@@ -6,10 +6,10 @@ import pytest
 from tiny_decoders import checkpoint
 
 from dearlite import Reranker
-from dearlite.bundle import Bundle
 from dearlite.cli.main import run
 from dearlite.export.card import kendall_tau
 from dearlite.export.check import calibration_rows, card_pairs, pair_rows
+from dearlite.models.bundle import Bundle
 
 
 def dearlite(*words):

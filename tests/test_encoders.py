@@ -14,11 +14,11 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dearlite import Reranker, devices
-from dearlite.bundle import Bundle
 from dearlite.cli.main import run
 from dearlite.export import encoders, traced
 from dearlite.export.card import Pairs
 from dearlite.export.encoders import ENCODERS
+from dearlite.models.bundle import Bundle
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
 

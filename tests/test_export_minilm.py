@@ -8,11 +8,11 @@ import pytest
 from noveleval import DATA, ndcg10, pairs, reference_scores
 
 from dearlite import Reranker
-from dearlite.bundle import Bundle
 from dearlite.export import card, embedded
 from dearlite.export.onnx.bert import one_document_graph, padded_graph
-from dearlite.manifest import Build
-from dearlite.registry import find_model
+from dearlite.models.bundle import Bundle
+from dearlite.models.manifest import Build
+from dearlite.models.registry import find_model
 
 ROWS = [(query, text) for _, _, query, text in pairs()][:24]
 

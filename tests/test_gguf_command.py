@@ -10,7 +10,7 @@ import pytest
 from gguf_models import KINDS, smollm2_gguf, write_model, write_smollm2_tokenizer
 from safetensors.numpy import load_file, save_file
 
-from dearlite.gguf_file import GgufFile
+from dearlite.models.gguf import GgufFile
 
 TINY = "llama, 4 heads of 1, llama3 scaling, untied"
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"

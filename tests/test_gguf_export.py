@@ -26,7 +26,7 @@ from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.writer import write_weights
 from dearlite.export.merge import Adapter, Merged
-from dearlite.gguf_file import GgufFile
+from dearlite.models.gguf import GgufFile
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "gguf_golden.json").read_text())
 FACTS = Facts("tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"})

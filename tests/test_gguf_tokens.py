@@ -26,7 +26,7 @@ from dearlite.export.gguf.card import run_worker
 from dearlite.export.gguf.sentencepiece import read_pieces
 from dearlite.export.gguf.vocabulary import CHECK_TEXT, PRE_TYPES, read_vocabulary
 from dearlite.export.gguf.writer import write_head
-from dearlite.gguf_file import GgufFile
+from dearlite.models.gguf import GgufFile
 
 TINY = "llama, 4 heads of 2, tied"
 SENTENCES = """

@@ -12,12 +12,12 @@ transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
 from dearlite import Reranker  # noqa: E402
-from dearlite.bundle import Bundle  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
 from dearlite.export import golden  # noqa: E402
 from dearlite.export.checkpoint import CheckpointError  # noqa: E402
 from dearlite.export.pooling import padding_id  # noqa: E402
-from dearlite.registry import load_registry  # noqa: E402
+from dearlite.models.bundle import Bundle  # noqa: E402
+from dearlite.models.registry import load_registry  # noqa: E402
 
 MAX_TOKENS = 64
 READINGS = [(pooling, two) for pooling in ("last-token", "last-position") for two in (True, False)]

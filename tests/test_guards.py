@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dearlite.errors import MissingExtra, need
-from dearlite.registry import load_registry
+from dearlite.models.registry import load_registry
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {

@@ -10,9 +10,9 @@ from dearlite.backends.llama import LlamaBackend
 from dearlite.chat_template import ChatTemplate
 from dearlite.documents import Document
 from dearlite.errors import BundleError, InvalidInput
-from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import LIST_FORMS
 from dearlite.list_tokens import PromptEncoder
+from dearlite.models.gguf import GgufFile
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>
 

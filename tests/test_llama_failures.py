@@ -18,7 +18,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 from tiny_gguf import write_adapter, write_tiny
 
 from dearlite.errors import BundleError
-from dearlite.gguf_file import SHA256, GgufFile
+from dearlite.models.gguf import SHA256, GgufFile
 
 HERE = Path(__file__).parent
 PRELUDE = """

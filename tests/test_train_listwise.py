@@ -25,9 +25,9 @@ from dearlite.export.hf_vocabulary import HfVocabulary, template_of  # noqa: E40
 from dearlite.export.list_records import read_list_records  # noqa: E402
 from dearlite.export.train_base import load_tokenizer  # noqa: E402
 from dearlite.export.train_config import ListwiseConfig  # noqa: E402
-from dearlite.gguf_file import GgufFile  # noqa: E402
 from dearlite.list_prompts import LIST_FORMS  # noqa: E402
 from dearlite.list_tokens import PromptEncoder  # noqa: E402
+from dearlite.models.gguf import GgufFile  # noqa: E402
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "samples" / "llm4ranking__toy_data_listwise_train.jsonl"
 TEXTS = ["Coffee  is\tgood", "Édison 1879, naïve 漢字 🙂", " leading <|im_end|>", "12345 and 6 [3] > [1]"]

@@ -9,7 +9,7 @@ import pytest
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
 
-from dearlite.gguf_file import GgufFile  # noqa: E402
+from dearlite.models.gguf import GgufFile  # noqa: E402
 
 HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, CONTEXT = 32, 64, 2, 2, 1, 8192
 

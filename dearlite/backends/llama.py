@@ -24,7 +24,7 @@ from dearlite.backends.llama_library import GPU_BUILD, Held, c_array, complaint,
 from dearlite.backends.llama_vocabulary import LlamaVocabulary
 from dearlite.decoding import Decoding, Step
 from dearlite.errors import BundleError, DearliteError, DeviceUnavailable, OutOfMemory, ScoringError
-from dearlite.gguf_file import HASH_ON_OPEN_BYTES, GgufFile
+from dearlite.models.gguf import HASH_ON_OPEN_BYTES, GgufFile
 
 Result = TypeVar("Result")
 # Tokens a call. Measured on two cores: the rate is the same from 256 to 512 and falls above and below.

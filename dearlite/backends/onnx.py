@@ -17,9 +17,9 @@ import numpy as np
 from dearlite import devices
 from dearlite.backends.headroom import Headroom, ran_out_of_memory
 from dearlite.backends.session import open_session
-from dearlite.bundle import Bundle
 from dearlite.errors import BundleError, DeviceUnavailable
-from dearlite.manifest import Build
+from dearlite.models.bundle import Bundle
+from dearlite.models.manifest import Build
 from dearlite.tokens import TokenRow
 
 if TYPE_CHECKING:

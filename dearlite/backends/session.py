@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dearlite import devices
-from dearlite.bundle import WEIGHTS, Bundle
 from dearlite.errors import DeviceUnavailable
-from dearlite.manifest import Build
+from dearlite.models.bundle import WEIGHTS, Bundle
+from dearlite.models.manifest import Build
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from dearlite.cli.cascade_options import long_of
 from dearlite.cli.listwise_options import listwise_of, loading_of
 from dearlite.cli.run_options import collection_of
 from dearlite.errors import UsageError, need
+from dearlite.models.registry import find_model
 from dearlite.offline.cluster import Scoring, rerank_on_ray
 from dearlite.offline.collection import FOLDER_LAYOUT
-from dearlite.registry import find_model
 from dearlite.render.progress import DocumentProgress
 
 _ONE_PROCESS = ("journal", "no_journal", "cache", "jsonl")

@@ -9,7 +9,7 @@ import click
 
 from dearlite.bench import DEFAULT_TOKENS, Measured, measure
 from dearlite.devices import DEVICES
-from dearlite.registry import DEFAULT_MODEL, find_model
+from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.render.facts import print_facts, print_rows
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from dearlite.chain import parse_chain
 from dearlite.errors import UsageError
 from dearlite.long_documents import LONG_MODES, Long
+from dearlite.models.chain import parse_chain
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (

@@ -14,7 +14,7 @@ import click
 from dearlite import __version__, devices
 from dearlite.backends.llama_library import GPU_BUILD, build_found
 from dearlite.errors import DearliteError, MissingExtra
-from dearlite.registry import DEFAULT_MODEL, home, load_registry, model_file
+from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.render.facts import print_facts
 
 # package -> the extra that brings it

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from dearlite.bundle import Bundle
-from dearlite.chain import parse_chain, parse_stage
 from dearlite.errors import BundleError, need
-from dearlite.gguf_file import GgufFile, is_gguf
-from dearlite.registry import find_model, load_cascades, load_registry, model_file
+from dearlite.models.bundle import Bundle
+from dearlite.models.chain import parse_chain, parse_stage
+from dearlite.models.gguf import GgufFile, is_gguf
+from dearlite.models.registry import find_model, load_cascades, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}

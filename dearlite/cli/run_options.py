@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 
 import click
 
-from dearlite.chain import check_models
 from dearlite.cli.cascade_options import cascade_options, long_of
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.devices import DEVICES
 from dearlite.errors import UsageError
+from dearlite.models.chain import check_models
+from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline import tasks
 from dearlite.offline.collection import Collection
 from dearlite.offline.journal import DiskFull
 from dearlite.offline.results import RerankedRun
-from dearlite.registry import DEFAULT_MODEL
 from dearlite.render.progress import DocumentProgress
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -20,15 +20,15 @@ from typing import Any
 
 from dearlite import __version__
 from dearlite.api import Reranker
-from dearlite.bundle import Bundle
 from dearlite.errors import DearliteError, UsageError, need
-from dearlite.gguf_file import GgufFile
+from dearlite.models.bundle import Bundle
+from dearlite.models.gguf import GgufFile
+from dearlite.models.registry import find_model
 from dearlite.offline.blocks import Block, list_blocks, read_block, write_blocks
 from dearlite.offline.collection import Collection
 from dearlite.offline.journal import settings_key
 from dearlite.offline.rerank import rerank_collection
 from dearlite.options import Listwise
-from dearlite.registry import find_model
 from dearlite.render.formats import whole_file
 
 _ATTEMPTS = 4  # at one block, where its actor dies each time: Ray itself would go on for ever

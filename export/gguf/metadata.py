@@ -17,8 +17,8 @@ from dearlite.errors import DearliteError, need
 from dearlite.export.gguf.architectures import Architecture, Weight, hyperparameters
 from dearlite.export.gguf.quants import F16, GGUF_QUANTS
 from dearlite.export.onnx.llama import LlamaShape
-from dearlite.gguf_file import GgufFile
 from dearlite.list_prompts import LIST_FORMS
+from dearlite.models.gguf import GgufFile
 
 SCHEMA = 1
 CARD_BYTES = 4096

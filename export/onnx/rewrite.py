@@ -17,7 +17,7 @@ from dearlite.export.onnx.bert import GELU_FLOOR
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear
 from dearlite.export.onnx.plain import IDS, TYPES, PlainGraph
-from dearlite.manifest import DTYPES
+from dearlite.models.manifest import DTYPES
 
 _LARGEST_CONSTANT = 64  # elements that still stand in the graph; what is larger goes to weights.bin
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dearlite.errors import BundleError, MissingExtra, UsageError
-from dearlite.registry import find_cascade, find_model
-from dearlite.runners import runner_of
+from dearlite.models.formats import runner_of
+from dearlite.models.registry import find_cascade, find_model
 
 if TYPE_CHECKING:
     from dearlite.long_documents import Long
-    from dearlite.manifest import Manifest
+    from dearlite.models.manifest import Manifest
 
 DEFAULT_HEAD = 30  # what a later stage gets where nothing is said: DeAR's listwise stage reads the best 30
 
@@ -142,7 +142,7 @@ def check_models(
 
 def _manifests(stages: Sequence[Stage]) -> Iterator[Manifest]:
     """Those of the pointwise stages whose files are there and whole."""
-    from dearlite.bundle import Bundle
+    from dearlite.models.bundle import Bundle
 
     for stage in stages:
         with suppress(UsageError, BundleError):

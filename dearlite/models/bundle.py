@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.errors import BundleError, UsageError
-from dearlite.manifest import Manifest, Member, Tensor, parse_manifest
+from dearlite.models.manifest import Manifest, Member, Tensor, parse_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Names of models and model files. Nothing is run here."""
