@@ -13,7 +13,7 @@ import onnxruntime as ort
 from dearlite.export.card import load_pairs
 from dearlite.models.bundle import Bundle
 from dearlite.models.registry import DEFAULT_MODEL, find_model
-from dearlite.tokens import PairEncoder
+from dearlite.pointwise.tokens import PairEncoder
 
 COLLECTION = Path(__file__).parents[1] / "export" / "data" / "noveleval"
 

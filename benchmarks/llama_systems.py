@@ -152,7 +152,7 @@ def flat_documents(work: Work) -> Iterator[tuple[str, Any]]:
 
 
 def _form() -> Any:
-    from dearlite.prompts import PAIR_FORMS
+    from dearlite.pointwise.prompts import PAIR_FORMS
 
     return PAIR_FORMS["dear"]
 
@@ -160,7 +160,7 @@ def _form() -> Any:
 def _rows(work: Work, files: Files) -> Iterator[Row]:
     """The ids that dearlite's own encoder gives: what the quickest tokeniser at hand would hand to llama.cpp."""
     from dearlite.documents import as_document
-    from dearlite.tokens import PairEncoder
+    from dearlite.pointwise.tokens import PairEncoder
 
     encoder, form = PairEncoder((files.merged / "tokenizer.json").read_bytes(), max_tokens=files.max_tokens), _form()
     for query, texts in work:

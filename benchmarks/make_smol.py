@@ -28,7 +28,7 @@ from torch.nn.functional import softplus
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from dearlite.documents import as_document
-from dearlite.prompts import PAIR_FORMS
+from dearlite.pointwise.prompts import PAIR_FORMS
 
 FORM = PAIR_FORMS["dear"]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -16,8 +16,8 @@ def describe_models(published: Path | None, work: Work) -> dict[str, Any]:
     """Hashes of the model files, and how many pairs and tokens `work` is, as dearlite cuts and counts them."""
     from dearlite.models.bundle import Bundle
     from dearlite.models.registry import DEFAULT_MODEL, find_model
-    from dearlite.prompts import PAIR_FORMS
-    from dearlite.tokens import PairEncoder
+    from dearlite.pointwise.prompts import PAIR_FORMS
+    from dearlite.pointwise.tokens import PairEncoder
 
     bundle = Bundle(find_model(DEFAULT_MODEL))
     encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=bundle.manifest.max_tokens)

@@ -29,9 +29,9 @@ from dearlite.export.groups import read_groups
 from dearlite.export.train_base import load_tokenizer
 from dearlite.files.trec import Run, run_line
 from dearlite.offline.collection import Collection, make_collection, open_collection
-from dearlite.prompts import PAIR_FORMS
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder
 from dearlite.ranking import rank_order
-from dearlite.tokens import PairEncoder
 
 
 def drawn(collection: Collection, count: int | None, without: list[Path], seed: int = 5) -> Collection:

@@ -29,8 +29,8 @@ from dearlite.export.batches import Collator, plan
 from dearlite.export.groups import Group, read_groups
 from dearlite.export.train_base import choose_dtype, load_tokenizer, unpack_base
 from dearlite.export.train_config import PointwiseConfig, read_config
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder
 
 Step = Callable[[int], int]  # one training step; gives the pairs that it took
 

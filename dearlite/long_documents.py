@@ -14,8 +14,8 @@ from dearlite.documents import Document
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
+    from dearlite.pointwise.tokens import PairEncoder
     from dearlite.ranking import Hit, Ranking
-    from dearlite.tokens import PairEncoder
 
 # name -> what it does, for --help
 LONG_MODES = {

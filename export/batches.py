@@ -9,8 +9,8 @@ from typing import Any
 
 from dearlite.export.groups import Group, Passage
 from dearlite.export.train_config import PointwiseConfig
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder
 
 _LIKE_BATCHES = 16  # batches are cut from so many times their size, sorted by length
 

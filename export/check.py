@@ -22,8 +22,8 @@ from dearlite.documents import Document, as_document
 from dearlite.errors import DearliteError
 from dearlite.export.card import Pairs, compare, load_pairs
 from dearlite.models.bundle import add_members
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder, TokenRow
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
 FLOOR = 0.95  # Kendall's tau against fp32, below which a file is refused
 _DATA = Path(__file__).parent / "data"

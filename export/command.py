@@ -25,7 +25,7 @@ from dearlite.export.pooling import POOLINGS, doubt, padding_id
 from dearlite.export.quantisations import DEVICES, QUANTISATIONS, check_devices
 from dearlite.list_prompts import LIST_FORMS
 from dearlite.models.registry import ModelEntry, load_registry
-from dearlite.prompts import PAIR_FORMS
+from dearlite.pointwise.prompts import PAIR_FORMS
 
 _ABOUT = {name: plan.about for name, plan in QUANTISATIONS.items()}
 _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
-from dearlite.backends.onnx import OnnxBackend
 from dearlite.devices import check_threads
 from dearlite.documents import Document
 from dearlite.errors import BundleError, UsageError
 from dearlite.export.pooling import POOLINGS, at_last_position, padded_to
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Manifest
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder, TokenRow
+from dearlite.pointwise.engine import OnnxBackend
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
 # The published scores stand on bf16's grid of 1/32 to 1/16 and carry its error in the layers; int8 adds its own.
 TOLERANCE = 0.25

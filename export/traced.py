@@ -26,7 +26,7 @@ from dearlite.export.onnx.graph import OPSET, Graph
 from dearlite.export.onnx.plain import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.onnx.rewrite import Rewriter
 from dearlite.export.onnx.simplify import move_weights_out, simplify
-from dearlite.tokens import PairEncoder, TokenRow
+from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
 _LONGEST_CHECK = 512  # tokens: attention's memory grows with the square
 _TOLERANCE = 1e-3  # of the larger of 1 and the score; fp32 sums in another order differ by some 1e-5

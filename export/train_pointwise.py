@@ -27,8 +27,8 @@ from dearlite.export.training import (
     run,
     stop_at_nan,
 )
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ import pytest
 from dearlite import Reranker, bench
 from dearlite.cli.main import run
 from dearlite.models.manifest import Build, Manifest, Tensor
-from dearlite.pointwise import PointwiseReranker
+from dearlite.pointwise.reranker import PointwiseReranker
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ onnx = pytest.importorskip("onnx")
 
 from dearlite import devices  # noqa: E402
 from dearlite.backends import session  # noqa: E402
-from dearlite.backends.headroom import Headroom, ran_out_of_memory  # noqa: E402
-from dearlite.backends.onnx import LAYOUTS, OnnxBackend  # noqa: E402
 from dearlite.errors import OutOfMemory  # noqa: E402
 from dearlite.export.onnx.graph import Graph  # noqa: E402
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear  # noqa: E402
 from dearlite.models.bundle import Bundle, BundleWriter  # noqa: E402
 from dearlite.models.manifest import Build  # noqa: E402
-from dearlite.tokens import TokenRow  # noqa: E402
+from dearlite.pointwise.engine import LAYOUTS, OnnxBackend  # noqa: E402
+from dearlite.pointwise.memory import Headroom, ran_out_of_memory  # noqa: E402
+from dearlite.pointwise.tokens import TokenRow  # noqa: E402
 
 ARENA = (
     "Non-zero status code: BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1024"

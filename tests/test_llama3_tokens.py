@@ -16,8 +16,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from dearlite.documents import Document
-from dearlite.prompts import PAIR_FORMS
-from dearlite.tokens import PairEncoder
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder
 
 BOS, END_OF_TEXT, EOT = 128000, 128001, 128009
 FIRST_SPECIAL = 128000  # ids below are of bytes and words

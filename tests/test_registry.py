@@ -7,7 +7,7 @@ import pytest
 
 from dearlite.errors import UsageError
 from dearlite.models.registry import find_model, load_registry, model_file
-from dearlite.prompts import PAIR_FORMS
+from dearlite.pointwise.prompts import PAIR_FORMS
 
 L8, L3, L8_INSTRUCT = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"
 ZOO = [  # name, repository under abdoelsayed/, base

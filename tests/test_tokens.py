@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from dearlite.errors import BundleError
-from dearlite.tokens import PairEncoder, TokenRow, cut_longest_first
+from dearlite.pointwise.tokens import PairEncoder, TokenRow, cut_longest_first
 
 # Of BERT's published vocab.txt, by line number.
 CLS, SEP, MASK, PAD = 101, 102, 103, 0

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from dearlite.tokens import TokenRow
+    from dearlite.pointwise.tokens import TokenRow
 
 
 class PointwiseBackend(Protocol):

@@ -20,7 +20,7 @@ class Runner:
 
 
 RUNNERS = {
-    b"PK": Runner("pointwise", "dearlite.pointwise", "PointwiseReranker", "onnxruntime", "cpu"),
+    b"PK": Runner("pointwise", "dearlite.pointwise.reranker", "PointwiseReranker", "onnxruntime", "cpu"),
     b"GGUF": Runner("listwise", "dearlite.listwise", "ListwiseReranker", "llama_cpp", "listwise"),
 }
 CASCADE = ("dearlite.cascade", "CascadeReranker")  # what runs a chain of models

@@ -20,8 +20,8 @@ from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
     from dearlite.models.manifest import Build, Manifest
-    from dearlite.pointwise import PointwiseReranker
-    from dearlite.tokens import TokenRow
+    from dearlite.pointwise.reranker import PointwiseReranker
+    from dearlite.pointwise.tokens import TokenRow
 
 DEFAULT_TOKENS = 140
 PREDICTED_DOCUMENTS = (100, 10_000)
@@ -83,7 +83,7 @@ def measure(
     """
     start = time.perf_counter()
     from dearlite.api import Reranker
-    from dearlite.pointwise import PointwiseReranker
+    from dearlite.pointwise.reranker import PointwiseReranker
 
     reranker = Reranker.load(model, device=device, threads=threads)
     if not isinstance(reranker, PointwiseReranker):
@@ -183,8 +183,8 @@ class _Corpus:
     """A query, and documents that fill a pair to exactly `tokens` tokens where the vocabulary allows it."""
 
     def __init__(self, reranker: PointwiseReranker, tokens: int | None) -> None:
-        from dearlite.prompts import PAIR_FORMS
-        from dearlite.tokens import PairEncoder
+        from dearlite.pointwise.prompts import PAIR_FORMS
+        from dearlite.pointwise.tokens import PairEncoder
 
         manifest, tokenizer = reranker.bundle.manifest, reranker.bundle.read("tokenizer.json")
         self._form = PAIR_FORMS[manifest.prompt]

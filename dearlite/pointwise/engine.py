@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite import devices
-from dearlite.backends.headroom import Headroom, ran_out_of_memory
-from dearlite.backends.session import open_session
 from dearlite.errors import BundleError, DeviceUnavailable
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
-from dearlite.tokens import TokenRow
+from dearlite.pointwise.memory import Headroom, ran_out_of_memory
+from dearlite.pointwise.session import open_session
+from dearlite.pointwise.tokens import TokenRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Models that score one document at a time: text, token ids, ONNX Runtime, logits."""
