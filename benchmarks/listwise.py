@@ -22,9 +22,9 @@ from typing import Any
 from measure import describe_machine, peak_rss_mb
 
 from dearlite import Reranker
-from dearlite.decoding import Step, Writing, first, generate, permute
 from dearlite.documents import as_document
 from dearlite.export.card import load_pairs
+from dearlite.listwise.decoding import Step, Writing, first, generate, permute
 from dearlite.models.gguf import GgufFile
 
 _DATA = Path(__file__).parents[1] / "export" / "data" / "noveleval"

@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.errors import UsageError
-from dearlite.windows import check_window
+from dearlite.listwise.windows import check_window
 
 if TYPE_CHECKING:
     from dearlite.long_documents import Long

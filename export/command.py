@@ -23,7 +23,7 @@ from dearlite.export.inputs import folders_of, output_of
 from dearlite.export.merge import Adapter, Merged, check_base
 from dearlite.export.pooling import POOLINGS, doubt, padding_id
 from dearlite.export.quantisations import DEVICES, QUANTISATIONS, check_devices
-from dearlite.list_prompts import LIST_FORMS
+from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.registry import ModelEntry, load_registry
 from dearlite.pointwise.prompts import PAIR_FORMS
 

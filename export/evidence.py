@@ -14,7 +14,7 @@ from typing import Any
 
 from dearlite.api import Reranker
 from dearlite.export.mine import Mined
-from dearlite.list_prompts import find_form
+from dearlite.listwise.prompts import find_form
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?\w)")
 _LEAST_WORDS = 4  # a shorter piece is joined to the one before it: "Dr.", "e.g."

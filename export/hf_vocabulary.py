@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dearlite.chat_template import ChatTemplate, Piece, encode_pieces
 from dearlite.errors import BundleError, UsageError
+from dearlite.listwise.chat_template import ChatTemplate, Piece, encode_pieces
 
 
 class HfVocabulary:

@@ -17,7 +17,7 @@ from typing import Any
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
 from dearlite.files.readers import open_stream, reader_for, whole
-from dearlite.list_prompts import Turn
+from dearlite.listwise.prompts import Turn
 
 _ROLES = ("system", "user", "assistant")
 

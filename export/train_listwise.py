@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dearlite.chat_template import Piece
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.export.hf_vocabulary import HfVocabulary, template_of
 from dearlite.export.list_records import ListRecord, read_list_records
@@ -27,8 +26,9 @@ from dearlite.export.training import (
     run_only,
     stop_at_nan,
 )
-from dearlite.list_prompts import LIST_FORMS, find_form
-from dearlite.list_tokens import Answered, PromptEncoder
+from dearlite.listwise.chat_template import Piece
+from dearlite.listwise.prompts import LIST_FORMS, find_form
+from dearlite.listwise.tokens import Answered, PromptEncoder
 
 _TRIED = 4  # steps that a dry run measures, after one that warms up
 

@@ -3,9 +3,9 @@
 import pytest
 
 from dearlite import Listwise, Reranker
-from dearlite.agreement import fuse, kendall_tau, shuffles
 from dearlite.documents import as_documents
 from dearlite.errors import UsageError
+from dearlite.listwise.agreement import fuse, kendall_tau, shuffles
 from dearlite.ranking import Ranking, make_hits
 
 

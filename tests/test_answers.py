@@ -2,7 +2,7 @@
 
 import pytest
 
-from dearlite.answers import read_order, said_of
+from dearlite.listwise.answers import read_order, said_of
 
 NAMES = ("1", "2", "3")
 BROKEN = "the order breaks off, or holds something else than identifiers"

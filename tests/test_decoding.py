@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from dearlite.decoding import Answer, Writing, first, generate, permute, reason
+from dearlite.listwise.decoding import Answer, Writing, first, generate, permute, reason
 
 # One token a character: "[" 1, "]" 2, " > [" as the three tokens 3 4 1, digits from 10 on. 0 ends a turn.
 SIZE, END = 64, 0

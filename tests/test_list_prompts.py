@@ -2,10 +2,10 @@
 
 import pytest
 
-from dearlite.chat_template import ChatTemplate, Piece
 from dearlite.documents import Document
 from dearlite.errors import BundleError, UsageError
-from dearlite.list_prompts import LIST_FORMS, find_form
+from dearlite.listwise.chat_template import ChatTemplate, Piece
+from dearlite.listwise.prompts import LIST_FORMS, find_form
 
 PASSAGES = ["Coffee is good", "Edison, 1879"]
 CHATML = (

@@ -6,12 +6,12 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 
 from tiny_gguf import write_tiny
 
-from dearlite.backends.llama import LlamaBackend
-from dearlite.chat_template import ChatTemplate
 from dearlite.documents import Document
 from dearlite.errors import BundleError, InvalidInput
-from dearlite.list_prompts import LIST_FORMS
-from dearlite.list_tokens import PromptEncoder
+from dearlite.listwise.chat_template import ChatTemplate
+from dearlite.listwise.engine import LlamaBackend
+from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.tokens import PromptEncoder
 from dearlite.models.gguf import GgufFile
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>

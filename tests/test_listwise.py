@@ -14,7 +14,7 @@ from tiny_gguf import smollm2, write_adapter, write_tiny
 
 from dearlite import DearliteError, Listwise, Reranker, rerank
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
-from dearlite.listwise import MODES
+from dearlite.listwise.reranker import MODES
 from dearlite.options import LISTWISE_MODES
 
 MASKED = ("permute", "first", "reason")
@@ -177,8 +177,8 @@ def test_cancel_before_and_within(tiny):
 
 
 def test_reasons_stay_with_the_passages_they_name(tiny, monkeypatch):
-    import dearlite.listwise as module
-    from dearlite.decoding import Order, Step
+    import dearlite.listwise.reranker as module
+    from dearlite.listwise.decoding import Order, Step
 
     def told(prompt, answer, writing):
         yield Step(prompt)

@@ -179,7 +179,7 @@ alive(one)
 
 def test_more_tokens_than_were_allotted(model):
     code = """
-from dearlite.decoding import Step
+from dearlite.listwise.decoding import Step
 one = Reranker.load(model)
 def wants(*counts):
     def decoding():
@@ -235,7 +235,7 @@ def test_memory_that_cannot_be_had(model):
 import resource
 one = Reranker.load(model)
 one.rerank("q", ["a", "b"])
-from dearlite.decoding import Step
+from dearlite.listwise.decoding import Step
 def small():
     yield Step((17,))
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))

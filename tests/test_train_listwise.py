@@ -14,8 +14,6 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 import transformers  # noqa: E402
 from tiny_gguf import smollm2, write_tiny  # noqa: E402
 
-from dearlite.backends.llama import LlamaBackend  # noqa: E402
-from dearlite.chat_template import ChatTemplate  # noqa: E402
 from dearlite.documents import Document  # noqa: E402
 from dearlite.errors import DearliteError, InvalidInput, UsageError  # noqa: E402
 from dearlite.export import train_listwise as stage  # noqa: E402
@@ -25,8 +23,10 @@ from dearlite.export.hf_vocabulary import HfVocabulary, template_of  # noqa: E40
 from dearlite.export.list_records import read_list_records  # noqa: E402
 from dearlite.export.train_base import load_tokenizer  # noqa: E402
 from dearlite.export.train_config import ListwiseConfig  # noqa: E402
-from dearlite.list_prompts import LIST_FORMS  # noqa: E402
-from dearlite.list_tokens import PromptEncoder  # noqa: E402
+from dearlite.listwise.chat_template import ChatTemplate  # noqa: E402
+from dearlite.listwise.engine import LlamaBackend  # noqa: E402
+from dearlite.listwise.prompts import LIST_FORMS  # noqa: E402
+from dearlite.listwise.tokens import PromptEncoder  # noqa: E402
 from dearlite.models.gguf import GgufFile  # noqa: E402
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "samples" / "llm4ranking__toy_data_listwise_train.jsonl"

@@ -4,7 +4,7 @@ import pytest
 
 from dearlite import Listwise
 from dearlite.errors import UsageError
-from dearlite.windows import window_spans
+from dearlite.listwise.windows import window_spans
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from dearlite import __version__, devices
-from dearlite.backends.llama_library import GPU_BUILD, build_found
 from dearlite.errors import DearliteError, MissingExtra
+from dearlite.listwise.llama_library import GPU_BUILD, build_found
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.render.facts import print_facts
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from dearlite.errors import UsageError
-from dearlite.list_prompts import LIST_FORMS
+from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.options import DEFAULT_REASONING_TOKENS, LISTWISE_MODES, Listwise
 
 Command = TypeVar("Command", bound=Callable[..., Any])

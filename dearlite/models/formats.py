@@ -21,7 +21,7 @@ class Runner:
 
 RUNNERS = {
     b"PK": Runner("pointwise", "dearlite.pointwise.reranker", "PointwiseReranker", "onnxruntime", "cpu"),
-    b"GGUF": Runner("listwise", "dearlite.listwise", "ListwiseReranker", "llama_cpp", "listwise"),
+    b"GGUF": Runner("listwise", "dearlite.listwise.reranker", "ListwiseReranker", "llama_cpp", "listwise"),
 }
 CASCADE = ("dearlite.cascade", "CascadeReranker")  # what runs a chain of models
 

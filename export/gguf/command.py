@@ -20,7 +20,7 @@ from dearlite.export.gguf.metadata import NOT_STATED, Facts
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.inputs import folders_of, output_of
 from dearlite.export.merge import Adapter, Merged, check_base, refuse_other_base
-from dearlite.list_prompts import LIST_FORMS
+from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.registry import ModelEntry
 
 LISTWISE_OPTIONS = ("window", "stride", "min_agreement")

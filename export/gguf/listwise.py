@@ -23,7 +23,7 @@ from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
 from dearlite.export.gguf.writer import write_head, write_weights
 from dearlite.export.merge import Merged
-from dearlite.list_prompts import LIST_FORMS
+from dearlite.listwise.prompts import LIST_FORMS
 
 _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the card's text is read with
 _VOCABULARY_BYTES = 2**24

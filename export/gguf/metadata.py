@@ -17,7 +17,7 @@ from dearlite.errors import DearliteError, need
 from dearlite.export.gguf.architectures import Architecture, Weight, hyperparameters
 from dearlite.export.gguf.quants import F16, GGUF_QUANTS
 from dearlite.export.onnx.llama import LlamaShape
-from dearlite.list_prompts import LIST_FORMS
+from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.gguf import GgufFile
 
 SCHEMA = 1

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dearlite.answers import THINK_END, read_order
+from dearlite.listwise.answers import THINK_END, read_order
 
 Tokens = tuple[int, ...]
 Result = TypeVar("Result")

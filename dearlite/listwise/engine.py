@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dearlite.backends.llama_library import GPU_BUILD, Held, c_array, complaint, library, logged, used_device
-from dearlite.backends.llama_vocabulary import LlamaVocabulary
-from dearlite.decoding import Decoding, Step
 from dearlite.errors import BundleError, DearliteError, DeviceUnavailable, OutOfMemory, ScoringError
+from dearlite.listwise.decoding import Decoding, Step
+from dearlite.listwise.llama_library import GPU_BUILD, Held, c_array, complaint, library, logged, used_device
+from dearlite.listwise.llama_vocabulary import LlamaVocabulary
 from dearlite.models.gguf import HASH_ON_OPEN_BYTES, GgufFile
 
 Result = TypeVar("Result")

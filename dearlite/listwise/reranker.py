@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from dearlite.agreement import fuse, shuffles
 from dearlite.anytime import order_within, rank_within
-from dearlite.backends.llama import Interrupted, LlamaBackend
 from dearlite.budget import Deadline
-from dearlite.chat_template import ChatTemplate
-from dearlite.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
 from dearlite.devices import check_threads
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, UsageError
-from dearlite.list_prompts import LIST_FORMS, find_form
-from dearlite.list_tokens import PromptEncoder
-from dearlite.list_work import QueryWork, WindowMeter
+from dearlite.listwise.agreement import fuse, shuffles
+from dearlite.listwise.chat_template import ChatTemplate
+from dearlite.listwise.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
+from dearlite.listwise.engine import Interrupted, LlamaBackend
+from dearlite.listwise.prompts import LIST_FORMS, find_form
+from dearlite.listwise.state import QueryWork, WindowMeter
+from dearlite.listwise.tokens import PromptEncoder
 from dearlite.models.gguf import GgufFile
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress

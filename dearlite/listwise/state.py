@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
-from dearlite.answers import said_of
-from dearlite.decoding import Order
 from dearlite.documents import Document
-from dearlite.list_tokens import Passage, PromptEncoder, WindowPrompt
+from dearlite.listwise.answers import said_of
+from dearlite.listwise.decoding import Order
+from dearlite.listwise.tokens import Passage, PromptEncoder, WindowPrompt
+from dearlite.listwise.windows import window_spans
 from dearlite.options import Listwise
 from dearlite.progress import Meter, Progress
 from dearlite.ranking import Ranking, make_hit
-from dearlite.windows import window_spans
 
 
 class QueryWork:

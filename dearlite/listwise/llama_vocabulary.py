@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from dearlite.chat_template import Piece, any_of, encode_pieces
 from dearlite.errors import BundleError
+from dearlite.listwise.chat_template import Piece, any_of, encode_pieces
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
 

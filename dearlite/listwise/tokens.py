@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from dearlite.chat_template import ChatTemplate, Piece
-from dearlite.decoding import Answer, Tokens
 from dearlite.documents import Document
 from dearlite.errors import BundleError, InvalidInput
-from dearlite.list_prompts import ListForm
+from dearlite.listwise.chat_template import ChatTemplate, Piece
+from dearlite.listwise.decoding import Answer, Tokens
+from dearlite.listwise.prompts import ListForm
 
 _LEAST_PASSAGE_TOKENS = 4  # a window whose passages are shorter than this compares nothing
 

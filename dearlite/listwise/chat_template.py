@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dearlite.errors import BundleError, need
-from dearlite.list_prompts import Turn
+from dearlite.listwise.prompts import Turn
 
 _MARK = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
 
