@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from dearlite.devices import check_threads
+from dearlite.machine import check_threads
 
 SHAPES = ((1024, 576, 3072), (512, 3072, 8192))  # rows of one thread, inputs, outputs
 LEAST_S = 0.3  # of each measurement

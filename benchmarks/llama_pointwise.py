@@ -35,8 +35,8 @@ BESIDE = {"fp32": REFERENCE, "bf16": "transformers-bf16", "llama.cpp": "llama.cp
 def main() -> None:
     options = parse_options()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # workers inherit it
-    from dearlite.devices import check_threads
     from dearlite.export.card import Pairs, load_pairs
+    from dearlite.machine import check_threads
 
     machine = describe_machine()  # now: its load average is that of the others
     threads = check_threads(options.threads)

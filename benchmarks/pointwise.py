@@ -35,7 +35,7 @@ SETTLE_S = 0.2  # threads that spin after a call have gone to sleep by then
 def main() -> None:
     options = parse_options()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # workers inherit it: no rival asks the network
-    from dearlite.devices import check_threads
+    from dearlite.machine import check_threads
 
     machine = describe_machine()  # now: its load average is that of the others
     run = options.run or default_run(options.collection)

@@ -10,9 +10,9 @@ Importing this package loads no model library: ONNX Runtime and the rest are imp
 from dearlite.api import Reranker, rerank
 from dearlite.documents import Document
 from dearlite.errors import DearliteError
-from dearlite.long_documents import Long
 from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise
+from dearlite.passages import Long
 from dearlite.ranking import Hit, Ranking
 
 __version__ = "0.1.0"

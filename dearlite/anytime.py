@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from dearlite.budget import Deadline
+from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, UsageError
-from dearlite.long_documents import Long, Span, best_passages, piece_of
+from dearlite.passages import Long, Span, best_passages, piece_of
 from dearlite.progress import Progress
 from dearlite.ranking import Hit, Ranking, check_top_k, make_hit
 from dearlite.reranker import Job, Reranker
-from dearlite.stage_work import QueryState, StageMeter
+from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise

@@ -11,8 +11,8 @@ from dearlite.progress import Progress
 from dearlite.reranker import Reranker
 
 if TYPE_CHECKING:
-    from dearlite.long_documents import Long
     from dearlite.options import Listwise
+    from dearlite.passages import Long
     from dearlite.ranking import Ranking
 
 __all__ = ["Model", "Progress", "Reranker", "rerank"]

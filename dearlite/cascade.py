@@ -14,14 +14,14 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from dearlite.anytime import Reading, order_within, score_within
-from dearlite.budget import Deadline, check_budget
-from dearlite.devices import check_threads
+from dearlite.deadline import Deadline, check_budget
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, UsageError
+from dearlite.machine import check_threads
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, StageReport, check_top_k
 from dearlite.reranker import Job, Reranker
-from dearlite.stage_work import QueryState, StageMeter
+from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise

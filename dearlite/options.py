@@ -11,7 +11,7 @@ from dearlite.errors import UsageError
 from dearlite.listwise.windows import check_window
 
 if TYPE_CHECKING:
-    from dearlite.long_documents import Long
+    from dearlite.passages import Long
     from dearlite.progress import Progress
 
 # name -> what it does, for --help

@@ -15,7 +15,7 @@ from dearlite.progress import Progress
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
-    from dearlite.long_documents import Long
+    from dearlite.passages import Long
     from dearlite.ranking import PairScore, Ranking
 
 Job = tuple[str, Iterable[object]]  # a query and its documents

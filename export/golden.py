@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
-from dearlite.devices import check_threads
 from dearlite.documents import Document
 from dearlite.errors import BundleError, UsageError
 from dearlite.export.pooling import POOLINGS, at_last_position, padded_to
+from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Manifest
 from dearlite.pointwise.engine import OnnxBackend

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from dearlite.devices import DEVICES
 from dearlite.errors import UsageError, need
 from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_config
+from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline.tasks import check_output
 from dearlite.render.progress import DocumentProgress

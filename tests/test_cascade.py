@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from dearlite import Reranker, rerank
 from dearlite.anytime import Reading, score_within
-from dearlite.budget import Deadline, parse_budget
 from dearlite.cascade import CascadeReranker, Link
 from dearlite.cli.rerank import command
+from dearlite.deadline import Deadline, parse_budget
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
 from dearlite.models.chain import Stage, parse_chain, parse_stage
@@ -331,7 +331,7 @@ def test_command_passes_over_a_stage_with_best_effort_and_says_so(files):
 
 def test_command_says_what_there_was_no_time_for(files, monkeypatch):
     monkeypatch.setattr("dearlite.anytime._BATCH_DOCUMENTS", 1)
-    monkeypatch.setattr("dearlite.budget.Deadline.over", property(lambda self: True))
+    monkeypatch.setattr("dearlite.deadline.Deadline.over", property(lambda self: True))
     found = run(*files, "--budget", "60s", "--format", "json")
     assert "the time was over: minilm-l12 looked at 0 of 8; the others stand as they were" in found.stderr
     report = json.loads(found.stdout)

@@ -11,7 +11,7 @@ from tiny_gguf import write_tiny
 
 from dearlite import Listwise, Reranker, rerank
 from dearlite.anytime import order_within
-from dearlite.budget import Deadline
+from dearlite.deadline import Deadline
 from dearlite.documents import as_documents
 from dearlite.errors import Cancelled, UsageError
 
@@ -66,7 +66,7 @@ class Clock:
 def windows_of(tiny, seconds, monkeypatch, window_s):
     """`order_within` of a model that takes `window_s` a window of 10: the ranking, what was read, what was asked."""
     clock, asked, real = Clock(), [], type(tiny).rerank
-    for module in ("dearlite.anytime", "dearlite.budget"):
+    for module in ("dearlite.anytime", "dearlite.deadline"):
         monkeypatch.setattr(f"{module}.time", clock)
     deadline = Deadline(seconds)
 

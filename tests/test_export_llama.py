@@ -132,7 +132,7 @@ def test_disk_that_an_export_needs_is_told_before_it(tmp_path, monkeypatch, caps
 
 
 def test_wide_graph_gives_the_same_scores(tmp_path, monkeypatch):
-    from dearlite import devices
+    from dearlite import machine as devices
 
     checkpoint(tmp_path, "mistral")
     assert export(tmp_path, tmp_path / "m.dear") == 0

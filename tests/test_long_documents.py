@@ -10,8 +10,8 @@ from dearlite import Reranker, rerank, rerank_run
 from dearlite.cli.cascade_options import long_of
 from dearlite.cli.rerank import command
 from dearlite.errors import UsageError
-from dearlite.long_documents import Long, window_spans_of
 from dearlite.offline.collection import make_collection
+from dearlite.passages import Long, window_spans_of
 
 QUERY = "Who invented the light bulb?"
 ANSWER = "Thomas Edison invented the light bulb in 1879."

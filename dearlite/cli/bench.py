@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from dearlite.devices import DEVICES
+from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.pointwise.bench import DEFAULT_TOKENS, Measured, measure
 from dearlite.render.facts import print_facts, print_rows

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from dearlite.errors import UsageError
-from dearlite.long_documents import LONG_MODES, Long
 from dearlite.models.chain import parse_chain
+from dearlite.passages import LONG_MODES, Long
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from dearlite.budget import parse_budget
 from dearlite.cli.cascade_options import cascade_options, long_of
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
 from dearlite.cli.run_options import model_option
-from dearlite.devices import DEVICES
+from dearlite.deadline import parse_budget
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS, read_documents
+from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k

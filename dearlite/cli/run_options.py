@@ -10,8 +10,8 @@ import click
 
 from dearlite.cli.cascade_options import cascade_options, long_of
 from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
-from dearlite.devices import DEVICES
 from dearlite.errors import UsageError
+from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline import tasks

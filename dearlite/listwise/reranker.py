@@ -11,8 +11,7 @@ from pathlib import Path
 from threading import Event
 
 from dearlite.anytime import order_within, rank_within
-from dearlite.budget import Deadline
-from dearlite.devices import check_threads
+from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, UsageError
 from dearlite.listwise.agreement import fuse, shuffles
@@ -22,12 +21,13 @@ from dearlite.listwise.engine import Interrupted, LlamaBackend
 from dearlite.listwise.prompts import LIST_FORMS, find_form
 from dearlite.listwise.state import QueryWork, WindowMeter
 from dearlite.listwise.tokens import PromptEncoder
+from dearlite.machine import check_threads
 from dearlite.models.gguf import GgufFile
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.reranker import Job, Reranker
-from dearlite.stage_work import QueryState
+from dearlite.stages import QueryState
 
 KIND = "listwise"
 _SCHEMA = 1

@@ -18,8 +18,8 @@ from dearlite.models.formats import runner_of
 from dearlite.models.registry import find_cascade, find_model
 
 if TYPE_CHECKING:
-    from dearlite.long_documents import Long
     from dearlite.models.manifest import Manifest
+    from dearlite.passages import Long
 
 DEFAULT_HEAD = 30  # what a later stage gets where nothing is said: DeAR's listwise stage reads the best 30
 

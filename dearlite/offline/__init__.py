@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dearlite.api import Model, Progress, Reranker
     from dearlite.files.trec import Qrels, Run
-    from dearlite.long_documents import Long
     from dearlite.offline.collection import Collection
     from dearlite.offline.evaluation import Evaluation
     from dearlite.offline.results import RerankedRun
     from dearlite.options import Listwise
+    from dearlite.passages import Long
 
 
 def rerank_run(

@@ -18,8 +18,8 @@ from dearlite.offline.journal import Journal, digest_of, result_key, settings_ke
 from dearlite.offline.results import QueryResult, RerankedRun
 
 if TYPE_CHECKING:
-    from dearlite.long_documents import Long
     from dearlite.options import Listwise
+    from dearlite.passages import Long
 
 _SAVE_EVERY_S = 5.0  # the most work of one query that a kill may lose
 

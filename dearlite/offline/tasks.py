@@ -12,7 +12,6 @@ from typing import Any
 from dearlite.api import Model, Progress, Reranker
 from dearlite.errors import UsageError
 from dearlite.files.trec import Qrels
-from dearlite.long_documents import Long
 from dearlite.models.chain import parse_chain
 from dearlite.models.registry import DEFAULT_MODEL, find_model, home
 from dearlite.offline.cache import ScoreCache
@@ -21,6 +20,7 @@ from dearlite.offline.journal import Journal
 from dearlite.offline.rerank import rerank_collection
 from dearlite.offline.results import RerankedRun
 from dearlite.options import Listwise
+from dearlite.passages import Long
 from dearlite.render.progress import line_progress
 
 

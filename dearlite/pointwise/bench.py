@@ -240,7 +240,7 @@ class _Int8Peak:
     def __init__(self, threads: int) -> None:
         import numpy as np
 
-        from dearlite import devices
+        from dearlite import machine as devices
 
         ort = devices.onnxruntime()
         options = ort.SessionOptions()

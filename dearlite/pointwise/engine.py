@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite import devices
+from dearlite import machine as devices
 from dearlite.errors import BundleError, DeviceUnavailable
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build

@@ -15,20 +15,20 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.anytime import Reading, rank_within, score_within
-from dearlite.budget import Deadline
-from dearlite.devices import check_threads
+from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
-from dearlite.long_documents import Long, best_passages, pieces_of
+from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_calibration
+from dearlite.passages import Long, best_passages, pieces_of
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 from dearlite.progress import Progress
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
 from dearlite.reranker import Job, Reranker, part_of
-from dearlite.stage_work import QueryState
+from dearlite.stages import QueryState
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dearlite import devices
+from dearlite import machine as devices
 from dearlite.errors import DeviceUnavailable
 from dearlite.models.bundle import WEIGHTS, Bundle
 from dearlite.models.manifest import Build

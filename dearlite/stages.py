@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from dearlite.documents import Document
-from dearlite.long_documents import Span, piece_of
 from dearlite.models.calibration import band
+from dearlite.passages import Span, piece_of
 from dearlite.progress import Meter, Progress
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
 
