@@ -26,7 +26,7 @@ from dearlite import evaluate
 from dearlite.export.train_config import PointwiseConfig, read_config
 from dearlite.export.train_pointwise import train_pointwise
 from dearlite.files.trec import read_qrels
-from dearlite.offline.collection import make_collection, open_collection
+from dearlite.offline.collection.collection import make_collection, open_collection
 
 VARIANTS = {
     "CE": {"rank_loss": "ce", "alpha": 0.0},

@@ -19,7 +19,7 @@ from pathlib import Path
 from measure import describe_machine, peak_rss_mb, rss_mb
 
 from dearlite import Document, Ranking, Reranker, rerank_run
-from dearlite.offline.collection import open_collection
+from dearlite.offline.collection.collection import open_collection
 from dearlite.ranking import PairScore
 
 

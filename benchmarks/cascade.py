@@ -25,8 +25,8 @@ from dearlite import Long, Reranker
 from dearlite.documents import Document
 from dearlite.files.trec import read_qrels
 from dearlite.models.registry import DEFAULT_MODEL
-from dearlite.offline.collection import Collection, open_collection
-from dearlite.offline.measures import mean, measure_run
+from dearlite.offline.collection.collection import Collection, open_collection
+from dearlite.offline.evaluation.measures import mean, measure_run
 
 _JOINED = 9000  # characters: about 2,000 tokens
 Job = tuple[str, list[Document]]

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from dearlite import Reranker, rerank_run
-from dearlite.offline.cluster import Scoring, rerank_on_ray
-from dearlite.offline.collection import Collection, make_collection, open_collection
+from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
+from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 
 _SCORING = Scoring("minilm-l12", "cpu", threads=1, depth=100, skip_bad=False, listwise=None, together=8, loading={})
 

@@ -23,8 +23,8 @@ from torch_run import drawn, taus
 
 from dearlite import rerank_run
 from dearlite.files.trec import Qrels, Run, read_qrels
-from dearlite.offline.collection import Collection, open_collection
-from dearlite.offline.measures import mean, measure_run
+from dearlite.offline.collection.collection import Collection, open_collection
+from dearlite.offline.evaluation.measures import mean, measure_run
 
 SEED = 1
 

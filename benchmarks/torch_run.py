@@ -28,7 +28,7 @@ from dearlite import rerank_run
 from dearlite.export.groups import read_groups
 from dearlite.export.train_base import load_tokenizer
 from dearlite.files.trec import Run, run_line
-from dearlite.offline.collection import Collection, make_collection, open_collection
+from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 from dearlite.ranking import rank_order

@@ -20,7 +20,7 @@ from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Qrels
 from dearlite.models.bundle import Bundle, add_members
 from dearlite.offline import rerank_run
-from dearlite.offline.collection import Collection
+from dearlite.offline.collection.collection import Collection
 
 _STEPS = 100
 BINS = 15

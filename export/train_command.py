@@ -12,7 +12,7 @@ from dearlite.errors import UsageError, need
 from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_config
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
-from dearlite.offline.tasks import check_output
+from dearlite.offline.run.rerank_run import check_output
 from dearlite.render.progress import DocumentProgress
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -91,7 +91,7 @@ def mine(**given: Any) -> None:
     same command goes on.
     """
     from dearlite.export import mine as mining_module
-    from dearlite.offline.collection import collection_files
+    from dearlite.offline.collection.collection import collection_files
 
     check_output(given["output"])
     find_model(given["model"])

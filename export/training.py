@@ -21,7 +21,7 @@ from dearlite.errors import DearliteError, UsageError
 from dearlite.export.check import peak_memory_mb
 from dearlite.export.train_base import check_adapter, choose_dtype
 from dearlite.export.train_config import TrainConfig
-from dearlite.offline.journal import lock_alone
+from dearlite.offline.run.journal import lock_alone
 from dearlite.render.formats import whole_file
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 
 from dearlite import Reranker, rerank_run
 from dearlite.errors import Cancelled, InvalidInput, UsageError
-from dearlite.offline.collection import Collection, make_collection, open_collection
+from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 from dearlite.ranking import PairScore
 
 FOLDER = noveleval.DATA
@@ -140,7 +140,7 @@ def test_a_changed_text_is_scored_again(small, tmp_path):
 
 
 def test_a_part_of_a_query_is_kept(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("dearlite.offline.rerank._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("dearlite.offline.run.scoring._SAVE_EVERY_S", 0.0)
     stop, half = Event(), Counting()
 
     def progress(done, total):
@@ -324,7 +324,7 @@ def test_missing_documents_are_left_out_when_asked(small, cli, tmp_path):
 
 
 def test_a_second_process_on_one_journal_refuses(small, cli, tmp_path):
-    from dearlite.offline.journal import Journal
+    from dearlite.offline.run.journal import Journal
 
     out = tmp_path / "out.trec"
     with Journal(Path(f"{out}.journal")):
@@ -406,7 +406,7 @@ def test_only_documents_of_the_run_are_held(tmp_path):
     (tmp_path / "r.trec").write_text("1 Q0 59999 1 2 t\n1 Q0 3 2 1 t\n")
     code = f"""
 import resource
-from dearlite.offline.collection import open_collection
+from dearlite.offline.collection.collection import open_collection
 from pathlib import Path
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 folder = Path({str(tmp_path)!r})

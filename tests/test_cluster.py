@@ -14,9 +14,9 @@ from dearlite import rerank_run
 from dearlite.cli.main import main
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, UsageError
-from dearlite.offline.blocks import list_blocks, read_block, write_blocks
-from dearlite.offline.cluster import BlockScorer, Scoring, rerank_on_ray
-from dearlite.offline.collection import make_collection, open_collection
+from dearlite.offline.cluster.blocks import list_blocks, read_block, write_blocks
+from dearlite.offline.cluster.ray import BlockScorer, Scoring, rerank_on_ray
+from dearlite.offline.collection.collection import make_collection, open_collection
 
 pytest.importorskip("ray", reason="the extra dearlite[ray] is not installed")
 
@@ -187,6 +187,6 @@ def test_a_node_with_another_model_scores_nothing(collection, tmp_path):
 
 
 def _settings():
-    from dearlite.offline import cluster
+    from dearlite.offline.cluster import ray as cluster
 
     return cluster._settings(SCORING)

@@ -9,8 +9,8 @@ import pytest
 
 from dearlite import evaluate
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.offline.collection import make_collection
-from dearlite.offline.evaluation import System, compare
+from dearlite.offline.collection.collection import make_collection
+from dearlite.offline.evaluation.evaluation import System, compare
 from dearlite.render.evaluation import evaluation_csv, evaluation_html, evaluation_latex, per_query_csv
 
 pytest.importorskip("ir_measures", reason="the extra dearlite[eval] is not installed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dearlite.offline.collection import open_collection
+from dearlite.offline.collection.collection import open_collection
 
 PATH = Path(__file__).parents[1] / "examples" / "from_ir_datasets.py"
 Query = namedtuple("Query", "query_id title description")

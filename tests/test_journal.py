@@ -9,8 +9,8 @@ import pytest
 
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, UsageError
-from dearlite.offline.cache import ScoreCache, pair_key
-from dearlite.offline.journal import Journal, JournalInUse, digest_of, result_key, settings_key
+from dearlite.offline.run.cache import ScoreCache, pair_key
+from dearlite.offline.run.journal import Journal, JournalInUse, digest_of, result_key, settings_key
 from dearlite.ranking import PairScore
 
 
@@ -69,9 +69,7 @@ def test_another_file_is_left_alone(tmp_path):
 
 
 def test_a_second_process_is_refused(journal_file):
-    code = (
-        f"from dearlite.offline.journal import Journal; from pathlib import Path; Journal(Path({str(journal_file)!r}))"
-    )
+    code = f"from dearlite.offline.run.journal import Journal; from pathlib import Path; Journal(Path({str(journal_file)!r}))"
     with Journal(journal_file) as journal:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1
@@ -88,7 +86,7 @@ def test_a_full_disk_leaves_the_journal_whole(tmp_path, monkeypatch):
     code = f"""
 import resource, signal, sys
 from pathlib import Path
-from dearlite.offline.journal import DiskFull, Journal
+from dearlite.offline.run.journal import DiskFull, Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 journal = Journal(Path({str(path)!r}))

@@ -10,7 +10,7 @@ from dearlite import Reranker, rerank, rerank_run
 from dearlite.cli.cascade_options import long_of
 from dearlite.cli.rerank import command
 from dearlite.errors import UsageError
-from dearlite.offline.collection import make_collection
+from dearlite.offline.collection.collection import make_collection
 from dearlite.passages import Long, window_spans_of
 
 QUERY = "Who invented the light bulb?"

@@ -7,7 +7,7 @@ import pytest
 
 from dearlite.errors import UsageError
 from dearlite.files.trec import read_qrels, read_run
-from dearlite.offline.measures import DEFAULT_MEASURES, mean, measure_run, parse_measures
+from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, mean, measure_run, parse_measures
 
 pytrec_eval = pytest.importorskip("pytrec_eval")
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dearlite.offline.evaluation import System, compare
+from dearlite.offline.evaluation.evaluation import System, compare
 from dearlite.render.report import report_html
 
 pytest.importorskip("ir_measures", reason="the extra dearlite[eval] is not installed")

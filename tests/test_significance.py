@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dearlite.offline.significance import holm, randomisation_test
+from dearlite.offline.evaluation.significance import holm, randomisation_test
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dearlite.cli.run_options import check, collection_of, rerank, run_options
-from dearlite.offline.results import RerankedRun
+from dearlite.offline.run.results import RerankedRun
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

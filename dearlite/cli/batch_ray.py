@@ -13,8 +13,8 @@ from dearlite.cli.listwise_options import listwise_of, loading_of
 from dearlite.cli.run_options import collection_of
 from dearlite.errors import UsageError, need
 from dearlite.models.registry import find_model
-from dearlite.offline.cluster import Scoring, rerank_on_ray
-from dearlite.offline.collection import FOLDER_LAYOUT
+from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
+from dearlite.offline.collection.collection import FOLDER_LAYOUT
 from dearlite.render.progress import DocumentProgress
 
 _ONE_PROCESS = ("journal", "no_journal", "cache", "jsonl")

@@ -10,8 +10,8 @@ import click
 
 from dearlite.cli import run_options
 from dearlite.errors import UsageError, need
-from dearlite.offline.measures import TIES
-from dearlite.offline.tasks import check_output
+from dearlite.offline.evaluation.measures import TIES
+from dearlite.offline.run.rerank_run import check_output
 from dearlite.render.formats import whole_file
 
 _OUTPUTS = ("json", "csv", "latex", "per_query", "report")
@@ -67,7 +67,7 @@ def command(
     others = dict(map(_baseline, baselines))
     if len(others) < len(baselines):
         raise UsageError("two baselines have one name: give them names, --baseline NAME=FILE")
-    from dearlite.offline.assessment import check_measures, evaluate
+    from dearlite.offline.evaluation.assess import check_measures, evaluate
 
     names = check_measures(measures)
     collection = run_options.collection_of(given, qrels)

@@ -10,9 +10,9 @@ import click
 
 from dearlite.cli import run_options
 from dearlite.errors import UsageError
-from dearlite.offline.assessment import evaluate
-from dearlite.offline.evaluation import Evaluation, System
-from dearlite.offline.suites import Suite, SuiteCollection, find_suite
+from dearlite.offline.evaluation.assess import evaluate
+from dearlite.offline.evaluation.evaluation import Evaluation, System
+from dearlite.offline.evaluation.suites import Suite, SuiteCollection, find_suite
 from dearlite.render.evaluation import number, print_evaluation
 from dearlite.render.facts import print_rows
 from dearlite.render.formats import json_text, whole_file

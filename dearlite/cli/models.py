@@ -136,8 +136,8 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     split: the error that is printed is that of the fit.
     """
     from dearlite.files.trec import read_qrels
-    from dearlite.offline.collection import collection_files
-    from dearlite.offline.tasks import check_output, collection_of
+    from dearlite.offline.collection.collection import collection_files
+    from dearlite.offline.run.rerank_run import check_output, collection_of
     from dearlite.render.progress import DocumentProgress
 
     path = find_model(model)

@@ -14,10 +14,10 @@ from dearlite.errors import UsageError
 from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.models.registry import DEFAULT_MODEL
-from dearlite.offline import tasks
-from dearlite.offline.collection import Collection
-from dearlite.offline.journal import DiskFull
-from dearlite.offline.results import RerankedRun
+from dearlite.offline.collection.collection import Collection
+from dearlite.offline.run import rerank_run as tasks
+from dearlite.offline.run.journal import DiskFull
+from dearlite.offline.run.results import RerankedRun
 from dearlite.render.progress import DocumentProgress
 
 Command = TypeVar("Command", bound=Callable[..., Any])

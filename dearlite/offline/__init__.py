@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dearlite.api import Model, Progress, Reranker
     from dearlite.files.trec import Qrels, Run
-    from dearlite.offline.collection import Collection
-    from dearlite.offline.evaluation import Evaluation
-    from dearlite.offline.results import RerankedRun
+    from dearlite.offline.collection.collection import Collection
+    from dearlite.offline.evaluation.evaluation import Evaluation
+    from dearlite.offline.run.results import RerankedRun
     from dearlite.options import Listwise
     from dearlite.passages import Long
 
@@ -53,7 +53,7 @@ def rerank_run(
     a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a line to stderr, as
     notebooks show it.
     """
-    from dearlite.offline import tasks
+    from dearlite.offline.run import rerank_run as tasks
 
     return tasks.rerank_run(
         tasks.collection_of(source, queries, corpus, run, None, depth, skip_bad),

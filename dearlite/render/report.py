@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from importlib import resources
 
-from dearlite.offline.evaluation import Evaluation, System
-from dearlite.offline.measures import in_order
+from dearlite.offline.evaluation.evaluation import Evaluation, System
+from dearlite.offline.evaluation.measures import in_order
 from dearlite.render.charts import Bar, Point, gain_chart, time_chart
 from dearlite.render.evaluation import best_values, difference_lines, marked, number, p_text
 from dearlite.render.snippet import plain, query_terms, snippet, term_spans

@@ -14,11 +14,11 @@ from dearlite.errors import UsageError
 from dearlite.files.trec import Qrels
 from dearlite.models.chain import parse_chain
 from dearlite.models.registry import DEFAULT_MODEL, find_model, home
-from dearlite.offline.cache import ScoreCache
-from dearlite.offline.collection import Collection, open_collection
-from dearlite.offline.journal import Journal
-from dearlite.offline.rerank import rerank_collection
-from dearlite.offline.results import RerankedRun
+from dearlite.offline.collection.collection import Collection, open_collection
+from dearlite.offline.run.cache import ScoreCache
+from dearlite.offline.run.journal import Journal
+from dearlite.offline.run.results import RerankedRun
+from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise
 from dearlite.passages import Long
 from dearlite.render.progress import line_progress

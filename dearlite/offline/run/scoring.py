@@ -12,10 +12,10 @@ from dearlite import __version__
 from dearlite.api import Progress, Reranker
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, UsageError
-from dearlite.offline.cache import ScoreCache, pair_key
-from dearlite.offline.collection import Collection
-from dearlite.offline.journal import Journal, digest_of, result_key, settings_key
-from dearlite.offline.results import QueryResult, RerankedRun
+from dearlite.offline.collection.collection import Collection
+from dearlite.offline.run.cache import ScoreCache, pair_key
+from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
+from dearlite.offline.run.results import QueryResult, RerankedRun
 
 if TYPE_CHECKING:
     from dearlite.options import Listwise

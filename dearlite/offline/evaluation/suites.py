@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.offline.collection import FOLDER_LAYOUT
+from dearlite.offline.collection.collection import FOLDER_LAYOUT
 
 _OPTIONAL = {"how": "", "note": "", "timed": {}}
 
@@ -72,7 +72,9 @@ class Suite:
 
 def find_suite(name: str) -> Suite:
     """The suite called `name`. Raises UsageError with the names that there are."""
-    known = load_suites(resources.files("dearlite.offline").joinpath("suites.toml").read_text(encoding="utf-8"))
+    known = load_suites(
+        resources.files("dearlite.offline.evaluation.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
+    )
     if name not in known:
         near = get_close_matches(name, known, cutoff=0.4) or list(known)
         raise UsageError(f"no suite {name!r} (nearest: {', '.join(near)})")

@@ -24,10 +24,10 @@ from dearlite.errors import DearliteError, UsageError, need
 from dearlite.models.bundle import Bundle
 from dearlite.models.gguf import GgufFile
 from dearlite.models.registry import find_model
-from dearlite.offline.blocks import Block, list_blocks, read_block, write_blocks
-from dearlite.offline.collection import Collection
-from dearlite.offline.journal import settings_key
-from dearlite.offline.rerank import rerank_collection
+from dearlite.offline.cluster.blocks import Block, list_blocks, read_block, write_blocks
+from dearlite.offline.collection.collection import Collection
+from dearlite.offline.run.journal import settings_key
+from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise
 from dearlite.render.formats import whole_file
 

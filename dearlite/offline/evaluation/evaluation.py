@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError, need
 from dearlite.files.trec import Qrels, Run
-from dearlite.offline.measures import DEFAULT_MEASURES, mean, measure_run
-from dearlite.offline.significance import holm, randomisation_test
+from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, mean, measure_run
+from dearlite.offline.evaluation.significance import holm, randomisation_test
 
 if TYPE_CHECKING:
     from rich.table import Table

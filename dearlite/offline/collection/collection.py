@@ -15,7 +15,7 @@ from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import Record, open_stream, read_lines, reader_for, whole
 from dearlite.files.trec import Run, read_run
-from dearlite.offline.candidates import read_candidates
+from dearlite.offline.collection.candidates import read_candidates
 
 # part -> the names that it may have in a collection's folder, the first that is there counts (ours and BEIR's)
 FOLDER_LAYOUT: dict[str, tuple[str, ...]] = {

@@ -11,10 +11,10 @@ from pathlib import Path
 from dearlite import __version__
 from dearlite.errors import UsageError
 from dearlite.files.trec import Qrels, Run, read_qrels, read_run
-from dearlite.offline.collection import Collection
-from dearlite.offline.evaluation import Evaluation, System, compare
-from dearlite.offline.measures import DEFAULT_MEASURES, parse_measures
-from dearlite.offline.results import RerankedRun
+from dearlite.offline.collection.collection import Collection
+from dearlite.offline.evaluation.evaluation import Evaluation, System, compare
+from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from dearlite.offline.run.results import RerankedRun
 
 _PACKAGES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy", "ir-measures", "pytrec-eval-terrier")
 

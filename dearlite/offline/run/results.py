@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.files.trec import run_line
-from dearlite.offline.collection import Collection
+from dearlite.offline.collection.collection import Collection
 from dearlite.ranking import PairScore, Ranking, rank_order
 from dearlite.render.formats import json_text, whole_file
 

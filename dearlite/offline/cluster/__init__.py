@@ -1,0 +1,1 @@
+"""A run as blocks on a Ray cluster."""

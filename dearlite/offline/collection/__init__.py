@@ -1,0 +1,1 @@
+"""Queries, documents, judgements and first-stage runs, read and checked together."""

@@ -1,0 +1,1 @@
+"""Reranking a run of many queries without losing work."""
