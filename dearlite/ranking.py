@@ -163,7 +163,7 @@ class Ranking(Sequence[Hit]):
         return ranking_table(self)
 
     def _repr_html_(self) -> str:
-        from dearlite.render.html import ranking_html
+        from dearlite.render.notebook import ranking_html
 
         return ranking_html(self)
 

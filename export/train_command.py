@@ -13,7 +13,7 @@ from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_c
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline.run.rerank_run import check_output
-from dearlite.render.progress import DocumentProgress
+from dearlite.render.bar import DocumentProgress
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 

@@ -22,7 +22,7 @@ from dearlite.export.check import peak_memory_mb
 from dearlite.export.train_base import check_adapter, choose_dtype
 from dearlite.export.train_config import TrainConfig
 from dearlite.offline.run.journal import lock_alone
-from dearlite.render.formats import whole_file
+from dearlite.render.writers import whole_file
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from dearlite.errors import UsageError, need
 from dearlite.models.registry import find_model
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import FOLDER_LAYOUT
-from dearlite.render.progress import DocumentProgress
+from dearlite.render.bar import DocumentProgress
 
 _ONE_PROCESS = ("journal", "no_journal", "cache", "jsonl")
 

@@ -12,7 +12,7 @@ from dearlite.cli import run_options
 from dearlite.errors import UsageError, need
 from dearlite.offline.evaluation.measures import TIES
 from dearlite.offline.run.rerank_run import check_output
-from dearlite.render.formats import whole_file
+from dearlite.render.writers import whole_file
 
 _OUTPUTS = ("json", "csv", "latex", "per_query", "report")
 

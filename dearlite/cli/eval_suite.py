@@ -15,7 +15,7 @@ from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.suites import Suite, SuiteCollection, find_suite
 from dearlite.render.evaluation import number, print_evaluation
 from dearlite.render.facts import print_rows
-from dearlite.render.formats import json_text, whole_file
+from dearlite.render.writers import json_text, whole_file
 
 _ONE_COLLECTION = ("queries", "corpus", "run_file", "output", "jsonl", "journal")
 

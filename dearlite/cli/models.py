@@ -138,7 +138,7 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     from dearlite.files.trec import read_qrels
     from dearlite.offline.collection.collection import collection_files
     from dearlite.offline.run.rerank_run import check_output, collection_of
-    from dearlite.render.progress import DocumentProgress
+    from dearlite.render.bar import DocumentProgress
 
     path = find_model(model)
     check_output(output)

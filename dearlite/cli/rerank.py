@@ -19,8 +19,8 @@ from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
-from dearlite.render.formats import WRITERS, write_ranking
-from dearlite.render.progress import DocumentProgress
+from dearlite.render.bar import DocumentProgress
+from dearlite.render.writers import WRITERS, write_ranking
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -18,7 +18,7 @@ from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run import rerank_run as tasks
 from dearlite.offline.run.journal import DiskFull
 from dearlite.offline.run.results import RerankedRun
-from dearlite.render.progress import DocumentProgress
+from dearlite.render.bar import DocumentProgress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 model_option = click.option(

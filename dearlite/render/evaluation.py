@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dearlite.offline.evaluation.evaluation import Evaluation, System
-from dearlite.render.formats import json_text
 from dearlite.render.snippet import plain
+from dearlite.render.writers import json_text
 
 SIGNIFICANT = 0.05
 _PIPE_WIDTH = 200

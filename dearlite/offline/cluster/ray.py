@@ -29,7 +29,7 @@ from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import settings_key
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise
-from dearlite.render.formats import whole_file
+from dearlite.render.writers import whole_file
 
 _ATTEMPTS = 4  # at one block, where its actor dies each time: Ray itself would go on for ever
 

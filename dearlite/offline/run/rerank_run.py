@@ -21,7 +21,7 @@ from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise
 from dearlite.passages import Long
-from dearlite.render.progress import line_progress
+from dearlite.render.bar import line_progress
 
 
 def collection_of(

@@ -13,7 +13,7 @@ from typing import Any
 from dearlite.files.trec import run_line
 from dearlite.offline.collection.collection import Collection
 from dearlite.ranking import PairScore, Ranking, rank_order
-from dearlite.render.formats import json_text, whole_file
+from dearlite.render.writers import json_text, whole_file
 
 
 @dataclass(slots=True)
