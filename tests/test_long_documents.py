@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from dearlite import Reranker, rerank, rerank_run
-from dearlite.cli.cascade_options import long_of
+from dearlite.cli.options.cascade import long_of
 from dearlite.cli.rerank import command
 from dearlite.errors import UsageError
 from dearlite.offline.collection.collection import make_collection

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dearlite.cli.run_options import check, collection_of, rerank, run_options
+from dearlite.cli.options.run import check, collection_of, rerank, run_options
 from dearlite.offline.run.results import RerankedRun
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from dearlite.cli.cascade_options import long_of
-from dearlite.cli.listwise_options import listwise_of, loading_of
-from dearlite.cli.run_options import collection_of
+from dearlite.cli.options.cascade import long_of
+from dearlite.cli.options.listwise import listwise_of, loading_of
+from dearlite.cli.options.run import collection_of
 from dearlite.errors import UsageError, need
 from dearlite.models.registry import find_model
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray

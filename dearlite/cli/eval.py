@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dearlite.cli import run_options
+from dearlite.cli.options import run as run_options
 from dearlite.errors import UsageError, need
 from dearlite.offline.evaluation.measures import TIES
 from dearlite.offline.run.rerank_run import check_output

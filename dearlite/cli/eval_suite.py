@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dearlite.cli import run_options
+from dearlite.cli.options import run as run_options
 from dearlite.errors import UsageError
 from dearlite.offline.evaluation.assess import evaluate
 from dearlite.offline.evaluation.evaluation import Evaluation, System

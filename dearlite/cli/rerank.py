@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from dearlite.cli.cascade_options import cascade_options, long_of
-from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
-from dearlite.cli.run_options import model_option
+from dearlite.cli.options.cascade import cascade_options, long_of
+from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
+from dearlite.cli.options.run import model_option
 from dearlite.deadline import parse_budget
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from dearlite.cli.cascade_options import cascade_options, long_of
-from dearlite.cli.listwise_options import listwise_of, listwise_options, loading_of
+from dearlite.cli.options.cascade import cascade_options, long_of
+from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
 from dearlite.errors import UsageError
 from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
