@@ -20,13 +20,13 @@ import numpy as np
 from dearlite import Reranker
 from dearlite.export.card import Pairs, compare, load_pairs
 from dearlite.export.check import calibration_rows
-from dearlite.export.checkpoint import Checkpoint
 from dearlite.export.decoder import macs_a_token
-from dearlite.export.families import shape_of
 from dearlite.export.forward import Forward
 from dearlite.export.llama import write_bundle
-from dearlite.export.merge import Merged
 from dearlite.export.quantisations import QUANTISATIONS, Quantisation
+from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.families import shape_of
+from dearlite.export.source.merge import Merged
 
 
 def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisation:

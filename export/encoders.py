@@ -19,8 +19,8 @@ import numpy as np
 
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
-from dearlite.export.checkpoint import Checkpoint
 from dearlite.export.onnx.graph import Graph
+from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.traced import Traced, trace
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.manifest import Build

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.checkpoint import CheckpointError, TensorSource
-from dearlite.export.families import check_tensors, shape_of
 from dearlite.export.forward import Forward
 from dearlite.export.onnx.leading import DIRECTIONS, extend_weight, leading_directions
 from dearlite.export.onnx.llama import LlamaShape
@@ -22,6 +20,8 @@ from dearlite.export.onnx.rotation import HADAMARD_BLOCK, is_power_of_two, mix_r
 from dearlite.export.pooling import read_at
 from dearlite.export.quantisations import QUANTISATIONS, Quantisation, graphs_of
 from dearlite.export.rounding import Moments, column_scales, round_to_nearest, round_with_moments
+from dearlite.export.source.checkpoint import CheckpointError, TensorSource
+from dearlite.export.source.families import check_tensors, shape_of
 from dearlite.models.bundle import BundleWriter
 
 _ROWS = 4096  # of the embedding, at a time

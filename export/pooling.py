@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dearlite.export.checkpoint import CheckpointError
+from dearlite.export.source.checkpoint import CheckpointError
 
 POOLINGS = ("last-token", "last-position")
 LENGTH = "length"  # the input that says where the padded row ends; backends/onnx.py feeds it by this name

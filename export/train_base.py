@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DearliteError, UsageError
-from dearlite.export.merge import Adapter
+from dearlite.export.source.merge import Adapter
 from dearlite.export.train_config import TrainConfig
 from dearlite.models.gguf import GgufFile
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dearlite.errors import DearliteError
-from dearlite.export.checkpoint import Checkpoint, CheckpointError, name_some
+from dearlite.export.source.checkpoint import Checkpoint, CheckpointError, name_some
 
 ROWS = np.arange(15, dtype="<f4").reshape(5, 3)
 
@@ -321,7 +321,7 @@ def test_name_some_counts_the_rest():
 # Linux counts VmHWM for this program alone; ru_maxrss begins at the peak of the process that forked it.
 _PEAK = """
 import re, sys
-from dearlite.export.checkpoint import Checkpoint
+from dearlite.export.source.checkpoint import Checkpoint
 def peak_mb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 checkpoint = Checkpoint(sys.argv[1])

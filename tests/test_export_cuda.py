@@ -14,10 +14,10 @@ from tiny_decoders import DOCS, KINDS, PAIRS, QUERIES, checkpoint, reference  # 
 
 from dearlite import DearliteError, Reranker, devices  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
-from dearlite.export.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.llama import write_bundle  # noqa: E402
-from dearlite.export.merge import Merged  # noqa: E402
 from dearlite.export.quantisations import QUANTISATIONS  # noqa: E402
+from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
+from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
 
 GROUPED = "llama, 4 heads of 1, llama3 scaling"

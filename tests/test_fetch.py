@@ -1,4 +1,4 @@
-"""dearlite.export.fetch against a Hub on loopback; huggingface_hub is the real one, in a process of its own each time.
+"""dearlite.export.source.fetch against a Hub on loopback; huggingface_hub is the real one, in a process of its own each time.
 
 In its own process because huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE once, when it is imported.
 """
@@ -21,7 +21,7 @@ REPOSITORY = "somebody/tiny-reranker"
 CALL = """
 import json, sys
 from dearlite.errors import DearliteError
-from dearlite.export.fetch import fetch
+from dearlite.export.source.fetch import fetch
 repository, revision, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 try:
     print(json.dumps({"folder": str(fetch(repository, revision, **options))}))

@@ -10,12 +10,12 @@ from dearlite import Reranker
 from dearlite.documents import Document
 from dearlite.export.card import Pairs
 from dearlite.export.check import _encode, hold_to_floor, quality_card
-from dearlite.export.checkpoint import Checkpoint
-from dearlite.export.families import shape_of
 from dearlite.export.forward import Forward
 from dearlite.export.llama import write_bundle
-from dearlite.export.merge import Merged
 from dearlite.export.quantisations import QUANTISATIONS
+from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.families import shape_of
+from dearlite.export.source.merge import Merged
 
 RECORDS = [(query, Document(text)) for query, text in PAIRS]
 

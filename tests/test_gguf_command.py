@@ -97,7 +97,7 @@ def test_name_is_listwise_by_its_entry(cli, tmp_path, model, monkeypatch):
     memory_mb = 1
     """
     (tmp_path / "home" / "models.toml").write_text(entry)
-    monkeypatch.setattr("dearlite.export.inputs.fetch", lambda repository, revision="main": model)
+    monkeypatch.setattr("dearlite.export.source.inputs.fetch", lambda repository, revision="main": model)
     refused(cli("export", "tiny", "--quant", "int8"), 2, "--quant int8 is of pointwise models: tiny is written as GGUF")
     code, _, err = cli("export", "tiny", "--quant", "f16", "--no-card")
     assert (code, err) == (0, "")

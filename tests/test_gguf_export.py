@@ -17,7 +17,6 @@ import pytest
 from gguf_models import KINDS, VOCABULARY, config_of, smollm2_gguf, tensors_of, write_model, write_smollm2_tokenizer
 
 from dearlite.errors import UsageError
-from dearlite.export.checkpoint import Checkpoint
 from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
 from dearlite.export.gguf.card import run_worker
 from dearlite.export.gguf.listwise import export_listwise
@@ -25,7 +24,8 @@ from dearlite.export.gguf.metadata import Facts
 from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.writer import write_weights
-from dearlite.export.merge import Adapter, Merged
+from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.merge import Adapter, Merged
 from dearlite.models.gguf import GgufFile
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "gguf_golden.json").read_text())

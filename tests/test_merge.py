@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dearlite.export.checkpoint import Checkpoint, CheckpointError
-from dearlite.export.merge import Adapter, Merged, check_base
+from dearlite.export.source.checkpoint import Checkpoint, CheckpointError
+from dearlite.export.source.merge import Adapter, Merged, check_base
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -312,8 +312,8 @@ def test_another_base_by_name_is_a_warning(made, tmp_path):
 
 _PEAK = """
 import re, sys
-from dearlite.export.checkpoint import Checkpoint
-from dearlite.export.merge import Adapter, Merged
+from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.merge import Adapter, Merged
 def peak_mb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 source = Merged(Checkpoint(sys.argv[1]), Adapter(sys.argv[2]), require_head=False)

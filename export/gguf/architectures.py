@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import UsageError
-from dearlite.export.checkpoint import CheckpointError, Floats, TensorSource, name_some
-from dearlite.export.families import shape_of
 from dearlite.export.onnx.llama import LlamaShape
+from dearlite.export.source.checkpoint import CheckpointError, Floats, TensorSource, name_some
+from dearlite.export.source.families import shape_of
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 ROPE_FACTORS = "rope_freqs.weight"

@@ -22,7 +22,7 @@ from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
 from dearlite.export.gguf.writer import write_head, write_weights
-from dearlite.export.merge import Merged
+from dearlite.export.source.merge import Merged
 from dearlite.listwise.prompts import LIST_FORMS
 
 _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the card's text is read with

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.export.checkpoint import CheckpointError, TensorSource
 from dearlite.export.onnx.llama import LlamaShape
+from dearlite.export.source.checkpoint import CheckpointError, TensorSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.checkpoint import (
+from dearlite.export.source.checkpoint import (
     Checkpoint,
     CheckpointError,
     Floats,

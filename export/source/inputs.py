@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dearlite.errors import UsageError
-from dearlite.export.fetch import fetch
-from dearlite.export.merge import Adapter
+from dearlite.export.source.fetch import fetch
+from dearlite.export.source.merge import Adapter
 from dearlite.models.registry import ModelEntry, model_file
 
 

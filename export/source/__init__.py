@@ -1,0 +1,1 @@
+"""A model as published: files, tensors, LoRA adapters, network shapes. Needs neither onnx nor torch."""
