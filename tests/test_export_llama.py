@@ -19,7 +19,7 @@ from tiny_decoders import DOCS, KINDS, LLAMA3, PAIRS, QUERIES, checkpoint, refer
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
 from dearlite.export import families, llama  # noqa: E402
-from dearlite.export.onnx.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
+from dearlite.export.numerics.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
 from dearlite.export.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dearlite.export.onnx.leading import (
+from dearlite.export.numerics.leading import (
     DIRECTIONS,
     copies,
     extend_moments,
@@ -11,7 +11,7 @@ from dearlite.export.onnx.leading import (
     leading_directions,
     sharing,
 )
-from dearlite.export.rounding import GROUP, Moments, column_scales, round_to_nearest, round_with_moments
+from dearlite.export.numerics.rounding import GROUP, Moments, column_scales, round_to_nearest, round_with_moments
 
 RNG = np.random.default_rng(7)
 
@@ -63,7 +63,7 @@ def test_moments_count_a_row_by_its_direction():
 
 
 def test_wide_matrices_are_rounded_in_groups_of_their_rows(monkeypatch):
-    from dearlite.export import rounding
+    from dearlite.export.numerics import rounding
 
     assert len(Moments(GROUP + 1).sums) == 2
     monkeypatch.setattr(rounding, "GROUP", 100)

@@ -1,6 +1,6 @@
 """fp32 logits of a language model at chosen positions of token rows, in NumPy, while its weights stream past.
 
-The layers are those of export/forward.py; the embedding and the output matrix pass in blocks of rows. No library of
+The layers are those of export/numerics/forward.py; the embedding and the output matrix pass in blocks of rows. No library of
 models is involved: this is what a file's logits are held to (card.py).
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.forward import Forward
 from dearlite.export.gguf.architectures import EMBEDDING, OUTPUT, Weight
+from dearlite.export.numerics.forward import Forward
 from dearlite.export.onnx.llama import LlamaShape
 from dearlite.export.source.checkpoint import Floats, TensorSource
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from dearlite.export.numerics.leading import DIRECTIONS, copies, write_extended
+from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
-from dearlite.export.onnx.leading import DIRECTIONS, copies, write_extended
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
-from dearlite.export.onnx.rotation import HADAMARD_BLOCK, hadamard
 
 
 @dataclass(frozen=True, slots=True)

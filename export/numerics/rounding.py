@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.onnx.leading import extend_moments
+from dearlite.export.numerics.leading import extend_moments
 
 _ROWS = 4096  # rounded at a time, where no row knows of another
 # GPTQ: rows whose errors are spread together, and inside of them (a product each, instead of a row at a time) ...

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the fp32 reference, rotations and rounding, in NumPy."""
