@@ -1,4 +1,4 @@
-"""dearlite.export.source.fetch against a Hub on loopback; huggingface_hub is the real one, in a process of its own each time.
+"""export/source/fetch.py against a Hub on loopback; huggingface_hub is the real one, in a process of its own each time.
 
 In its own process because huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE once, when it is imported.
 """

@@ -1,6 +1,6 @@
 """fp32 logits of a language model at chosen positions of token rows, in NumPy, while its weights stream past.
 
-The layers are those of export/numerics/forward.py; the embedding and the output matrix pass in blocks of rows. No library of
+The layers are those of numerics/forward.py; the embedding and the output matrix pass in blocks of rows. No library of
 models is involved: this is what a file's logits are held to (card.py).
 """
 
