@@ -14,7 +14,7 @@ from pathlib import Path
 from depth_curve import SPLITS, open_split
 
 from dearlite import Reranker
-from dearlite.export.calibrate import (
+from dearlite.export.quality.calibrate import (
     Judged,
     expected_calibration_error,
     fit_logistic,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from dearlite.export.card import load_pairs
+from dearlite.export.quality.card import load_pairs
 from dearlite.models.bundle import Bundle
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.pointwise.tokens import PairEncoder

@@ -23,7 +23,7 @@ from measure import describe_machine, peak_rss_mb
 
 from dearlite import Reranker
 from dearlite.documents import as_document
-from dearlite.export.card import load_pairs
+from dearlite.export.quality.card import load_pairs
 from dearlite.listwise.decoding import Step, Writing, first, generate, permute
 from dearlite.models.gguf import GgufFile
 

@@ -18,7 +18,7 @@ import ir_measures
 from ir_measures import Qrel, ScoredDoc, nDCG
 
 from dearlite import Listwise, Reranker
-from dearlite.export.card import Pairs, load_pairs
+from dearlite.export.quality.card import Pairs, load_pairs
 from dearlite.models.gguf import GgufFile
 from dearlite.options import LISTWISE_MODES
 

@@ -35,7 +35,7 @@ BESIDE = {"fp32": REFERENCE, "bf16": "transformers-bf16", "llama.cpp": "llama.cp
 def main() -> None:
     options = parse_options()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # workers inherit it
-    from dearlite.export.card import Pairs, load_pairs
+    from dearlite.export.quality.card import Pairs, load_pairs
     from dearlite.machine import check_threads
 
     machine = describe_machine()  # now: its load average is that of the others
@@ -172,7 +172,7 @@ def summarise(
     peak: float,
 ) -> list[dict[str, Any]]:
     """A row for each system: its figures, or `failure`."""
-    from dearlite.export.card import compare
+    from dearlite.export.quality.card import compare
 
     scores = {key: [score for done in found for score in done.scores] for key, found in rounds.items()}
     docs = {key: [len(done.scores) / done.elapsed_s for done in found] for key, found in rounds.items()}

@@ -14,7 +14,7 @@ import ir_measures
 from ir_measures import Qrel, ScoredDoc, nDCG
 
 from dearlite import Reranker
-from dearlite.export.card import Pairs, load_pairs
+from dearlite.export.quality.card import Pairs, load_pairs
 
 
 def ndcg10(pairs: Pairs, scores: Iterable[float]) -> float:

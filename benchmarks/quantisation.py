@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from dearlite import Reranker
-from dearlite.export.card import Pairs, compare, load_pairs
-from dearlite.export.check import calibration_rows
 from dearlite.export.decoder import macs_a_token
 from dearlite.export.llama import write_bundle
 from dearlite.export.numerics.forward import Forward
+from dearlite.export.quality.card import Pairs, compare, load_pairs
+from dearlite.export.quality.check import calibration_rows
 from dearlite.export.quantisations import QUANTISATIONS, Quantisation
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import shape_of

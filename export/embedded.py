@@ -27,7 +27,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dearlite.api import Reranker
 from dearlite.errors import BundleError, DearliteError
-from dearlite.export.card import compare, load_pairs
 from dearlite.export.onnx.bert import (
     GELU_FLOOR,
     BertLayer,
@@ -39,6 +38,7 @@ from dearlite.export.onnx.bert import (
 )
 from dearlite.export.onnx.graph import IR_VERSION, Graph
 from dearlite.export.onnx.linear import Linear
+from dearlite.export.quality.card import compare, load_pairs
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.manifest import Build
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, UsageError
-from dearlite.export.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.onnx.graph import Graph
+from dearlite.export.quality.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.traced import Traced, trace
 from dearlite.models.bundle import BundleWriter

@@ -13,7 +13,7 @@ from dearlite import Reranker, rerank  # noqa: E402
 from dearlite.cli.models import command as models_command  # noqa: E402
 from dearlite.cli.rerank import command as rerank_command  # noqa: E402
 from dearlite.errors import BundleError, InvalidInput, UsageError  # noqa: E402
-from dearlite.export.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
+from dearlite.export.quality.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
 from dearlite.models.bundle import Bundle, add_members  # noqa: E402
 from dearlite.models.calibration import Calibration, band, read_calibration  # noqa: E402
 from dearlite.models.registry import find_model  # noqa: E402

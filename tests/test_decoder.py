@@ -7,8 +7,8 @@ from tiny_decoders import checkpoint
 
 from dearlite import Reranker
 from dearlite.cli.main import run
-from dearlite.export.card import kendall_tau
-from dearlite.export.check import calibration_rows, card_pairs, pair_rows
+from dearlite.export.quality.card import kendall_tau
+from dearlite.export.quality.check import calibration_rows, card_pairs, pair_rows
 from dearlite.models.bundle import Bundle
 
 
@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dearlite.export.check.add_members", full)
+    monkeypatch.setattr("dearlite.export.quality.check.add_members", full)
     assert dearlite("export", folder, "-o", tmp_path / "m.dear", "--min-tau", 0, "--max-tokens", 48) == 1
     assert "No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -80,7 +80,7 @@ def test_large_models_get_fewer_rows_but_never_too_few(folder):
 
 
 def test_every_line_of_the_calibration_text_is_a_pair():
-    from dearlite.export.check import _DATA
+    from dearlite.export.quality.check import _DATA
 
     records = [json.loads(line) for line in (_DATA / "calibration.jsonl").open(encoding="utf-8")]
     assert len(records) == 120 and len({record["text"] for record in records}) == 120

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from dearlite import Reranker, devices
 from dearlite.cli.main import run
 from dearlite.export import encoders, traced
-from dearlite.export.card import Pairs
 from dearlite.export.encoders import ENCODERS
+from dearlite.export.quality.card import Pairs
 from dearlite.models.bundle import Bundle
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
@@ -266,7 +266,7 @@ def test_card_holds_the_file_to_transformers_and_a_floor_refuses_it(tmp_path, mo
     monkeypatch.setattr(encoders, "card_pairs", lambda *_: Pairs("mine", rows, {"q0": {"0": 1}}))
     expected, target = reference(net, tok), tmp_path / "m.dear"
     monkeypatch.setattr(
-        "dearlite.export.check.hold_to_floor", lambda card, floor: f"tau {card['kendall_tau']}, below {floor}"
+        "dearlite.export.quality.check.hold_to_floor", lambda card, floor: f"tau {card['kendall_tau']}, below {floor}"
     )
     assert export(tmp_path, target, "--card") == 1
     line = capsys.readouterr().err

@@ -148,7 +148,7 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     collection = collection_of(
         None, files["queries"][0], files["corpus"], files["run"][0], judged, given["depth"], skip_bad=True
     )
-    calibrate = need("dearlite.export.calibrate", extra="export").calibrate
+    calibrate = need("dearlite.export.quality.calibrate", extra="export").calibrate
     with DocumentProgress(collection.pairs, visible=True, what="pairs") as progress:
         made = calibrate(
             path,

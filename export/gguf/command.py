@@ -13,10 +13,10 @@ import click
 from click.core import ParameterSource
 
 from dearlite.errors import UsageError
-from dearlite.export.check import peak_memory_mb
 from dearlite.export.gguf.listwise import export_listwise
 from dearlite.export.gguf.metadata import NOT_STATED, Facts
 from dearlite.export.gguf.quants import GGUF_QUANTS
+from dearlite.export.quality.check import peak_memory_mb
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import folders_of, output_of
 from dearlite.export.source.merge import Adapter, Merged, check_base, refuse_other_base

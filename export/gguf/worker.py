@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError
-from dearlite.export.check import peak_memory_mb
 from dearlite.export.gguf.quants import GGUF_QUANTS
+from dearlite.export.quality.check import peak_memory_mb
 from dearlite.listwise.llama_library import complaint, library, logged
 
 _BUFFER_BYTES = 64 * 2**20  # rows that are quantised at once; the result does not depend on it

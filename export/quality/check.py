@@ -1,6 +1,6 @@
 """What an export studies and checks: calibration rows, the card's pairs, and the written file's scores on them.
 
-`python -m dearlite.export.check FILE` scores pairs in a process of its own: the file's memory is then not the export's,
+`python -m dearlite.export.quality.check FILE` scores pairs in a process of its own: the file's memory is then not the export's,
 and a machine too small for the model says so in the card instead of losing the file.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from dearlite.api import Reranker
 from dearlite.documents import Document, as_document
 from dearlite.errors import DearliteError
-from dearlite.export.card import Pairs, compare, load_pairs
+from dearlite.export.quality.card import Pairs, compare, load_pairs
 from dearlite.models.bundle import add_members
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
@@ -85,7 +85,7 @@ def quality_card(path: Path, pairs: Pairs, reference: Sequence[float], device: s
     """
     job = {"device": device, "pairs": [(query, record) for _, _, query, record in pairs.rows]}
     done = subprocess.run(
-        [sys.executable, "-m", "dearlite.export.check", str(path)],
+        [sys.executable, "-m", "dearlite.export.quality.check", str(path)],
         input=json.dumps(job),
         capture_output=True,
         text=True,

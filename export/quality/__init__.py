@@ -1,0 +1,1 @@
+"""Comparison of an exported file with fp32 and with published scores; calibration."""
