@@ -11,14 +11,14 @@ import click
 from click.core import ParameterSource
 
 from dearlite.errors import UsageError
-from dearlite.export.decoder import check_disk, export_decoder
+from dearlite.export.decoders.pipeline import check_disk, export_decoder
+from dearlite.export.decoders.pooling import POOLINGS, doubt, padding_id
+from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS, check_devices
 from dearlite.export.encoders import ENCODERS, export_encoder, reading_of, refuse_unknown
 from dearlite.export.gguf.card import FLOOR as AGREEMENT_FLOOR
 from dearlite.export.gguf.command import LISTWISE_OPTIONS, refuse_given, run_listwise
 from dearlite.export.gguf.quants import GGUF_QUANTS
-from dearlite.export.pooling import POOLINGS, doubt, padding_id
 from dearlite.export.quality.check import FLOOR, peak_memory_mb
-from dearlite.export.quantisations import DEVICES, QUANTISATIONS, check_devices
 from dearlite.export.source.checkpoint import Checkpoint, CheckpointError
 from dearlite.export.source.families import ARCHITECTURES, shape_of
 from dearlite.export.source.inputs import folders_of, output_of

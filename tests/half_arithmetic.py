@@ -1,7 +1,7 @@
 """A CUDA graph on the CPU with every value in the dtype that the graph gives it, product sums in fp32 as cuBLAS does.
 
 ONNX Runtime's CPU has no fp16 products: it casts to fp32 around them and drops the casts between, so a value that fp16
-could not hold would go unseen there. This runs the operators of export/onnx/llama_padded.py with torch instead.
+could not hold would go unseen there. This runs the operators of export/decoders/padded_graph.py with torch instead.
 """
 
 import numpy as np

@@ -14,8 +14,8 @@ from tiny_decoders import DOCS, KINDS, PAIRS, QUERIES, checkpoint, reference  # 
 
 from dearlite import DearliteError, Reranker, devices  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
-from dearlite.export.llama import write_bundle  # noqa: E402
-from dearlite.export.quantisations import QUANTISATIONS  # noqa: E402
+from dearlite.export.decoders.bundle import write_bundle  # noqa: E402
+from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402

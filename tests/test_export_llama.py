@@ -19,8 +19,8 @@ from tiny_decoders import DOCS, KINDS, LLAMA3, PAIRS, QUERIES, checkpoint, refer
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
 from dearlite.export import families, llama  # noqa: E402
+from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.numerics.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
-from dearlite.export.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
@@ -124,7 +124,7 @@ def test_disk_that_an_export_needs_is_told_before_it(tmp_path, monkeypatch, caps
     (tmp_path / "m.dear").unlink()
     capsys.readouterr()
     full = namedtuple("Usage", "free")(int(weights * weight_bytes * 1.01))
-    monkeypatch.setattr("dearlite.export.decoder.shutil.disk_usage", lambda folder: full)
+    monkeypatch.setattr("dearlite.export.decoders.pipeline.shutil.disk_usage", lambda folder: full)
     assert export(tmp_path, tmp_path / "m.dear", "--quant", quant) == 1
     assert "GB of disk" in capsys.readouterr().err
     assert not (tmp_path / "m.dear").exists()

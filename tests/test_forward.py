@@ -8,11 +8,11 @@ from tiny_decoders import KINDS, PAIRS, QUERIES, WORDS, checkpoint, reference
 
 from dearlite import Reranker
 from dearlite.documents import Document
-from dearlite.export.llama import write_bundle
+from dearlite.export.decoders.bundle import write_bundle
+from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import Forward
 from dearlite.export.quality.card import Pairs
 from dearlite.export.quality.check import _encode, hold_to_floor, quality_card
-from dearlite.export.quantisations import QUANTISATIONS
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import shape_of
 from dearlite.export.source.merge import Merged

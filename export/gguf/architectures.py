@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import UsageError
-from dearlite.export.onnx.llama import LlamaShape
+from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.source.checkpoint import CheckpointError, Floats, TensorSource, name_some
 from dearlite.export.source.families import shape_of
 

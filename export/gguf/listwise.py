@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, UsageError, need
-from dearlite.export.decoder import macs_a_token
+from dearlite.export.decoders.pipeline import macs_a_token
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import FLOOR, ROW_TOKENS, agreement_card, card_rows, hold_to_floor, run_worker, versions
 from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, Facts, fill_in, model_values

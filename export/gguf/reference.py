@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.gguf.architectures import EMBEDDING, OUTPUT, Weight
 from dearlite.export.numerics.forward import Forward
-from dearlite.export.onnx.llama import LlamaShape
 from dearlite.export.source.checkpoint import Floats, TensorSource
 
 _LAYER = re.compile(r"model\.layers\.\d+\.(?P<module>.+)\.weight")

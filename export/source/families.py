@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.export.onnx.llama import LlamaShape
+from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.source.checkpoint import CheckpointError, TensorSource
 
 

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from dearlite.documents import Document
 from dearlite.errors import BundleError, UsageError
-from dearlite.export.pooling import POOLINGS, at_last_position, padded_to
+from dearlite.export.decoders.pooling import POOLINGS, at_last_position, padded_to
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Manifest

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import DearliteError
-from dearlite.export.llama import write_bundle
+from dearlite.export.decoders.bundle import write_bundle
+from dearlite.export.decoders.graph import LlamaShape
+from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import Forward
-from dearlite.export.onnx.llama import LlamaShape
 from dearlite.export.quality.check import FLOOR, calibration_rows, card_pairs, keep_or_refuse, pair_rows, quality_card
-from dearlite.export.quantisations import QUANTISATIONS
 from dearlite.export.source.checkpoint import TensorSource
 from dearlite.export.source.families import shape_of
 

@@ -1,0 +1,1 @@
+"""Exports LLaMA-family scorers to `.dear` files, one tensor at a time."""
