@@ -14,7 +14,7 @@ from dearlite.errors import UsageError
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
 from dearlite.export.decoders.pooling import POOLINGS, doubt, padding_id
 from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS, check_devices
-from dearlite.export.encoders import ENCODERS, export_encoder, reading_of, refuse_unknown
+from dearlite.export.encoders.pipeline import ENCODERS, export_encoder, reading_of, refuse_unknown
 from dearlite.export.gguf.card import FLOOR as AGREEMENT_FLOOR
 from dearlite.export.gguf.command import LISTWISE_OPTIONS, refuse_given, run_listwise
 from dearlite.export.gguf.quants import GGUF_QUANTS

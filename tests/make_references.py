@@ -1,6 +1,6 @@
 """Writes tests/data/minilm_fp32_scores.json: transformers' fp32 scores for the embedded model's weights.
 
-    python tests/make_references.py MODEL.onnx        (the published int8 file; see export/embedded.py)
+    python tests/make_references.py MODEL.onnx        (the published int8 file; see export/encoders/minilm.py)
 
 The matrices are the published int8 values times their scale; the network is transformers' own BERT, not ours.
 """
@@ -16,8 +16,8 @@ import torch
 import transformers
 from noveleval import REFERENCES, pairs
 
-from dearlite.export.embedded import MODEL_SHA256, TOKENIZER_SHA256, read_published
-from dearlite.export.onnx.bert import BertModel, Embedding, Norm
+from dearlite.export.encoders.bert import BertModel, Embedding, Norm
+from dearlite.export.encoders.minilm import MODEL_SHA256, TOKENIZER_SHA256, read_published
 from dearlite.export.onnx.linear import Linear
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from dearlite import Reranker, devices
 from dearlite.cli.main import run
 from dearlite.export import encoders, traced
-from dearlite.export.encoders import ENCODERS
+from dearlite.export.encoders.pipeline import ENCODERS
 from dearlite.export.quality.card import Pairs
 from dearlite.models.bundle import Bundle
 

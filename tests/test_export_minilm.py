@@ -9,7 +9,7 @@ from noveleval import DATA, ndcg10, pairs, reference_scores
 
 from dearlite import Reranker
 from dearlite.export import card, embedded
-from dearlite.export.onnx.bert import one_document_graph, padded_graph
+from dearlite.export.encoders.bert import one_document_graph, padded_graph
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
 from dearlite.models.registry import find_model

@@ -19,8 +19,8 @@ from onnx.external_data_helper import ExternalDataInfo
 from onnx.reference import ReferenceEvaluator
 
 from dearlite.errors import need
+from dearlite.export.encoders.plain import IDS, MASK, SHORT, TYPES, PlainGraph
 from dearlite.export.onnx.graph import OPSET
-from dearlite.export.onnx.plain import IDS, MASK, SHORT, TYPES, PlainGraph
 
 Feeds = Callable[[int], dict[str, Any]]  # tokens -> the exported graph's inputs, (1, tokens) int64 each
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, UsageError
+from dearlite.export.encoders.traced import Traced, trace
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.quality.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.traced import Traced, trace
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.manifest import Build
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from dearlite.export.onnx.bert import GELU_FLOOR
+from dearlite.export.encoders.bert import GELU_FLOOR
+from dearlite.export.encoders.plain import IDS, TYPES, PlainGraph
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear
-from dearlite.export.onnx.plain import IDS, TYPES, PlainGraph
 from dearlite.models.manifest import DTYPES
 
 _LARGEST_CONSTANT = 64  # elements that still stand in the graph; what is larger goes to weights.bin

