@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from dearlite import evaluate
-from dearlite.export.train_config import PointwiseConfig, read_config
-from dearlite.export.train_pointwise import train_pointwise
+from dearlite.export.train.config import PointwiseConfig, read_config
+from dearlite.export.train.pointwise import train_pointwise
 from dearlite.files.trec import read_qrels
 from dearlite.offline.collection.collection import make_collection, open_collection
 

@@ -25,8 +25,8 @@ from scipy.stats import kendalltau
 from transformers import AutoModelForSequenceClassification
 
 from dearlite import rerank_run
-from dearlite.export.groups import read_groups
-from dearlite.export.train_base import load_tokenizer
+from dearlite.export.train.base import load_tokenizer
+from dearlite.export.train.records.groups import read_groups
 from dearlite.files.trec import Run, run_line
 from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 from dearlite.pointwise.prompts import PAIR_FORMS

@@ -25,10 +25,10 @@ import torch
 from measure import describe_machine
 
 from dearlite.export import train_pointwise as stage
-from dearlite.export.batches import Collator, plan
-from dearlite.export.groups import Group, read_groups
-from dearlite.export.train_base import choose_dtype, load_tokenizer, unpack_base
-from dearlite.export.train_config import PointwiseConfig, read_config
+from dearlite.export.train.base import choose_dtype, load_tokenizer, unpack_base
+from dearlite.export.train.batches import Collator, plan
+from dearlite.export.train.config import PointwiseConfig, read_config
+from dearlite.export.train.records.groups import Group, read_groups
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dearlite.export.losses import RANK_LOSSES, distillation, margin_mse, ranknet, softmax_ce, stage_one  # noqa: E402
+from dearlite.export.train.losses import RANK_LOSSES, distillation, margin_mse, ranknet, softmax_ce, stage_one  # noqa: E402
 
 NAN = float("nan")
 

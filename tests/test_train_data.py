@@ -8,10 +8,10 @@ import noveleval
 import pytest
 
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.export.batches import plan
-from dearlite.export.groups import read_groups
-from dearlite.export.mine import Mining, candidates, mine, parse_depths
-from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_config
+from dearlite.export.train.batches import plan
+from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
+from dearlite.export.train.records.groups import read_groups
+from dearlite.export.train.records.mine import Mining, candidates, mine, parse_depths
 
 FILES = ("queries.jsonl", "corpus.jsonl.gz", "qrels.tsv", "run_bm25.trec")
 

@@ -17,12 +17,12 @@ from tiny_gguf import smollm2, write_tiny  # noqa: E402
 from dearlite.documents import Document  # noqa: E402
 from dearlite.errors import DearliteError, InvalidInput, UsageError  # noqa: E402
 from dearlite.export import train_listwise as stage  # noqa: E402
-from dearlite.export.evidence import sentences  # noqa: E402
 from dearlite.export.gguf.vocabulary import read_vocabulary  # noqa: E402
-from dearlite.export.hf_vocabulary import HfVocabulary, template_of  # noqa: E402
-from dearlite.export.list_records import read_list_records  # noqa: E402
-from dearlite.export.train_base import load_tokenizer  # noqa: E402
-from dearlite.export.train_config import ListwiseConfig  # noqa: E402
+from dearlite.export.train.base import load_tokenizer  # noqa: E402
+from dearlite.export.train.config import ListwiseConfig  # noqa: E402
+from dearlite.export.train.hf_vocabulary import HfVocabulary, template_of  # noqa: E402
+from dearlite.export.train.records.evidence import sentences  # noqa: E402
+from dearlite.export.train.records.rankings import read_list_records  # noqa: E402
 from dearlite.listwise.chat_template import ChatTemplate  # noqa: E402
 from dearlite.listwise.engine import LlamaBackend  # noqa: E402
 from dearlite.listwise.prompts import LIST_FORMS  # noqa: E402
@@ -242,7 +242,7 @@ def test_a_dry_run_trains_nothing(tmp_path, base):
 
 def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
     """transformers alone reads SmolLM2's eos as <|im_start|>: the file's ids count."""
-    from dearlite.export.train_base import unpack_base
+    from dearlite.export.train.base import unpack_base
 
     folder = unpack_base(str(smollm2()), tmp_path)
     tokenizer = load_tokenizer(folder)

@@ -19,7 +19,7 @@ from dearlite.cli.main import COMMANDS  # noqa: E402
 from dearlite.errors import DearliteError, UsageError  # noqa: E402
 from dearlite.export import train_base, training  # noqa: E402
 from dearlite.export import train_pointwise as stage  # noqa: E402
-from dearlite.export.train_config import PointwiseConfig  # noqa: E402
+from dearlite.export.train.config import PointwiseConfig  # noqa: E402
 
 KIND = "llama, 4 heads of 4, 10000"
 WORDS = ("bulb", "coffee", "tea", "Momoa", "Edison", "X")

@@ -19,7 +19,7 @@ COMMANDS = {
     "eval": ("dearlite.cli.eval", "Measure a reranked run beside the first stage and others.", "eval"),
     "models": ("dearlite.cli.models", "List, show and verify the models that have a name.", "cpu"),
     "export": ("dearlite.export.command", "Make a model file from a Hugging Face folder, a LoRA, or a name.", "export"),
-    "train": ("dearlite.export.train_command", "Train a scorer or a listwise model, and mine its data.", "export"),
+    "train": ("dearlite.export.train.command", "Train a scorer or a listwise model, and mine its data.", "export"),
     "bench": ("dearlite.cli.bench", "Measure a model here: load, documents a second, memory.", "cpu"),
     "doctor": ("dearlite.cli.doctor", "Say what is installed, which device runs, and where files are.", "cpu"),
 }

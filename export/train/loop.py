@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from dearlite import __version__
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.quality.check import peak_memory_mb
-from dearlite.export.train_base import check_adapter, choose_dtype
-from dearlite.export.train_config import TrainConfig
+from dearlite.export.train.base import check_adapter, choose_dtype
+from dearlite.export.train.config import TrainConfig
 from dearlite.offline.run.journal import lock_alone
 from dearlite.render.writers import whole_file
 

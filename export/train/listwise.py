@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.export.hf_vocabulary import HfVocabulary, template_of
-from dearlite.export.list_records import ListRecord, read_list_records
-from dearlite.export.train_base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
-from dearlite.export.train_config import ListwiseConfig
-from dearlite.export.training import (
+from dearlite.export.train.base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
+from dearlite.export.train.config import ListwiseConfig
+from dearlite.export.train.hf_vocabulary import HfVocabulary, template_of
+from dearlite.export.train.loop import (
     Clock,
     arguments,
     count_steps,
@@ -26,6 +25,7 @@ from dearlite.export.training import (
     run_only,
     stop_at_nan,
 )
+from dearlite.export.train.records.rankings import ListRecord, read_list_records
 from dearlite.listwise.chat_template import Piece
 from dearlite.listwise.prompts import LIST_FORMS, find_form
 from dearlite.listwise.tokens import Answered, PromptEncoder

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dearlite.export.groups import Group, Passage
-from dearlite.export.train_config import PointwiseConfig
+from dearlite.export.train.config import PointwiseConfig
+from dearlite.export.train.records.groups import Group, Passage
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import UsageError
-from dearlite.export.batches import Collator, length_of, plan
-from dearlite.export.groups import Group, read_groups
-from dearlite.export.losses import RANK_LOSSES, stage_one
-from dearlite.export.train_base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
-from dearlite.export.train_config import PointwiseConfig
-from dearlite.export.training import (
+from dearlite.export.train.base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
+from dearlite.export.train.batches import Collator, length_of, plan
+from dearlite.export.train.config import PointwiseConfig
+from dearlite.export.train.loop import (
     Clock,
     arguments,
     count_steps,
@@ -27,6 +25,8 @@ from dearlite.export.training import (
     run,
     stop_at_nan,
 )
+from dearlite.export.train.losses import RANK_LOSSES, stage_one
+from dearlite.export.train.records.groups import Group, read_groups
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 

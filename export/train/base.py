@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.source.merge import Adapter
-from dearlite.export.train_config import TrainConfig
+from dearlite.export.train.config import TrainConfig
 from dearlite.models.gguf import GgufFile
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from dearlite.api import Reranker
-from dearlite.export.mine import Mined
+from dearlite.export.train.records.mine import Mined
 from dearlite.listwise.prompts import find_form
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?\w)")

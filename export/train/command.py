@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dearlite.errors import UsageError, need
-from dearlite.export.train_config import ListwiseConfig, PointwiseConfig, read_config
+from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline.run.rerank_run import check_output
@@ -46,7 +46,7 @@ def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     settings = read_config(Path(config), PointwiseConfig, overrides)
     for package in ("transformers", "peft", "accelerate"):
         need(package, extra="train")
-    from dearlite.export.train_pointwise import train_pointwise
+    from dearlite.export.train.pointwise import train_pointwise
 
     _end(train_pointwise(settings, dry_run=dry_run, say=_say), settings.base, ".dear")
 
@@ -58,7 +58,7 @@ def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     settings = read_config(Path(config), ListwiseConfig, overrides)
     for package in ("transformers", "peft", "trl"):
         need(package, extra="train")
-    from dearlite.export.train_listwise import train_listwise
+    from dearlite.export.train.listwise import train_listwise
 
     _end(train_listwise(settings, dry_run=dry_run, say=_say), settings.base, ".gguf")
 
@@ -124,7 +124,7 @@ def mine(**given: Any) -> None:
             progress=progress.update,
         )
         if given["listwise"]:
-            from dearlite.export.evidence import listwise_records
+            from dearlite.export.train.records.evidence import listwise_records
 
             found = listwise_records(
                 found, model=given["model"], device=given["device"], threads=given["threads"], seed=given["seed"]

@@ -1,0 +1,1 @@
+"""Trains both stages of DeAR with transformers, PEFT and TRL."""

@@ -1,0 +1,1 @@
+"""Training records: groups, rankings, and mining them from a collection."""
