@@ -69,7 +69,8 @@ def test_another_file_is_left_alone(tmp_path):
 
 
 def test_a_second_process_is_refused(journal_file):
-    code = f"from dearlite.offline.run.journal import Journal; from pathlib import Path; Journal(Path({str(journal_file)!r}))"
+    opened = f"Journal(Path({str(journal_file)!r}))"
+    code = f"from pathlib import Path\nfrom dearlite.offline.run.journal import Journal\n{opened}"
     with Journal(journal_file) as journal:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1

@@ -122,7 +122,7 @@ def _how_to_get(entry: ModelEntry, file: Path) -> str:
 
 def _shipped() -> bytes:
     """models.toml beside the modules (a wheel), or one level up (a checkout, where an editable install points)."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     for folder in (here, here.parent):
         if (folder / "models.toml").is_file():
             return (folder / "models.toml").read_bytes()

@@ -1,7 +1,7 @@
 """What an export studies and checks: calibration rows, the card's pairs, and the written file's scores on them.
 
-`python -m dearlite.export.quality.check FILE` scores pairs in a process of its own: the file's memory is then not the export's,
-and a machine too small for the model says so in the card instead of losing the file.
+`python -m dearlite.export.quality.check FILE` scores pairs in a process of its own: the file's memory is then not the
+export's, and a machine too small for the model says so in the card instead of losing the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
 FLOOR = 0.95  # Kendall's tau against fp32, below which a file is refused
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 _PACKAGES = ("dearlite", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx")
 _DOCUMENTS = 20  # of each query: all that its first stage has
 # What the rows may cost on their way through the network, in multiplications and additions: seconds on two cores. Large
