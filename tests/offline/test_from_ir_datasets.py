@@ -10,7 +10,7 @@ import pytest
 
 from dearlite.offline.collection.collection import open_collection
 
-PATH = Path(__file__).parents[1] / "examples" / "from_ir_datasets.py"
+PATH = Path(__file__).parents[2] / "examples" / "from_ir_datasets.py"
 Query = namedtuple("Query", "query_id title description")
 Doc = namedtuple("Doc", "doc_id headline body")
 Qrel = namedtuple("Qrel", "query_id doc_id relevance iteration")

@@ -1,6 +1,6 @@
 """Writes tests/data/minilm_fp32_scores.json: transformers' fp32 scores for the embedded model's weights.
 
-    python tests/make_references.py MODEL.onnx        (the published int8 file; see export/encoders/minilm.py)
+    python tests/support/make_references.py MODEL.onnx        (the published int8 file; see export/encoders/minilm.py)
 
 The matrices are the published int8 values times their scale; the network is transformers' own BERT, not ours.
 """
@@ -93,7 +93,7 @@ def main() -> None:
     net, tok = network(read_published(path)), tokenizer(path.with_name("tokenizer.json"))
     values = scores(net, tok, [(query, text) for _, _, query, text in rows])
     origin = {
-        "command": "python tests/make_references.py MODEL.onnx",
+        "command": "python tests/support/make_references.py MODEL.onnx",
         "model_sha256": MODEL_SHA256,
         "tokenizer_sha256": TOKENIZER_SHA256,
         "dtype": "float32",

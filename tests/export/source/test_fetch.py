@@ -16,7 +16,7 @@ from fake_hub import TOKEN, FakeHub
 
 pytest.importorskip("huggingface_hub", reason="the extra `export` is not installed")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 REPOSITORY = "somebody/tiny-reranker"
 CALL = """
 import json, sys

@@ -108,6 +108,6 @@ def test_own_entry_needs_only_what_has_no_default(home):
 
 
 def test_comments_of_models_toml_hold_the_counts():
-    text = (Path(__file__).parents[1] / "models.toml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "models.toml").read_text(encoding="utf-8")
     counted = {int(found.replace(",", "")) for found in re.findall(r"([\d,]+) parameters", text)}
     assert counted == set(PARAMETERS.values())

@@ -6,8 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
-DATA = Path(__file__).parents[1] / "export" / "data" / "noveleval"
-REFERENCES = Path(__file__).parent / "data" / "minilm_fp32_scores.json"
+DATA = Path(__file__).parents[2] / "export" / "data" / "noveleval"
+REFERENCES = Path(__file__).parents[1] / "data" / "minilm_fp32_scores.json"
 
 
 def pairs() -> list[tuple[str, str, str, str]]:

@@ -29,7 +29,7 @@ from dearlite.listwise.prompts import LIST_FORMS  # noqa: E402
 from dearlite.listwise.tokens import PromptEncoder  # noqa: E402
 from dearlite.models.gguf import GgufFile  # noqa: E402
 
-SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "samples" / "llm4ranking__toy_data_listwise_train.jsonl"
+SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "samples" / "llm4ranking__toy_data_listwise_train.jsonl"
 TEXTS = ["Coffee  is\tgood", "Édison 1879, naïve 漢字 🙂", " leading <|im_end|>", "12345 and 6 [3] > [1]"]
 
 

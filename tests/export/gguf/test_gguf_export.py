@@ -28,7 +28,7 @@ from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.merge import Adapter, Merged
 from dearlite.models.gguf import GgufFile
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "gguf_golden.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "gguf_golden.json").read_text())
 FACTS = Facts("tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"})
 ORACLE = os.environ.get("DEARLITE_LLAMA_CPP", "")
 F16_ONLY = {"quant": "f16", "carded": False}

@@ -10,7 +10,7 @@ from dearlite.files.trec import read_qrels, read_run
 from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, mean, measure_run, parse_measures
 
 pytrec_eval = pytest.importorskip("pytrec_eval")
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 # The first stage's nDCG@10 as each collection's own page states it, and the run that it is of.
 FIRST_STAGE = {
     "noveleval/run_bm25.trec": 0.5577,

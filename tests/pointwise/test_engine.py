@@ -117,7 +117,7 @@ def test_scores_do_not_depend_on_threads(tmp_path):
 
 def in_a_process(code, *args):
     """What `code` prints; this folder is on its path. A process of its own: memory and limits are a process's."""
-    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{textwrap.dedent(code)}"
+    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{textwrap.dedent(code)}"
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -16,7 +16,7 @@ import pytest
 
 from dearlite.cli.main import COMMANDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUERY, DOCS = str(ROOT / "examples" / "query.txt"), str(ROOT / "examples" / "docs.jsonl")
 DEARLITE = [sys.executable, "-m", "dearlite.cli.main"]
 
