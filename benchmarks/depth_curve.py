@@ -18,10 +18,10 @@ from pathlib import Path
 
 from dearlite import rerank_run
 from dearlite.files.trec import Qrels, Run, read_qrels
-from dearlite.models.calibration import band
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 from dearlite.offline.evaluation.measures import mean, measure_run
+from dearlite.stages import band
 
 CHOOSING, REPORTING = "choosing", "reporting"
 # name -> (what it is for, folder, queries, qrels, run)

@@ -19,13 +19,12 @@ import numpy as np
 
 from dearlite import Reranker
 from dearlite.export.decoders.bundle import write_bundle
-from dearlite.export.decoders.pipeline import macs_a_token
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation
 from dearlite.export.numerics.forward import Forward
 from dearlite.export.quality.card import Pairs, compare, load_pairs
 from dearlite.export.quality.check import calibration_rows
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.families import shape_of
+from dearlite.export.source.families import macs_a_token, shape_of
 from dearlite.export.source.merge import Merged
 
 

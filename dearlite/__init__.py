@@ -11,11 +11,10 @@ from dearlite.api import Reranker, rerank
 from dearlite.documents import Document
 from dearlite.errors import DearliteError
 from dearlite.offline import evaluate, rerank_run
-from dearlite.options import Listwise
-from dearlite.passages import Long
+from dearlite.options import Listwise, Long
 from dearlite.ranking import Hit, Ranking
+from dearlite.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "DearliteError",
     "Document",

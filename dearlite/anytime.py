@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, UsageError
-from dearlite.passages import Long, Span, best_passages, piece_of
+from dearlite.options import Long
+from dearlite.passages import Span, best_passages, piece_of
 from dearlite.progress import Progress
 from dearlite.ranking import Hit, Ranking, check_top_k, make_hit
 from dearlite.reranker import Job, Reranker

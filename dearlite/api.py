@@ -11,8 +11,7 @@ from dearlite.progress import Progress
 from dearlite.reranker import Reranker
 
 if TYPE_CHECKING:
-    from dearlite.options import Listwise
-    from dearlite.passages import Long
+    from dearlite.options import Listwise, Long
     from dearlite.ranking import Ranking
 
 __all__ = ["Model", "Progress", "Reranker", "rerank"]

@@ -64,14 +64,3 @@ def check_budget(budget_s: float) -> float:
     if not number or math.isnan(budget_s) or budget_s <= 0:
         raise UsageError(f"the budget is {budget_s!r}: it is a number of seconds above 0")
     return float(budget_s)
-
-
-def parse_budget(text: str) -> float:
-    """Seconds out of `5s`, `500ms`, `2m` or a bare number. Raises UsageError."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
-    number = text.strip().rstrip("ms")
-    unit = text.strip()[len(number) :]
-    try:
-        return check_budget(float(number) * units[unit])
-    except (ValueError, KeyError):
-        raise UsageError(f"--budget {text}: it is a time above 0, such as 5s, 500ms or 2m") from None

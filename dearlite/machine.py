@@ -1,40 +1,18 @@
-"""What this machine has, and what it can do. ONNX Runtime is imported only inside the functions that ask it."""
+"""Facts of this machine: CPU cores and their quota, GPU driver, memory of this process, versions of packages."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from dearlite.errors import DeviceUnavailable, UsageError, need
+from dearlite.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-def onnxruntime() -> Any:
-    """The onnxruntime module. Raises MissingExtra where neither of its packages is installed."""
-    ort: Any = need("onnxruntime", extra="cpu")
-    if not hasattr(ort, "InferenceSession"):  # both packages were installed and one was removed
-        raise DeviceUnavailable(
-            "onnxruntime is broken here: pip uninstall onnxruntime onnxruntime-gpu, then install one"
-        )
-    return ort
-
-
-def candidate_devices(device: str) -> list[str]:
-    """The devices to try for a `device` option, best first. Raises UsageError or DeviceUnavailable."""
-    if device not in DEVICES:
-        raise UsageError(f"no device {device!r}: it is one of {', '.join(DEVICES)}")
-    has_cuda = PROVIDERS["cuda"] in onnxruntime().get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise DeviceUnavailable(
-            "this onnxruntime was built without CUDA: pip uninstall onnxruntime, then pip install 'dearlite[cuda]'"
-        )
-    return {"auto": ["cuda", "cpu"] if has_cuda else ["cpu"], "cuda": ["cuda"], "cpu": ["cpu"]}[device]
 
 
 def check_threads(threads: int | None) -> int:
@@ -78,23 +56,45 @@ def nvidia_gpu_present() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
 
 
-@cache
-def multiplies_u8s8_exactly() -> bool:
-    """Whether a u8 x s8 product is exact here.
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A process's memory in MB, None where the system does not tell; `file_mb` is mapped files, code among them."""
 
-    x86 CPUs with AVX2 but no VNNI add two products in 16 bits (vpmaddubsw) and saturate: 255*127*2 gives 32767. Such a
-    machine needs a graph with u8 x u8 products. Asked of ONNX Runtime itself, by one tiny product, not of a CPU list.
-    """
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    probe = resources.files("dearlite").joinpath("data/u8s8_probe.onnx").read_bytes()
-    session = ort.InferenceSession(probe, options, providers=[PROVIDERS["cpu"]])
-    import numpy as np
-
-    found = session.run(None, {"a": np.full((1, 64), 255, np.uint8)})[0]
-    return bool((found == 255 * 127 * 64).all())
+    peak_rss_mb: float | None
+    anonymous_mb: float | None = None
+    file_mb: float | None = None
 
 
-# What a bundle's build may ask of the machine.
-CAPABILITIES: dict[str, Callable[[], bool]] = {"u8s8-exact": multiplies_u8s8_exactly}
+def memory_now() -> Memory:
+    """What this process has: from /proc on Linux, only its peak elsewhere, nothing on Windows."""
+    try:
+        lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    except OSError:
+        try:
+            import resource
+        except ImportError:
+            return Memory(None)
+        return Memory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes on macOS
+    megabytes = {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("VmHWM:", "RssAnon:", "RssFile:")}
+    return Memory(megabytes["VmHWM:"], megabytes.get("RssAnon:"), megabytes.get("RssFile:"))
+
+
+def versions_of(*names: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float | None:
+    """The process's peak resident memory, None where the system does not tell (ru_maxrss: kB on Linux, B on macOS)."""
+    try:
+        resource = import_module("resource")
+    except ModuleNotFoundError:  # Windows
+        return None
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)

@@ -8,11 +8,17 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.errors import UsageError
-from dearlite.listwise.windows import check_window
 
 if TYPE_CHECKING:
-    from dearlite.passages import Long
     from dearlite.progress import Progress
+
+# name -> what it does, for --help
+LONG_MODES = {
+    "truncate": "what does not fit is cut, as the model was trained",
+    "chunk": "overlapping passages, the best one counts",
+    "cascade": "the stage before picks a document's best passages",
+}
+LEAST_PASSAGE_TOKENS = 16  # a passage of fewer says nothing
 
 # name -> what it does, for --help
 LISTWISE_MODES = {
@@ -82,3 +88,39 @@ class Call:
     budget_s: float | None = None
     long: Long | None = None
     together: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Long:
+    """What to do with long documents. `passage_tokens` is the length of a passage, None for what the model reads.
+
+    Neighbouring passages share a quarter of their tokens; `keep` is how many of a document a stage hands on.
+    """
+
+    mode: str = "truncate"
+    passage_tokens: int | None = None
+    keep: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.mode} passage_tokens={self.passage_tokens} keep={self.keep}"
+
+    def checked(self) -> Long:
+        """These options. Raises UsageError."""
+        if self.mode not in LONG_MODES:
+            raise UsageError(f"no long mode {self.mode!r}: it is one of {', '.join(LONG_MODES)}")
+        for name, least in (("passage_tokens", LEAST_PASSAGE_TOKENS), ("keep", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise UsageError(f"{name} is {value!r}: it must be a whole number from {least}")
+        return self
+
+
+def check_window(window: int, stride: int) -> None:
+    """Raises UsageError unless every document but those at a window's foot is seen twice or once, and none never."""
+    for name, value in (("window", window), ("stride", stride)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UsageError(f"{name} is {value!r}: it must be a whole number from 1")
+    if window < 2:
+        raise UsageError("window is 1: a listwise model compares documents, give it 2 or more")
+    if stride > window:
+        raise UsageError(f"stride {stride} is larger than window {window}: documents between windows would be skipped")

@@ -6,13 +6,11 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
+from dearlite.display import shown_by
 from dearlite.documents import Document
 from dearlite.errors import ScoringError, UsageError, need
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 class PairScore(NamedTuple):
@@ -157,15 +155,8 @@ class Ranking(Sequence[Hit]):
         shown = f"{len(self)} of {self.total}" if len(self) < self.total else f"{self.total}"
         return f"<Ranking of {shown} documents by {self.model} on {self.device}{best}>"
 
-    def __rich__(self) -> Table:
-        from dearlite.render.table import ranking_table
-
-        return ranking_table(self)
-
-    def _repr_html_(self) -> str:
-        from dearlite.render.notebook import ranking_html
-
-        return ranking_html(self)
+    __rich__ = shown_by("dearlite.render.table", "ranking_table")
+    _repr_html_ = shown_by("dearlite.render.notebook", "ranking_html")
 
 
 def hit_fields(hit: Hit) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dearlite.progress import Progress
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
-    from dearlite.passages import Long
+    from dearlite.options import Long
     from dearlite.ranking import PairScore, Ranking
 
 Job = tuple[str, Iterable[object]]  # a query and its documents

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from dearlite.documents import Document
-from dearlite.models.calibration import band
 from dearlite.passages import Span, piece_of
 from dearlite.progress import Meter, Progress
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
@@ -113,3 +112,15 @@ class StageMeter(Meter):
         before = self.done
         yield lambda done, of: self.reach(before + documents * done // max(1, of))
         self.reach(before + documents)
+
+
+def band(scores: Sequence[float], cut: int, margin: float, depth: int) -> int:
+    """How many of `scores`, which fall, a later stage should see: what lies above the cut less the margin.
+
+    At least `cut`, at most `depth`. Example: [9, 8, 5, 4, 1] with cut 2 and margin 3.5 -> 3, down to 4.5.
+    """
+    depth = min(depth, len(scores))
+    if depth <= cut:
+        return depth
+    least = scores[cut - 1] - margin
+    return max(cut, next((place for place in range(cut, depth) if scores[place] < least), depth))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.files.trec import read_run
-from dearlite.render.writers import json_text, whole_file
+from dearlite.files.writing import json_text, whole_file
 
 QUERY_FIELDS = ("text", "query", "title")
 TITLE_FIELDS = ("title", "headline")

@@ -12,18 +12,19 @@ from click.core import ParameterSource
 
 from dearlite.errors import UsageError
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
-from dearlite.export.decoders.pooling import POOLINGS, doubt, padding_id
+from dearlite.export.decoders.pooling import POOLINGS
 from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS, check_devices
 from dearlite.export.encoders.pipeline import ENCODERS, export_encoder, reading_of, refuse_unknown
 from dearlite.export.gguf.card import FLOOR as AGREEMENT_FLOOR
 from dearlite.export.gguf.command import LISTWISE_OPTIONS, refuse_given, run_listwise
 from dearlite.export.gguf.quants import GGUF_QUANTS
-from dearlite.export.quality.check import FLOOR, peak_memory_mb
+from dearlite.export.quality.check import FLOOR
 from dearlite.export.source.checkpoint import Checkpoint, CheckpointError
 from dearlite.export.source.families import ARCHITECTURES, shape_of
-from dearlite.export.source.inputs import folders_of, output_of
+from dearlite.export.source.inputs import doubt, folders_of, output_of, padding_id
 from dearlite.export.source.merge import Adapter, Merged, check_base
 from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.machine import peak_memory_mb
 from dearlite.models.registry import ModelEntry, load_registry
 from dearlite.pointwise.prompts import PAIR_FORMS
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
-from dearlite import __version__, devices
 from dearlite.errors import DearliteError, MissingExtra
 from dearlite.listwise.llama_library import GPU_BUILD, build_found
+from dearlite.machine import default_threads, nvidia_gpu_present
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
+from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
 from dearlite.render.facts import print_facts
+from dearlite.version import __version__
 
 # package -> the extra that brings it
 _OPTIONAL = {
@@ -72,12 +74,12 @@ def _engine() -> dict[str, Any]:
     """What a real model does here: the device that it ran on, the graph it took, and a score."""
     from dearlite.api import Reranker
 
-    ort = devices.onnxruntime()
+    ort = onnxruntime()
     facts: dict[str, Any] = {
         "providers offered": ", ".join(ort.get_available_providers()),
-        "NVIDIA driver": "yes" if devices.nvidia_gpu_present() else "no",
-        "exact u8 x s8 products": "yes" if devices.multiplies_u8s8_exactly() else "no: the wide int8 graph is used",
-        "threads": devices.default_threads(),
+        "NVIDIA driver": "yes" if nvidia_gpu_present() else "no",
+        "exact u8 x s8 products": "yes" if multiplies_u8s8_exactly() else "no: the wide int8 graph is used",
+        "threads": default_threads(),
     }
     reranker = Reranker.load()
     ranking = reranker.rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's light bulb, 1879"])
@@ -100,7 +102,7 @@ def _listwise_engine() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "CPU features used": ", ".join(build.cpu_features) or "none of those that matter",
         "GPU": build.gpu or f"none: {GPU_BUILD}",
-        "threads": devices.default_threads(),
+        "threads": default_threads(),
     }
     return facts | ({"advice": build.advice} if build.advice else {})
 

@@ -10,9 +10,8 @@ import click
 
 from dearlite.cli.options import run as run_options
 from dearlite.errors import UsageError, need
+from dearlite.files.writing import check_output, whole_file
 from dearlite.offline.evaluation.measures import TIES
-from dearlite.offline.run.rerank_run import check_output
-from dearlite.render.writers import whole_file
 
 _OUTPUTS = ("json", "csv", "latex", "per_query", "report")
 

@@ -10,12 +10,12 @@ import click
 
 from dearlite.cli.options import run as run_options
 from dearlite.errors import UsageError
+from dearlite.files.writing import json_text, whole_file
 from dearlite.offline.evaluation.assess import evaluate
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.suites import Suite, SuiteCollection, find_suite
 from dearlite.render.evaluation import number, print_evaluation
 from dearlite.render.facts import print_rows
-from dearlite.render.writers import json_text, whole_file
 
 _ONE_COLLECTION = ("queries", "corpus", "run_file", "output", "jsonl", "journal")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from dearlite import __version__
 from dearlite.errors import DearliteError, need
+from dearlite.version import __version__
 
 # name -> (module that holds `command`, its line in --help, the extra it needs)
 COMMANDS = {

@@ -136,8 +136,9 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     split: the error that is printed is that of the fit.
     """
     from dearlite.files.trec import read_qrels
+    from dearlite.files.writing import check_output
     from dearlite.offline.collection.collection import collection_files
-    from dearlite.offline.run.rerank_run import check_output, collection_of
+    from dearlite.offline.run.rerank_run import collection_of
     from dearlite.render.bar import DocumentProgress
 
     path = find_model(model)

@@ -11,7 +11,7 @@ import click
 from dearlite.cli.options.cascade import cascade_options, long_of
 from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
 from dearlite.cli.options.run import model_option
-from dearlite.deadline import parse_budget
+from dearlite.deadline import check_budget
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS, read_documents
@@ -206,3 +206,14 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
             f"({rate:.0f} documents/s)",
             err=True,
         )
+
+
+def parse_budget(text: str) -> float:
+    """Seconds out of `5s`, `500ms`, `2m` or a bare number. Raises UsageError."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+    number = text.strip().rstrip("ms")
+    unit = text.strip()[len(number) :]
+    try:
+        return check_budget(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise UsageError(f"--budget {text}: it is a time above 0, such as 5s, 500ms or 2m") from None

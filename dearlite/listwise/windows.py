@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dearlite.errors import UsageError
-
 
 def window_spans(count: int, window: int, stride: int) -> list[tuple[int, int]]:
     """(start, end) of each window over `count` documents, the last of them at the head.
@@ -19,14 +17,3 @@ def window_spans(count: int, window: int, stride: int) -> list[tuple[int, int]]:
         start -= stride
     spans.append((0, min(count, window)))
     return spans if count else []
-
-
-def check_window(window: int, stride: int) -> None:
-    """Raises UsageError unless every document but those at a window's foot is seen twice or once, and none never."""
-    for name, value in (("window", window), ("stride", stride)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UsageError(f"{name} is {value!r}: it must be a whole number from 1")
-    if window < 2:
-        raise UsageError("window is 1: a listwise model compares documents, give it 2 or more")
-    if stride > window:
-        raise UsageError(f"stride {stride} is larger than window {window}: documents between windows would be skipped")

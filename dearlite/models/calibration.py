@@ -7,7 +7,7 @@ file says nothing, nothing is claimed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +46,3 @@ def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibratio
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, (int, float)) or not margin >= 0):
         raise BundleError(f"{where}: the margin of its calibration is {margin!r}: calibrate the model again")
     return Calibration(numbers[0], numbers[1], None if margin is None else float(margin))
-
-
-def band(scores: Sequence[float], cut: int, margin: float, depth: int) -> int:
-    """How many of `scores`, which fall, a later stage should see: what lies above the cut less the margin.
-
-    At least `cut`, at most `depth`. Example: [9, 8, 5, 4, 1] with cut 2 and margin 3.5 -> 3, down to 4.5.
-    """
-    depth = min(depth, len(scores))
-    if depth <= cut:
-        return depth
-    least = scores[cut - 1] - margin
-    return max(cut, next((place for place in range(cut, depth) if scores[place] < least), depth))

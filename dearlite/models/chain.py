@@ -19,7 +19,7 @@ from dearlite.models.registry import find_cascade, find_model
 
 if TYPE_CHECKING:
     from dearlite.models.manifest import Manifest
-    from dearlite.passages import Long
+    from dearlite.options import Long
 
 DEFAULT_HEAD = 30  # what a later stage gets where nothing is said: DeAR's listwise stage reads the best 30
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from dearlite.offline.collection.collection import Collection
     from dearlite.offline.evaluation.evaluation import Evaluation
     from dearlite.offline.run.results import RerankedRun
-    from dearlite.options import Listwise
-    from dearlite.passages import Long
+    from dearlite.options import Listwise, Long
 
 
 def rerank_run(

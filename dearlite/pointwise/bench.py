@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import UsageError
+from dearlite.machine import Memory, memory_now
 
 if TYPE_CHECKING:
     from dearlite.models.manifest import Build, Manifest
@@ -31,15 +32,6 @@ _MOST_DOCUMENTS = 200
 _QUERY_WORDS = 12
 _RECORD_BYTES = 1000  # of a document and its hit, beside its text
 _PEAK_SHAPE = (1024, 8192, 3072)  # rows, inputs, outputs; the latter two stand in data/u8s8_product.onnx
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """A process's memory in MB, None where the system does not tell; `file_mb` is mapped files, code among them."""
-
-    peak_rss_mb: float | None
-    anonymous_mb: float | None = None
-    file_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +146,6 @@ def operations(manifest: Manifest, build: Build, tokens: int, documents: int) ->
     return total
 
 
-def memory_now() -> Memory:
-    """What this process has: from /proc on Linux, only its peak elsewhere, nothing on Windows."""
-    try:
-        lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-    except OSError:
-        try:
-            import resource
-        except ImportError:
-            return Memory(None)
-        return Memory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes on macOS
-    megabytes = {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("VmHWM:", "RssAnon:", "RssFile:")}
-    return Memory(megabytes["VmHWM:"], megabytes.get("RssAnon:"), megabytes.get("RssFile:"))
-
-
 def _predict(documents: int, load_s: float, rate: float, memory: Memory, characters: int) -> dict[str, float | None]:
     """One call for so many documents of the measured length, loading included."""
     more_mb = documents * (characters + _RECORD_BYTES) / 2**20
@@ -240,9 +218,9 @@ class _Int8Peak:
     def __init__(self, threads: int) -> None:
         import numpy as np
 
-        from dearlite import machine as devices
+        from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime
 
-        ort = devices.onnxruntime()
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         graph = resources.files("dearlite").joinpath("data/u8s8_product.onnx").read_bytes()
@@ -250,7 +228,7 @@ class _Int8Peak:
         # Small numbers: a product whose sums saturate takes as long.
         weights = ort.OrtValue.ortvalue_from_numpy(np.full((inputs, outputs), -2, np.int8))
         options.add_external_initializers(["b"], [weights])
-        self._session = ort.InferenceSession(graph, options, providers=[devices.PROVIDERS["cpu"]])
+        self._session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
         self._feeds = {"a": np.full((rows, inputs), 3, np.uint8)}
         self._threads = threads
         self.gops()

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite import machine as devices
 from dearlite.errors import BundleError, DeviceUnavailable
+from dearlite.machine import nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
 from dearlite.pointwise.memory import Headroom, ran_out_of_memory
+from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices
 from dearlite.pointwise.session import open_session
 from dearlite.pointwise.tokens import TokenRow
 
@@ -39,7 +40,7 @@ class OnnxBackend:
         self.notes: list[str] = []
         self._headroom = Headroom()
         failures = []
-        for candidate in devices.candidate_devices(device):
+        for candidate in candidate_devices(device):
             build = _pick_build(bundle, candidate)
             if build is None:
                 failures.append(
@@ -56,7 +57,7 @@ class OnnxBackend:
             raise DeviceUnavailable(f"{bundle.path.name} cannot be loaded ({'; '.join(failures)})")
         if failures:
             self.notes.append(f"running on {self.device}, since {'; '.join(failures)}")
-        elif self.device == "cpu" and device == "auto" and devices.nvidia_gpu_present():
+        elif self.device == "cpu" and device == "auto" and nvidia_gpu_present():
             self.notes.append(
                 "running on cpu: there is an NVIDIA GPU, but this onnxruntime has no CUDA "
                 "(pip uninstall onnxruntime, then pip install 'dearlite[cuda]')"
@@ -185,11 +186,11 @@ LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, Headroom], Scores]] =
 
 def _pick_build(bundle: Bundle, device: str) -> Build | None:
     for build in bundle.manifest.builds:
-        unknown = [name for name in build.requires if name not in devices.CAPABILITIES]
+        unknown = [name for name in build.requires if name not in CAPABILITIES]
         if unknown or build.layout not in LAYOUTS:
             what = unknown[0] if unknown else build.layout
             raise BundleError(f"{bundle.path.name} needs {what!r}, which this dearlite does not know: update dearlite")
-        if build.device == device and all(devices.CAPABILITIES[name]() for name in build.requires):
+        if build.device == device and all(CAPABILITIES[name]() for name in build.requires):
             return build
     return None
 

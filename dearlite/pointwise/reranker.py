@@ -21,8 +21,10 @@ from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_calibration
-from dearlite.passages import Long, best_passages, pieces_of
+from dearlite.options import Long
+from dearlite.passages import best_passages
 from dearlite.pointwise.engine import OnnxBackend
+from dearlite.pointwise.passages import pieces_of
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 from dearlite.progress import Progress

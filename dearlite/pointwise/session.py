@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dearlite import machine as devices
 from dearlite.errors import DeviceUnavailable
 from dearlite.models.bundle import WEIGHTS, Bundle
 from dearlite.models.manifest import Build
+from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_p
     ONNX Runtime still looks for the file that the graph names for a tensor that it uses in place, and never reads it:
     `in_place` is a folder where an empty one is put.
     """
-    ort = devices.onnxruntime()
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # One thread a call, and calls side by side: threads inside a call wait for each other at every operator.
@@ -66,10 +66,10 @@ def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_p
     options.add_external_initializers(copied, [values[name] for name in copied])
     if device == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    session = ort.InferenceSession(graph, options, providers=[devices.PROVIDERS[device]])
+    session = ort.InferenceSession(graph, options, providers=[PROVIDERS[device]])
     used = session.get_providers()[0]
-    if used != devices.PROVIDERS[device]:  # ORT falls back in silence when a provider cannot start
-        raise DeviceUnavailable(f"ONNX Runtime could not start {devices.PROVIDERS[device]} and offered {used}")
+    if used != PROVIDERS[device]:  # ORT falls back in silence when a provider cannot start
+        raise DeviceUnavailable(f"ONNX Runtime could not start {PROVIDERS[device]} and offered {used}")
     # ONNX Runtime does not keep what it uses in place: without this it would read from memory that is gone.
     session.tensors_in_place = [values[name] for name in large]
     return session

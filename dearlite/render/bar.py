@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
 
 _SHOW_AFTER_S = 1.0
 _REFRESH_S = 0.1
-_LINE_S = 0.5
 
 
 class DocumentProgress:
@@ -64,22 +62,3 @@ def _bar(total: int) -> Progress:
     bar.add_task("reranking", total=total, rate="")
     bar.start()
     return bar
-
-
-def line_progress(what: str = "pairs") -> Callable[[int, int], None]:
-    """A progress callback that rewrites one line of stderr twice a second: it works in notebooks, too."""
-    start, before, written = time.perf_counter(), -1, 0.0
-
-    def update(done: int, total: int) -> None:
-        nonlocal before, written
-        before, now = done if before < 0 else before, time.perf_counter()
-        if now - written < _LINE_S and done < total:
-            return
-        written = now
-        rate = (done - before) / (now - start)
-        left = f", {(total - done) / rate:,.0f} s left" if rate and done < total else ""
-        end = "\n" if done >= total else ""
-        sys.stderr.write(f"\r\x1b[K{done:,} of {total:,} {what}, {rate:,.{0 if rate >= 10 else 2}f}/s{left}{end}")
-        sys.stderr.flush()
-
-    return update

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dearlite.files.writing import json_text
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.render.snippet import plain
-from dearlite.render.writers import json_text
 
 SIGNIFICANT = 0.05
 _PIPE_WIDTH = 200

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from dearlite.errors import DearliteError
 from dearlite.files.trec import run_line, score_text
+from dearlite.files.writing import json_text, whole_file
 from dearlite.ranking import Ranking, hit_fields
 
 
@@ -29,32 +26,6 @@ def write_ranking(ranking: Ranking, form: str, output: str | None, *, query_id: 
         return
     with whole_file(Path(output)) as stream:
         WRITERS[form](ranking, stream, query_id)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text stream that becomes `path` when the block ends well, and leaves nothing behind when it does not."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or ".")
-    except OSError as err:
-        raise DearliteError(f"cannot write {path}: {err.strerror}") from None
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are their owner's alone
-        os.replace(name, path)
-    except OSError as err:
-        Path(name).unlink(missing_ok=True)
-        raise DearliteError(f"cannot write {path}: {err.strerror}") from None
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _write_jsonl(ranking: Ranking, stream: TextIO, query_id: str) -> None:
@@ -96,16 +67,6 @@ def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     from dearlite.render.table import print_ranking
 
     print_ranking(ranking, stream)
-
-
-def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON that can be written as UTF-8."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair in the caller's record: escaped, as it was in theirs
-        text = json.dumps(value, indent=indent, default=str)
-    return text
 
 
 WRITERS: dict[str, Callable[[Ranking, TextIO, str], None]] = {

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.decoders.pooling import read_at
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation, graphs_of
 from dearlite.export.numerics.forward import Forward
@@ -21,7 +20,7 @@ from dearlite.export.numerics.leading import DIRECTIONS, extend_weight, leading_
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, is_power_of_two, mix_rows_in_blocks, residual_rotation
 from dearlite.export.numerics.rounding import Moments, column_scales, round_to_nearest, round_with_moments
 from dearlite.export.source.checkpoint import CheckpointError, TensorSource
-from dearlite.export.source.families import check_tensors, shape_of
+from dearlite.export.source.families import LlamaShape, check_tensors, shape_of
 from dearlite.models.bundle import BundleWriter
 
 _ROWS = 4096  # of the embedding, at a time

@@ -14,34 +14,16 @@ Three things differ from how such a graph is usually written; each is exact in r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from dearlite.export.numerics.leading import DIRECTIONS, copies, write_extended
+from dearlite.export.numerics.leading import DIRECTIONS, copies, sharing
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """What of a model's configuration the graph depends on."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    epsilon: float
-    frequencies: tuple[float, ...]  # rotary angle a position, for each pair of a head's dimensions
-    max_tokens: int
-    qkv_bias: bool = False
-    head_norms: bool = False  # an RMSNorm on every head of q and k
+from dearlite.export.source.families import LlamaShape
 
 
 def llama_graph(shape: LlamaShape, way: str, last_way: str, *, block_hadamard: bool, leading: bool = False) -> Graph:
@@ -202,3 +184,11 @@ def head_norm(g: Graph, s: LlamaShape, x: str, gain: str, *, sides: int) -> str:
 def spec(dtype: Any, *shape: int) -> Any:
     """An array of that dtype and shape without memory of its own: the weights are streamed, and only named here."""
     return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def write_extended(g: Graph, x: str, directions: str, inputs: int, kind: Any) -> str:
+    """The graph's extended(x), over the last axis; `directions` names V in the arithmetic `kind`."""
+    components = g.add("MatMul", x, directions)
+    rest = g.add("Sub", x, g.add("MatMul", components, g.once("Transpose", directions)))
+    shared = g.add("MatMul", components, g.const(f"sharing_{inputs}", sharing(inputs).astype(kind)))
+    return g.add("Concat", rest, shared, axis=-1)

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from dearlite.export.decoders.graph import LlamaShape, embed, head_norm, spec, split_heads
-from dearlite.export.numerics.leading import DIRECTIONS, copies, write_extended
+from dearlite.export.decoders.graph import embed, head_norm, spec, split_heads, write_extended
+from dearlite.export.numerics.leading import DIRECTIONS, copies
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
+from dearlite.export.source.families import LlamaShape
 
 _SHIFT = 16.0  # a power of two: nothing is lost by it
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from dearlite.errors import DearliteError
 from dearlite.export.decoders.bundle import write_bundle
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import Forward
 from dearlite.export.quality.check import FLOOR, calibration_rows, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import TensorSource
-from dearlite.export.source.families import shape_of
+from dearlite.export.source.families import LlamaShape, macs_a_token, shape_of
 
 
 def export_decoder(
@@ -69,12 +68,6 @@ def export_decoder(
     finally:
         draft.unlink(missing_ok=True)
     return card
-
-
-def macs_a_token(shape: LlamaShape) -> int:
-    """Multiplications and additions for each token, in the linear layers: as many as these have weights."""
-    s = shape
-    return s.layers * (s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads) + 3 * s.hidden * s.ffn)
 
 
 def check_disk(output: Path, shape: LlamaShape, quant: str) -> None:

@@ -9,54 +9,14 @@ graph appends that one, at the position where the row ends, and hides its own ke
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
-from dearlite.export.source.checkpoint import CheckpointError
 
 POOLINGS = ("last-token", "last-position")
 LENGTH = "length"  # the input that says where the padded row ends; backends/onnx.py feeds it by this name
 _HIDDEN = -1e9  # added to a hidden key's logit
 _POSITIONS = 9  # where position_ids stand among GroupQueryAttention's inputs; attention_bias is the next
-
-
-def padding_id(folder: Path, tokenizer_json: bytes, config: dict[str, Any]) -> int | None:
-    """The id that `folder`'s tokenizer pads with: its pad token or, where it has none, its eos token.
-
-    Where its tokenizer_config.json names neither, the eos id of the model's configuration, the first of several; None
-    where that has none either. Raises CheckpointError for files that are no tokenizer's.
-    """
-    path = folder / "tokenizer_config.json"
-    try:
-        added = json.loads(tokenizer_json).get("added_tokens", ())
-        ids = {token["content"]: int(token["id"]) for token in added}
-        named = dict(json.loads(path.read_bytes())) if path.is_file() else {}
-    except (ValueError, TypeError, KeyError, AttributeError) as err:
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read ({err}): fetch its files again") from None
-    for key in ("pad_token", "eos_token"):
-        token = named.get(key)
-        content = token.get("content") if isinstance(token, dict) else token
-        if isinstance(content, str) and content in ids:
-            return ids[content]
-    eos = config.get("eos_token_id")
-    first = eos[0] if isinstance(eos, list) and eos else eos
-    return first if isinstance(first, int) else None
-
-
-def doubt(pooling: str, pad_id: int | None, config: dict[str, Any]) -> str:
-    """What to say where the model's makers may have read another position than `pooling` says, otherwise nothing."""
-    other = config.get("pad_token_id")
-    if pooling != "last-token" or other is None or pad_id in (None, other):
-        return ""
-    return (
-        f"the model's pad_token_id is {other} and its tokenizer pads with {pad_id}: in a padded batch transformers "
-        "reads it at the last position. If its published scores were taken so, export it with --pooling last-position"
-    )
 
 
 def read_at(pooling: str, graph: bytes, pad_id: int | None, max_tokens: int) -> bytes:

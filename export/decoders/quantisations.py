@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dearlite.errors import UsageError
-from dearlite.export.decoders.graph import LlamaShape, llama_graph
+from dearlite.export.decoders.graph import llama_graph
 from dearlite.export.decoders.padded_graph import padded_llama_graph
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK
 from dearlite.export.onnx.graph import Graph
+from dearlite.export.source.families import LlamaShape
 from dearlite.models.manifest import Build
 
 # What `--for` may say -> the devices that the file has a graph for. All graphs of a file share one set of weights.

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import UsageError
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.source.checkpoint import CheckpointError, Floats, TensorSource, name_some
-from dearlite.export.source.families import shape_of
+from dearlite.export.source.families import LlamaShape, shape_of
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 ROPE_FACTORS = "rope_freqs.weight"

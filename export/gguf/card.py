@@ -17,7 +17,7 @@ import numpy as np
 
 from dearlite.errors import DearliteError
 from dearlite.export.quality.card import load_pairs
-from dearlite.export.quality.check import versions_of
+from dearlite.machine import versions_of
 
 # A file with a matrix in the wrong order agrees at hardly any position; the worst that is none, SmolLM2 135M in iq4_xs,
 # at 0.74.

@@ -16,11 +16,11 @@ from dearlite.errors import UsageError
 from dearlite.export.gguf.listwise import export_listwise
 from dearlite.export.gguf.metadata import NOT_STATED, Facts
 from dearlite.export.gguf.quants import GGUF_QUANTS
-from dearlite.export.quality.check import peak_memory_mb
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import folders_of, output_of
 from dearlite.export.source.merge import Adapter, Merged, check_base, refuse_other_base
 from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.machine import peak_memory_mb
 from dearlite.models.registry import ModelEntry
 
 LISTWISE_OPTIONS = ("window", "stride", "min_agreement")

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, UsageError, need
-from dearlite.export.decoders.pipeline import macs_a_token
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import FLOOR, ROW_TOKENS, agreement_card, card_rows, hold_to_floor, run_worker, versions
 from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, Facts, fill_in, model_values
@@ -22,6 +21,7 @@ from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
 from dearlite.export.gguf.writer import write_head, write_weights
+from dearlite.export.source.families import macs_a_token
 from dearlite.export.source.merge import Merged
 from dearlite.listwise.prompts import LIST_FORMS
 

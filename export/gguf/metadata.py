@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import DearliteError, need
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.gguf.architectures import Architecture, Weight, hyperparameters
 from dearlite.export.gguf.quants import F16, GGUF_QUANTS
+from dearlite.export.source.families import LlamaShape
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.gguf import GgufFile
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.gguf.architectures import EMBEDDING, OUTPUT, Weight
 from dearlite.export.numerics.forward import Forward
 from dearlite.export.source.checkpoint import Floats, TensorSource
+from dearlite.export.source.families import LlamaShape
 
 _LAYER = re.compile(r"model\.layers\.\d+\.(?P<module>.+)\.weight")
 # module -> the matrix that it is a part of, and its place there; the gain of the norm before it is folded in

@@ -20,8 +20,8 @@ import numpy as np
 
 from dearlite.errors import DearliteError
 from dearlite.export.gguf.quants import GGUF_QUANTS
-from dearlite.export.quality.check import peak_memory_mb
 from dearlite.listwise.llama_library import complaint, library, logged
+from dearlite.machine import peak_memory_mb
 
 _BUFFER_BYTES = 64 * 2**20  # rows that are quantised at once; the result does not depend on it
 _MICRO_BATCH = 64  # tokens at once: logits of a large vocabulary take half a megabyte a token

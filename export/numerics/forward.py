@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.numerics.rounding import Moments
+from dearlite.export.source.families import LlamaShape
 
 MomentsOfTwo = tuple[Moments | None, Moments | None]
 _CHUNK_TOKENS = 2048  # at work at once: the widest value of a layer is (tokens, 2 x ffn) float32

@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.onnx.graph import Graph
-
 DIRECTIONS = 4
 _ITERATIONS = 24
 _SPARE = 4  # directions followed beside those wanted, so that these converge
@@ -72,11 +70,3 @@ def extend_moments(moments: Any, directions: Any) -> Any:
     rest = moments - cross - cross.T + inner
     mixed = (moments - directions @ (directions.T @ moments)) @ shared
     return np.block([[rest, mixed], [mixed.T, shared.T @ moments @ shared]])
-
-
-def write_extended(g: Graph, x: str, directions: str, inputs: int, kind: Any) -> str:
-    """The graph's extended(x), over the last axis; `directions` names V in the arithmetic `kind`."""
-    components = g.add("MatMul", x, directions)
-    rest = g.add("Sub", x, g.add("MatMul", components, g.once("Transpose", directions)))
-    shared = g.add("MatMul", components, g.const(f"sharing_{inputs}", sharing(inputs).astype(kind)))
-    return g.add("Concat", rest, shared, axis=-1)

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from dearlite.api import Reranker
 from dearlite.documents import Document, as_document
 from dearlite.errors import DearliteError
 from dearlite.export.quality.card import Pairs, compare, load_pairs
+from dearlite.machine import peak_memory_mb, versions_of
 from dearlite.models.bundle import add_members
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
@@ -121,27 +120,6 @@ def keep_or_refuse(draft: Path, output: Path, card: dict[str, Any], floor: float
             raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
         card["below_floor"] = problem
     add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
-
-
-def versions_of(*names: str) -> dict[str, str]:
-    """The versions of those packages that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def peak_memory_mb() -> float | None:
-    """The process's peak resident memory, None where the system does not tell (ru_maxrss: kB on Linux, B on macOS)."""
-    try:
-        resource = import_module("resource")
-    except ModuleNotFoundError:  # Windows
-        return None
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def main() -> None:

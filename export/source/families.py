@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.export.decoders.graph import LlamaShape
 from dearlite.export.source.checkpoint import CheckpointError, TensorSource
 
 
@@ -135,3 +134,27 @@ def check_tensors(source: TensorSource, shape: LlamaShape) -> None:
     if wrong:
         more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
         raise CheckpointError(f"the checkpoint is no scorer of its config.json: {'; '.join(wrong[:6])}{more}")
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """What of a model's configuration the graph depends on."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    epsilon: float
+    frequencies: tuple[float, ...]  # rotary angle a position, for each pair of a head's dimensions
+    max_tokens: int
+    qkv_bias: bool = False
+    head_norms: bool = False  # an RMSNorm on every head of q and k
+
+
+def macs_a_token(shape: LlamaShape) -> int:
+    """Multiplications and additions for each token, in the linear layers: as many as these have weights."""
+    s = shape
+    return s.layers * (s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads) + 3 * s.hidden * s.ffn)

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dearlite import __version__
 from dearlite.errors import DearliteError, need
+from dearlite.version import __version__
 
 PATTERNS = (
     "config.json",

@@ -10,9 +10,9 @@ import click
 
 from dearlite.errors import UsageError, need
 from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
+from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
-from dearlite.offline.run.rerank_run import check_output
 from dearlite.render.bar import DocumentProgress
 
 _HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}

@@ -16,13 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dearlite import __version__
 from dearlite.errors import DearliteError, UsageError
-from dearlite.export.quality.check import peak_memory_mb
 from dearlite.export.train.base import check_adapter, choose_dtype
 from dearlite.export.train.config import TrainConfig
+from dearlite.files.writing import whole_file
+from dearlite.machine import peak_memory_mb
 from dearlite.offline.run.journal import lock_alone
-from dearlite.render.writers import whole_file
+from dearlite.version import __version__
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from dearlite import Reranker, rerank
 from dearlite.anytime import Reading, score_within
 from dearlite.cascade import CascadeReranker, Link
-from dearlite.cli.rerank import command
-from dearlite.deadline import Deadline, parse_budget
+from dearlite.cli.rerank import command, parse_budget
+from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
 from dearlite.models.chain import Stage, parse_chain, parse_stage

@@ -11,7 +11,8 @@ from dearlite.cli.options.cascade import long_of
 from dearlite.cli.rerank import command
 from dearlite.errors import UsageError
 from dearlite.offline.collection.collection import make_collection
-from dearlite.passages import Long, window_spans_of
+from dearlite.options import Long
+from dearlite.passages import window_spans_of
 
 QUERY = "Who invented the light bulb?"
 ANSWER = "Thomas Edison invented the light bulb in 1879."

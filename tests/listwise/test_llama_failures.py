@@ -20,7 +20,7 @@ from tiny_gguf import write_adapter, write_tiny
 from dearlite.errors import BundleError
 from dearlite.models.gguf import SHA256, GgufFile
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[1] / "support"
 PRELUDE = """
 import sys, os
 sys.path.insert(0, {here!r})

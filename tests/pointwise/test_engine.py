@@ -13,7 +13,6 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from dearlite import devices  # noqa: E402
 from dearlite.backends import session  # noqa: E402
 from dearlite.errors import OutOfMemory  # noqa: E402
 from dearlite.export.onnx.graph import Graph  # noqa: E402
@@ -22,6 +21,7 @@ from dearlite.models.bundle import Bundle, BundleWriter  # noqa: E402
 from dearlite.models.manifest import Build  # noqa: E402
 from dearlite.pointwise.engine import LAYOUTS, OnnxBackend  # noqa: E402
 from dearlite.pointwise.memory import Headroom, ran_out_of_memory  # noqa: E402
+from dearlite.pointwise.onnxruntime import CAPABILITIES  # noqa: E402
 from dearlite.pointwise.tokens import TokenRow  # noqa: E402
 
 ARENA = (
@@ -105,7 +105,7 @@ def test_session_keeps_the_tensors_that_it_uses(tmp_path, in_place):
 @pytest.mark.parametrize("way", ["dequantised", "int8-per-row-wide"])
 def test_graph_that_folds_its_weights_at_load_still_loads(tmp_path, way, in_place):
     found = scores_of(write_model(tmp_path / "m.dear", way=way))
-    exact = devices.CAPABILITIES["u8s8-exact"]()  # without VNNI the plain way saturates
+    exact = CAPABILITIES["u8s8-exact"]()  # without VNNI the plain way saturates
     other = "int8-per-row" if exact else "dequantised" if way != "dequantised" else "int8-per-row-wide"
     assert found == pytest.approx(scores_of(write_model(tmp_path / "n.dear", way=other)), abs=0.002)
 
@@ -117,7 +117,7 @@ def test_scores_do_not_depend_on_threads(tmp_path):
 
 def in_a_process(code, *args):
     """What `code` prints; this folder is on its path. A process of its own: memory and limits are a process's."""
-    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{textwrap.dedent(code)}"
+    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n{textwrap.dedent(code)}"
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -9,7 +9,7 @@ import click
 
 from dearlite.errors import UsageError
 from dearlite.models.chain import parse_chain
-from dearlite.passages import LONG_MODES, Long
+from dearlite.options import LONG_MODES, Long
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError, need
+from dearlite.files.writing import json_text, whole_file
 from dearlite.offline.collection.candidates import iter_candidates
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import digest_of
-from dearlite.render.writers import json_text, whole_file
 
 _SHARDS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".parquet")
 

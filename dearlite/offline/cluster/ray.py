@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dearlite import __version__
 from dearlite.api import Reranker
 from dearlite.errors import DearliteError, UsageError, need
+from dearlite.files.writing import whole_file
 from dearlite.models.bundle import Bundle
 from dearlite.models.gguf import GgufFile
 from dearlite.models.registry import find_model
@@ -29,7 +29,7 @@ from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import settings_key
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise
-from dearlite.render.writers import whole_file
+from dearlite.version import __version__
 
 _ATTEMPTS = 4  # at one block, where its actor dies each time: Ray itself would go on for ever
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from dearlite import __version__
 from dearlite.errors import UsageError
 from dearlite.files.trec import Qrels, Run, read_qrels, read_run
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.evaluation.evaluation import Evaluation, System, compare
 from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from dearlite.offline.run.results import RerankedRun
+from dearlite.version import __version__
 
 _PACKAGES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy", "ir-measures", "pytrec-eval-terrier")
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dearlite.display import shown_by
 from dearlite.errors import InvalidInput, UsageError, need
 from dearlite.files.trec import Qrels, Run
 from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, mean, measure_run
 from dearlite.offline.evaluation.significance import holm, randomisation_test
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-ROLES = ("first stage", "reranked", "baseline", "published")
 MAIN_MEASURE = "nDCG@10"
 
 
@@ -126,15 +123,8 @@ class Evaluation:
         ]
         return need("pandas", extra="pandas").DataFrame(rows)
 
-    def __rich__(self) -> Table:
-        from dearlite.render.evaluation import evaluation_table
-
-        return evaluation_table(self)
-
-    def _repr_html_(self) -> str:
-        from dearlite.render.evaluation import evaluation_html
-
-        return evaluation_html(self)
+    __rich__ = shown_by("dearlite.render.evaluation", "evaluation_table")
+    _repr_html_ = shown_by("dearlite.render.evaluation", "evaluation_html")
 
 
 def compare(

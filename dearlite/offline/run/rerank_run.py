@@ -10,8 +10,8 @@ from threading import Event
 from typing import Any
 
 from dearlite.api import Model, Progress, Reranker
-from dearlite.errors import UsageError
 from dearlite.files.trec import Qrels
+from dearlite.files.writing import check_output
 from dearlite.models.chain import parse_chain
 from dearlite.models.registry import DEFAULT_MODEL, find_model, home
 from dearlite.offline.collection.collection import Collection, open_collection
@@ -19,9 +19,8 @@ from dearlite.offline.run.cache import ScoreCache
 from dearlite.offline.run.journal import Journal
 from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.scoring import rerank_collection
-from dearlite.options import Listwise
-from dearlite.passages import Long
-from dearlite.render.bar import line_progress
+from dearlite.options import Listwise, Long
+from dearlite.progress import line_progress
 
 
 def collection_of(
@@ -114,13 +113,3 @@ def _files_of(model: Model) -> list[str]:
     given = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
     stages = parse_chain(given)
     return [f"{find_model(one.model).resolve()}" + (f":{one.depth}" if one.depth else "") for one in stages]
-
-
-def check_output(path: str | Path | None) -> None:
-    """Raises UsageError for a file that cannot be written, before the work and not after it."""
-    if path is None or str(path) == "-":
-        return
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
-    if Path(path).is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder; name a file in it")

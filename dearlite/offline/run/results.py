@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.files.trec import run_line
+from dearlite.files.writing import json_text, whole_file
 from dearlite.offline.collection.collection import Collection
 from dearlite.ranking import PairScore, Ranking, rank_order
-from dearlite.render.writers import json_text, whole_file
 
 
 @dataclass(slots=True)

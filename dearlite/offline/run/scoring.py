@@ -8,7 +8,6 @@ from contextlib import closing
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite import __version__
 from dearlite.api import Progress, Reranker
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, UsageError
@@ -16,10 +15,10 @@ from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.cache import ScoreCache, pair_key
 from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
 from dearlite.offline.run.results import QueryResult, RerankedRun
+from dearlite.version import __version__
 
 if TYPE_CHECKING:
-    from dearlite.options import Listwise
-    from dearlite.passages import Long
+    from dearlite.options import Listwise, Long
 
 _SAVE_EVERY_S = 5.0  # the most work of one query that a kill may lose
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import read_qrels, read_run
+from dearlite.files.writing import json_text, whole_file
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection, make_collection, read_corpus, read_queries
-from dearlite.render.writers import json_text, whole_file
 
 if TYPE_CHECKING:
     from dearlite.api import Progress

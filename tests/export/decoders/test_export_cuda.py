@@ -12,13 +12,14 @@ transformers = pytest.importorskip("transformers")
 from half_arithmetic import run_graph  # noqa: E402
 from tiny_decoders import DOCS, KINDS, PAIRS, QUERIES, checkpoint, reference  # noqa: E402
 
-from dearlite import DearliteError, Reranker, devices  # noqa: E402
+from dearlite import DearliteError, Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
 from dearlite.export.decoders.bundle import write_bundle  # noqa: E402
 from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
+from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime  # noqa: E402
 
 GROUPED = "llama, 4 heads of 1, llama3 scaling"
 
@@ -26,7 +27,7 @@ GROUPED = "llama, 4 heads of 1, llama3 scaling"
 @pytest.fixture
 def cpu_for_cuda(monkeypatch):
     """The runtime's way for CUDA, graph, layout and all, with ONNX Runtime's CPU in its place."""
-    monkeypatch.setitem(devices.PROVIDERS, "cuda", "CPUExecutionProvider")
+    monkeypatch.setitem(PROVIDERS, "cuda", "CPUExecutionProvider")
 
 
 def write(folder, plan, *built_for):
@@ -168,7 +169,7 @@ def test_file_for_both_shares_one_set_of_weights(tmp_path, cpu_for_cuda):
 
 def test_machine_without_cuda_takes_the_cpu_graph_or_says_what_to_do(tmp_path, monkeypatch):
     checkpoint(tmp_path, GROUPED)
-    monkeypatch.setattr(devices.onnxruntime(), "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime(), "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert export(tmp_path, "--for", "both") == 0
     assert Reranker.load(tmp_path / "m.dear", device="auto").device == "cpu"
     with pytest.raises(DearliteError, match="built without CUDA"):

@@ -132,12 +132,12 @@ def test_disk_that_an_export_needs_is_told_before_it(tmp_path, monkeypatch, caps
 
 
 def test_wide_graph_gives_the_same_scores(tmp_path, monkeypatch):
-    from dearlite import machine as devices
+    from dearlite.pointwise.onnxruntime import CAPABILITIES
 
     checkpoint(tmp_path, "mistral")
     assert export(tmp_path, tmp_path / "m.dear") == 0
     fast = Reranker.load(tmp_path / "m.dear")
-    monkeypatch.setitem(devices.CAPABILITIES, "u8s8-exact", lambda: False)
+    monkeypatch.setitem(CAPABILITIES, "u8s8-exact", lambda: False)
     wide = Reranker.load(tmp_path / "m.dear")
     assert wide._backend.build.graph == "cpu-wide.onnx"
     assert wide.score(PAIRS) == pytest.approx(fast.score(PAIRS), abs=1e-4)

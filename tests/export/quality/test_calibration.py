@@ -15,8 +15,9 @@ from dearlite.cli.rerank import command as rerank_command  # noqa: E402
 from dearlite.errors import BundleError, InvalidInput, UsageError  # noqa: E402
 from dearlite.export.quality.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
 from dearlite.models.bundle import Bundle, add_members  # noqa: E402
-from dearlite.models.calibration import Calibration, band, read_calibration  # noqa: E402
+from dearlite.models.calibration import Calibration, read_calibration  # noqa: E402
 from dearlite.models.registry import find_model  # noqa: E402
+from dearlite.stages import band  # noqa: E402
 
 TOPICS = {
     "who invented the light bulb": "Thomas Edison invented the light bulb in 1879",
