@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from measure import describe_machine
 
-from dearlite.export import train_pointwise as stage
+from dearlite.export.train import pointwise as stage
 from dearlite.export.train.base import choose_dtype, load_tokenizer, unpack_base
 from dearlite.export.train.batches import Collator, plan
 from dearlite.export.train.config import PointwiseConfig, read_config

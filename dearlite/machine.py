@@ -9,6 +9,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from dearlite.errors import UsageError
 
@@ -93,8 +94,9 @@ def versions_of(*names: str) -> dict[str, str]:
 def peak_memory_mb() -> float | None:
     """The process's peak resident memory, None where the system does not tell (ru_maxrss: kB on Linux, B on macOS)."""
     try:
-        resource = import_module("resource")
+        resource: Any = import_module("resource")
     except ModuleNotFoundError:  # Windows
         return None
     unit = 1e6 if sys.platform == "darwin" else 1e3
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    megabytes: float = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    return megabytes

@@ -32,7 +32,7 @@ _ABOUT = {name: plan.about for name, plan in QUANTISATIONS.items()}
 _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("model", metavar="NAME|FOLDER")
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="FOLDER", help="A PEFT LoRA to merge on the way.")
 @click.option(

@@ -11,7 +11,7 @@ from dearlite.cli.options.run import check, collection_of, rerank, run_options
 from dearlite.offline.run.results import RerankedRun
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @run_options
 @click.option(
     "--ray", "address", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="As blocks on a Ray cluster."

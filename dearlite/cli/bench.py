@@ -13,7 +13,7 @@ from dearlite.pointwise.bench import DEFAULT_TOKENS, Measured, measure
 from dearlite.render.facts import print_facts, print_rows
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="What is measured.")
 @click.option("--docs", type=click.IntRange(1), metavar="N", help="Documents a round. [default: two seconds' worth]")
 @click.option(

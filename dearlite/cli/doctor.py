@@ -39,7 +39,7 @@ _COMPILERS = {
 }
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 def command() -> None:
     """Versions, devices, what a probe run really ran on, threads, model files, cache folder, free disk."""
     print_facts(

@@ -16,7 +16,7 @@ from dearlite.offline.evaluation.measures import TIES
 _OUTPUTS = ("json", "csv", "latex", "per_query", "report")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @run_options.run_options
 @click.option(
     "--qrels", metavar="FILE", help="The judgements: TREC's four columns, or BEIR's three. [default: SOURCE's]"

@@ -15,10 +15,8 @@ from dearlite.models.gguf import GgufFile, is_gguf
 from dearlite.models.registry import find_model, load_cascades, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
-
-@click.group(invoke_without_command=True, context_settings=_SETTINGS)
+@click.group(invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """The models that have a name: those of models.toml, and your own in DEARLITE_HOME/models.toml."""
@@ -26,7 +24,7 @@ def command(ctx: click.Context) -> None:
         ctx.invoke(list_models)
 
 
-@command.command("list", context_settings=_SETTINGS)
+@command.command("list")
 def list_models() -> None:
     """Name, kind, size, memory and licence of each, whether its file is here, and what fetching it would download."""
     rows = []
@@ -44,7 +42,7 @@ def list_models() -> None:
     print_rows(("name", "kind", "file", "memory", "licence", "here", "download", "about"), rows)
 
 
-@command.command("show", context_settings=_SETTINGS)
+@command.command("show")
 @click.argument("model", metavar="NAME|FILE")
 def show_model(model: str) -> None:
     """What a model file is: its manifest and its quality card. Of a cascade, its stages."""
@@ -80,7 +78,7 @@ def show_model(model: str) -> None:
     print_facts(bundle.card(), title="quality card")
 
 
-@command.command("verify", context_settings=_SETTINGS)
+@command.command("verify")
 @click.argument("model", metavar="NAME|FILE")
 def verify_model(model: str) -> None:
     """Hash every part of a model file, and hold it to its published scores where there are any.
@@ -118,7 +116,7 @@ def verify_model(model: str) -> None:
     click.echo(line)
 
 
-@command.command("calibrate", context_settings=_SETTINGS)
+@command.command("calibrate")
 @click.argument("model", metavar="NAME|FILE")
 @click.argument("source", required=False, metavar="[FOLDER]")
 @click.option("--queries", metavar="FILE", help="Queries of the split. [default: FOLDER's]")

@@ -23,7 +23,7 @@ from dearlite.render.bar import DocumentProgress
 from dearlite.render.writers import WRITERS, write_ranking
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
 @click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
 @model_option

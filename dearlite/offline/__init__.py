@@ -52,10 +52,10 @@ def rerank_run(
     a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a line to stderr, as
     notebooks show it.
     """
-    from dearlite.offline.run import rerank_run as tasks
+    from dearlite.offline.run import rerank_run as running
 
-    return tasks.rerank_run(
-        tasks.collection_of(source, queries, corpus, run, None, depth, skip_bad),
+    return running.rerank_run(
+        running.collection_of(source, queries, corpus, run, None, depth, skip_bad),
         model=model,
         device=device,
         threads=threads,
@@ -106,12 +106,13 @@ def evaluate(
     made before, no model is loaded. `measures` are ir-measures' names. Documents of equal score stand by "rank", or by
     id as in "trec_eval" (`ties`). `command` is what a report says to type.
     """
-    from dearlite.offline import assessment, tasks
+    from dearlite.offline.evaluation import assess
+    from dearlite.offline.run import rerank_run as running
 
-    found = tasks.collection_of(source, queries, corpus, run, qrels, depth, skip_bad)
+    found = running.collection_of(source, queries, corpus, run, qrels, depth, skip_bad)
     reranked = None
     if scored is None:
-        reranked = tasks.rerank_run(
+        reranked = running.rerank_run(
             found,
             model=model,
             device=device,
@@ -126,4 +127,4 @@ def evaluate(
             progress=progress,
             cancel=cancel,
         )
-    return assessment.evaluate(found, reranked, scored, qrels, baselines or {}, seconds or {}, measures, command, ties)
+    return assess.evaluate(found, reranked, scored, qrels, baselines or {}, seconds or {}, measures, command, ties)

@@ -134,7 +134,7 @@ def _feed_forward(
     gain = source.read(f"{at}.post_attention_layernorm.weight")
     gate_up = _reading(source, [f"{at}.mlp.{p}_proj" for p in ("gate", "up")], gain, basis)
     down = None
-    moments = (None, None)
+    moments: tuple[Moments | None, Moments | None] = (None, None)
     if forward is not None:  # it needs both at once; a file without it is made with one of them in memory
         down = _down(source, basis, mixes, at)
         moments = forward.feed(gate_up, down)

@@ -9,6 +9,8 @@ graph appends that one, at the position where the row ends, and hides its own ke
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -36,7 +38,7 @@ def at_last_position(model: bytes, pad_id: int, max_tokens: int) -> bytes:
     """
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
-    constants = {
+    constants: dict[str, Any] = {
         LENGTH: np.array([max_tokens], np.int64),
         "pool.pad_id": np.array([pad_id], np.int64),
         "pool.zero": np.array([0], np.int64),
@@ -69,7 +71,7 @@ def padded_to(model: bytes, length: int) -> bytes:
 
 def _nodes() -> list[onnx.NodeProto]:
     """The row with its padding token, if it gets one, and each token's position and the bias on its logits."""
-    steps: list[tuple[str, tuple[str, ...], str, dict[str, int]]] = [
+    steps: list[tuple[str, tuple[str, ...], str, dict[str, Any]]] = [
         ("Shape", ("ids",), "tokens", {}),  # counts are (1,)
         ("Shape", ("past",), "prefix", {"start": 4, "end": 5}),
         ("Add", ("pool.tokens", "pool.prefix"), "real", {}),

@@ -146,7 +146,7 @@ def write_encoder(
     tensors = {name: value for graph in graphs.values() for name, value in graph.weights.items()}
     with BundleWriter(path) as bundle:
         for name, value in tensors.items():
-            bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).data.cast("B")])
+            bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
         parts = {"tokenizer.json": tokenizer, **members} | {name: graph.to_bytes() for name, graph in graphs.items()}
         bundle.finish(parts, facts | {"builds": tuple(builds)})
 

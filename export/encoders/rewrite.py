@@ -113,9 +113,10 @@ def _name(group: list[_Product]) -> str:
 
 
 def _comes_from_gelu(plain: PlainGraph, name: str) -> bool:
-    maker = next((node for node in plain.nodes if name in node.output), None)
-    exact = maker is not None and not any(a.name == "approximate" and a.s != b"none" for a in maker.attribute)
-    return exact and maker.op_type == "Gelu"
+    maker: Any = next((node for node in plain.nodes if name in node.output), None)
+    if maker is None or maker.op_type != "Gelu":
+        return False
+    return not any(attribute.name == "approximate" and attribute.s != b"none" for attribute in maker.attribute)
 
 
 class _Writer:
@@ -162,8 +163,9 @@ class _Writer:
 
     def is_word_table(self, node: Any) -> bool:
         table = self.plain.constants.get(node.input[0]) if node.op_type == "Gather" else None
-        found = table is not None and table.ndim == 2 and len(table) == self.rewriter.vocabulary
-        return found and self.way.int8_weights and table.dtype == np.float32
+        if table is None or table.ndim != 2 or len(table) != self.rewriter.vocabulary:
+            return False
+        return self.way.int8_weights and bool(table.dtype == np.float32)
 
     def words(self, node: Any) -> None:
         g, (name, ids) = self.g, node.input

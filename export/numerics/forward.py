@@ -40,7 +40,7 @@ class Forward:
         """
         self.shape, self.mixes = shape, mixes
         short = [pad_id is not None and len(row) < shape.max_tokens for row in scored]
-        padded = (np.append(row, pad_id) if is_short else row for row, is_short in zip(scored, short, strict=True))
+        padded = (np.append(row, [pad_id]) if is_short else row for row, is_short in zip(scored, short, strict=True))
         rows = [*calibration, *padded]
         self.ids = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         ends = np.cumsum([len(row) for row in rows], dtype=np.int64)

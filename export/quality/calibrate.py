@@ -48,7 +48,9 @@ def judged_pairs(
     `journal` keeps scores at once, and what it holds already is not scored again.
     """
     scored = rerank_run(collection, model=reranker, journal=journal or False, progress=progress)
-    scores, relevant, queries = [], [], []
+    scores: list[float] = []
+    relevant: list[bool] = []
+    queries: list[int] = []
     for number, (name, found) in enumerate(scored.run.items()):
         if name in qrels:
             scores += found.values()

@@ -96,9 +96,9 @@ def quality_card(path: Path, pairs: Pairs, reference: Sequence[float], device: s
             -1
         ]
         return {"pairs": pairs.name, "not_scored": last, "versions": versions_of(*_PACKAGES)}
-    found = json.loads(done.stdout)
-    card = compare(pairs, reference, found.pop("scores"))
-    return card | found | {"versions": versions_of(*_PACKAGES)}
+    measured: dict[str, Any] = json.loads(done.stdout)
+    card = compare(pairs, reference, measured.pop("scores"))
+    return card | measured | {"versions": versions_of(*_PACKAGES)}
 
 
 def hold_to_floor(card: dict[str, Any], floor: float) -> str:

@@ -87,7 +87,8 @@ class Adapter:
         kind = config.get("peft_type")
         if kind != "LORA":
             self.misfits.append(f"peft_type is {kind!r}, and only 'LORA' can be merged")
-        rank, alpha = config.get("r"), config.get("lora_alpha")
+        rank: Any = config.get("r")
+        alpha: Any = config.get("lora_alpha")
         if type(rank) is not int or rank < 1:
             self.misfits.append(f"r is {rank!r}, not a whole number from 1")
         if type(alpha) not in {int, float} or not math.isfinite(alpha):

@@ -15,10 +15,8 @@ from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.render.bar import DocumentProgress
 
-_HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 
-
-@click.group(**_HELP)
+@click.group()
 def command() -> None:
     """Train a DeAR: records from a collection and a teacher, then stage 1 or stage 2."""
 
@@ -35,7 +33,7 @@ def _training(function: Any) -> Any:
     return function
 
 
-@command.command("pointwise", **_HELP)
+@command.command("pointwise")
 @_training
 def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Stage 1: a scorer, taught by labels and a teacher's scores.
@@ -51,7 +49,7 @@ def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     _end(train_pointwise(settings, dry_run=dry_run, say=_say), settings.base, ".dear")
 
 
-@command.command("listwise", **_HELP)
+@command.command("listwise")
 @_training
 def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Stage 2: a language model that orders passages and says why, by supervised fine-tuning."""
@@ -63,7 +61,7 @@ def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     _end(train_listwise(settings, dry_run=dry_run, say=_say), settings.base, ".gguf")
 
 
-@command.command("mine", **_HELP)
+@command.command("mine")
 @click.argument("source", required=False, metavar="[FOLDER]")
 @click.option("--queries", metavar="FILE", help="Queries, as batch takes them. [default: FOLDER's]")
 @click.option("--corpus", multiple=True, metavar="FILE", help="Documents. [default: FOLDER's]")
@@ -90,7 +88,7 @@ def mine(**given: Any) -> None:
     taken for unjudged positives and dropped. The teacher's scores are journalled beside the output: after a stop the
     same command goes on.
     """
-    from dearlite.export import mine as mining_module
+    from dearlite.export.train.records import mine as mining_module
     from dearlite.offline.collection.collection import collection_files
 
     check_output(given["output"])

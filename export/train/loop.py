@@ -242,9 +242,10 @@ def peak_mb() -> int | None:
     import torch
 
     if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6)
-    found = peak_memory_mb()
-    return None if found is None else round(found)
+        gpu_bytes: int = torch.cuda.max_memory_allocated()
+        return round(gpu_bytes / 1e6)
+    megabytes = peak_memory_mb()
+    return None if megabytes is None else round(megabytes)
 
 
 def hours(seconds: float) -> str:

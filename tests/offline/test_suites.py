@@ -12,7 +12,7 @@ import pytest
 from dearlite.errors import UsageError
 from dearlite.offline.evaluation.suites import find_suite, load_suites
 
-TEXT = resources.files("dearlite.offline.evaluation.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
+TEXT = resources.files("dearlite.offline.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "dear.md"
 # arXiv 2508.16998: the tables of TREC DL, of BEIR, and of NovelEval, in percent.
 BM25 = {"TREC DL 2019": 50.58, "TREC DL 2020": 47.96, "BEIR TREC-COVID": 59.47, "BEIR NFCorpus": 30.75} | {

@@ -5,9 +5,10 @@ import resource
 
 import pytest
 
-from dearlite import Reranker, bench
+from dearlite import Reranker
 from dearlite.cli.main import run
 from dearlite.models.manifest import Build, Manifest, Tensor
+from dearlite.pointwise import bench
 from dearlite.pointwise.reranker import PointwiseReranker
 
 

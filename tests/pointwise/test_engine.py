@@ -13,12 +13,12 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from dearlite.backends import session  # noqa: E402
 from dearlite.errors import OutOfMemory  # noqa: E402
 from dearlite.export.onnx.graph import Graph  # noqa: E402
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear  # noqa: E402
 from dearlite.models.bundle import Bundle, BundleWriter  # noqa: E402
 from dearlite.models.manifest import Build  # noqa: E402
+from dearlite.pointwise import session  # noqa: E402
 from dearlite.pointwise.engine import LAYOUTS, OnnxBackend  # noqa: E402
 from dearlite.pointwise.memory import Headroom, ran_out_of_memory  # noqa: E402
 from dearlite.pointwise.onnxruntime import CAPABILITIES  # noqa: E402

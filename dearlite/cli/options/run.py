@@ -11,11 +11,12 @@ import click
 from dearlite.cli.options.cascade import cascade_options, long_of
 from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
 from dearlite.errors import UsageError
+from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection.collection import Collection
-from dearlite.offline.run import rerank_run as tasks
+from dearlite.offline.run import rerank_run as running
 from dearlite.offline.run.journal import DiskFull
 from dearlite.offline.run.results import RerankedRun
 from dearlite.render.bar import DocumentProgress
@@ -66,7 +67,7 @@ def collection_of(given: dict[str, Any], qrels: str | None = None) -> Collection
     """The collection that was named. Raises UsageError where nothing was."""
     if given["source"] is None and given["run_file"] is None:
         raise UsageError("nothing to rerank: give a collection's folder, or --queries, --corpus and --run")
-    return tasks.collection_of(
+    return running.collection_of(
         given["source"],
         given["queries"],
         given["corpus"],
@@ -81,7 +82,7 @@ def check(given: dict[str, Any], *outputs: str | None) -> None:
     """Tells a wrong name before a large file is read."""
     check_models(given["model"], long=long_of(given))
     for path in (given["output"], given["jsonl"], *outputs):
-        tasks.check_output(path)
+        check_output(path)
     if given["journal"] and given["no_journal"]:
         raise UsageError("--journal and --no-journal exclude each other: leave one out")
     if given["together"] < 1:
@@ -107,7 +108,7 @@ def rerank(collection: Collection, given: dict[str, Any]) -> RerankedRun:
             progress.update(done, total)
 
         try:
-            found = tasks.rerank_run(
+            found = running.rerank_run(
                 collection,
                 model=given["model"],
                 device=given["device"],

@@ -73,7 +73,7 @@ class Suite:
 def find_suite(name: str) -> Suite:
     """The suite called `name`. Raises UsageError with the names that there are."""
     known = load_suites(
-        resources.files("dearlite.offline.evaluation.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
+        resources.files("dearlite.offline.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
     )
     if name not in known:
         near = get_close_matches(name, known, cutoff=0.4) or list(known)

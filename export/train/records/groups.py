@@ -101,7 +101,7 @@ def _group(value: object, place: str) -> Group:
 
 
 def _passages(value: Mapping[str, Any], names: Iterable[str], what: str) -> Iterator[Passage]:
-    rows = next((value[name] for name in names if value.get(name) is not None), [])
+    rows: Iterable[Any] = next((value[name] for name in names if value.get(name) is not None), [])
     for row in rows:
         if not isinstance(row, Mapping):
             raise InvalidInput(f"{what}: a passage is an object with docid, title and text")

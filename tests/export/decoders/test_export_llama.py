@@ -18,9 +18,10 @@ from tiny_decoders import DOCS, KINDS, LLAMA3, PAIRS, QUERIES, checkpoint, refer
 
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
-from dearlite.export import families, llama  # noqa: E402
+from dearlite.export.decoders import bundle as llama  # noqa: E402
 from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.numerics.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
+from dearlite.export.source import families  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402

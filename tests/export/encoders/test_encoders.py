@@ -13,12 +13,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from dearlite import Reranker, devices
+from dearlite import Reranker
 from dearlite.cli.main import run
-from dearlite.export import encoders, traced
+from dearlite.export.encoders import pipeline as encoders
+from dearlite.export.encoders import traced
 from dearlite.export.encoders.pipeline import ENCODERS
 from dearlite.export.quality.card import Pairs
 from dearlite.models.bundle import Bundle
+from dearlite.pointwise.onnxruntime import CAPABILITIES
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
 
@@ -161,9 +163,9 @@ def test_int8_export_is_near_and_does_not_depend_on_company(tmp_path, monkeypatc
     assert error <= 0.12  # measured: 0.057 to 0.086; a random network enlarges what the rounding of its weights does
     assert [reranker.score([pair])[0] for pair in PAIRS] == pytest.approx(together, abs=1e-5)
     assert reranker.score(PAIRS[::-1])[::-1] == pytest.approx(together, abs=1e-5)
-    exact = devices.CAPABILITIES["u8s8-exact"]()  # a CPU without VNNI takes the wide graph by itself
+    exact = CAPABILITIES["u8s8-exact"]()  # a CPU without VNNI takes the wide graph by itself
     assert reranker._backend.build.graph == ("cpu.onnx" if exact else "cpu-wide.onnx")
-    monkeypatch.setitem(devices.CAPABILITIES, "u8s8-exact", lambda: False)
+    monkeypatch.setitem(CAPABILITIES, "u8s8-exact", lambda: False)
     wide = Reranker.load(tmp_path / "m.dear")
     assert wide._backend.build.graph == "cpu-wide.onnx"
     assert wide.score(PAIRS) == pytest.approx(together, abs=1e-4)

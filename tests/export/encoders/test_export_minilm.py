@@ -8,8 +8,9 @@ import pytest
 from noveleval import DATA, ndcg10, pairs, reference_scores
 
 from dearlite import Reranker
-from dearlite.export import card, embedded
+from dearlite.export.encoders import minilm as embedded
 from dearlite.export.encoders.bert import one_document_graph, padded_graph
+from dearlite.export.quality import card
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
 from dearlite.models.registry import find_model

@@ -16,8 +16,8 @@ from tiny_gguf import smollm2, write_tiny  # noqa: E402
 
 from dearlite.documents import Document  # noqa: E402
 from dearlite.errors import DearliteError, InvalidInput, UsageError  # noqa: E402
-from dearlite.export import train_listwise as stage  # noqa: E402
 from dearlite.export.gguf.vocabulary import read_vocabulary  # noqa: E402
+from dearlite.export.train import listwise as stage  # noqa: E402
 from dearlite.export.train.base import load_tokenizer  # noqa: E402
 from dearlite.export.train.config import ListwiseConfig  # noqa: E402
 from dearlite.export.train.hf_vocabulary import HfVocabulary, template_of  # noqa: E402

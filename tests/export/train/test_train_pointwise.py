@@ -17,8 +17,9 @@ pytest.importorskip("accelerate")
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import COMMANDS  # noqa: E402
 from dearlite.errors import DearliteError, UsageError  # noqa: E402
-from dearlite.export import train_base, training  # noqa: E402
-from dearlite.export import train_pointwise as stage  # noqa: E402
+from dearlite.export.train import base as train_base  # noqa: E402
+from dearlite.export.train import loop as training  # noqa: E402
+from dearlite.export.train import pointwise as stage  # noqa: E402
 from dearlite.export.train.config import PointwiseConfig  # noqa: E402
 
 KIND = "llama, 4 heads of 4, 10000"
