@@ -7,12 +7,13 @@
 Importing this package loads no model library: ONNX Runtime and the rest are imported where they are first used.
 """
 
-from dearlite.api import Reranker, rerank
+from dearlite.api import rerank
 from dearlite.documents import Document
 from dearlite.errors import DearliteError
 from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise, Long
 from dearlite.ranking import Hit, Ranking
+from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
 __all__ = [

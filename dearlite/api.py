@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dearlite.options import Listwise, Long
     from dearlite.ranking import Ranking
 
-__all__ = ["Model", "Progress", "Reranker", "rerank"]
-
 
 def rerank(
     query: str,

@@ -72,7 +72,7 @@ def _version(name: str, extra: str) -> str:
 
 def _engine() -> dict[str, Any]:
     """What a real model does here: the device that it ran on, the graph it took, and a score."""
-    from dearlite.api import Reranker
+    from dearlite.reranker import Reranker
 
     ort = onnxruntime()
     facts: dict[str, Any] = {

@@ -149,7 +149,7 @@ def _rank(
     asked: dict[str, Any],
     quiet: bool,
 ) -> Ranking:
-    from dearlite.api import Reranker
+    from dearlite.reranker import Reranker
 
     listwise: Listwise | None = asked["listwise"]
     streams = listwise is not None and listwise.on_text is not None

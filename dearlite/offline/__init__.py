@@ -11,12 +11,14 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dearlite.api import Model, Progress, Reranker
     from dearlite.files.trec import Qrels, Run
+    from dearlite.loading import Model
     from dearlite.offline.collection.collection import Collection
     from dearlite.offline.evaluation.evaluation import Evaluation
     from dearlite.offline.run.results import RerankedRun
     from dearlite.options import Listwise, Long
+    from dearlite.progress import Progress
+    from dearlite.reranker import Reranker
 
 
 def rerank_run(

@@ -74,8 +74,8 @@ def measure(
     first of the six rounds is not counted. Raises what `Reranker.load` raises, and UsageError for unfit `tokens`.
     """
     start = time.perf_counter()
-    from dearlite.api import Reranker
     from dearlite.pointwise.reranker import PointwiseReranker
+    from dearlite.reranker import Reranker
 
     reranker = Reranker.load(model, device=device, threads=threads)
     if not isinstance(reranker, PointwiseReranker):

@@ -25,7 +25,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dearlite.api import Reranker
 from dearlite.errors import BundleError, DearliteError
 from dearlite.export.encoders.bert import (
     GELU_FLOOR,
@@ -41,6 +40,7 @@ from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare, load_pairs
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.manifest import Build
+from dearlite.reranker import Reranker
 
 MODEL_SHA256 = "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1"
 TOKENIZER_SHA256 = "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448"

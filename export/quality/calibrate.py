@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.api import Progress, Reranker
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Qrels
 from dearlite.models.bundle import Bundle, add_members
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection
+from dearlite.progress import Progress
+from dearlite.reranker import Reranker
 
 _STEPS = 100
 BINS = 15

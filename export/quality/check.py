@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dearlite.api import Reranker
 from dearlite.documents import Document, as_document
 from dearlite.errors import DearliteError
 from dearlite.export.quality.card import Pairs, compare, load_pairs
@@ -23,6 +22,7 @@ from dearlite.machine import peak_memory_mb, versions_of
 from dearlite.models.bundle import add_members
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
+from dearlite.reranker import Reranker
 
 FLOOR = 0.95  # Kendall's tau against fp32, below which a file is refused
 _DATA = Path(__file__).parents[1] / "data"

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dearlite.api import Reranker
 from dearlite.errors import DearliteError, UsageError, need
 from dearlite.files.writing import whole_file
 from dearlite.models.bundle import Bundle
@@ -29,6 +28,7 @@ from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import settings_key
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise
+from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
 _ATTEMPTS = 4  # at one block, where its actor dies each time: Ray itself would go on for ever

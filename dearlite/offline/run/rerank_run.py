@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from dearlite.api import Model, Progress, Reranker
 from dearlite.files.trec import Qrels
 from dearlite.files.writing import check_output
+from dearlite.loading import Model
 from dearlite.models.chain import parse_chain
 from dearlite.models.registry import DEFAULT_MODEL, find_model, home
 from dearlite.offline.collection.collection import Collection, open_collection
@@ -20,7 +20,8 @@ from dearlite.offline.run.journal import Journal
 from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Listwise, Long
-from dearlite.progress import line_progress
+from dearlite.progress import Progress, line_progress
+from dearlite.reranker import Reranker
 
 
 def collection_of(

@@ -8,13 +8,14 @@ from contextlib import closing
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.api import Progress, Reranker
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, UsageError
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.cache import ScoreCache, pair_key
 from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
 from dearlite.offline.run.results import QueryResult, RerankedRun
+from dearlite.progress import Progress
+from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dearlite.api import Reranker
 from dearlite.export.train.records.mine import Mined
 from dearlite.listwise.prompts import find_form
+from dearlite.reranker import Reranker
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?\w)")
 _LEAST_WORDS = 4  # a shorter piece is joined to the one before it: "Dr.", "e.g."

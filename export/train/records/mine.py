@@ -20,7 +20,7 @@ from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection, make_collection, read_corpus, read_queries
 
 if TYPE_CHECKING:
-    from dearlite.api import Progress
+    from dearlite.progress import Progress
 
 _SPARE = 1.5  # candidates for a negative, times what is wanted: some are dropped
 

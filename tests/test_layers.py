@@ -1,0 +1,116 @@
+"""Imports run one way: the table says which rooms a room may import, function-level imports included."""
+
+from pathlib import Path
+
+import pytest
+from import_graph import circles, floors, import_graph, modules_of, rooms
+
+ROOT = Path(__file__).parents[1]
+_BASE = "errors progress display version"
+_RECORDS = f"{_BASE} documents options deadline machine ranking passages"
+_RUNTIME = f"{_RECORDS} files models loading reranker stages anytime"
+# room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
+MAY_IMPORT = {
+    "errors": "",
+    "progress": "",
+    "display": "",
+    "version": "",
+    "deadline": "errors",
+    "machine": "errors",
+    "options": "errors progress",
+    "documents": "errors",
+    "ranking": "errors display documents",
+    "passages": "errors documents ranking",
+    "files": "errors documents ranking",
+    "models": "errors options",
+    "loading": "errors options models",
+    "reranker": "errors progress documents options ranking loading",
+    "stages": "errors progress documents ranking passages",
+    "anytime": "errors progress documents options deadline ranking passages reranker stages",
+    "pointwise": f"{_RUNTIME}",
+    "listwise": f"{_RUNTIME}",
+    "cascade": f"{_RUNTIME}",
+    "api": "options progress ranking loading reranker",
+    "offline.collection": "errors documents files",
+    "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
+    "offline.cluster": f"{_RECORDS} files models loading reranker offline.collection offline.run",
+    "offline.evaluation": f"{_RECORDS} files offline.collection offline.run",
+    "offline": "options files reranker loading progress offline.collection offline.run offline.evaluation",
+    "render": "errors documents ranking files offline.evaluation",
+    "dearlite": f"{_RECORDS} reranker offline offline.collection offline.evaluation offline.run",
+    "cli.options": f"{_RECORDS} models files loading listwise offline.collection offline.run render",
+    "cli": f"{_RUNTIME} api pointwise listwise offline offline.collection offline.run offline.cluster "
+    "offline.evaluation render cli.options",
+    "export.onnx": "",
+    "export.source": "errors version models",
+    "export.numerics": "errors export.source",
+    "export.quality": f"{_RECORDS} reranker models files pointwise offline offline.collection",
+    "export.decoders": "errors documents machine models pointwise export.source export.numerics export.onnx "
+    "export.quality",
+    "export.encoders": "errors reranker models pointwise export.source export.onnx export.quality",
+    "export.gguf": "errors machine models listwise export.source export.numerics export.quality",
+    "export.train.records": f"{_RECORDS} reranker models files listwise offline offline.collection",
+    "export.train": f"{_RECORDS} version models files pointwise listwise offline.collection offline.run render "
+    "export.source export.train.records",
+    "export": f"{_RECORDS} models files export.source export.quality export.decoders export.encoders export.gguf "
+    "export.train export.train.records",
+    "export.command": f"{_RECORDS} models files pointwise listwise cli.options render export export.source "
+    "export.quality export.decoders export.encoders export.gguf",
+}
+
+
+def short(room: str) -> str:
+    return room.removeprefix("dearlite.")
+
+
+def strangers(graph: dict[str, set[str]]) -> list[str]:
+    """Imports between rooms that the table does not list."""
+    allowed = {room: set(targets.split()) for room, targets in MAY_IMPORT.items()}
+    return [
+        f"{short(room)} imports {short(target)}"
+        for room, targets in graph.items()
+        for target in targets
+        if short(target) not in allowed.get(short(room), set())
+    ]
+
+
+def test_a_room_imports_only_what_the_table_lists():
+    graph = rooms(import_graph(ROOT), modules_of(ROOT))
+    assert not strangers(graph)
+    assert {short(room) for room in graph} == set(MAY_IMPORT), "a new room needs a row in the table"
+
+
+def test_the_table_itself_has_no_circle():
+    assert not circles({room: set(targets.split()) for room, targets in MAY_IMPORT.items()})
+
+
+def test_no_circle_between_files():
+    assert not circles(import_graph(ROOT))
+
+
+def test_a_forbidden_import_inside_a_function_is_seen(tmp_path):
+    for folder in ("dearlite/models", "dearlite/render", "export"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "dearlite/__init__.py").touch()
+    (tmp_path / "dearlite/render/table.py").touch()
+    (tmp_path / "dearlite/models/bundle.py").write_text("def show():\n    from dearlite.render import table\n")
+    graph = rooms(import_graph(tmp_path), modules_of(tmp_path))
+    assert strangers(graph) == ["models imports render"]
+
+
+@pytest.mark.parametrize(
+    ("graph", "groups", "height"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, [], 3),
+        ({"a": {"b"}, "b": {"a"}, "c": set()}, [{"a", "b"}], 2),
+        (
+            {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()},
+            [{"a", "b", "c"}],
+            3,
+        ),  # b is walked first: a -> b runs up
+    ],
+)
+def test_circles_and_floors_of_a_small_graph(graph, groups, height):
+    assert circles(graph) == groups
+    assert 1 + max(floors(graph).values()) == height
