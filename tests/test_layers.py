@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "offline.evaluation": f"{_RECORDS} files offline.collection offline.run",
     "offline": "options files reranker loading progress offline.collection offline.run offline.evaluation",
     "render": "errors documents ranking files offline.evaluation",
-    "dearlite": f"{_RECORDS} reranker offline offline.collection offline.evaluation offline.run",
+    "dearlite": f"{_RECORDS} api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise listwise offline offline.collection offline.run offline.cluster "
     "offline.evaluation render cli.options",
