@@ -66,8 +66,10 @@ class Cancelled(DearliteError):
         self.done, self.total = done, total
 
 
-def need(module: str, *, extra: str) -> ModuleType:
+def need(module: str, *, extra: str | None) -> ModuleType:
     """The imported `module`; raises MissingExtra naming the extra that installs it, or what it imports first.
+
+    `extra` is None for a dependency of dearlite itself, which `pip install dearlite` brings.
 
     A module of dearlite's own may miss what its extra brings; another package that is there, and whose own import
     breaks, is not missing: that error is shown as it is.
@@ -78,4 +80,5 @@ def need(module: str, *, extra: str) -> ModuleType:
         missing = (err.name or "").partition(".")[0]
         if missing != module.partition(".")[0] and not module.startswith("dearlite."):
             raise
-        raise MissingExtra(f"{missing} is needed here and is not installed: pip install 'dearlite[{extra}]'") from err
+        package = "dearlite" if extra is None else f"'dearlite[{extra}]'"
+        raise MissingExtra(f"{missing} is needed here and is not installed: pip install {package}") from err

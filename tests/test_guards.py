@@ -58,6 +58,11 @@ def test_missing_extra_names_the_command():
     assert "\n" not in str(caught.value)
 
 
+def test_missing_base_dependency_is_not_looked_for_in_an_extra():
+    with pytest.raises(MissingExtra, match=r"pip install dearlite$"):
+        need("no_such_module_at_all", extra=None)
+
+
 def test_broken_package_is_not_called_missing(tmp_path, monkeypatch):
     (tmp_path / "halfdone.py").write_text("import no_such_module_at_all\n")
     monkeypatch.syspath_prepend(tmp_path)

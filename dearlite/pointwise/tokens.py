@@ -64,7 +64,7 @@ class PairEncoder:
 
     def __init__(self, tokenizer_json: bytes, *, max_tokens: int) -> None:
         """`tokenizer_json` is the file as published; a truncation or padding baked into it is switched off."""
-        tokenizers = need("tokenizers", extra="cpu")
+        tokenizers = need("tokenizers", extra=None)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
         except Exception as err:  # tokenizers raises bare Exception

@@ -157,7 +157,7 @@ def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:
 
 def sees_types(checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int) -> bool:
     """Whether the model is told which tokens are the document's. Raises CheckpointError for a pair we would misread."""
-    tokenizers = need("tokenizers", extra="cpu")
+    tokenizers = need("tokenizers", extra=None)
     encoder = PairEncoder(tokenizer, max_tokens=max_tokens)
     own = tokenizers.Tokenizer.from_str(tokenizer.decode())
     own.no_truncation()
