@@ -1,14 +1,18 @@
 """Every error that a user can meet. Each message names the thing, the reason and the remedy, on one line.
 
 DearliteError            exit 1: something failed
-├── UsageError           exit 2: the call itself is wrong (also a ValueError)
-│   └── UnknownModel
-├── InvalidInput         a query or a document that cannot be ranked
-├── BundleError          a model file that is damaged, foreign or too new
-├── DeviceUnavailable    the device that was asked for cannot be had
-├── MissingExtra         an optional package is not installed
-├── OutOfMemory          memory ran out, and there is nothing left to do less of
-├── ScoringError         the model gave something that is no score
+├── UsageError           exit 2: the call is wrong (also a ValueError)
+│   ├── UnknownModel     no model has this name
+│   └── JournalInUse     another process writes this journal
+├── InvalidInput         a query, document, run or judgement that cannot be read or ranked (also a ValueError)
+├── ModelFileError       a model file that is damaged, foreign or too new; BundleError is its former name
+├── CheckpointError      a folder to export from that is incomplete, damaged or of an unsupported kind
+├── FetchError           a repository that could not be downloaded whole
+├── DeviceUnavailable    the requested device cannot be used
+├── MissingExtra         an optional package is not installed (also an ImportError)
+├── OutOfMemory          memory ran out with a single document in progress
+├── DiskFull             a file could not be written; everything written before is whole
+├── ScoringError         the model returned NaN or an infinite score
 └── Cancelled            the caller's event was set
 """
 
@@ -19,31 +23,49 @@ from types import ModuleType
 
 
 class DearliteError(Exception):
-    """Base of all errors meant for users; `exit_code` is what the command line ends with."""
+    """Base of all errors meant for users; `exit_code` is the exit status of the command line."""
 
     exit_code = 1
 
 
 class UsageError(DearliteError, ValueError):
-    """The call is wrong: an option, a name or a path that cannot be meant."""
+    """An option, name or path of the call is wrong."""
 
     exit_code = 2
 
 
 class UnknownModel(UsageError):
-    """No model of that name, and no file either."""
+    """No model has this name, and no file does either."""
+
+
+class JournalInUse(UsageError):
+    """Another process writes this journal."""
 
 
 class InvalidInput(DearliteError, ValueError):
-    """A query or document that cannot be ranked."""
+    """A query, document, run or judgement that cannot be read or ranked."""
 
 
-class BundleError(DearliteError):
+class ModelFileError(DearliteError):
     """A model file that is truncated, edited, foreign or of a later schema."""
 
 
+BundleError = ModelFileError  # the name in releases before 0.2
+
+
+class CheckpointError(DearliteError):
+    """A model or adapter folder that is incomplete, damaged or of an unsupported kind."""
+
+    def __init__(self, message: str) -> None:  # one line, whatever the names in a file contain
+        super().__init__("".join(char if char.isprintable() else ascii(char)[1:-1] for char in message))
+
+
+class FetchError(DearliteError):
+    """A repository that could not be downloaded whole."""
+
+
 class DeviceUnavailable(DearliteError):
-    """The device that was asked for by name cannot be had."""
+    """The device that was requested by name cannot be used."""
 
 
 class MissingExtra(DearliteError, ImportError):
@@ -51,11 +73,15 @@ class MissingExtra(DearliteError, ImportError):
 
 
 class OutOfMemory(DearliteError):
-    """Memory ran out with one document at work."""
+    """Memory ran out with a single document in progress."""
+
+
+class DiskFull(DearliteError):
+    """A file could not be written; everything that the journal holds is whole."""
 
 
 class ScoringError(DearliteError):
-    """The model gave a value that is no score (NaN or infinite)."""
+    """The model returned NaN or an infinite score."""
 
 
 class Cancelled(DearliteError):
@@ -67,12 +93,11 @@ class Cancelled(DearliteError):
 
 
 def need(module: str, *, extra: str | None) -> ModuleType:
-    """The imported `module`; raises MissingExtra naming the extra that installs it, or what it imports first.
+    """The imported `module`. Raises MissingExtra with the extra that installs it, or the package that it imports.
 
-    `extra` is None for a dependency of dearlite itself, which `pip install dearlite` brings.
-
-    A module of dearlite's own may miss what its extra brings; another package that is there, and whose own import
-    breaks, is not missing: that error is shown as it is.
+    `extra` is None for a base dependency, which `pip install dearlite` brings. A module of dearlite itself may import a
+    package that is missing. Another installed package whose own import fails is not missing: its error is raised
+    unchanged.
     """
     try:
         return import_module(module)
@@ -82,3 +107,8 @@ def need(module: str, *, extra: str | None) -> ModuleType:
             raise
         package = "dearlite" if extra is None else f"'dearlite[{extra}]'"
         raise MissingExtra(f"{missing} is needed here and is not installed: pip install {package}") from err
+
+
+def first_line(err: BaseException) -> str:
+    """The first line of an error's message that is not blank; the name of its class where it has no message."""
+    return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

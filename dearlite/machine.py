@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dearlite.errors import UsageError
+from dearlite.checks import whole_number
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -20,9 +20,7 @@ def check_threads(threads: int | None) -> int:
     """The number of workers for a `threads` option; None means one for each core."""
     if threads is None:
         return default_threads()
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise UsageError(f"threads is {threads!r}: it must be a whole number from 1")
-    return threads
+    return whole_number("threads", threads)
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING
 
+from dearlite.checks import whole_number
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,9 +58,8 @@ class Listwise:
         if self.mode not in LISTWISE_MODES:
             raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise UsageError(f"{name} is {value!r}: it must be a whole number from {least}")
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, least)
         own = stride if self.window is None else max(1, self.window // 2) if isinstance(self.window, int) else 1
         full = replace(
             self,
@@ -109,17 +109,15 @@ class Long:
         if self.mode not in LONG_MODES:
             raise UsageError(f"no long mode {self.mode!r}: it is one of {', '.join(LONG_MODES)}")
         for name, least in (("passage_tokens", LEAST_PASSAGE_TOKENS), ("keep", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-                raise UsageError(f"{name} is {value!r}: it must be a whole number from {least}")
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, least)
         return self
 
 
 def check_window(window: int, stride: int) -> None:
     """Raises UsageError unless every document but those at a window's foot is seen twice or once, and none never."""
-    for name, value in (("window", window), ("stride", stride)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UsageError(f"{name} is {value!r}: it must be a whole number from 1")
+    whole_number("window", window)
+    whole_number("stride", stride)
     if window < 2:
         raise UsageError("window is 1: a listwise model compares documents, give it 2 or more")
     if stride > window:

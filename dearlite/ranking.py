@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, overload
 
+from dearlite.checks import whole_number
 from dearlite.display import shown_by
 from dearlite.documents import Document
 from dearlite.errors import ScoringError, UsageError, need
@@ -233,13 +233,5 @@ def make_hit(
 
 
 def check_top_k(top_k: int | None) -> int | None:
-    """`top_k` itself. Raises UsageError unless it is None or a whole number from 1."""
-    if top_k is None:
-        return None
-    try:
-        number = operator.index(top_k)  # NumPy's integers too
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(top_k, bool):
-        raise UsageError(f"top_k is {top_k!r}: it must be a whole number from 1, or None for all")
-    return number
+    """`top_k` as an int or None. Raises UsageError unless it is None or a whole number from 1."""
+    return None if top_k is None else whole_number("top_k", top_k, otherwise=", or None for all")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dearlite.errors import UsageError
+from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
 from dearlite.export.decoders.pooling import POOLINGS
 from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS, check_devices
@@ -19,7 +19,7 @@ from dearlite.export.gguf.card import FLOOR as AGREEMENT_FLOOR
 from dearlite.export.gguf.command import LISTWISE_OPTIONS, refuse_given, run_listwise
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.quality.check import FLOOR
-from dearlite.export.source.checkpoint import Checkpoint, CheckpointError
+from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import ARCHITECTURES, shape_of
 from dearlite.export.source.inputs import doubt, folders_of, output_of, padding_id
 from dearlite.export.source.merge import Adapter, Merged, check_base

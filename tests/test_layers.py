@@ -6,7 +6,7 @@ import pytest
 from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
-_BASE = "errors progress display version"
+_BASE = "errors progress display version checks"
 _RECORDS = f"{_BASE} documents options deadline machine ranking passages"
 _RUNTIME = f"{_RECORDS} files models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
@@ -15,14 +15,15 @@ MAY_IMPORT = {
     "progress": "",
     "display": "",
     "version": "",
+    "checks": "errors",
     "deadline": "errors",
-    "machine": "errors",
-    "options": "errors progress",
+    "machine": "errors checks",
+    "options": "errors checks progress",
     "documents": "errors",
-    "ranking": "errors display documents",
+    "ranking": "errors checks display documents",
     "passages": "errors documents ranking",
     "files": "errors documents ranking",
-    "models": "errors options",
+    "models": "errors checks options",
     "loading": "errors options models",
     "reranker": "errors progress documents options ranking loading",
     "stages": "errors progress documents ranking passages",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dearlite.errors import BundleError, need
+from dearlite.errors import ModelFileError, need
 from dearlite.models.bundle import Bundle
 from dearlite.models.chain import parse_chain, parse_stage
 from dearlite.models.gguf import GgufFile, is_gguf
@@ -112,7 +112,7 @@ def verify_model(model: str) -> None:
     )
     reproduces, line = golden.verdict(readings, entry.golden)
     if not reproduces:
-        raise BundleError(line)
+        raise ModelFileError(line)
     click.echo(line)
 
 
@@ -182,11 +182,11 @@ def _show_gguf(file: GgufFile) -> None:
 
 
 def _record(file: GgufFile, name: str) -> dict[str, Any]:
-    """A JSON object of the file's own metadata, empty where it has none. Raises BundleError for anything else."""
+    """A JSON object of the file's own metadata, empty where it has none. Raises ModelFileError for anything else."""
     try:
         found = json.loads(file.metadata.get(f"dearlite.{name}") or "{}")
     except (TypeError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise BundleError(f"{file.path}: its dearlite.{name} is no JSON object: fetch or export it again")
+        raise ModelFileError(f"{file.path}: its dearlite.{name} is no JSON object: fetch or export it again")
     return found

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from dearlite.documents import Document, as_document
-from dearlite.errors import InvalidInput, UsageError, need
+from dearlite.errors import InvalidInput, UsageError, first_line, need
 
 # A record, or the reason why there is none at that place.
 Record = tuple[str, object | InvalidInput]
@@ -196,7 +196,7 @@ def read_group(stream: BinaryIO, name: str, group: int | None) -> Iterator[Recor
                 number += 1
                 yield f"{name} row {number}", record
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as err:
-        raise InvalidInput(f"{name} is not Parquet ({str(err).splitlines()[0]})") from None
+        raise InvalidInput(f"{name} is not Parquet ({first_line(err)})") from None
 
 
 class _PlainTabs(csv.excel_tab):

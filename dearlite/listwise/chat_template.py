@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dearlite.errors import BundleError, need
+from dearlite.errors import ModelFileError, first_line, need
 from dearlite.listwise.prompts import Turn
 
 _MARK = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
@@ -30,7 +30,7 @@ class ChatTemplate:
     """A compiled template. It runs in Jinja's sandbox: a model file is somebody else's."""
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
-        """`tokens` are what templates may write: bos_token, eos_token. Raises BundleError for what is no template."""
+        """`tokens` are what templates may write: bos_token, eos_token. Raises ModelFileError for a bad template."""
         sandbox = need("jinja2.sandbox", extra="listwise")
         environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
@@ -38,7 +38,9 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except Exception as err:  # jinja2's errors, and Python's from its compiler
-            raise BundleError(f"the model's chat template cannot be read ({_line(err)}): export it again") from None
+            raise ModelFileError(
+                f"the model's chat template cannot be read ({first_line(err)}): export it again"
+            ) from None
         self._tokens = dict(tokens)
 
     def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
@@ -51,8 +53,8 @@ class ChatTemplate:
             try:  # older templates know no system turn: what it says then opens the user's
                 rendered = self._render(_without_system(marked))
             except Exception:
-                raise BundleError(
-                    f"the model's chat template refuses this conversation ({_line(first)}): take another --prompt"
+                raise ModelFileError(
+                    f"the model's chat template refuses this conversation ({first_line(first)}): take another --prompt"
                 ) from None
         pieces, end = [], 0
         for match in _MARK.finditer(rendered):
@@ -60,7 +62,9 @@ class ChatTemplate:
             end = match.end()
         shown = {int(match[1]) for match in _MARK.finditer(rendered)}
         if len(shown) < len(turns):
-            raise BundleError("the model's chat template leaves out parts of this conversation: take another --prompt")
+            raise ModelFileError(
+                "the model's chat template leaves out parts of this conversation: take another --prompt"
+            )
         return [piece for piece in (*pieces, Piece(rendered[end:], True)) if piece.text]
 
     def _render(self, turns: Sequence[Turn]) -> str:
@@ -108,7 +112,3 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
 
 def _raise(message: str) -> Any:
     raise ValueError(message)
-
-
-def _line(err: Exception) -> str:
-    return next(iter(str(err).splitlines()), type(err).__name__)

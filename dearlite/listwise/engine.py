@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dearlite.errors import BundleError, DearliteError, DeviceUnavailable, OutOfMemory, ScoringError
+from dearlite.errors import DearliteError, DeviceUnavailable, ModelFileError, OutOfMemory, ScoringError
 from dearlite.listwise.decoding import Decoding, Step
 from dearlite.listwise.llama_library import GPU_BUILD, Held, c_array, complaint, library, logged, used_device
 from dearlite.listwise.llama_vocabulary import LlamaVocabulary
@@ -50,7 +50,7 @@ class LlamaBackend:
         """Loads `file`, whose header has been checked; its recorded hash is, where that costs less than loading.
 
         `gpu_layers` is how many layers go to the GPU, None for all that there are where there is one. Raises
-        BundleError for a model that the library refuses, DeviceUnavailable for a GPU that is not there.
+        ModelFileError for a model that the library refuses, DeviceUnavailable for a GPU that is not there.
         """
         self._llama = llama = library()
         self.threads, self.notes = threads, list[str]()
@@ -235,7 +235,7 @@ class LlamaBackend:
             if self._llama.llama_set_adapters_lora(
                 context, (kind * 1)(self._held.adapter), 1, (ctypes.c_float * 1)(1.0)
             ):
-                raise BundleError("llama.cpp does not take this adapter: make it for this model again")
+                raise ModelFileError("llama.cpp does not take this adapter: make it for this model again")
         self._room, self._sequences = room, sequences
 
     def _load(self, file: GgufFile, device: str, gpu_layers: int | None) -> Any:
@@ -260,19 +260,19 @@ class LlamaBackend:
             if layers and (device != "auto" or gpu_layers is not None):
                 raise DeviceUnavailable(f"{file.path.name} does not load on the GPU ({reason}): fewer --gpu-layers")
             self.notes.append(f"running on cpu, since {file.path.name} does not load on the GPU ({reason})")
-        raise BundleError(f"llama.cpp cannot load {file.path} ({reason}): fetch or export it again")
+        raise ModelFileError(f"llama.cpp cannot load {file.path} ({reason}): fetch or export it again")
 
     def _load_adapter(self, adapter: GgufFile) -> Any:
         with logged() as lines:
             loaded = self._llama.llama_adapter_lora_init(self._held.model, os.fsencode(adapter.path))
         if not loaded:  # the library would go on without it, in silence
             reason = complaint(lines, "no reason given")
-            raise BundleError(f"llama.cpp cannot put the adapter {adapter.path} on this model ({reason})")
+            raise ModelFileError(f"llama.cpp cannot put the adapter {adapter.path} on this model ({reason})")
         return loaded
 
 
 def _refuse_unsound(file: GgufFile) -> None:
-    """Raises BundleError for hyperparameters at which the library ends the process instead of refusing the file."""
+    """Raises ModelFileError for hyperparameters at which the library ends the process instead of refusing the file."""
     family = str(file.metadata.get("general.architecture"))
     own = {key: value for key, value in file.metadata.items() if key.startswith(f"{family}.")}
     wrong = [
@@ -285,7 +285,7 @@ def _refuse_unsound(file: GgufFile) -> None:
     if not isinstance(stated, int) or not 1 <= stated <= there:
         wrong.append(f"{family}.block_count is {stated}, and there are {there} blocks")
     if wrong:
-        raise BundleError(f"{file.path} is no whole language model ({'; '.join(wrong)}): fetch or export it again")
+        raise ModelFileError(f"{file.path} is no whole language model ({'; '.join(wrong)}): fetch or export it again")
 
 
 class Interrupted(Exception):  # not for users: whoever started the work says how far it came

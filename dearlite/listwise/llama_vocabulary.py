@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from dearlite.errors import BundleError
+from dearlite.errors import ModelFileError
 from dearlite.listwise.chat_template import Piece, any_of, encode_pieces
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
@@ -24,7 +24,7 @@ class LlamaVocabulary:
         self.size: int = llama.llama_vocab_n_tokens(self._vocab)
         texts, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
         if not texts or not types or len(texts) != self.size or len(types) != self.size:
-            raise BundleError("the model file has no vocabulary with types: export it again")
+            raise ModelFileError("the model file has no vocabulary with types: export it again")
         kinds = {text: (number, kind) for number, (text, kind) in enumerate(zip(texts, types, strict=True))}
         self._special = {t: n for t, (n, kind) in kinds.items() if kind in (_CONTROL, _USER_DEFINED) and t}
         # The library finds these in any text. A text of blanks stays one: it is no instruction to the model.
@@ -74,10 +74,12 @@ class LlamaVocabulary:
         return encode_pieces(pieces, self.text, self._special, self.bos)
 
     def after(self, anchor: str, text: str) -> tuple[int, ...]:
-        """The ids of `text` where it follows `anchor`. Raises BundleError where the two are not told apart."""
+        """The ids of `text` where it follows `anchor`. Raises ModelFileError where the two are not told apart."""
         before, whole = self.text(anchor), self.text(anchor + text)
         if whole[: len(before)] != before:
-            raise BundleError(f"the model's tokenizer joins {anchor!r} and {text!r}: it cannot be asked for an order")
+            raise ModelFileError(
+                f"the model's tokenizer joins {anchor!r} and {text!r}: it cannot be asked for an order"
+            )
         return tuple(whole[len(before) :])
 
     def _plain(self, text: str) -> list[int]:
@@ -86,7 +88,7 @@ class LlamaVocabulary:
         ids = (ctypes.c_int32 * room)()
         count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, False)
         if count < 0:
-            raise BundleError("the model's tokenizer cannot encode this text: verify the file")
+            raise ModelFileError("the model's tokenizer cannot encode this text: verify the file")
         return ids[:count]
 
     def _piece(self, token: int) -> bytes:

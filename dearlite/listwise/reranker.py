@@ -13,7 +13,7 @@ from threading import Event
 from dearlite.anytime import order_within, rank_within
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
-from dearlite.errors import BundleError, Cancelled, UsageError
+from dearlite.errors import Cancelled, ModelFileError, UsageError
 from dearlite.listwise.agreement import fuse, shuffles
 from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
@@ -252,18 +252,18 @@ class ListwiseReranker(Reranker):
 
 
 def _facts(file: GgufFile, has_template: bool, context_tokens: int) -> _Facts:
-    """The file's `dearlite.*` metadata. Raises BundleError for a later schema or another kind."""
+    """The file's `dearlite.*` metadata. Raises ModelFileError for a later schema or another kind."""
     given = {key.removeprefix("dearlite."): v for key, v in file.metadata.items() if key.startswith("dearlite.")}
     if given and (given.get("schema") != _SCHEMA or given.get("kind") != KIND):
         what = f"schema {given.get('schema')!r} and kind {given.get('kind')!r}"
-        raise BundleError(f"{file.path} has {what}, which this dearlite cannot run: update dearlite")
+        raise ModelFileError(f"{file.path} has {what}, which this dearlite cannot run: update dearlite")
     numbers = ("window", "stride", "max_tokens", "identifiers_from")
     wrong = [f"{name} {given[name]!r}" for name in numbers if not isinstance(given.get(name, 0), int)]
     wrong += [f"{name} {given[name]!r}" for name in ("name", "prompt") if not isinstance(given.get(name, ""), str)]
     if given.get("prompt", next(iter(LIST_FORMS))) not in LIST_FORMS:
         wrong.append(f"the prompt form {given['prompt']!r}")
     if wrong:
-        raise BundleError(f"{file.path} has {', '.join(wrong)}, which this dearlite does not know: update dearlite")
+        raise ModelFileError(f"{file.path} has {', '.join(wrong)}, which this dearlite does not know: update dearlite")
     return _Facts(
         name=given.get("name", file.path.stem),
         prompt=given.get("prompt", "chat" if has_template else "plain"),

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Protocol
 
 from dearlite.documents import Document
-from dearlite.errors import BundleError, InvalidInput
+from dearlite.errors import InvalidInput, ModelFileError
 from dearlite.listwise.chat_template import ChatTemplate, Piece
 from dearlite.listwise.decoding import Answer, Tokens
 from dearlite.listwise.prompts import ListForm
@@ -79,9 +79,9 @@ class PromptEncoder:
     """Prompts of one form for one model."""
 
     def __init__(self, vocabulary: Vocabulary, form: ListForm, template: ChatTemplate | None) -> None:
-        """`template` is the model's; a form without a frame of its own needs one (BundleError)."""
+        """`template` is the model's; a form without a frame of its own needs one (ModelFileError)."""
         if form.frame is None and template is None:
-            raise BundleError(
+            raise ModelFileError(
                 "the model file has no chat template, which this prompt form needs: take --prompt plain or rankvicuna"
             )
         self.form = form
@@ -138,7 +138,9 @@ class PromptEncoder:
         paths = tuple(self._vocabulary.after("[", f"{name}] > [") for name in names)
         for name, path in zip(names, paths, strict=True):
             if b"".join(map(self._vocabulary.piece, path)) != f"{name}] > [".encode():
-                raise BundleError(f"the model's tokenizer cannot spell [{name}] > [: it cannot be asked for an order")
+                raise ModelFileError(
+                    f"the model's tokenizer cannot spell [{name}] > [: it cannot be asked for an order"
+                )
         return Answer(self._vocabulary.after("", "\n\n["), paths, tuple(names))
 
     def _ids(self, query: str, passages: Sequence[Passage], reasoned: bool, ending: str) -> list[int]:

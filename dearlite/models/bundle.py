@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 from dearlite.models.manifest import Manifest, Member, Tensor, parse_manifest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Bundle:
     """An opened `.dear` file, checked: its layout, schema, sizes and the sha256 of its members."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises UsageError when there is no such file, BundleError when it is not a whole, unedited bundle."""
+        """Raises UsageError when there is no such file, ModelFileError when it is not a whole, unedited bundle."""
         self.path = Path(path)
         self._map: mmap.mmap | None = None  # the whole file, from the first call of `tensors`
         try:
@@ -64,9 +64,9 @@ class Bundle:
             self._check_hashes(file, small)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member. Raises BundleError when the bundle has none of that name."""
+        """The bytes of a member. Raises ModelFileError when the bundle has none of that name."""
         if name not in self._offsets:
-            raise BundleError(f"{self.path} has no member {name}: export the model again")
+            raise ModelFileError(f"{self.path} has no member {name}: export the model again")
         with open(self.path, "rb") as file:
             return self._bytes(file, name)
 
@@ -97,7 +97,7 @@ class Bundle:
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def verify(self) -> None:
-        """Hashes every member, however large. Raises BundleError for the first that differs."""
+        """Hashes every member, however large. Raises ModelFileError for the first that differs."""
         with open(self.path, "rb") as file:
             self._check_hashes(file, self.manifest.members)
 
@@ -112,7 +112,7 @@ class Bundle:
             with zipfile.ZipFile(file) as archive:
                 for info in archive.infolist():
                     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-                        raise BundleError(
+                        raise ModelFileError(
                             f"{self.path}: member {info.filename} is compressed or encrypted: it was repacked"
                         )
                     file.seek(info.header_offset)
@@ -123,11 +123,11 @@ class Bundle:
                     if info.filename == MANIFEST:
                         file.seek(start)
                         if zlib.crc32(file.read(info.file_size)) != info.CRC:
-                            raise BundleError(f"{self.path}: {MANIFEST} is damaged: fetch or export it again")
+                            raise ModelFileError(f"{self.path}: {MANIFEST} is damaged: fetch or export it again")
         except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as err:
-            raise BundleError(f"{self.path} is not a whole .dear file ({err}): fetch or export it again") from None
+            raise ModelFileError(f"{self.path} is not a whole .dear file ({err}): fetch or export it again") from None
         if MANIFEST not in offsets:
-            raise BundleError(f"{self.path} is a ZIP without {MANIFEST}: it is not a .dear file")
+            raise ModelFileError(f"{self.path} is a ZIP without {MANIFEST}: it is not a .dear file")
         return offsets
 
     def _check_sizes(self) -> None:
@@ -148,7 +148,7 @@ class Bundle:
             if tensor.offset % TENSOR_ALIGNMENT or not 0 <= tensor.offset <= tensor.offset + tensor.size_bytes <= end:
                 wrong.append(f"tensor {name} lies outside {WEIGHTS} or is not aligned")
         if wrong:
-            raise BundleError(
+            raise ModelFileError(
                 f"{self.path} was changed after it was written ({'; '.join(wrong[:5])}): fetch or export it again"
             )
 
@@ -157,7 +157,7 @@ class Bundle:
             start, size = self._offsets[name]
             file.seek(start)
             if _sha256(file, size) != self.manifest.members[name].sha256:
-                raise BundleError(
+                raise ModelFileError(
                     f"{self.path}: {name} does not match its sha256: the file is damaged, fetch or export it again"
                 )
 
@@ -217,13 +217,15 @@ class BundleWriter:
     def add_tensor(self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
         """Appends one tensor whose bytes come in `blocks`, at the next multiple of 64."""
         if name in self._tensors:
-            raise BundleError(f"tensor {name} was written already")
+            raise ModelFileError(f"tensor {name} was written already")
         self._append(b"\0" * (-self._size % TENSOR_ALIGNMENT))
         tensor = Tensor(dtype, shape, self._size)
         for block in blocks:
             self._append(block)
         if self._size - tensor.offset != tensor.size_bytes:
-            raise BundleError(f"tensor {name}: {self._size - tensor.offset} bytes were given for {tensor.size_bytes}")
+            raise ModelFileError(
+                f"tensor {name}: {self._size - tensor.offset} bytes were given for {tensor.size_bytes}"
+            )
         self._tensors[name] = tensor
 
     def finish(self, members: Mapping[str, bytes], facts: Mapping[str, Any]) -> Manifest:

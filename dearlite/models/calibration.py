@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dearlite.errors import BundleError
+from dearlite.errors import ModelFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Calibration:
 
 
 def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibration | None:
-    """The manifest's `calibration`, None where it has none. Raises BundleError for a kind that is not known.
+    """The manifest's `calibration`, None where it has none. Raises ModelFileError for a kind that is not known.
 
     Format: {"kind": "logistic", "scale": …, "bias": …, "margin": …} and what is only to be read: "fitted_on", "pairs",
     "relevant", "ece", "ece_sigmoid".
@@ -37,12 +37,12 @@ def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibratio
     if record is None:
         return None
     if record.get("kind") != "logistic":
-        raise BundleError(f"{where} has a calibration of kind {record.get('kind')!r}: update dearlite")
+        raise ModelFileError(f"{where} has a calibration of kind {record.get('kind')!r}: update dearlite")
     values = [record.get("scale"), record.get("bias")]
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) != 2 or numbers[0] <= 0:
-        raise BundleError(f"{where}: its calibration is not a scale above 0 and a bias: calibrate the model again")
+        raise ModelFileError(f"{where}: its calibration is not a scale above 0 and a bias: calibrate the model again")
     margin = record.get("margin")
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, (int, float)) or not margin >= 0):
-        raise BundleError(f"{where}: the margin of its calibration is {margin!r}: calibrate the model again")
+        raise ModelFileError(f"{where}: the margin of its calibration is {margin!r}: calibrate the model again")
     return Calibration(numbers[0], numbers[1], None if margin is None else float(margin))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dearlite.errors import BundleError, MissingExtra, UsageError
+from dearlite.errors import MissingExtra, ModelFileError, UsageError
 from dearlite.models.formats import runner_of
 from dearlite.models.registry import find_cascade, find_model
 
@@ -100,7 +100,7 @@ def check_chain(stages: Sequence[Stage], *, best_effort: bool = False) -> tuple[
                     f"stage {stage.model} needs {runner.package}: pip install 'dearlite[{runner.extra}]'"
                 )
             kind = runner.kind
-        except (UsageError, BundleError, MissingExtra):
+        except (UsageError, ModelFileError, MissingExtra):
             if not (best_effort and place):
                 raise
             kind = ""
@@ -145,7 +145,7 @@ def _manifests(stages: Sequence[Stage]) -> Iterator[Manifest]:
     from dearlite.models.bundle import Bundle
 
     for stage in stages:
-        with suppress(UsageError, BundleError):
+        with suppress(UsageError, ModelFileError):
             path = find_model(stage.model)
             if runner_of(path).kind == "pointwise":
                 yield Bundle(path).manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ CASCADE = ("dearlite.cascade", "CascadeReranker")  # what runs a chain of models
 
 
 def runner_of(path: Path) -> Runner:
-    """The entry for the file at `path`. Raises UsageError where it cannot be read, BundleError for no model file."""
+    """The entry for the file at `path`. Raises UsageError where it cannot be read, ModelFileError for no model file."""
     try:
         with open(path, "rb") as file:
             head = file.read(4)
@@ -36,4 +36,4 @@ def runner_of(path: Path) -> Runner:
     for magic, runner in RUNNERS.items():
         if head.startswith(magic):
             return runner
-    raise BundleError(f"{path} is no model file (it begins with {head!r}): fetch or export it again")
+    raise ModelFileError(f"{path} is no model file (it begins with {head!r}): fetch or export it again")

@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any
 
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 
 SHA256 = "dearlite.sha256"  # metadata key: 64 hex digits, of the file with these digits read as zeros
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -57,7 +57,7 @@ class GgufFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Raises UsageError when there is no such file, BundleError when it is not a whole GGUF."""
+        """Raises UsageError when there is no such file, ModelFileError when it is not a whole GGUF."""
         self.path = Path(path)
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
@@ -72,7 +72,9 @@ class GgufFile:
             try:
                 self._read(file)
             except _Damage as err:
-                raise BundleError(f"{self.path} is not a whole GGUF file ({err}): fetch or export it again") from None
+                raise ModelFileError(
+                    f"{self.path} is not a whole GGUF file ({err}): fetch or export it again"
+                ) from None
 
     def value_span(self, key: str) -> tuple[int, int]:
         """(first byte, bytes) of a string's value in the file: where it may be replaced by one as long."""
@@ -105,13 +107,13 @@ class GgufFile:
     def verify(self, *, largest_bytes: int | None = None) -> bool:
         """Whether the file was held to its recorded hash; a file without one, or over `largest_bytes`, was not.
 
-        Raises BundleError where they differ.
+        Raises ModelFileError where they differ.
         """
         recorded = self.recorded_sha256
         if recorded is None or (largest_bytes is not None and self.size_bytes > largest_bytes):
             return False
         if self.sha256() != recorded:
-            raise BundleError(f"{self.path} does not match its sha256: it is damaged, fetch or export it again")
+            raise ModelFileError(f"{self.path} does not match its sha256: it is damaged, fetch or export it again")
         return True
 
     def _read(self, file: IO[bytes]) -> None:
@@ -207,7 +209,7 @@ def is_gguf(path: Path) -> bool:
 
 
 class _Damage(Exception):
-    """What is wrong with the header; becomes a BundleError that names the file."""
+    """What is wrong with the header; becomes a ModelFileError that names the file."""
 
 
 def _hash_up_to(file: IO[bytes], end: int, digest: Any) -> None:

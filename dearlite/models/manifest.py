@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from dearlite.errors import BundleError
+from dearlite.errors import ModelFileError
 
 SCHEMA = 1
 DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes an element
@@ -78,16 +78,18 @@ class Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """The manifest in `data`. Raises BundleError, opening with `where`, for anything that is not schema 1."""
+    """The manifest in `data`. Raises ModelFileError, opening with `where`, for anything that is not schema 1."""
     try:
         raw = json.loads(data)
         schema = raw["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise BundleError(
+        raise ModelFileError(
             f"{where}: its manifest.json is not a dearlite manifest: the file is damaged or foreign"
         ) from None
     if schema != SCHEMA:
-        raise BundleError(f"{where}: it has manifest schema {schema!r}, this dearlite reads {SCHEMA}: update dearlite")
+        raise ModelFileError(
+            f"{where}: it has manifest schema {schema!r}, this dearlite reads {SCHEMA}: update dearlite"
+        )
     try:
         raw["builds"] = tuple(
             _fields(Build, b | {n: tuple(b.get(n, ())) for n in ("requires", "tensors")}) for b in raw["builds"]
@@ -98,7 +100,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         }
         manifest: Manifest = _fields(Manifest, raw)
     except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise BundleError(
+        raise ModelFileError(
             f"{where}: its manifest.json does not fit schema {SCHEMA} ({err}): export the model again"
         ) from None
     return manifest

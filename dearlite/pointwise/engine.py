@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import BundleError, DeviceUnavailable
+from dearlite.errors import DeviceUnavailable, ModelFileError, first_line
 from dearlite.machine import nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
@@ -189,7 +189,9 @@ def _pick_build(bundle: Bundle, device: str) -> Build | None:
         unknown = [name for name in build.requires if name not in CAPABILITIES]
         if unknown or build.layout not in LAYOUTS:
             what = unknown[0] if unknown else build.layout
-            raise BundleError(f"{bundle.path.name} needs {what!r}, which this dearlite does not know: update dearlite")
+            raise ModelFileError(
+                f"{bundle.path.name} needs {what!r}, which this dearlite does not know: update dearlite"
+            )
         if build.device == device and all(CAPABILITIES[name]() for name in build.requires):
             return build
     return None
@@ -198,4 +200,4 @@ def _pick_build(bundle: Bundle, device: str) -> Build | None:
 def _reason(err: Exception) -> str:
     if ran_out_of_memory(err):
         return "memory ran out while it was loaded: close other programs, or take a smaller model"
-    return next(iter(str(err).splitlines()), type(err).__name__)
+    return first_line(err)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dearlite.anytime import Reading, rank_within, score_within
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
-from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
+from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_calibration
@@ -46,7 +46,7 @@ class PointwiseReranker(Reranker):
         manifest = bundle.manifest
         if manifest.kind != "pointwise" or manifest.prompt not in PAIR_FORMS:
             what = f"kind {manifest.kind!r} and prompt {manifest.prompt!r}"
-            raise BundleError(f"{bundle.path} has {what}, which this dearlite cannot run: update dearlite")
+            raise ModelFileError(f"{bundle.path} has {what}, which this dearlite cannot run: update dearlite")
         self.bundle = bundle
         self.model = manifest.name
         self._relevance = read_calibration(manifest.calibration, str(bundle.path))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import BundleError, need
+from dearlite.errors import ModelFileError, need
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class PairEncoder:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
         except Exception as err:  # tokenizers raises bare Exception
-            raise BundleError(
+            raise ModelFileError(
                 f"the tokenizer in the model file cannot be read ({err}): export the model again"
             ) from err
         self._tokenizer.no_padding()
@@ -79,7 +79,7 @@ class PairEncoder:
         self._room = max_tokens - specials
         self._specials = specials
         if self._room < 2:
-            raise BundleError(f"max_tokens {max_tokens} leaves no room for a query and a document")
+            raise ModelFileError(f"max_tokens {max_tokens} leaves no room for a query and a document")
 
     def ids(self, text: str) -> list[int]:
         """The tokens of `text` alone, with no special ones added."""

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from dearlite.errors import CheckpointError
 from dearlite.export.decoders.pooling import read_at
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation, graphs_of
 from dearlite.export.numerics.forward import Forward
 from dearlite.export.numerics.leading import DIRECTIONS, extend_weight, leading_directions
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, is_power_of_two, mix_rows_in_blocks, residual_rotation
 from dearlite.export.numerics.rounding import Moments, column_scales, round_to_nearest, round_with_moments
-from dearlite.export.source.checkpoint import CheckpointError, TensorSource
+from dearlite.export.source.checkpoint import TensorSource
 from dearlite.export.source.families import LlamaShape, check_tensors, shape_of
 from dearlite.models.bundle import BundleWriter
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from statistics import fmean
 
 from dearlite.documents import Document
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 from dearlite.export.decoders.pooling import POOLINGS, at_last_position, padded_to
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
@@ -80,7 +80,7 @@ def readings(bundle: Bundle, golden: str) -> list[Reading]:
         raise UsageError(f"no published scores are called {golden!r}: models.toml may name {', '.join(SCORES)}")
     manifest, published = bundle.manifest, SCORES[golden]
     if manifest.pooling not in POOLINGS or not any(build.layout == "shared-prefix" for build in manifest.builds):
-        raise BundleError(f"{bundle.path} has no decoder's graph for a CPU, where scores are checked: export one")
+        raise ModelFileError(f"{bundle.path} has no decoder's graph for a CPU, where scores are checked: export one")
     encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
     own = PAIR_FORMS[manifest.prompt]
     found = []
@@ -132,7 +132,7 @@ def _change(manifest: Manifest, pooling: str, longest: int) -> Callable[[bytes],
         return None
     pad_id = manifest.source.get("pad_id", "")
     if not pad_id.isdecimal():
-        raise BundleError(f"{manifest.name} does not say which token it is padded with: export the model again")
+        raise ModelFileError(f"{manifest.name} does not say which token it is padded with: export the model again")
     return lambda graph: at_last_position(graph, int(pad_id), longest)
 
 

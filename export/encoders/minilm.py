@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dearlite.errors import BundleError, DearliteError
+from dearlite.errors import DearliteError, ModelFileError
 from dearlite.export.encoders.bert import (
     GELU_FLOOR,
     BertLayer,
@@ -94,10 +94,10 @@ FACTS: dict[str, Any] = {
 
 
 def read_published(path: Path) -> BertModel:
-    """The parameters in the published ONNX file, as they stand. Raises BundleError for any other file."""
+    """The parameters in the published ONNX file, as they stand. Raises ModelFileError for any other file."""
     found = _sha256(path)
     if found != MODEL_SHA256:
-        raise BundleError(f"{path} has sha256 {found[:12]}…, not {MODEL_SHA256[:12]}…: it is another model")
+        raise ModelFileError(f"{path} has sha256 {found[:12]}…, not {MODEL_SHA256[:12]}…: it is another model")
     graph = onnx.load(str(path)).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     # The exporter named most matrices by number; the product's output carries the module's name.
@@ -235,7 +235,7 @@ def main(model: Path, tokenizer: Path, output: Path, collection: Path, licence: 
     """Make the embedded default from the published MODEL.onnx and TOKENIZER.json."""
     try:
         if _sha256(tokenizer) != TOKENIZER_SHA256:
-            raise BundleError(f"{tokenizer} is not the tokenizer that belongs to the model")
+            raise ModelFileError(f"{tokenizer} is not the tokenizer that belongs to the model")
         published, tokens = read_published(model), tokenizer.read_bytes()
         write_embedded(published, tokens, measure(published, tokens, collection), licence.read_bytes(), output)
         write_probe(output.with_name("u8s8_probe.onnx"))

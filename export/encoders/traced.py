@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.errors import DearliteError, need
+from dearlite.errors import CheckpointError, DearliteError, need
 from dearlite.export.encoders.plain import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.simplify import move_weights_out, simplify
 from dearlite.export.onnx.graph import OPSET, Graph
-from dearlite.export.source.checkpoint import Checkpoint, CheckpointError, name_some
+from dearlite.export.source.checkpoint import Checkpoint, name_some
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
 _LONGEST_CHECK = 512  # tokens: attention's memory grows with the square

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.errors import UsageError
-from dearlite.export.source.checkpoint import CheckpointError, Floats, TensorSource, name_some
+from dearlite.errors import CheckpointError, UsageError
+from dearlite.export.source.checkpoint import Floats, TensorSource, name_some
 from dearlite.export.source.families import LlamaShape, shape_of
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"

@@ -15,9 +15,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from dearlite.errors import UsageError, need
+from dearlite.errors import CheckpointError, UsageError, need
 from dearlite.export.gguf import sentencepiece
-from dearlite.export.source.checkpoint import CheckpointError, read_json
+from dearlite.export.source.checkpoint import read_json
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # `tokenizer.ggml.token_type`
 # llama.cpp splits text before BPE with regular expressions of its own, chosen by `tokenizer.ggml.pre`. Which one is a

@@ -15,10 +15,10 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from dearlite.errors import need
+from dearlite.errors import CheckpointError, need
 from dearlite.export.gguf.architectures import ROPE_FACTORS, Weight
 from dearlite.export.gguf.vocabulary import Vocabulary
-from dearlite.export.source.checkpoint import CheckpointError, Floats, TensorSource, row_count
+from dearlite.export.source.checkpoint import Floats, TensorSource, row_count
 
 _ALIGNMENT = 32
 _WORKERS = 2

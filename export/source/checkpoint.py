@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dearlite.errors import DearliteError
+from dearlite.errors import CheckpointError
 
 Floats = NDArray[np.float32]
 
@@ -34,13 +34,6 @@ _NO_WEIGHTS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
 _VALUES_AT_ONCE = 2**18
 _LARGEST_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 _PICKLES = ("*model*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
-class CheckpointError(DearliteError):
-    """A model or adapter folder that is incomplete, damaged, or of a kind that is not read."""
-
-    def __init__(self, message: str) -> None:  # one line, whatever the names in a file hold
-        super().__init__("".join(char if char.isprintable() else ascii(char)[1:-1] for char in message))
 
 
 @dataclass(frozen=True, slots=True)

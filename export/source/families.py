@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dearlite.errors import UsageError
-from dearlite.export.source.checkpoint import CheckpointError, TensorSource
+from dearlite.errors import CheckpointError, UsageError
+from dearlite.export.source.checkpoint import TensorSource
 
 
 @dataclass(frozen=True, slots=True)

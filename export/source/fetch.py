@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dearlite.errors import DearliteError, need
+from dearlite.errors import FetchError, need
 from dearlite.version import __version__
 
 PATTERNS = (
@@ -37,10 +37,6 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 NEVER = ("*/*", "consolidated*", *PICKLES)
 ANSWER_TIMEOUT_S = 30
 _ATTEMPTS = 5
-
-
-class FetchError(DearliteError):
-    """A repository that could not be fetched whole."""
 
 
 def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = PATTERNS, quiet: bool = False) -> Path:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dearlite.errors import UsageError
-from dearlite.export.source.checkpoint import CheckpointError
+from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.source.fetch import fetch
 from dearlite.export.source.merge import Adapter
 from dearlite.models.registry import ModelEntry, model_file

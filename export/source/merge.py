@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from dearlite.errors import CheckpointError
 from dearlite.export.source.checkpoint import (
     Checkpoint,
-    CheckpointError,
     Floats,
     TensorSource,
     TensorSpec,

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import DearliteError, UsageError, first_line
 from dearlite.export.source.merge import Adapter
 from dearlite.export.train.config import TrainConfig
 from dearlite.models.gguf import GgufFile
@@ -84,7 +84,7 @@ def load_tokenizer(base: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as err:
-        raise UsageError(f"base {base}: no tokenizer can be read there ({_first_line(err)})") from None
+        raise UsageError(f"base {base}: no tokenizer can be read there ({first_line(err)})") from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UsageError(f"base {base}: its tokenizer has neither a pad nor an eos token: give it one")
@@ -125,7 +125,7 @@ def load_base(kind: Any, base: str, config: TrainConfig, **more: Any) -> Any:
     try:
         return kind.from_pretrained(base, dtype=dtype, trust_remote_code=False, **more)
     except (OSError, ValueError, ImportError) as err:
-        raise UsageError(f"base {base} cannot be loaded: {_first_line(err)}") from None
+        raise UsageError(f"base {base} cannot be loaded: {first_line(err)}") from None
 
 
 def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] = ()) -> Any:
@@ -144,7 +144,7 @@ def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] =
         try:
             trained = PeftModel.from_pretrained(model, config.adapter, is_trainable=True)
         except (ValueError, RuntimeError) as err:
-            raise UsageError(f"adapter {config.adapter} does not fit {config.base}: {_first_line(err)}") from None
+            raise UsageError(f"adapter {config.adapter} does not fit {config.base}: {first_line(err)}") from None
         # Where its base was once may be no place of today: PEFT would ask the Hub for it at each save.
         trained.peft_config["default"].base_model_name_or_path = model.name_or_path
         return trained
@@ -159,7 +159,7 @@ def with_lora(model: Any, config: TrainConfig, task: str, whole: Sequence[str] =
     try:
         return get_peft_model(model, lora)
     except ValueError as err:
-        raise UsageError(f"lora_targets do not fit {config.base}: {_first_line(err)}") from None
+        raise UsageError(f"lora_targets do not fit {config.base}: {first_line(err)}") from None
 
 
 def _check_first(folder: Path, task: str, *, head: bool) -> None:
@@ -171,10 +171,6 @@ def _check_first(folder: Path, task: str, *, head: bool) -> None:
         raise UsageError(f"adapter {folder} cannot be gone on from: {err}") from None
     if kind != task:
         raise UsageError(f"adapter {folder} is of task {kind}, and this stage's is {task}")
-
-
-def _first_line(err: Exception) -> str:
-    return str(err).strip().splitlines()[0]
 
 
 def check_adapter(folder: Path, *, head: bool) -> None:

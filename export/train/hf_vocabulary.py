@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 from dearlite.listwise.chat_template import ChatTemplate, Piece, encode_pieces
 
 
@@ -42,7 +42,7 @@ class HfVocabulary:
         """The ids of `text` where it follows `anchor`."""
         before, whole = self.text(anchor), self.text(anchor + text)
         if whole[: len(before)] != before:
-            raise BundleError(f"the tokenizer joins {anchor!r} and {text!r}")
+            raise ModelFileError(f"the tokenizer joins {anchor!r} and {text!r}")
         return tuple(whole[len(before) :])
 
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import DearliteError, UsageError, first_line
 from dearlite.export.train.base import check_adapter, choose_dtype
 from dearlite.export.train.config import TrainConfig
 from dearlite.files.writing import whole_file
@@ -116,7 +116,7 @@ def distributed(path: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise UsageError(f"distributed {path}: it cannot be read as YAML ({str(err).splitlines()[0]})") from None
+        raise UsageError(f"distributed {path}: it cannot be read as YAML ({first_line(err)})") from None
     if not isinstance(settings, dict):
         raise UsageError(f"distributed {path}: it holds no FSDP settings (fsdp_version: 2 is one)")
     return {"fsdp": "full_shard auto_wrap", "fsdp_config": settings.get("fsdp_config", settings)}

@@ -3,7 +3,7 @@
 import pytest
 
 from dearlite.documents import Document
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 from dearlite.listwise.chat_template import ChatTemplate, Piece
 from dearlite.listwise.prompts import LIST_FORMS, find_form
 
@@ -136,6 +136,6 @@ def test_template_without_a_system_turn_gets_it_with_the_users():
     ],
 )
 def test_bad_template_is_one_line(source, words):
-    with pytest.raises(BundleError, match=words) as caught:
+    with pytest.raises(ModelFileError, match=words) as caught:
         ChatTemplate(source, {}).pieces([("system", "s"), ("user", "u")])
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 from tiny_gguf import write_tiny
 
 from dearlite.documents import Document
-from dearlite.errors import BundleError, InvalidInput
+from dearlite.errors import InvalidInput, ModelFileError
 from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.engine import LlamaBackend
 from dearlite.listwise.prompts import LIST_FORMS
@@ -133,5 +133,5 @@ def test_raw_forms_need_no_template(tiny):
     shown = decode(vocabulary, prompt(vicuna, ["Coffee"]).ids)
     assert shown.startswith("A chat between a curious user")
     assert shown.endswith("explain. ASSISTANT: [")
-    with pytest.raises(BundleError, match="no chat template"):
+    with pytest.raises(ModelFileError, match="no chat template"):
         PromptEncoder(vocabulary, LIST_FORMS["chat"], None)

@@ -13,7 +13,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 from tiny_gguf import smollm2, write_adapter, write_tiny
 
 from dearlite import DearliteError, Listwise, Reranker, rerank
-from dearlite.errors import BundleError, Cancelled, InvalidInput, UsageError
+from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
 from dearlite.listwise.reranker import MODES
 from dearlite.options import LISTWISE_MODES
 
@@ -211,10 +211,10 @@ def test_what_a_file_says_of_itself_is_taken(tmp_path):
     written = model.rerank("q", ["a", "b"], listwise=Listwise(mode="generate"))
     assert "no order" in written.problems[0]
     for key, value in (("dearlite.prompt", "magic"), ("dearlite.window", "many")):
-        with pytest.raises(BundleError, match="update dearlite"):
+        with pytest.raises(ModelFileError, match="update dearlite"):
             Reranker.load(write_tiny(tmp_path / "n.gguf", extra=facts | {key: value}))
     facts["dearlite.schema"] = 2
-    with pytest.raises(BundleError, match="update dearlite"):
+    with pytest.raises(ModelFileError, match="update dearlite"):
         Reranker.load(write_tiny(tmp_path / "n.gguf", extra=facts))
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extr
 
 from tiny_gguf import write_adapter, write_tiny
 
-from dearlite.errors import BundleError
+from dearlite.errors import ModelFileError
 from dearlite.models.gguf import SHA256, GgufFile
 
 HERE = Path(__file__).parents[1] / "support"
@@ -87,7 +87,7 @@ def test_damaged_file(model, tmp_path, damage):
     bad.write_bytes(DAMAGES[damage](model.read_bytes(), header_end(model)))
     told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
     assert len(told) == 1
-    assert told[0].startswith(("BundleError", "UsageError"))
+    assert told[0].startswith(("ModelFileError", "UsageError"))
     assert "bad.gguf" in told[0]
     assert "again" in told[0]
 
@@ -97,7 +97,7 @@ def test_a_tensor_that_is_missing_is_the_librarys_own_error(model, tmp_path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(data.replace(b"blk.1.ffn_down", b"blk.1.ffn_gone"))
     told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
-    assert told[0].startswith("BundleError llama.cpp cannot load")
+    assert told[0].startswith("ModelFileError llama.cpp cannot load")
     assert "ffn_down" in told[0]
 
 
@@ -132,14 +132,14 @@ def test_hyperparameters_that_cannot_be_meant(model, tmp_path, key, form, value)
     bad.write_bytes(patched(model.read_bytes(), key, form, value))
     code = f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"
     told = lives(process(model, code))
-    assert told[0].startswith(("BundleError", "InvalidInput")), told
+    assert told[0].startswith(("ModelFileError", "InvalidInput")), told
 
 
 def test_a_tokenizer_that_cannot_spell_identifiers(model, tmp_path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(model.read_bytes().replace(b"gpt2", b"bert", 1))
     told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
-    assert told[0].startswith("BundleError")
+    assert told[0].startswith("ModelFileError")
     assert "order" in told[0] or "tokenizer" in told[0]
 
 
@@ -159,7 +159,7 @@ def test_recorded_hash(model, tmp_path):
     sealed.write_bytes(data)
     told = lives(process(model, f"tried(lambda: Reranker.load({str(sealed)!r}))\nalive()"))
     assert "does not match its sha256" in told[0]
-    with pytest.raises(BundleError, match="does not match"):
+    with pytest.raises(ModelFileError, match="does not match"):
         GgufFile(sealed).verify()
 
 
@@ -203,7 +203,7 @@ alive(one)
 def test_an_adapter_that_does_not_fit(model, tmp_path):
     bad = write_adapter(tmp_path / "wide.gguf", hidden=96)
     told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(bad)!r}))\nalive()"))
-    assert told[0].startswith("BundleError llama.cpp cannot put the adapter")
+    assert told[0].startswith("ModelFileError llama.cpp cannot put the adapter")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(bad.read_bytes()[:-40])
     told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))

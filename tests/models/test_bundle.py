@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dearlite.errors import BundleError, UsageError
+from dearlite.errors import ModelFileError, UsageError
 from dearlite.models.bundle import Bundle, BundleWriter
 from dearlite.models.manifest import Build, Manifest, Member, Tensor
 
@@ -78,7 +78,7 @@ def refused(path: Path, data: bytes | None = None) -> str:
     """The message with which opening `path`, or using what was opened, ends."""
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(BundleError) as caught:
+    with pytest.raises(ModelFileError) as caught:
         contents(path)
     message = str(caught.value)
     assert str(path) in message
@@ -200,7 +200,7 @@ def test_a_bundle_without_a_card_has_an_empty_one(tmp_path):
 
 
 def test_a_member_that_is_not_there_is_a_bundle_error(path):
-    with pytest.raises(BundleError, match=r"no member cuda\.onnx"):
+    with pytest.raises(ModelFileError, match=r"no member cuda\.onnx"):
         Bundle(path).read("cuda.onnx")
 
 
@@ -254,7 +254,7 @@ def test_a_bundle_cut_at_any_length_is_an_error(tmp_path, whole):
     cut.write_bytes(whole)
     for size in range(len(whole) - 1, -1, -1):
         os.truncate(cut, size)
-        with pytest.raises(BundleError):
+        with pytest.raises(ModelFileError):
             Bundle(cut)
 
 
@@ -270,7 +270,7 @@ def check_flip(path: Path, whole: bytes) -> Callable[[int, int], None]:
         path.write_bytes(data)
         try:
             found = contents(path)
-        except BundleError:
+        except ModelFileError:
             return
         assert found == expected, f"byte {place} of {len(whole)} flipped by {flip:#x} changes what is read"
 
@@ -294,7 +294,7 @@ def test_each_damaged_byte_of_a_member_is_told(path, whole):
             path.write_bytes(data)
             try:
                 Bundle(path)
-            except BundleError:
+            except ModelFileError:
                 continue
             silent.append((name, place))
     assert silent == []
@@ -566,14 +566,14 @@ def test_a_good_write_replaces_the_old_bundle(path):
 
 @pytest.mark.parametrize("blocks", [[], [b"\0" * 7], [b"\0" * 8, b"\0"]])
 def test_a_tensor_of_another_size_than_its_shape_is_an_error(tmp_path, blocks):
-    with pytest.raises(BundleError, match="tensor a"), BundleWriter(tmp_path / "new.dear") as writer:
+    with pytest.raises(ModelFileError, match="tensor a"), BundleWriter(tmp_path / "new.dear") as writer:
         writer.add_tensor("a", "float32", (2,), blocks)
 
 
 def test_a_tensor_written_twice_is_an_error(tmp_path):
     with BundleWriter(tmp_path / "new.dear") as writer:
         writer.add_tensor("a", "int8", (1,), [b"\1"])
-        with pytest.raises(BundleError, match="tensor a"):
+        with pytest.raises(ModelFileError, match="tensor a"):
             writer.add_tensor("a", "int8", (1,), [b"\1"])
 
 
@@ -620,7 +620,7 @@ def test_weights_of_more_than_4_gb_are_mapped(huge):
 def test_a_huge_bundle_cut_short_is_an_error(huge):
     for size in (huge.stat().st_size - 1, huge.stat().st_size - 23, 5 * 2**30, 2**32, 2**31, 100):
         os.truncate(huge, size)
-        with pytest.raises(BundleError):
+        with pytest.raises(ModelFileError):
             Bundle(huge)
 
 
@@ -642,7 +642,7 @@ def test_each_damaged_byte_of_the_zip64_records_is_told_or_means_nothing(huge):
                 file.flush()
                 try:
                     bundle = Bundle(huge)
-                except BundleError:
+                except ModelFileError:
                     continue
                 assert bundle.manifest == before, f"byte {place} flipped by {flip:#x}"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dearlite.documents import Document
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import DearliteError, JournalInUse, UsageError
 from dearlite.offline.run.cache import ScoreCache, pair_key
-from dearlite.offline.run.journal import Journal, JournalInUse, digest_of, result_key, settings_key
+from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
 from dearlite.ranking import PairScore
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from dearlite.errors import BundleError
+from dearlite.errors import ModelFileError
 from dearlite.pointwise.tokens import PairEncoder, TokenRow, cut_longest_first
 
 # Of BERT's published vocab.txt, by line number.
@@ -242,11 +242,11 @@ def test_no_texts_are_no_rows(coders):
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b"\xff\xfe"])
 def test_a_tokenizer_that_cannot_be_read_is_a_bundle_error(data):
-    with pytest.raises(BundleError, match="tokenizer"):
+    with pytest.raises(ModelFileError, match="tokenizer"):
         PairEncoder(data, max_tokens=512)
 
 
 @pytest.mark.parametrize("max_tokens", [-1, 0, 3, 4])
 def test_max_tokens_without_room_for_two_texts_is_a_bundle_error(tokenizer_json, max_tokens):
-    with pytest.raises(BundleError, match=f"max_tokens {max_tokens} "):
+    with pytest.raises(ModelFileError, match=f"max_tokens {max_tokens} "):
         PairEncoder(tokenizer_json, max_tokens=max_tokens)

@@ -10,14 +10,13 @@ import click
 
 from dearlite.cli.options.cascade import cascade_options, long_of
 from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
-from dearlite.errors import UsageError
+from dearlite.errors import DiskFull, UsageError
 from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run import rerank_run as running
-from dearlite.offline.run.journal import DiskFull
 from dearlite.offline.run.results import RerankedRun
 from dearlite.render.bar import DocumentProgress
 

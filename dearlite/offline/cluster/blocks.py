@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from dearlite.documents import Document
-from dearlite.errors import InvalidInput, UsageError, need
+from dearlite.errors import InvalidInput, UsageError, first_line, need
 from dearlite.files.writing import json_text, whole_file
 from dearlite.offline.collection.candidates import iter_candidates
 from dearlite.offline.collection.collection import Collection
@@ -100,4 +100,4 @@ def _groups(path: Path) -> Sequence[int | None]:
     try:
         return range(parquet.ParquetFile(path).num_row_groups)
     except (OSError, ValueError) as err:
-        raise InvalidInput(f"{path.name} is not Parquet ({str(err).splitlines()[0]})") from None
+        raise InvalidInput(f"{path.name} is not Parquet ({first_line(err)})") from None

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dearlite.errors import DearliteError, UsageError, need
+from dearlite.errors import DearliteError, UsageError, first_line, need
 from dearlite.files.writing import whole_file
 from dearlite.models.bundle import Bundle
 from dearlite.models.gguf import GgufFile
@@ -211,7 +211,7 @@ def _start(address: str | None, cpus: int, gpus: float) -> Any:
             socket.create_connection((found["host"], int(found["port"])), timeout=_ANSWER_S).close()
         ray.init(**options)
     except (OSError, RuntimeError, ValueError, OverflowError) as err:
-        reason = next(iter(str(err).splitlines()), type(err).__name__)
+        reason = first_line(err)
         raise UsageError(f"no Ray cluster at {address}: {reason}") from None
     if address is None and gpus > ray.cluster_resources().get("GPU", 0):
         ray.shutdown()

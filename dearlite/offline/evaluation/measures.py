@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from dearlite.errors import MissingExtra, UsageError, need
+from dearlite.errors import MissingExtra, UsageError, first_line, need
 from dearlite.files.trec import Qrels, Run
 
 TIES = ("rank", "trec_eval")
@@ -53,7 +53,7 @@ def measure_run(run: Run, qrels: Qrels, measures: Sequence[str], *, ties: str = 
         for metric in ir_measures.iter_calc(parsed, grades, scores):
             values[str(metric.measure)][metric.query_id] = float(metric.value)
     except (ValueError, ImportError, RuntimeError) as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        reason = first_line(err)
         raise MissingExtra(
             f"{', '.join(values)}: {reason}: pip install 'dearlite[eval]', or ir-measures' package for that measure"
         ) from err

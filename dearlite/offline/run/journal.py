@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.documents import Document
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import DearliteError, DiskFull, JournalInUse, UsageError
 
 _HEAD = {"dearlite": "journal", "schema": 1}
 _SYNC_EVERY_S = 10.0  # against a power cut; against a kill the system's own cache is enough
@@ -36,14 +36,6 @@ def lock_alone(file: int) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-class JournalInUse(UsageError):
-    """Another process writes this journal."""
-
-
-class DiskFull(DearliteError):
-    """Nothing more could be written; what the journal holds is whole."""
 
 
 def digest_of(document: Document) -> bytes:

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E4
 
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
+from dearlite.errors import CheckpointError  # noqa: E402
 from dearlite.export.decoders import golden  # noqa: E402
-from dearlite.export.source.checkpoint import CheckpointError  # noqa: E402
 from dearlite.export.source.inputs import padding_id  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
 from dearlite.models.registry import load_registry  # noqa: E402

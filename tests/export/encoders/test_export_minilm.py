@@ -75,7 +75,7 @@ def test_card_in_the_bundle_is_what_the_workshop_measures(shipped):
 def test_another_model_is_refused(tmp_path):
     other = tmp_path / "model.onnx"
     other.write_bytes(b"something else")
-    with pytest.raises(embedded.BundleError, match="another model"):
+    with pytest.raises(embedded.ModelFileError, match="another model"):
         embedded.read_published(other)
 
 

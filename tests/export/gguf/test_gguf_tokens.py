@@ -20,12 +20,11 @@ from gguf_models import (
 from test_gguf_export import FACTS, GOLDEN, ORACLE, export
 from tokenizers import Tokenizer
 
-from dearlite.errors import UsageError
+from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.gguf.card import run_worker
 from dearlite.export.gguf.sentencepiece import read_pieces
 from dearlite.export.gguf.vocabulary import CHECK_TEXT, PRE_TYPES, read_vocabulary
 from dearlite.export.gguf.writer import write_head
-from dearlite.export.source.checkpoint import CheckpointError
 from dearlite.models.gguf import GgufFile
 
 TINY = "llama, 4 heads of 2, tied"

@@ -12,7 +12,7 @@ np = pytest.importorskip("numpy")
 from dearlite import Reranker, rerank  # noqa: E402
 from dearlite.cli.models import command as models_command  # noqa: E402
 from dearlite.cli.rerank import command as rerank_command  # noqa: E402
-from dearlite.errors import BundleError, InvalidInput, UsageError  # noqa: E402
+from dearlite.errors import InvalidInput, ModelFileError, UsageError  # noqa: E402
 from dearlite.export.quality.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
 from dearlite.models.bundle import Bundle, add_members  # noqa: E402
 from dearlite.models.calibration import Calibration, read_calibration  # noqa: E402
@@ -129,7 +129,7 @@ def test_probability_keeps_the_order_and_never_overflows():
      ({"kind": "logistic", "scale": True, "bias": 0.0}, "not a scale")],
 )  # fmt: skip
 def test_calibration_that_is_not_known_is_refused(record, says):
-    with pytest.raises(BundleError, match=says):
+    with pytest.raises(ModelFileError, match=says):
         read_calibration(record, "m.dear")
     assert read_calibration(None, "m.dear") is None
 

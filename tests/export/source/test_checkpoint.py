@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dearlite.errors import DearliteError
-from dearlite.export.source.checkpoint import Checkpoint, CheckpointError, name_some
+from dearlite.errors import CheckpointError, DearliteError
+from dearlite.export.source.checkpoint import Checkpoint, name_some
 
 ROWS = np.arange(15, dtype="<f4").reshape(5, 3)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dearlite.export.source.checkpoint import Checkpoint, CheckpointError
+from dearlite.errors import CheckpointError
+from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.merge import Adapter, Merged, check_base
 
 torch = pytest.importorskip("torch")
