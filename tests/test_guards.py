@@ -71,11 +71,31 @@ def test_broken_package_is_not_called_missing(tmp_path, monkeypatch):
     assert not isinstance(caught.value, MissingExtra)
 
 
+def run_without_onnx(code, folder):
+    """A finished process that ran `code` as in an installation without the extra `export`: onnx cannot be imported."""
+    (folder / "onnx.py").write_text("raise ModuleNotFoundError(\"No module named 'onnx'\", name='onnx')\n")
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("room", ["source", "numerics", "gguf"])
+def test_room_imports_without_onnx(room, tmp_path):
+    """GGUF export and the NumPy reference write no ONNX graph, so no module of theirs may import onnx."""
+    files = sorted((ROOT / "export" / room).glob("*.py"))
+    assert len(files) > 1
+    modules = [f"dearlite.export.{room}.{file.stem}".removesuffix(".__init__") for file in files]
+    done = run_without_onnx("\n".join(f"import {module}" for module in modules), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_room_that_writes_graphs_does_not_import_without_onnx(tmp_path):
+    """The test above hides onnx well enough: a module that imports it fails."""
+    done = run_without_onnx("import dearlite.export.onnx.graph", tmp_path)
+    assert "No module named 'onnx'" in done.stderr
+
+
 def test_command_whose_extra_is_missing_names_it(tmp_path):
-    """As in an installation without the extra `export`: onnx cannot be imported."""
-    (tmp_path / "onnx.py").write_text("raise ModuleNotFoundError(\"No module named 'onnx'\", name='onnx')\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dearlite.cli.main as m; m.run(['export', 'x'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = run_without_onnx("import dearlite.cli.main as m; m.run(['export', 'x'])", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "dearlite: onnx is needed here and is not installed: pip install 'dearlite[export]'\n"
 
