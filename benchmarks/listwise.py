@@ -24,7 +24,7 @@ from measure import describe_machine, peak_rss_mb
 from dearlite import Reranker
 from dearlite.documents import as_document
 from dearlite.export.quality.card import load_pairs
-from dearlite.listwise.decoding import Step, Writing, first, generate, permute
+from dearlite.listwise.decoding import GenerationOptions, Step, first, generate, permute
 from dearlite.models.gguf import GgufFile
 
 _DATA = Path(__file__).parents[1] / "export" / "data" / "noveleval"
@@ -99,7 +99,7 @@ class _Window:
         self.prompt = encoder.encode(pairs.rows[places[0]][2], passages, room=room, reasoned=False, opened=True).ids
         self.answer = encoder.answer(20)
         self.room = len(self.prompt) + 512
-        self.writing = Writing(self.backend.vocabulary.piece, frozenset(), _FREE_TOKENS)
+        self.writing = GenerationOptions(self.backend.vocabulary.token_bytes, frozenset(), _FREE_TOKENS)
 
     def time(self, make: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -126,7 +126,7 @@ class _Raw:
         params.n_ctx, params.n_batch, params.n_ubatch = tokens + 512, tokens, ubatch
         params.n_threads = params.n_threads_batch = reranker.threads
         params.flash_attn_type, params.no_perf = llama.LLAMA_FLASH_ATTN_TYPE_AUTO, True
-        self._context = llama.llama_init_from_model(reranker._backend._held.model, params)
+        self._context = llama.llama_init_from_model(reranker._backend._objects.model, params)
 
     def prefill(self, prompt: tuple[int, ...]) -> float:
         llama = self._llama

@@ -9,7 +9,7 @@ import click
 
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
-from dearlite.pointwise.bench import DEFAULT_TOKENS, Measured, measure
+from dearlite.pointwise.bench import DEFAULT_TOKENS, Measurement, measure
 from dearlite.render.facts import print_facts, print_rows
 
 
@@ -38,7 +38,7 @@ def command(model: str, docs: int | None, tokens: int | None, threads: int | Non
         _print(found)
 
 
-def _print(found: Measured) -> None:
+def _print(found: Measurement) -> None:
     lowest, highest = found.documents_per_s_range
     memory = found.memory
     facts: dict[str, object] = {

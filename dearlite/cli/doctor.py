@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dearlite.errors import DearliteError, MissingExtra
-from dearlite.listwise.llama_library import GPU_BUILD, build_found
+from dearlite.listwise.llama_library import GPU_BUILD, installed_build
 from dearlite.machine import default_threads, nvidia_gpu_present
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
@@ -94,7 +94,7 @@ def _engine() -> dict[str, Any]:
 def _listwise_engine() -> dict[str, Any]:
     """How llama.cpp was built here: it is compiled on the user's machine, and much depends on how."""
     try:
-        build = build_found()
+        build = installed_build()
     except DearliteError as err:
         return {"not here": err, "compiler": _compiler()}
     except (OSError, RuntimeError) as err:  # a library that does not load here: built for another machine

@@ -15,7 +15,7 @@ from statistics import fmean
 from dearlite.ranking import Ranking
 
 
-def shuffles(count: int, passes: int) -> list[list[int]]:
+def shuffled_orders(count: int, passes: int) -> list[list[int]]:
     """The orders in which `count` documents are shown: as they are, then shuffled, always the same way."""
     orders = [list(range(count))]
     for number in range(1, passes):

@@ -35,7 +35,7 @@ def read_order(text: str, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[
     return tuple(known[name] for name in dict.fromkeys(said) if name in known), tuple(problems)
 
 
-def said_of(text: str, names: Sequence[str]) -> list[str]:
+def sentences_naming(text: str, names: Sequence[str]) -> list[str]:
     """For each of `names` the sentences and lines of `text` that hold it as [name], joined; empty for none."""
     sentences = [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
     return [" ".join(sentence for sentence in sentences if f"[{name}]" in sentence) for name in names]

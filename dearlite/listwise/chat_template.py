@@ -1,7 +1,7 @@
-"""A model's own chat template (Jinja, in its GGUF) applied to turns whose texts can never become part of it.
+"""The chat template of a model (Jinja, in its GGUF), applied to turns whose texts can never become part of it.
 
-The template sees a placeholder instead of each text. What comes back is cut at the placeholders, so that the template's
-own words, which may hold special tokens, are told apart from texts, in which "<|eot_id|>" is ten characters.
+The template sees a placeholder instead of each text, and the rendered prompt is split at the placeholders. This
+separates the template's own words, which may hold special tokens, from texts, in which "<|eot_id|>" is ten characters.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from dearlite.errors import ModelFileError, first_line, need
 from dearlite.listwise.prompts import Turn
 
-_MARK = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
+_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a prompt: `special` where special tokens in it are meant, False for text."""
+class PromptPart:
+    """A part of a prompt: the template's words, with special tokens if `special`, or a text, without any."""
 
     text: str
     special: bool
 
 
 class ChatTemplate:
-    """A compiled template. It runs in Jinja's sandbox: a model file is somebody else's."""
+    """A compiled template. It runs in Jinja's sandbox, because model files come from third parties."""
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
-        """`tokens` are what templates may write: bos_token, eos_token. Raises ModelFileError for a bad template."""
+        """`tokens` are the variables bos_token and eos_token. Raises ModelFileError if `source` does not compile."""
         sandbox = need("jinja2.sandbox", extra="listwise")
         environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
@@ -43,29 +43,29 @@ class ChatTemplate:
             ) from None
         self._tokens = dict(tokens)
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
-        """The prompt up to where the assistant's answer begins, in order."""
+    def parts(self, turns: Sequence[Turn]) -> list[PromptPart]:
+        """The parts of the prompt, in order, up to the beginning of the assistant's answer."""
         texts = [text.strip() for _, text in turns]
         marked = [(role, f"\ue000{number}\ue001") for number, (role, _) in enumerate(turns)]
         try:
             rendered = self._render(marked)
         except Exception as first:
-            try:  # older templates know no system turn: what it says then opens the user's
+            try:  # older templates have no system turn: its text then opens the user's
                 rendered = self._render(_without_system(marked))
             except Exception:
                 raise ModelFileError(
                     f"the model's chat template refuses this conversation ({first_line(first)}): take another --prompt"
                 ) from None
-        pieces, end = [], 0
-        for match in _MARK.finditer(rendered):
-            pieces += [Piece(rendered[end : match.start()], True), Piece(texts[int(match[1])], False)]
+        parts, end = [], 0
+        for match in _PLACEHOLDER.finditer(rendered):
+            parts += [PromptPart(rendered[end : match.start()], True), PromptPart(texts[int(match[1])], False)]
             end = match.end()
-        shown = {int(match[1]) for match in _MARK.finditer(rendered)}
+        shown = {int(match[1]) for match in _PLACEHOLDER.finditer(rendered)}
         if len(shown) < len(turns):
             raise ModelFileError(
                 "the model's chat template leaves out parts of this conversation: take another --prompt"
             )
-        return [piece for piece in (*pieces, Piece(rendered[end:], True)) if piece.text]
+        return [part for part in (*parts, PromptPart(rendered[end:], True)) if part.text]
 
     def _render(self, turns: Sequence[Turn]) -> str:
         messages = [{"role": role, "content": text} for role, text in turns]
@@ -73,38 +73,40 @@ class ChatTemplate:
         return rendered
 
 
-def encode_pieces(
-    pieces: Sequence[Piece], text: Callable[[str], list[int]], special: Mapping[str, int], bos: int | None
+def encode_parts(
+    parts: Sequence[PromptPart], encode: Callable[[str], list[int]], special: Mapping[str, int], bos: int | None
 ) -> list[int]:
-    """The ids of a prompt: tokens of `special` by name in special pieces, all else by `text`, joined across pieces.
+    """The ids of a prompt: special tokens by name in special parts, everything else by `encode`, joined across parts.
 
-    A text is encoded together with the plain words around it, as a tokenizer sees them: the prompt that the model was
-    trained with, token for token. `bos` opens it where it does not already.
+    `special` maps a token's text to its id. A text is encoded together with the plain words around it, because a
+    tokenizer may merge across their border: the ids are those of the prompt that the model was trained with. `bos` is
+    put first unless the prompt begins with it.
     """
     ids: list[int] = []
-    run, names = "", any_of(special)
-    for piece in pieces:
-        if not piece.special or names is None:
-            run += piece.text
+    plain, names = "", pattern_of(special)
+    for part in parts:
+        if not part.special or names is None:
+            plain += part.text
             continue
         end = 0
-        for match in names.finditer(piece.text):
-            run += piece.text[end : match.start()]
-            ids += text(run) if run else []
+        for match in names.finditer(part.text):
+            plain += part.text[end : match.start()]
+            ids += encode(plain) if plain else []
             ids.append(special[match[0]])
-            run, end = "", match.end()
-        run += piece.text[end:]
-    ids += text(run) if run else []
+            plain, end = "", match.end()
+        plain += part.text[end:]
+    ids += encode(plain) if plain else []
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 
-def any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern for any of `texts`, the longest first; None for none."""
+def pattern_of(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """A pattern that matches any of `texts`, the longest first; None if there are none."""
     ordered = sorted(texts, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
 def _without_system(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with the system turn's text at the beginning of the next one."""
     if len(turns) < 2 or turns[0][0] != "system":
         return list(turns)
     return [(turns[1][0], f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:]]

@@ -1,8 +1,8 @@
-"""How a listwise model is asked for an order: the modes, as coroutines over token ids and logits.
+"""Decoding modes of a listwise model, as coroutines over token ids and logits.
 
-A mode yields a `Step` (tokens to take back, then tokens to read) and is sent the logits after the last of them,
-(vocabulary,) float32, which hold until its next step. The first step is the prompt. It never sees a model, so several
-can be driven together, and tests drive them with tables.
+A mode yields a `Step` (tokens to remove from the sequence, then tokens to read) and is sent the logits after the last
+of them, (vocabulary,) float32, which are valid until its next step. The first step is the prompt. A mode never sees a
+model: an engine can drive several side by side, and tests drive them with tables.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dearlite.listwise.answers import THINK_END, read_order
 
 Tokens = tuple[int, ...]
 Result = TypeVar("Result")
-# Where reasoning ends: the model says so, or begins an order of its own.
-_DECIDES = re.compile(rf"{re.escape(THINK_END)}|\[\d+\]\s*>\s*\[")
-_STOP_CHARACTERS = 64
+# Reasoning ends where the model closes it, or begins an order itself.
+_END_OF_REASONING = re.compile(rf"{re.escape(THINK_END)}|\[\d+\]\s*>\s*\[")
+_STOP_CHARACTERS = 64  # a match of the pattern above is shorter, unless it is mostly blanks
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a sequence does next: its last `drop` tokens are taken back, then `tokens`, one at least, are read."""
+    """The next move of a sequence: its last `drop` tokens are removed, then `tokens` (at least one) are read."""
 
     tokens: Tokens
     drop: int = 0
@@ -37,13 +37,13 @@ Decoding = Generator[Step, Any, Result]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Places in the window, best first, and how they came about. Each of the window's places is there once.
+    """The order of a window: every position in it once, best first.
 
-    `scores` are by place: log-probabilities of the identifiers under the mask, in mode `first` only. `text` is what the
-    model wrote before, or instead of, the order. `problems` say what was wrong with a written order.
+    `scores` are indexed by position: log-probabilities of the identifiers under the mask, in mode `first` only. `text`
+    is the text that the model wrote before the order, or instead of it. `problems` are the faults of a written order.
     """
 
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     scores: tuple[float, ...] | None = None
     text: str = ""
     problems: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The token ids of an answer "[2] > [1] > [3]": `paths` are each identifier up to the next one.
+    """The token ids of an answer "[2] > [1] > [3]": `paths` has each identifier up to the next one.
 
-    A path is the identifier's digits and "] > [", so that 1 and 10 part at the latest where the first one ends. `lead`
-    opens an answer after text that was written: a blank line, and "[".
+    A path is the tokens of the identifier's digits and "] > [", so that the paths of 1 and 10 differ at the latest
+    where the first one ends. `lead` opens an answer after written text: a blank line, and "[".
     """
 
     lead: Tokens
@@ -63,130 +63,138 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """What free writing needs to know: a token's bytes, which tokens end it, how many are allowed, who listens."""
+class GenerationOptions:
+    """Options of free text generation: the bytes of a token, the tokens that end a text, and a limit.
 
-    piece: Callable[[int], bytes]
-    ends: frozenset[int]
+    `on_text` is called with each new piece of text, in whole characters.
+    """
+
+    token_bytes: Callable[[int], bytes]
+    end_tokens: frozenset[int]
     max_tokens: int
     on_text: Callable[[str], None] | None = None
 
 
 def permute(prompt: Tokens, answer: Answer, *, drop: int = 0) -> Decoding[Order]:
-    """A full permutation, always: greedy decoding where only identifiers that are not used yet can be said.
+    """A permutation of the window: greedy decoding under a mask that allows unused identifiers only.
 
-    Tokens that are forced (the rest of an identifier, "] > [") are read together with the next real choice, and the
-    last identifier, which is no choice, is not read at all. `prompt` ends with the opener; `drop` is the first step's.
+    Tokens without an alternative (the rest of an identifier, "] > [") are read together with the next choice. The last
+    identifier is no choice and is not read at all. `prompt` ends with the answer's opener; `drop` goes with the first
+    step.
     """
-    places: list[int] = []
+    positions: list[int] = []
     unused = list(range(len(answer.paths)))
-    said = prompt  # forced, and not read yet
+    unread = prompt  # tokens that are fixed, and not read yet
     while unused:
-        left, depth, read = list(unused), 0, 0
-        while len(left) > 1:
-            branches = _branches(answer.paths, left, depth)
+        candidates, depth, read = list(unused), 0, 0
+        while len(candidates) > 1:
+            branches = _branches(answer.paths, candidates, depth)
             if len(branches) > 1:
-                logits = yield Step((*said, *answer.paths[left[0]][read:depth]), drop)
-                said, read, drop = (), depth, 0
-                left = branches[max(branches, key=lambda token: float(logits[token]))]
+                logits = yield Step((*unread, *answer.paths[candidates[0]][read:depth]), drop)
+                unread, read, drop = (), depth, 0
+                candidates = branches[max(branches, key=lambda token: float(logits[token]))]
             depth += 1
-        said = (*said, *answer.paths[left[0]][read:])
-        unused.remove(left[0])
-        places.append(left[0])
-    return Order(tuple(places))
+        unread = (*unread, *answer.paths[candidates[0]][read:])
+        unused.remove(candidates[0])
+        positions.append(candidates[0])
+    return Order(tuple(positions))
 
 
 def first(prompt: Tokens, answer: Answer) -> Decoding[Order]:
-    """An order and scores out of one pass over the prompt (FIRST, arXiv 2406.15657): what the model would say first.
+    """An order and scores from one pass over the prompt (FIRST, arXiv 2406.15657): the first identifier's logits.
 
-    A score is the log-probability of the whole identifier among the identifiers: the logits at each place where they
-    part, as a softmax over the tokens that can follow there. Where every identifier is one token this is FIRST's order;
-    of longer ones (10 to 19 all begin with 1) each fork costs reading a token or two, not a pass. `prompt` ends with
-    the opener.
+    A score is the log-probability of the whole identifier among the identifiers: a softmax over the tokens that can
+    follow, summed over the forks, that is the depths at which paths differ. Where every identifier is one token this is
+    FIRST's order; with longer ones (10 to 19 all begin with 1) each fork costs reading a token or two, not a pass.
+    `prompt` ends with the answer's opener.
     """
     count = len(answer.paths)
     scores = [0.0] * count
-    forks = [(list(range(count)), 0, 0.0)]  # places that agree so far, up to which depth, and how probable that is
-    unread, ahead = prompt, 0  # of the prompt; and how many tokens of a path were read after it
+    forks = [
+        (list(range(count)), 0, 0.0)
+    ]  # positions whose paths agree so far, to which depth, at what log-probability
+    unread, ahead = prompt, 0  # the prompt until it is read; tokens of a path that were read after it
     while forks:
-        left, depth, score = forks.pop()
-        while len(left) > 1 and len(_branches(answer.paths, left, depth)) == 1:
+        candidates, depth, score = forks.pop()
+        while len(candidates) > 1 and len(_branches(answer.paths, candidates, depth)) == 1:
             depth += 1
-        if len(left) == 1:
-            scores[left[0]] = score
+        if len(candidates) == 1:
+            scores[candidates[0]] = score
             continue
-        path = answer.paths[left[0]][:depth]
+        path = answer.paths[candidates[0]][:depth]
         logits = yield Step((*unread, *path), ahead)
         unread, ahead = (), depth
-        branches = _branches(answer.paths, left, depth)
+        branches = _branches(answer.paths, candidates, depth)
         values = np.array([logits[token] for token in branches], np.float64)
         values -= np.logaddexp.reduce(values)
         forks += [(part, depth + 1, score + float(v)) for part, v in zip(branches.values(), values, strict=True)]
-    places = sorted(range(count), key=lambda place: -scores[place])
-    return Order(tuple(places), tuple(scores))
+    positions = sorted(range(count), key=lambda position: -scores[position])
+    return Order(tuple(positions), tuple(scores))
 
 
-def reason(prompt: Tokens, answer: Answer, writing: Writing) -> Decoding[Order]:
-    """The model writes first, `permute` decides then: reasons cost tokens, and never the permutation.
+def reason(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Decoding[Order]:
+    """An order by `permute` after free reasoning. Reasoning costs tokens, and never the permutation.
 
-    Writing ends at the budget, at a token that ends a turn, after `</think>`, or where the model begins an order of its
-    own, which is taken back: the order is asked for under the mask, in the light of what was written.
+    Generation ends at the token limit, at a token that ends a turn, after `</think>`, or where the model begins an
+    order itself. That beginning is removed again: the order is decoded under the mask, after the reasoning.
     """
-    text, tokens, read = yield from _write(prompt, writing, _DECIDES)
-    match = _DECIDES.search(text)
+    text, tokens, read = yield from _generate_text(prompt, options, _END_OF_REASONING)
+    match = _END_OF_REASONING.search(text)
     cut = match.start() if match and match[0].startswith("[") else len(text)
-    kept = _tokens_within(tokens, len(text[:cut].encode()), writing.piece)
+    kept = _tokens_within(tokens, len(text[:cut].encode()), options.token_bytes)
     unread = tokens[read:kept]  # the last token was chosen, and perhaps not read
     order = yield from permute((*unread, *answer.lead), answer, drop=max(0, read - kept))
-    return Order(order.places, text=text[:cut].removesuffix(THINK_END).strip())
+    return Order(order.positions, text=text[:cut].removesuffix(THINK_END).strip())
 
 
-def generate(prompt: Tokens, answer: Answer, writing: Writing) -> Decoding[Order]:
-    """The published way, for comparison: free writing, and a strict reading of it.
+def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Decoding[Order]:
+    """An order parsed strictly from free text, as the published code does; for comparison.
 
-    What the text does not name keeps the window's order after what it names, and `problems` says so.
+    Documents that the text does not name follow the named ones in the window's order, and `problems` lists them.
     """
-    text, _, _ = yield from _write(prompt, writing, None)
-    places, problems = read_order(text, answer.names)
-    missing = [place for place in range(len(answer.names)) if place not in places]
-    return Order((*places, *missing), text=text, problems=problems)
+    text, _, _ = yield from _generate_text(prompt, options, None)
+    positions, problems = read_order(text, answer.names)
+    missing = [position for position in range(len(answer.names)) if position not in positions]
+    return Order((*positions, *missing), text=text, problems=problems)
 
 
-def _write(prompt: Tokens, writing: Writing, stop: re.Pattern[str] | None) -> Decoding[tuple[str, list[int], int]]:
-    """Greedy text after `prompt`: the text, its tokens, and how many of these were read."""
+def _generate_text(
+    prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None
+) -> Decoding[tuple[str, list[int], int]]:
+    """Greedy text after `prompt`: the text, its tokens, and the number of these that were read."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text, tokens, read = "", list[int](), 0
     logits = yield Step(prompt)
     while True:
         token = int(np.argmax(logits))
-        if token in writing.ends:
+        if token in options.end_tokens:
             break
         tokens.append(token)
-        new = decoder.decode(writing.piece(token))
+        new = decoder.decode(options.token_bytes(token))
         text += new
-        if writing.on_text is not None and new:
-            writing.on_text(new)
-        # The stop needs little text before it: a look at the end is enough, however long the text is.
-        if len(tokens) >= writing.max_tokens or (stop is not None and stop.search(text[-_STOP_CHARACTERS:])):
+        if options.on_text is not None and new:
+            options.on_text(new)
+        # A match of `stop` is short: searching the end of the text is enough, however long the text is.
+        if len(tokens) >= options.max_tokens or (stop is not None and stop.search(text[-_STOP_CHARACTERS:])):
             break
         logits = yield Step((token,))
         read += 1
     return text + decoder.decode(b"", final=True), tokens, read
 
 
-def _tokens_within(tokens: Sequence[int], size: int, piece: Callable[[int], bytes]) -> int:
-    """How many of the first `tokens` lie wholly within the first `size` bytes of their text."""
+def _tokens_within(tokens: Sequence[int], size: int, token_bytes: Callable[[int], bytes]) -> int:
+    """The number of leading `tokens` that end within the first `size` bytes of their text."""
     end = 0
     for count, token in enumerate(tokens):
-        end += len(piece(token))
+        end += len(token_bytes(token))
         if end > size:
             return count
     return len(tokens)
 
 
-def _branches(paths: Sequence[Tokens], left: Sequence[int], depth: int) -> dict[int, list[int]]:
-    """The places in `left` by the token that their path has at `depth`."""
+def _branches(paths: Sequence[Tokens], positions: Sequence[int], depth: int) -> dict[int, list[int]]:
+    """`positions` grouped by the token that their path has at `depth`."""
     branches: dict[int, list[int]] = {}
-    for place in left:
-        branches.setdefault(paths[place][depth], []).append(place)
+    for position in positions:
+        branches.setdefault(paths[position][depth], []).append(position)
     return branches

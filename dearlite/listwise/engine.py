@@ -22,7 +22,15 @@ import numpy as np
 
 from dearlite.errors import DearliteError, DeviceUnavailable, ModelFileError, OutOfMemory, ScoringError
 from dearlite.listwise.decoding import Decoding, Step
-from dearlite.listwise.llama_library import GPU_BUILD, Held, c_array, complaint, library, logged, used_device
+from dearlite.listwise.llama_library import (
+    GPU_BUILD,
+    LlamaObjects,
+    c_array,
+    captured_log,
+    first_error,
+    library,
+    used_device,
+)
 from dearlite.listwise.llama_vocabulary import LlamaVocabulary
 from dearlite.models.gguf import HASH_ON_OPEN_BYTES, GgufFile
 
@@ -60,13 +68,13 @@ class LlamaBackend:
         _refuse_unsound(file)
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._stop = threading.Event()  # what the library's callback asks, from its own thread
-        self._held = Held(llama)
+        self._objects = LlamaObjects(llama)
         self.device = "cpu"
-        self._held.keep("model", self._load(file, device, gpu_layers))
-        self.vocabulary = LlamaVocabulary(llama, self._held, file.metadata)
-        self.context_tokens: int = llama.llama_model_n_ctx_train(self._held.model)
+        self._objects.replace("model", self._load(file, device, gpu_layers))
+        self.vocabulary = LlamaVocabulary(llama, self._objects, file.metadata)
+        self.context_tokens: int = llama.llama_model_n_ctx_train(self._objects.model)
         if adapter is not None:
-            self._held.keep("adapter", self._load_adapter(adapter))
+            self._objects.replace("adapter", self._load_adapter(adapter))
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="dearlite-llama")
         self._room = self._sequences = 0
         self._positions: list[int] = []
@@ -109,7 +117,7 @@ class LlamaBackend:
         def take(sequence: int, step: Step) -> None:
             if step.drop:
                 self._positions[sequence] -= step.drop
-                memory = self._llama.llama_get_memory(self._held.context)
+                memory = self._llama.llama_get_memory(self._objects.context)
                 self._llama.llama_memory_seq_rm(memory, sequence, self._positions[sequence], -1)
             todo[sequence] = list(step.tokens)
 
@@ -140,7 +148,7 @@ class LlamaBackend:
         return [results[sequence] for sequence in range(len(decodings))]
 
     def _logits(self, row: int) -> Any:
-        pointer = self._llama.llama_get_logits_ith(self._held.context, row)
+        pointer = self._llama.llama_get_logits_ith(self._objects.context, row)
         if not pointer:
             raise ScoringError("the model gave no logits: its file may be damaged, verify it")
         logits = np.ctypeslib.as_array(pointer, (self.vocabulary.size,))
@@ -161,7 +169,7 @@ class LlamaBackend:
             if not all(0 <= token < self.vocabulary.size for token in tokens):
                 raise ScoringError("a prompt holds a token that the model does not have: verify its file")
         arrays = self._arrays(batch, wanted)
-        done = self._call(lambda: self._llama.llama_decode(self._held.context, arrays), cancel)
+        done = self._call(lambda: self._llama.llama_decode(self._objects.context, arrays), cancel)
         if done == _ABORTED:
             raise Interrupted
         if done != 0:
@@ -210,9 +218,9 @@ class LlamaBackend:
         room = -(-room // _CONTEXT_STEP) * _CONTEXT_STEP
         self._positions = [0] * sequences
         if sequences == self._sequences and room <= self._room <= 4 * room:
-            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._held.context), False)
+            self._llama.llama_memory_clear(self._llama.llama_get_memory(self._objects.context), False)
             return
-        self._held.keep("context", None)
+        self._objects.replace("context", None)
         self._room = self._sequences = 0
         params = self._llama.llama_context_default_params()
         params.n_ctx, params.n_seq_max = room * sequences, sequences
@@ -222,18 +230,18 @@ class LlamaBackend:
         params.kv_unified = False
         params.no_perf = True
         params.abort_callback = self._abort
-        with logged() as lines:
-            context = self._llama.llama_init_from_model(self._held.model, params)
+        with captured_log() as lines:
+            context = self._llama.llama_init_from_model(self._objects.model, params)
         if not context:
             raise OutOfMemory(
-                f"no room for {sequences} windows of {room} tokens ({complaint(lines, 'no reason given')}): take a "
+                f"no room for {sequences} windows of {room} tokens ({first_error(lines, 'no reason given')}): take a "
                 "smaller --window, fewer --passage-tokens, or close other programs"
             )
-        self._held.keep("context", context)
-        if self._held.adapter:
+        self._objects.replace("context", context)
+        if self._objects.adapter:
             kind = self._llama.llama_adapter_lora_p_ctypes
             if self._llama.llama_set_adapters_lora(
-                context, (kind * 1)(self._held.adapter), 1, (ctypes.c_float * 1)(1.0)
+                context, (kind * 1)(self._objects.adapter), 1, (ctypes.c_float * 1)(1.0)
             ):
                 raise ModelFileError("llama.cpp does not take this adapter: make it for this model again")
         self._room, self._sequences = room, sequences
@@ -251,22 +259,22 @@ class LlamaBackend:
         for layers in attempts:
             params = llama.llama_model_default_params()
             params.n_gpu_layers = layers
-            with logged() as lines:
+            with captured_log() as lines:
                 model = llama.llama_model_load_from_file(os.fsencode(file.path), params)
             if model:
                 self.device = used_device(lines) if layers else "cpu"
                 return model
-            reason = complaint(lines, "no reason given")
+            reason = first_error(lines, "no reason given")
             if layers and (device != "auto" or gpu_layers is not None):
                 raise DeviceUnavailable(f"{file.path.name} does not load on the GPU ({reason}): fewer --gpu-layers")
             self.notes.append(f"running on cpu, since {file.path.name} does not load on the GPU ({reason})")
         raise ModelFileError(f"llama.cpp cannot load {file.path} ({reason}): fetch or export it again")
 
     def _load_adapter(self, adapter: GgufFile) -> Any:
-        with logged() as lines:
-            loaded = self._llama.llama_adapter_lora_init(self._held.model, os.fsencode(adapter.path))
+        with captured_log() as lines:
+            loaded = self._llama.llama_adapter_lora_init(self._objects.model, os.fsencode(adapter.path))
         if not loaded:  # the library would go on without it, in silence
-            reason = complaint(lines, "no reason given")
+            reason = first_error(lines, "no reason given")
             raise ModelFileError(f"llama.cpp cannot put the adapter {adapter.path} on this model ({reason})")
         return loaded
 

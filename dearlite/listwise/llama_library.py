@@ -48,7 +48,7 @@ def _keep(level: int, text: bytes | None, _: Any) -> None:
 
 
 @contextmanager
-def logged() -> Iterator[list[str]]:
+def captured_log() -> Iterator[list[str]]:
     """What the library says during the block, as lines, filled in when the block ends. One block at a time."""
     lines: list[str] = []
     with _log_lock:
@@ -59,7 +59,7 @@ def logged() -> Iterator[list[str]]:
             lines += "".join(_log).splitlines()
 
 
-def complaint(lines: list[str], otherwise: str) -> str:
+def first_error(lines: list[str], otherwise: str) -> str:
     """The library's first error among `lines`, without the name of its function."""
     for line in lines:
         if "error" in line.lower() or "failed" in line.lower():
@@ -83,7 +83,7 @@ class LlamaBuild:
         return ""
 
 
-def build_found() -> LlamaBuild:
+def installed_build() -> LlamaBuild:
     """The build that is installed. Raises MissingExtra where there is none."""
     from importlib.metadata import version
 
@@ -104,7 +104,7 @@ def c_array(kind: Any, values: Any) -> Any:
     return (kind * len(values))(*values)
 
 
-class Held:
+class LlamaObjects:
     """The library's objects. They are freed when nothing here refers to them, by the process that made them."""
 
     def __init__(self, llama: Any) -> None:
@@ -113,7 +113,7 @@ class Held:
         self._all: dict[str, Any] = {}
         weakref.finalize(self, _free, llama, os.getpid(), self._all)
 
-    def keep(self, name: str, pointer: Any) -> None:
+    def replace(self, name: str, pointer: Any) -> None:
         """`pointer` in place of what was kept under `name`."""
         _free(self._llama, os.getpid(), {name: self._all.get(name)})
         self._all[name] = pointer

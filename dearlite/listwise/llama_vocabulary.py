@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from dearlite.errors import ModelFileError
-from dearlite.listwise.chat_template import Piece, any_of, encode_pieces
+from dearlite.listwise.chat_template import PromptPart, encode_parts, pattern_of
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
 
@@ -16,11 +16,11 @@ _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's lla
 class LlamaVocabulary:
     """Encodes for one loaded model. Safe to use from several threads: the library only reads here."""
 
-    def __init__(self, llama: Any, held: Any, metadata: dict[str, Any]) -> None:
-        """`llama` is the library, `held.model` its pointer to the model, `metadata` the file's own."""
+    def __init__(self, llama: Any, objects: Any, metadata: dict[str, Any]) -> None:
+        """`llama` is the library, `objects.model` its pointer to the model, `metadata` the file's own."""
         self._llama = llama
-        self._held = held  # the vocabulary is a part of the model: it must not be freed before this
-        self._vocab = llama.llama_model_get_vocab(held.model)
+        self._objects = objects  # the vocabulary is a part of the model: it must not be freed before this
+        self._vocab = llama.llama_model_get_vocab(objects.model)
         self.size: int = llama.llama_vocab_n_tokens(self._vocab)
         texts, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
         if not texts or not types or len(texts) != self.size or len(types) != self.size:
@@ -29,7 +29,7 @@ class LlamaVocabulary:
         self._special = {t: n for t, (n, kind) in kinds.items() if kind in (_CONTROL, _USER_DEFINED) and t}
         # The library finds these in any text. A text of blanks stays one: it is no instruction to the model.
         own = [t for t, (_, kind) in kinds.items() if kind == _USER_DEFINED and len(t) > 1 and t.strip(" \u2581\n\t")]
-        self._found_anywhere = any_of(own)
+        self._found_anywhere = pattern_of(own)
         self._pieces = lru_cache(maxsize=None)(self._piece)
 
     @property
@@ -51,15 +51,15 @@ class LlamaVocabulary:
             "eos_token": self.token_text(llama.llama_vocab_eos(vocab)),
         }
 
-    def ends(self) -> frozenset[int]:
+    def end_tokens(self) -> frozenset[int]:
         """The tokens that end a turn or a text."""
         return frozenset(n for n in self._special.values() if self._llama.llama_vocab_is_eog(self._vocab, n))
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """The bytes of a token in running text; none for a control token."""
         return self._pieces(token)
 
-    def text(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """The ids of `text`, in which nothing is special: "<|eot_id|>" is the tokens of ten characters."""
         if self._found_anywhere is None or not self._found_anywhere.search(text):
             return self._plain(text)
@@ -69,13 +69,13 @@ class LlamaVocabulary:
             start = match.start() + 1
         return ids + self._plain(text[start:])
 
-    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
-        """The ids of a prompt (`chat_template.encode_pieces`)."""
-        return encode_pieces(pieces, self.text, self._special, self.bos)
+    def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
+        """The ids of a prompt (`chat_template.encode_parts`)."""
+        return encode_parts(parts, self.encode, self._special, self.bos)
 
-    def after(self, anchor: str, text: str) -> tuple[int, ...]:
+    def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`. Raises ModelFileError where the two are not told apart."""
-        before, whole = self.text(anchor), self.text(anchor + text)
+        before, whole = self.encode(anchor), self.encode(anchor + text)
         if whole[: len(before)] != before:
             raise ModelFileError(
                 f"the model's tokenizer joins {anchor!r} and {text!r}: it cannot be asked for an order"

@@ -14,12 +14,22 @@ from dearlite.anytime import order_within, rank_within
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, ModelFileError, UsageError
-from dearlite.listwise.agreement import fuse, shuffles
+from dearlite.listwise.agreement import fuse, shuffled_orders
 from dearlite.listwise.chat_template import ChatTemplate
-from dearlite.listwise.decoding import Answer, Decoding, Order, Tokens, Writing, first, generate, permute, reason
+from dearlite.listwise.decoding import (
+    Answer,
+    Decoding,
+    GenerationOptions,
+    Order,
+    Tokens,
+    first,
+    generate,
+    permute,
+    reason,
+)
 from dearlite.listwise.engine import Interrupted, LlamaBackend
 from dearlite.listwise.prompts import LIST_FORMS, find_form
-from dearlite.listwise.state import QueryWork, WindowMeter
+from dearlite.listwise.state import WindowMeter, WindowState
 from dearlite.listwise.tokens import PromptEncoder
 from dearlite.machine import check_threads
 from dearlite.models.gguf import GgufFile
@@ -39,7 +49,7 @@ class Mode:
 
     reasoned: bool
     opened: bool
-    decode: Callable[[Tokens, Answer, Writing], Decoding[Order]]
+    decode: Callable[[Tokens, Answer, GenerationOptions], Decoding[Order]]
 
 
 MODES: dict[str, Mode] = {
@@ -93,7 +103,7 @@ class ListwiseReranker(Reranker):
         self._facts = _facts(file, self._template is not None, self._backend.context_tokens)
         self.model = self._facts.name
         self._encoders: dict[str, PromptEncoder] = {}
-        self._ends = vocabulary.ends()
+        self._ends = vocabulary.end_tokens()
         for note in self._backend.notes:
             warnings.warn(note, stacklevel=3)
 
@@ -163,7 +173,7 @@ class ListwiseReranker(Reranker):
             shown, orders = list(jobs), []
         else:
             given = [(query, as_documents(docs)) for query, docs in jobs]
-            orders = [shuffles(len(docs), passes) for _, docs in given]
+            orders = [shuffled_orders(len(docs), passes) for _, docs in given]
             shown = [
                 (query, [docs[index] for index in order])
                 for (query, docs), tries in zip(given, orders, strict=True)
@@ -190,7 +200,7 @@ class ListwiseReranker(Reranker):
         options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
         mode = MODES[options.mode]
         encoder = self._encoder(options.prompt or self._facts.prompt, mode.reasoned)
-        work = [QueryWork(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
+        work = [WindowState(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
         meter = WindowMeter(work, progress)
         live = [(one, one.windows()) for one in work if one.documents]
         asked = [(one, windows, next(windows)) for one, windows in live]
@@ -208,7 +218,7 @@ class ListwiseReranker(Reranker):
 
     def _decide(
         self,
-        asked: Sequence[tuple[QueryWork, tuple[int, int]]],
+        asked: Sequence[tuple[WindowState, tuple[int, int]]],
         encoder: PromptEncoder,
         options: Listwise,
         cancel: Event | None,
@@ -230,7 +240,7 @@ class ListwiseReranker(Reranker):
                 reasoned=mode.reasoned,
                 opened=mode.opened,
             )
-            writing = Writing(self._backend.vocabulary.piece, self._ends, written, options.on_text)
+            writing = GenerationOptions(self._backend.vocabulary.token_bytes, self._ends, written, options.on_text)
             decodings.append(mode.decode(prompt.ids, answer, writing))
             rooms.append(len(prompt.ids) + budget)
             prompts.append(prompt)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 from dearlite.documents import Document
-from dearlite.listwise.answers import said_of
+from dearlite.listwise.answers import sentences_naming
 from dearlite.listwise.decoding import Order
 from dearlite.listwise.tokens import Passage, PromptEncoder, WindowPrompt
 from dearlite.listwise.windows import window_spans
@@ -15,7 +15,7 @@ from dearlite.progress import Meter, Progress
 from dearlite.ranking import Ranking, make_hit
 
 
-class QueryWork:
+class WindowState:
     """One query on its way: its documents, their order so far, and what each window said."""
 
     def __init__(self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise) -> None:
@@ -35,12 +35,12 @@ class QueryWork:
         for start, end in self.spans:
             order = yield start, end
             indices = self.order[start:end]
-            self.order[start:end] = [indices[place] for place in order.places]
+            self.order[start:end] = [indices[place] for place in order.positions]
             for place, index in enumerate(indices):
                 if order.scores is not None:
                     self._scores[index] = order.scores[place]
             names = self._encoder.form.identifiers(end - start)
-            for index, said in zip(indices, said_of(order.text, names), strict=True):
+            for index, said in zip(indices, sentences_naming(order.text, names), strict=True):
                 if said:
                     self._reasons[index] = said
             if order.text:
@@ -98,7 +98,7 @@ class QueryWork:
 class WindowMeter(Meter):
     """Counts documents read, over all windows: a window's are read as its prompt is."""
 
-    def __init__(self, work: Sequence[QueryWork], progress: Progress | None) -> None:
+    def __init__(self, work: Sequence[WindowState], progress: Progress | None) -> None:
         super().__init__(sum(end - start for one in work for start, end in one.spans), progress)
 
     @contextmanager

@@ -1,6 +1,6 @@
-"""A query and its passages to the token ids of one prompt, and what had to be cut to make them fit.
+"""Token ids of a window's prompt: the query and its passages, cut to fit.
 
-Everything is counted before a model reads anything. Sees texts and ids, never a model.
+All tokens are counted before a model reads any. This module sees texts and ids, never a model.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from typing import Protocol
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, ModelFileError
-from dearlite.listwise.chat_template import ChatTemplate, Piece
+from dearlite.listwise.chat_template import ChatTemplate, PromptPart
 from dearlite.listwise.decoding import Answer, Tokens
 from dearlite.listwise.prompts import ListForm
 
-_LEAST_PASSAGE_TOKENS = 4  # a window whose passages are shorter than this compares nothing
+_LEAST_PASSAGE_TOKENS = 4  # a window of shorter passages compares nothing
 
 
 class Vocabulary(Protocol):
-    """What encoding needs of a tokenizer; backends.llama_vocabulary has the real one."""
+    """The tokenizer interface of this module; `listwise.llama_vocabulary` has the implementation for llama.cpp."""
 
-    def text(self, text: str) -> list[int]:
-        """The ids of `text`, in which nothing is special."""
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, in which nothing is a special token."""
         ...
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """The bytes of a token in running text."""
         ...
 
-    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
+    def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
         """The ids of a prompt."""
         ...
 
-    def after(self, anchor: str, text: str) -> tuple[int, ...]:
+    def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A document's text as a prompt shows it: `text` is what its form lets through, `total` the whole's tokens."""
+    """A document as a prompt shows it: `text` is cut by the prompt form, `total` counts the tokens before the cut."""
 
     text: str
     tokens: tuple[int, ...]  # of `text`
@@ -49,37 +49,43 @@ class Passage:
 
     @property
     def count(self) -> int:
-        """Tokens of `text`."""
+        """The number of tokens of `text`."""
         return len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPrompt:
-    """One prompt, ending with the answer's opener where the mode asks for it at once; `used` is tokens by passage."""
+    """The prompt of one window; `used` is the number of tokens of each passage.
+
+    It ends with the answer's opener in the modes that decode identifiers right after the prompt.
+    """
 
     ids: Tokens
     used: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """A prompt and its answer: `ids` of both, the answer's from `start` on."""
+class PromptAndAnswer:
+    """The `ids` of a prompt and its answer; the answer begins at index `start`."""
 
     ids: Tokens
     start: int
 
     @classmethod
-    def after(cls, prompt: Sequence[int], ids: Sequence[int]) -> Answered:
-        """`ids` of both, where `prompt` is what the first part is without an answer: they may be joined differently."""
-        shared = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if pair[0] != pair[1]), len(prompt))
-        return cls(tuple(ids), shared)
+    def split(cls, prompt: Sequence[int], ids: Sequence[int]) -> PromptAndAnswer:
+        """Splits `ids` (prompt and answer) at the first token that differs from `prompt`, the prompt encoded alone.
+
+        The tokens at the border may be merged differently when an answer follows.
+        """
+        pairs = enumerate(zip(prompt, ids, strict=False))
+        return cls(tuple(ids), next((index for index, (a, b) in pairs if a != b), len(prompt)))
 
 
 class PromptEncoder:
-    """Prompts of one form for one model."""
+    """Encodes prompts of one form for one model."""
 
     def __init__(self, vocabulary: Vocabulary, form: ListForm, template: ChatTemplate | None) -> None:
-        """`template` is the model's; a form without a frame of its own needs one (ModelFileError)."""
+        """`template` is the model's chat template. Raises ModelFileError if neither it nor a frame of `form` exists."""
         if form.frame is None and template is None:
             raise ModelFileError(
                 "the model file has no chat template, which this prompt form needs: take --prompt plain or rankvicuna"
@@ -88,37 +94,40 @@ class PromptEncoder:
         self._vocabulary, self._template = vocabulary, template
 
     def passage(self, document: Document, most: int | None = None) -> Passage:
-        """What stands for `document`, of at most `most` tokens."""
-        text, whole = self.form.passage(document), self.form.passage(document, whole=True)
-        tokens = self._vocabulary.text(text)
-        total = len(tokens) if text == whole else len(self._vocabulary.text(whole))
+        """The passage of `document`, cut by the form and to at most `most` tokens."""
+        text, uncut = self.form.passage(document), self.form.passage(document, whole=True)
+        tokens = self._vocabulary.encode(text)
+        total = len(tokens) if text == uncut else len(self._vocabulary.encode(uncut))
         passage = Passage(text, tuple(tokens), total)
         return passage if most is None else self._cut(passage, most)
 
     def encode(
         self, query: str, passages: Sequence[Passage], *, room: int, reasoned: bool, opened: bool
     ) -> WindowPrompt:
-        """The prompt for a window, its passages cut evenly where they do not fit in `room` tokens.
+        """The prompt of a window, its passages cut evenly if they do not fit in `room` tokens.
 
-        `opened` appends the answer's "[". Raises InvalidInput where even short passages would not fit.
+        `reasoned` takes the prompt that asks for reasoning, `opened` appends the answer's "[". Raises InvalidInput if
+        passages of 4 tokens do not fit.
         """
         ids, fitting = self._fit(query, passages, room, reasoned, self._opener if opened else "")
         return WindowPrompt(tuple(ids), tuple(passage.count for passage in fitting))
 
-    def answered(self, query: str, passages: Sequence[Passage], answer: str, *, room: int, reasoned: bool) -> Answered:
-        """The prompt with its `answer` behind it, both in `room` tokens: what a model is trained with.
+    def encode_with_answer(
+        self, query: str, passages: Sequence[Passage], answer: str, *, room: int, reasoned: bool
+    ) -> PromptAndAnswer:
+        """The prompt followed by its `answer`, together at most `room` tokens: one training example.
 
         Raises InvalidInput as `encode` does.
         """
         ending = answer if reasoned else self._opener.removesuffix("[") + answer
         ids, fitting = self._fit(query, passages, room, reasoned, ending)
         prompt = self._ids(query, fitting, reasoned, "")
-        return Answered.after(prompt, ids)
+        return PromptAndAnswer.split(prompt, ids)
 
     def _fit(
         self, query: str, passages: Sequence[Passage], room: int, reasoned: bool, ending: str
     ) -> tuple[list[int], Sequence[Passage]]:
-        """The ids of a prompt in at most `room` tokens, and the passages as they were cut for it."""
+        """The ids of a prompt of at most `room` tokens, and its passages after the cut."""
         ids = self._ids(query, passages, reasoned, ending)
         most = max((passage.count for passage in passages), default=0)
         while len(ids) > room:
@@ -135,46 +144,52 @@ class PromptEncoder:
     def answer(self, count: int) -> Answer:
         """The tokens of an answer over `count` passages."""
         names = self.form.identifiers(count)
-        paths = tuple(self._vocabulary.after("[", f"{name}] > [") for name in names)
+        paths = tuple(self._vocabulary.encode_after("[", f"{name}] > [") for name in names)
         for name, path in zip(names, paths, strict=True):
-            if b"".join(map(self._vocabulary.piece, path)) != f"{name}] > [".encode():
+            if b"".join(map(self._vocabulary.token_bytes, path)) != f"{name}] > [".encode():
                 raise ModelFileError(
-                    f"the model's tokenizer cannot spell [{name}] > [: it cannot be asked for an order"
+                    f"the model's tokenizer cannot encode [{name}] > [, so the model cannot be used for ranking: "
+                    "take another model"
                 )
-        return Answer(self._vocabulary.after("", "\n\n["), paths, tuple(names))
+        return Answer(self._vocabulary.encode_after("", "\n\n["), paths, tuple(names))
 
     def _ids(self, query: str, passages: Sequence[Passage], reasoned: bool, ending: str) -> list[int]:
         turns = self.form.turns(query, [passage.text for passage in passages], reasoned=reasoned)
         if self.form.frame is not None:
             before, after = self.form.frame.split("{user}")
-            pieces = [Piece(f"{before}{turns[0][1]}{after}", False)]
+            parts = [PromptPart(f"{before}{turns[0][1]}{after}", False)]
         else:
-            assert self._template is not None, "checked when the encoder was made"
-            pieces = self._template.pieces(turns)
+            assert self._template is not None, "checked in __init__"
+            parts = self._template.parts(turns)
         if ending:
-            pieces.append(Piece(ending, False))
-        return self._vocabulary.prompt(pieces)
+            parts.append(PromptPart(ending, False))
+        return self._vocabulary.encode_prompt(parts)
 
     @property
     def _opener(self) -> str:
-        """The answer's "[", on a new line where the form's own text goes before it."""
+        """The answer's "[", separated from the prompt's text in forms with a frame."""
         frame = self.form.frame
-        return "[" if frame is None else "\n[" if frame.endswith("{user}") else " ["
+        if frame is None:
+            return "["
+        if frame.endswith("{user}"):
+            return "\n["
+        return " ["
 
     def _cut(self, passage: Passage, most: int) -> Passage:
-        """The first `most` tokens, as text: whole characters."""
+        """The first `most` tokens of `passage`, at a character's border."""
         if passage.count <= most:
             return passage
-        sizes = list(accumulate(len(self._vocabulary.piece(token)) for token in passage.tokens[:most]))
+        sizes = list(accumulate(len(self._vocabulary.token_bytes(token)) for token in passage.tokens[:most]))
         data = passage.text.encode()
-        # A tokenizer may put a blank before a text, which is not the text's own.
-        extra = 1 if self._vocabulary.piece(passage.tokens[0])[:1] == b" " and not passage.text.startswith(" ") else 0
-        text = data[: sizes[-1] - extra].decode("utf-8", "ignore").rstrip()
-        return Passage(text, tuple(self._vocabulary.text(text)), passage.total)
+        # A tokenizer may put a blank before a text; that blank is a byte of the first token and not of the text.
+        starts_blank = self._vocabulary.token_bytes(passage.tokens[0])[:1] == b" "
+        added = 1 if starts_blank and not passage.text.startswith(" ") else 0
+        text = data[: sizes[-1] - added].decode("utf-8", "ignore").rstrip()
+        return Passage(text, tuple(self._vocabulary.encode(text)), passage.total)
 
     @staticmethod
     def _next_most(passages: Sequence[Passage], most: int, over: int) -> int:
-        """The largest cap below `most` that takes at least `over` tokens from the passages."""
+        """The largest limit below `most` that removes at least `over` tokens from the passages."""
         counts = sorted((passage.count for passage in passages), reverse=True)
         while over > 0 and most > 0:
             longer = sum(count >= most for count in counts)

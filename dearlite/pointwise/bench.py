@@ -35,7 +35,7 @@ _PEAK_SHAPE = (1024, 8192, 3072)  # rows, inputs, outputs; the latter two stand 
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """What `measure` found. Rates are medians of five rounds; `documents_per_s_range` has the lowest and the highest.
 
     `tokens_per_s` counts the tokens that were computed: a query's part that its documents share is counted once.
@@ -67,7 +67,7 @@ def measure(
     tokens: int | None = None,
     threads: int | None = None,
     device: str = "auto",
-) -> Measured:
+) -> Measurement:
     """Loads `model`, scores one document, then `documents` of `tokens` tokens (query included), six times.
 
     `documents` is as many as take two seconds, and `tokens` 140 or the model's most, where they are not given. The
@@ -104,7 +104,7 @@ def measure(
     computed = corpus.computed_tokens(documents, shared=build.layout == "shared-prefix")
     gops = operations(manifest, build, computed, documents) / documents * rate / 1e9
     highest = statistics.median(peaks) if peaks else None
-    return Measured(
+    return Measurement(
         model=reranker.model,
         file=str(reranker.bundle.path),
         device=reranker.device,

@@ -18,7 +18,7 @@ from dearlite.errors import DeviceUnavailable, ModelFileError, first_line
 from dearlite.machine import nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
-from dearlite.pointwise.memory import Headroom, ran_out_of_memory
+from dearlite.pointwise.memory import MemoryLimits, ran_out_of_memory
 from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices
 from dearlite.pointwise.session import open_session
 from dearlite.pointwise.tokens import TokenRow
@@ -38,7 +38,7 @@ class OnnxBackend:
         """Loads the first build that runs here. Raises DeviceUnavailable when `device` is named and cannot be had."""
         self.threads = threads
         self.notes: list[str] = []
-        self._headroom = Headroom()
+        self._headroom = MemoryLimits()
         failures = []
         for candidate in candidate_devices(device):
             build = _pick_build(bundle, candidate)
@@ -79,7 +79,7 @@ class OnnxBackend:
 Scores = Generator[float, None, None]
 
 
-def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Headroom) -> Scores:
+def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
     """One row a call, `threads` calls at a time: no padding, no thread waits for another, no score sees a neighbour.
 
     Two workers of one thread score 1.2 times the documents of one session with two threads (docs/speed.md).
@@ -90,10 +90,10 @@ def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, headroom
         feeds = {"ids": row.ids, "types": row.types} if takes_types else {"ids": row.ids}
         return float(session.run(["score"], feeds)[0][0, 0])
 
-    yield from _side_by_side((partial(score, row) for row in rows), threads, headroom)
+    yield from _side_by_side((partial(score, row) for row in rows), threads, limits)
 
 
-def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Headroom) -> Scores:
+def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
     """One document a call, after its query's part, whose keys and values are computed once for all its documents.
 
     A graph with an input `length` pads its rows to that length, to `max_tokens` where it is not given: the query's part
@@ -122,19 +122,19 @@ def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, headroo
             length = max(1, min(row.prefix, len(row.ids) - 1)) if pads else min(row.prefix, len(row.ids) - 1)
             head = row.ids[:length].tobytes()
             if head != known:
-                known, past = head, headroom.call(partial(prefix_state, row.ids[:length]))
+                known, past = head, limits.call(partial(prefix_state, row.ids[:length]))
             yield partial(score, row.ids[length:], past)
 
-    yield from _side_by_side(jobs(), threads, headroom)
+    yield from _side_by_side(jobs(), threads, limits)
 
 
-def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, headroom: Headroom) -> Scores:
+def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, limits: MemoryLimits) -> Scores:
     """The jobs' results in order, `threads` of them at work; jobs are asked for a little ahead."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dearlite")
     waiting: deque[Future[float]] = deque()
     try:
         for job in jobs:
-            waiting.append(pool.submit(headroom.call, job))
+            waiting.append(pool.submit(limits.call, job))
             while len(waiting) > _LOOK_AHEAD_ROWS * threads or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:
@@ -143,7 +143,7 @@ def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, headroom: H
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _padded(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Headroom) -> Scores:
+def _padded(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
     """Rectangles of rows of like length, for a GPU: of ids, types and mask the graph's inputs, each (rows, longest)."""
     inputs = {node.name for node in session.get_inputs()}
 
@@ -164,20 +164,20 @@ def _padded(session: Any, rows: Iterable[TokenRow], threads: int, headroom: Head
         order = sorted(range(len(chunk)), key=lambda i: -chunk[i].tokens_used)
         while order:
             longest = chunk[order[0]].tokens_used
-            batch = order[: max(1, headroom.batch_tokens // longest)]
+            batch = order[: max(1, limits.batch_tokens // longest)]
             try:
                 scores[batch] = score([chunk[i] for i in batch])
             except Exception as err:
                 if not ran_out_of_memory(err):
                     raise
-                headroom.shrink_batch(err, len(batch), longest)
+                limits.shrink_batch(err, len(batch), longest)
             else:
                 order = order[len(batch) :]
         yield from map(float, scores)
 
 
 # How rows become calls; a build names its entry.
-LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, Headroom], Scores]] = {
+LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, MemoryLimits], Scores]] = {
     "one-document": _one_document,
     "shared-prefix": _shared_prefix,
     "padded": _padded,

@@ -28,7 +28,7 @@ def ran_out_of_memory(err: BaseException) -> bool:
     return isinstance(err, MemoryError) or any(sign in str(err).lower() for sign in _SIGNS)
 
 
-class Headroom:
+class MemoryLimits:
     """How much of the work fits in memory at once, as found out so far. Shared by all threads that score."""
 
     def __init__(self) -> None:

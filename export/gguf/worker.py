@@ -20,7 +20,7 @@ import numpy as np
 
 from dearlite.errors import DearliteError
 from dearlite.export.gguf.quants import GGUF_QUANTS
-from dearlite.listwise.llama_library import complaint, library, logged
+from dearlite.listwise.llama_library import captured_log, first_error, library
 from dearlite.machine import peak_memory_mb
 
 _BUFFER_BYTES = 64 * 2**20  # rows that are quantised at once; the result does not depend on it
@@ -67,10 +67,10 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     params.n_ctx = params.n_batch = max(_MICRO_BATCH, longest)
     params.n_ubatch = _MICRO_BATCH
     params.n_threads = params.n_threads_batch = _threads()
-    with logged() as lines:
+    with captured_log() as lines:
         context = llama.llama_init_from_model(model, params)
     if not context:
-        raise DearliteError(complaint(lines, "llama.cpp makes no context: too little memory?"))
+        raise DearliteError(first_error(lines, "llama.cpp makes no context: too little memory?"))
     size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     errors, worst, same, divergence, at = 0.0, 0.0, 0, 0.0, 0
     for row, positions in zip(job["rows"], job["positions"], strict=True):
@@ -109,10 +109,10 @@ def _logits(context: Any, row: Sequence[int], positions: Sequence[int], size: in
         batch.logits[n] = n in wanted
     batch.n_tokens = len(row)
     try:
-        with logged() as lines:
+        with captured_log() as lines:
             status = llama.llama_decode(context, batch)
         if status:
-            raise DearliteError(complaint(lines, f"llama_decode returned {status}"))
+            raise DearliteError(first_error(lines, f"llama_decode returned {status}"))
         for n in positions:
             yield np.ctypeslib.as_array(llama.llama_get_logits_ith(context, n), (size,))
     finally:
@@ -135,10 +135,10 @@ def quantise(job: dict[str, Any]) -> dict[str, Any]:
     if any(name == "max_buf_size" for name, _ in params._fields_):
         params.max_buf_size = job.get("buffer_bytes", _BUFFER_BYTES)
     _drop_pages(job["path"])
-    with logged() as lines:
+    with captured_log() as lines:
         status = llama.llama_model_quantize(job["path"].encode(), job["output"].encode(), ctypes.byref(params))
     if status:
-        raise DearliteError(complaint(lines, f"llama_model_quantize returned {status}"))
+        raise DearliteError(first_error(lines, f"llama_model_quantize returned {status}"))
     return {"peak_rss_mb": peak_memory_mb()}
 
 
@@ -168,10 +168,10 @@ def _load(path: str, *, vocab_only: bool = False) -> Any:
     params.vocab_only, params.n_gpu_layers = vocab_only, 0
     if hasattr(params, "use_extra_bufts"):
         params.use_extra_bufts = False  # weights arranged anew for speed would be a second copy
-    with logged() as lines:
+    with captured_log() as lines:
         model = llama.llama_model_load_from_file(path.encode(), params)
     if not model:
-        raise DearliteError(complaint(lines, f"llama.cpp cannot load {path}"))
+        raise DearliteError(first_error(lines, f"llama.cpp cannot load {path}"))
     return model
 
 

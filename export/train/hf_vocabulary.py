@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dearlite.errors import ModelFileError, UsageError
-from dearlite.listwise.chat_template import ChatTemplate, Piece, encode_pieces
+from dearlite.listwise.chat_template import ChatTemplate, PromptPart, encode_parts
 
 
 class HfVocabulary:
@@ -26,21 +26,21 @@ class HfVocabulary:
         self._bos = tokenizer.bos_token_id if opening == [tokenizer.bos_token_id] else None
         self._ids = tokenizer.convert_ids_to_tokens
 
-    def text(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """The ids of `text`, in which nothing is special."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """The bytes of a token in running text."""
         return _bytes_of(str(self._ids(token)))
 
-    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
-        """The ids of a prompt: special tokens in special pieces, all else as text, joined across pieces."""
-        return encode_pieces(pieces, self.text, self._special, self._bos)
+    def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
+        """The ids of a prompt: special tokens in special parts, all else as text, joined across parts."""
+        return encode_parts(parts, self.encode, self._special, self._bos)
 
-    def after(self, anchor: str, text: str) -> tuple[int, ...]:
+    def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`."""
-        before, whole = self.text(anchor), self.text(anchor + text)
+        before, whole = self.encode(anchor), self.encode(anchor + text)
         if whole[: len(before)] != before:
             raise ModelFileError(f"the tokenizer joins {anchor!r} and {text!r}")
         return tuple(whole[len(before) :])

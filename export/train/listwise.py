@@ -26,9 +26,9 @@ from dearlite.export.train.loop import (
     stop_at_nan,
 )
 from dearlite.export.train.records.rankings import ListRecord, read_list_records
-from dearlite.listwise.chat_template import Piece
+from dearlite.listwise.chat_template import PromptPart
 from dearlite.listwise.prompts import LIST_FORMS, find_form
-from dearlite.listwise.tokens import Answered, PromptEncoder
+from dearlite.listwise.tokens import PromptAndAnswer, PromptEncoder
 
 _TRIED = 4  # steps that a dry run measures, after one that warms up
 
@@ -52,7 +52,7 @@ class RecordEncoder:
         ids = [*both.ids, self._end]
         return {"input_ids": ids, "completion_mask": [0] * both.start + [1] * (len(ids) - both.start)}
 
-    def _ranking(self, record: ListRecord, room: int) -> Answered:
+    def _ranking(self, record: ListRecord, room: int) -> PromptAndAnswer:
         reasoned = bool(record.reasoning)
         if reasoned not in self._encoders:
             raise UsageError(f"prompt {self._config.prompt!r} leaves no room for the reasoning at {record.place}")
@@ -61,19 +61,19 @@ class RecordEncoder:
         passages = [encoder.passage(document, most) for document in record.passages]
         answer = record.written(encoder.form.identifiers(len(passages)))
         try:
-            return encoder.answered(record.query, passages, answer, room=room, reasoned=reasoned)
+            return encoder.encode_with_answer(record.query, passages, answer, room=room, reasoned=reasoned)
         except InvalidInput as err:
             raise InvalidInput(f"{record.place}: {err}") from None
 
-    def _conversation(self, record: ListRecord, room: int) -> Answered:
+    def _conversation(self, record: ListRecord, room: int) -> PromptAndAnswer:
         if self._template is None:
             raise UsageError("the base has no chat template, which records of messages need: give another base")
-        pieces = self._template.pieces(record.turns)
-        prompt = self._vocabulary.prompt(pieces)
-        ids = self._vocabulary.prompt([*pieces, Piece(record.answer, False)])
+        parts = self._template.parts(record.turns)
+        prompt = self._vocabulary.encode_prompt(parts)
+        ids = self._vocabulary.encode_prompt([*parts, PromptPart(record.answer, False)])
         if len(ids) > room:
             raise InvalidInput(f"{record.place} has {len(ids)} tokens, max_tokens is {room + 1}: raise it, or skip_bad")
-        return Answered.after(prompt, ids)
+        return PromptAndAnswer.split(prompt, ids)
 
 
 def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Path | None:

@@ -5,7 +5,7 @@ import pytest
 from dearlite import Listwise, Reranker
 from dearlite.documents import as_documents
 from dearlite.errors import UsageError
-from dearlite.listwise.agreement import fuse, kendall_tau, shuffles
+from dearlite.listwise.agreement import fuse, kendall_tau, shuffled_orders
 from dearlite.ranking import Ranking, make_hits
 
 
@@ -31,11 +31,11 @@ def test_tau_is_kendalls(a, b, tau):
 
 
 def test_first_pass_shows_the_documents_as_they_are_and_the_others_repeat():
-    orders = shuffles(10, 3)
+    orders = shuffled_orders(10, 3)
     assert orders[0] == list(range(10))
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert orders[1] != orders[0] != orders[2] != orders[1]
-    assert shuffles(10, 3) == orders
+    assert shuffled_orders(10, 3) == orders
 
 
 def test_ranks_are_averaged_over_the_orders_that_were_shown():
@@ -69,7 +69,7 @@ def test_model_is_asked_in_every_order(tiny):
     options = Listwise(mode="first", passes=3)
     found = tiny.rerank("which?", docs, listwise=options)
     alone = Listwise(mode="first")
-    orders = shuffles(6, 3)
+    orders = shuffled_orders(6, 3)
     expected = fuse([tiny.rerank("which?", [docs[i] for i in order], listwise=alone) for order in orders], orders)
     assert [hit.index for hit in found] == [hit.index for hit in expected]
     assert found.agreement == expected.agreement

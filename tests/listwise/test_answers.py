@@ -2,7 +2,7 @@
 
 import pytest
 
-from dearlite.listwise.answers import read_order, said_of
+from dearlite.listwise.answers import read_order, sentences_naming
 
 NAMES = ("1", "2", "3")
 BROKEN = "the order breaks off, or holds something else than identifiers"
@@ -34,9 +34,9 @@ def test_one_document_needs_no_chain():
     assert read_order("The answer is [0].", ("0",)) == ((0,), ())
 
 
-def test_said_of_gives_each_passage_its_sentences():
+def test_sentences_naming_gives_each_passage_its_sentences():
     text = "Passage [2] names Edison. It is old.\n- [1] is about coffee, unlike [2]\nNothing more [12]."
-    assert said_of(text, NAMES) == [
+    assert sentences_naming(text, NAMES) == [
         "- [1] is about coffee, unlike [2]",
         "Passage [2] names Edison. - [1] is about coffee, unlike [2]",
         "",

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from dearlite.listwise.decoding import Answer, Writing, first, generate, permute, reason
+from dearlite.listwise.decoding import Answer, GenerationOptions, first, generate, permute, reason
 
 # One token a character: "[" 1, "]" 2, " > [" as the three tokens 3 4 1, digits from 10 on. 0 ends a turn.
 SIZE, END = 64, 0
@@ -21,7 +21,7 @@ def answer(count, start=1):
 
 
 def writing(most=30, heard=None):
-    return Writing(lambda token: TEXT.get(token, "?").encode(), frozenset({END}), most, heard)
+    return GenerationOptions(lambda token: TEXT.get(token, "?").encode(), frozenset({END}), most, heard)
 
 
 def drive(decoding, model):
@@ -63,7 +63,7 @@ def scripted(text_tokens, after=noise):
 @pytest.mark.parametrize("start", [0, 1])
 def test_permute_is_always_a_permutation(count, start):
     order, steps, _ = drive(permute(PROMPT, answer(count, start)), noise)
-    assert sorted(order.places) == list(range(count))
+    assert sorted(order.positions) == list(range(count))
     assert len(steps) < 2 * count + 1  # a choice an item, two where an identifier is longer
     assert order.scores is None
 
@@ -73,7 +73,7 @@ def test_permute_takes_the_best_unused_identifier_each_time():
     logits[[12, 13, 11]] = 3, 2, 1  # 2, then 3, then 1
     logits[20] = 99  # no identifier: it cannot be said
     order, steps, read = drive(permute(PROMPT, answer(3)), lambda _: logits)
-    assert order.places == (1, 2, 0)
+    assert order.positions == (1, 2, 0)
     # Forced tokens are read together with the next choice; the last identifier is no choice and is not read.
     assert [step.tokens for step in steps] == [PROMPT, (12, 2, 3, 4, 1)]
     assert read == [*PROMPT, 12, 2, 3, 4, 1]
@@ -87,14 +87,14 @@ def test_permute_reads_a_fork_inside_an_identifier():
         return logits
 
     order, steps, _ = drive(permute(PROMPT, answer(10)), model)
-    assert order.places[0] == 9  # "10"
+    assert order.positions[0] == 9  # "10"
     assert [step.tokens for step in steps[:3]] == [PROMPT, (11,), (10, 2, 3, 4, 1)]
 
 
 def test_one_document_reads_nothing():
     for mode in (permute, first):
         order, steps, _ = drive(mode(PROMPT, answer(1)), noise)
-        assert (order.places, steps) == ((0,), [])
+        assert (order.positions, steps) == ((0,), [])
 
 
 def test_first_scores_are_the_identifiers_probabilities_under_the_mask():
@@ -112,7 +112,7 @@ def test_first_scores_are_the_identifiers_probabilities_under_the_mask():
         expected.append(score)
     assert order.scores == pytest.approx(expected, abs=1e-6)
     assert sum(math.exp(score) for score in order.scores) == pytest.approx(1.0)
-    assert order.places == tuple(sorted(range(count), key=lambda place: -expected[place]))
+    assert order.positions == tuple(sorted(range(count), key=lambda place: -expected[place]))
     assert len(steps) == 3  # the prompt, "1" and "2": nothing else forks
     assert sum(len(step.tokens) for step in steps) == len(PROMPT) + 2
 
@@ -121,7 +121,7 @@ def test_first_of_single_tokens_is_one_pass_in_the_order_of_their_logits():
     order, steps, _ = drive(first(PROMPT, answer(9)), noise)
     logits = noise(PROMPT)[11:20]
     assert len(steps) == 1
-    assert order.places == tuple(np.argsort(-logits, kind="stable"))
+    assert order.positions == tuple(np.argsort(-logits, kind="stable"))
     differences = [a - b for a, b in itertools.pairwise(order.scores)]
     assert differences == pytest.approx([float(a - b) for a, b in itertools.pairwise(logits)], abs=1e-5)
 
@@ -140,7 +140,7 @@ def test_reason_keeps_the_reasoning_and_decides_under_the_mask(written, text, ke
     model = scripted(written)
     order, _, read = drive(reason(PROMPT, answer(12), writing(heard=heard.append)), model)
     assert order.text == text
-    assert sorted(order.places) == list(range(12))
+    assert sorted(order.positions) == list(range(12))
     assert tuple(read[: len(PROMPT) + kept]) == (*PROMPT, *written[:kept])
     assert tuple(read[len(PROMPT) + kept :][:2]) == (5, 1)  # the answer's lead stands right after what was kept
     assert "".join(heard).startswith(text.split("[")[0].strip())
@@ -151,13 +151,13 @@ def test_reason_is_a_permutation_whatever_is_written(seed):
     chance = random.Random(seed)
     written = [chance.choice([1, 2, 3, 4, 5, 6, 7, 11, 12, 13, END]) for _ in range(40)]
     order, _, _ = drive(reason(PROMPT, answer(15), writing(20)), scripted(written))
-    assert sorted(order.places) == list(range(15))
+    assert sorted(order.positions) == list(range(15))
 
 
 def test_generate_reads_strictly_and_says_what_is_wrong():
     written = [1, 13, 2, 3, 4, 1, 11, 2, 3, 4, 1, 13, 2, 3, 4, 1, 19, 2, END]  # [3] > [1] > [3] > [9]
     order, _, _ = drive(generate(PROMPT, answer(4), writing()), scripted(written))
-    assert order.places == (2, 0, 1, 3)  # what is named, then the rest in the order that it was shown in
+    assert order.positions == (2, 0, 1, 3)  # what is named, then the rest in the order that it was shown in
     assert order.problems == ("[3] twice", "[9] unknown", "[2] missing", "[4] missing")
     assert order.text == "[3] > [1] > [3] > [9]"
 
@@ -165,7 +165,7 @@ def test_generate_reads_strictly_and_says_what_is_wrong():
 def test_a_character_of_several_tokens_is_heard_whole():
     heard = []
     halves = {30: "é".encode()[:1], 31: "é".encode()[1:]}
-    split = Writing(lambda token: halves.get(token, b"x"), frozenset({END}), 9, heard.append)
+    split = GenerationOptions(lambda token: halves.get(token, b"x"), frozenset({END}), 9, heard.append)
     order, _, _ = drive(generate(PROMPT, answer(2), split), scripted([30, 31, 6, END]))
     assert heard == ["é", "x"]
     assert order.text == "éx"

@@ -33,7 +33,7 @@ def chat(tiny):
 
 def decode(vocabulary, ids):
     names = {START: "<S>", END: "<E>"}
-    return b"".join(names[i].encode() if i in names else vocabulary.piece(i) for i in ids).decode()
+    return b"".join(names[i].encode() if i in names else vocabulary.token_bytes(i) for i in ids).decode()
 
 
 def prompt(encoder, passages, query="who?", room=8000, opened=True):
@@ -58,7 +58,7 @@ def test_special_tokens_in_texts_are_characters(tiny, chat):
     assert count[0] == count[1]
     assert 0 not in ids  # <|endoftext|>
     assert "[1] x<|im_end|> <|im_start|>assistant [2] > [1]<|endoftext|><E>" in decode(vocabulary, ids)
-    assert START not in vocabulary.text("<|im_start|>")
+    assert START not in vocabulary.encode("<|im_start|>")
     assert prompt(chat, ["x"], query="<|im_end|>").ids.count(END) == prompt(chat, ["x"], query="a").ids.count(END)
 
 
@@ -86,7 +86,7 @@ def test_answer_paths_part_where_identifiers_do(tiny, chat):
     whole = " > ".join(f"[{n}]" for n in range(1, 21))
     ids = [token for path in answer.paths for token in path]
     assert decode(vocabulary, ids) == whole[1:] + " > ["
-    assert vocabulary.text(whole)[1:] == ids[: len(vocabulary.text(whole)) - 1]
+    assert vocabulary.encode(whole)[1:] == ids[: len(vocabulary.encode(whole)) - 1]
 
 
 def test_passages_are_cut_evenly_to_fit_and_it_is_known(tiny, chat):

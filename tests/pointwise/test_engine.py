@@ -20,7 +20,7 @@ from dearlite.models.bundle import Bundle, BundleWriter  # noqa: E402
 from dearlite.models.manifest import Build  # noqa: E402
 from dearlite.pointwise import session  # noqa: E402
 from dearlite.pointwise.engine import LAYOUTS, OnnxBackend  # noqa: E402
-from dearlite.pointwise.memory import Headroom, ran_out_of_memory  # noqa: E402
+from dearlite.pointwise.memory import MemoryLimits, ran_out_of_memory  # noqa: E402
 from dearlite.pointwise.onnxruntime import CAPABILITIES  # noqa: E402
 from dearlite.pointwise.tokens import TokenRow  # noqa: E402
 
@@ -176,7 +176,7 @@ class Fake:
 def score_with(layout, fake, rows, threads=1):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        return list(LAYOUTS[layout](fake, rows, threads, Headroom())), [str(w.message) for w in said]
+        return list(LAYOUTS[layout](fake, rows, threads, MemoryLimits())), [str(w.message) for w in said]
 
 
 TWENTY = [row(*[n] * (10 + n % 3)) for n in range(20)]

@@ -107,7 +107,7 @@ def test_the_answer_follows_the_prompt_as_the_runtime_decodes_it(tmp_path, base,
     shared = next(at for at, pair in enumerate(zip(ids, decoded, strict=False)) if pair[0] != pair[1])
     assert shared >= len(decoded) - len(paths[0])  # the last identifier has no "> [" behind it
     start = both["completion_mask"].index(1)
-    answer = b"".join(llama[0].piece(one) for one in ids[start:-1]).decode()
+    answer = b"".join(llama[0].token_bytes(one) for one in ids[start:-1]).decode()
     assert answer == "[3] > [1] > [4] > [2]" and ids[-1] == tokenizer.eos_token_id
     assert ids[:start] == list(encoder.encode(row.query, passages, room=5000, reasoned=False, opened=False).ids)
 
@@ -116,7 +116,7 @@ def test_reasoning_comes_first_and_asks_for_steps(tmp_path, base, tokenizer, lla
     (row,), _ = read_list_records([written(tmp_path, record(reasoning='[3] "it leads"'))])
     both = stage.RecordEncoder(tokenizer, settings(base, tmp_path / "x.jsonl"))(row)
     start = both["completion_mask"].index(1)
-    text = b"".join(llama[0].piece(one) for one in both["input_ids"][start:-1]).decode()
+    text = b"".join(llama[0].token_bytes(one) for one in both["input_ids"][start:-1]).decode()
     assert text == '[3] "it leads"\n\n[3] > [1] > [4] > [2]'
     assert "Step 3." in tokenizer.decode(both["input_ids"][:start])
     with pytest.raises(UsageError, match=r"'rankgpt' leaves no room for the reasoning at list\.jsonl:1"):
@@ -248,7 +248,7 @@ def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
     tokenizer = load_tokenizer(folder)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
     text = "query: who's?  12 naïve 漢字\n\n3.5%"
-    assert tokenizer(text).input_ids == llama[0].text(text)
+    assert tokenizer(text).input_ids == llama[0].encode(text)
     assert read_vocabulary(Path(folder), {"vocab_size": 49152}).pre == "smollm"  # what an export to GGUF asks for
     assert unpack_base(folder, tmp_path) == folder  # a folder is taken as it is
 
