@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from dearlite import Reranker
+from dearlite import Reranker, machine
 from dearlite.cli.main import run
 from dearlite.models.manifest import Build, Manifest, Tensor
 from dearlite.pointwise import bench
@@ -126,10 +126,10 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
         def read_text(self):
             raise FileNotFoundError
 
-    monkeypatch.setattr(bench, "Path", NoProc)
-    found = bench.memory_now()
-    assert found.peak_rss_mb == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    assert (found.anonymous_mb, found.file_mb) == (None, None)
+    monkeypatch.setattr(machine, "Path", NoProc)
+    memory = machine.memory_now()
+    assert memory.peak_rss_mb == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert (memory.anonymous_mb, memory.file_mb) == (None, None)
 
 
 def test_shipped_product_is_what_the_workshop_writes(tmp_path, embedded_path):
