@@ -57,7 +57,7 @@ def _print(found: Measurement) -> None:
     if found.int8_peak_gops is not None and found.share_of_int8_peak is not None:
         facts["int8 peak"] = f"{found.int8_peak_gops:.0f} GOP/s here: {found.share_of_int8_peak:.0%} of it is used"
     print_facts(facts)
-    rows = [(f"{p['documents']:,}", f"{p['seconds']:.0f} s", _megabytes(p["memory_mb"])) for p in found.predicted]
+    rows = [(f"{p.documents:,}", f"{p.seconds:.0f} s", _megabytes(p.memory_mb)) for p in found.predicted]
     print_rows(("one call with", "time", "memory"), rows)
 
 

@@ -1,6 +1,6 @@
-"""What a model does on this machine: seconds to load, documents a second, memory, and how near it comes to the limit.
+"""Measures a pointwise model on this machine: load time, documents per second, memory, share of the int8 peak.
 
-The documents are made of the model's own vocabulary, so that any model can be measured without data.
+The documents are random words of the model's own vocabulary, so that any model can be measured without data.
 """
 
 from __future__ import annotations
@@ -27,18 +27,27 @@ if TYPE_CHECKING:
 DEFAULT_TOKENS = 140
 PREDICTED_DOCUMENTS = (100, 10_000)
 _ROUNDS = 5
-_ROUND_S = 2.0  # about what a round takes where the number of documents is not given
+_ROUND_S = 2.0  # approximate duration of a round if the number of documents is not given
 _MOST_DOCUMENTS = 200
 _QUERY_WORDS = 12
-_RECORD_BYTES = 1000  # of a document and its hit, beside its text
-_PEAK_SHAPE = (1024, 8192, 3072)  # rows, inputs, outputs; the latter two stand in data/u8s8_product.onnx
+_RECORD_BYTES = 1000  # memory for a document and its hit, besides its text
+_PEAK_SHAPE = (1024, 8192, 3072)  # rows, inputs, outputs; data/u8s8_product.onnx fixes inputs and outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The cost of one call with `documents` documents of the measured length, loading included."""
+
+    documents: int
+    seconds: float
+    memory_mb: float | None  # None where the system does not report the peak
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What `measure` found. Rates are medians of five rounds; `documents_per_s_range` has the lowest and the highest.
+    """The result of `measure`. Rates are medians of five rounds; `documents_per_s_range` is the lowest and highest.
 
-    `tokens_per_s` counts the tokens that were computed: a query's part that its documents share is counted once.
+    `tokens_per_s` counts computed tokens: the part of a query that all documents share is counted once.
     """
 
     model: str
@@ -54,10 +63,10 @@ class Measurement:
     documents_per_s_range: tuple[float, float]
     tokens_per_s: float
     memory: Memory
-    matrices_gops: float  # 10^9 additions and multiplications a second, in products with the model's matrices
-    int8_peak_gops: float | None  # the same in a large int8 product alone; None where nothing runs in int8
+    matrices_gops: float  # 10^9 additions and multiplications per second in products with the model's matrices
+    int8_peak_gops: float | None  # the same in a large int8 product alone; None unless the model runs in int8 on a CPU
     share_of_int8_peak: float | None
-    predicted: tuple[dict[str, float | None], ...]
+    predicted: tuple[Prediction, ...]
 
 
 def measure(
@@ -68,10 +77,17 @@ def measure(
     threads: int | None = None,
     device: str = "auto",
 ) -> Measurement:
-    """Loads `model`, scores one document, then `documents` of `tokens` tokens (query included), six times.
+    """The speed and memory of a pointwise model on this machine.
 
-    `documents` is as many as take two seconds, and `tokens` 140 or the model's most, where they are not given. The
-    first of the six rounds is not counted. Raises what `Reranker.load` raises, and UsageError for unfit `tokens`.
+    Loads `model` (a name of models.toml or a file; None: the embedded model), scores one document, then scores
+    `documents` documents of `tokens` tokens each (query included) in six rounds, of which the first is not counted.
+    Nothing else should run at the same time.
+
+    `documents` defaults to the number scored in two seconds (at most 200), `tokens` to 140 or the model's maximum.
+    Raises the errors of `Reranker.load`, and UsageError for a listwise model or if `tokens` does not fit the model.
+
+        >>> measurement = measure("minilm-l12", threads=2)  # doctest: +SKIP
+        >>> measurement.documents_per_s, measurement.memory.peak_rss_mb  # doctest: +SKIP
     """
     start = time.perf_counter()
     from dearlite.pointwise.reranker import PointwiseReranker
@@ -79,10 +95,10 @@ def measure(
 
     reranker = Reranker.load(model, device=device, threads=threads)
     if not isinstance(reranker, PointwiseReranker):
-        raise UsageError(f"{reranker.model} is a listwise model: bench measures pointwise ones")
+        raise UsageError(f"{reranker.model} is a listwise model, and bench measures pointwise models: take another -m")
     load_s = time.perf_counter() - start
     manifest = reranker.bundle.manifest
-    corpus = _Corpus(reranker, tokens)
+    corpus = _RandomCorpus(reranker, tokens)
     start = time.perf_counter()
     reranker.rerank(corpus.query, corpus.texts(1))
     first_score_s = time.perf_counter() - start
@@ -91,10 +107,10 @@ def measure(
     texts = corpus.texts(documents)
     build = next(b for b in manifest.builds if (b.device, b.quantisation) == (reranker.device, reranker.quantisation))
     reranker.rerank(corpus.query, texts)
-    memory = memory_now()  # before the large product below has memory of its own
+    memory = memory_now()  # before the large product below allocates memory
     peak = _Int8Peak(reranker.threads) if reranker.device == "cpu" and "int8" in build.quantisation else None
     rates, peaks = [], []
-    for _ in range(_ROUNDS):  # side by side: a busy machine slows both
+    for _ in range(_ROUNDS):  # in turn: other load on the machine slows both
         start = time.perf_counter()
         reranker.rerank(corpus.query, texts)
         rates.append(documents / (time.perf_counter() - start))
@@ -121,22 +137,22 @@ def measure(
         matrices_gops=gops,
         int8_peak_gops=highest,
         share_of_int8_peak=None if highest is None else gops / highest,
-        predicted=tuple(_predict(n, load_s, rate, memory, len(texts[0])) for n in PREDICTED_DOCUMENTS),
+        predicted=tuple(_predict(count, load_s, rate, memory, len(texts[0])) for count in PREDICTED_DOCUMENTS),
     )
 
 
 def operations(manifest: Manifest, build: Build, tokens: int, documents: int) -> float:
-    """Additions and multiplications in the products of `tokens` tokens with the model's matrices.
+    """The number of additions and multiplications in products with the model's matrices, for `tokens` tokens.
 
-    A matrix is a tensor of two sides that is no table of the embedding or of the rotation. The exporter's graphs run
-    the last layer on one token a document, but for its keys and values; attention itself is not counted.
+    A matrix is a two-dimensional tensor that is no table of the embedding or of the rotation. The exporter's graphs run
+    the last layer on one token per document, except for its keys and values. Attention itself is not counted.
     """
     matrices = {
         name: manifest.tensors[name].shape
         for name in build.tensors
         if len(manifest.tensors[name].shape) == 2 and not re.search(r"embed|table|rotary|\.scale$", name)
     }
-    layers = [int(found[1]) for name in matrices if (found := re.match(r"layer\.(\d+)\.", name))]
+    layers = [int(match[1]) for name in matrices if (match := re.match(r"layer\.(\d+)\.", name))]
     last = f"layer.{max(layers)}." if layers else "no layer"
     total = 0
     for name, (inputs, outputs) in matrices.items():
@@ -146,19 +162,15 @@ def operations(manifest: Manifest, build: Build, tokens: int, documents: int) ->
     return total
 
 
-def _predict(documents: int, load_s: float, rate: float, memory: Memory, characters: int) -> dict[str, float | None]:
-    """One call for so many documents of the measured length, loading included."""
+def _predict(documents: int, load_s: float, rate: float, memory: Memory, characters: int) -> Prediction:
+    """One call with `documents` documents of `characters` characters each, at `rate` documents per second."""
     more_mb = documents * (characters + _RECORD_BYTES) / 2**20
     peak = memory.peak_rss_mb
-    return {
-        "documents": documents,
-        "seconds": load_s + documents / rate,
-        "memory_mb": None if peak is None else peak + more_mb,
-    }
+    return Prediction(documents, load_s + documents / rate, None if peak is None else peak + more_mb)
 
 
-class _Corpus:
-    """A query, and documents that fill a pair to exactly `tokens` tokens where the vocabulary allows it."""
+class _RandomCorpus:
+    """A random query, and random documents that make pairs of exactly `tokens` tokens if the vocabulary allows it."""
 
     def __init__(self, reranker: PointwiseReranker, tokens: int | None) -> None:
         from dearlite.pointwise.prompts import PAIR_FORMS
@@ -170,11 +182,11 @@ class _Corpus:
         self._words = _vocabulary(json.loads(tokenizer))
         self._random = random.Random(0)
         self.query = " ".join(self._random.choices(self._words, k=_QUERY_WORDS))
-        self._wanted = min(DEFAULT_TOKENS, manifest.max_tokens) if tokens is None else tokens
+        self._target = min(DEFAULT_TOKENS, manifest.max_tokens) if tokens is None else tokens
         least = self._row(self._words[0]).tokens_total
-        if not least <= self._wanted <= manifest.max_tokens:
+        if not least <= self._target <= manifest.max_tokens:
             raise UsageError(
-                f"--tokens {self._wanted}: a pair of {reranker.model} has {least} (query and one word) to "
+                f"--tokens {self._target}: a pair of {reranker.model} has {least} (query and one word) to "
                 f"{manifest.max_tokens} tokens"
             )
         row = self._row(self.texts(1)[0])
@@ -184,13 +196,16 @@ class _Corpus:
         return [self._text() for _ in range(count)]
 
     def computed_tokens(self, documents: int, *, shared: bool) -> int:
-        return documents * self.tokens - (documents - 1) * self._prefix * shared
+        """The tokens computed for `documents` documents; with `shared`, the query's part is computed once."""
+        if shared:
+            return self._prefix + documents * (self.tokens - self._prefix)
+        return documents * self.tokens
 
     def _text(self) -> str:
-        words = self._random.choices(self._words, k=self._wanted)
-        count = self._wanted
-        for _ in range(8):  # most words are one token: this is exact after two steps
-            missing = self._wanted - self._row(" ".join(words[:count])).tokens_total
+        words = self._random.choices(self._words, k=self._target)
+        count = self._target
+        for _ in range(8):  # most words are one token: two steps usually reach the target
+            missing = self._target - self._row(" ".join(words[:count])).tokens_total
             if not missing:
                 break
             count = max(1, min(len(words), count + missing))
@@ -205,7 +220,7 @@ class _Corpus:
 
 
 def _vocabulary(tokenizer: dict[str, Any]) -> list[str]:
-    """The words of a tokenizer.json, those that begin a word where they are marked."""
+    """The ASCII words of a tokenizer.json; only those that begin a word, if the tokenizer marks these."""
     vocabulary = tokenizer["model"]["vocab"]
     pieces = list(vocabulary) if isinstance(vocabulary, dict) else [piece for piece, *_ in vocabulary]
     marked = [piece[1:] for piece in pieces if piece[:1] in ("Ġ", "▁")]
@@ -213,7 +228,7 @@ def _vocabulary(tokenizer: dict[str, Any]) -> list[str]:
 
 
 class _Int8Peak:
-    """A large u8 x s8 product in as many threads as the model has: what these cores can do at most."""
+    """A large u8 x s8 product on each of the model's threads: the highest int8 rate that these cores reach."""
 
     def __init__(self, threads: int) -> None:
         import numpy as np
@@ -225,7 +240,7 @@ class _Int8Peak:
         options.intra_op_num_threads = 1
         graph = resources.files("dearlite").joinpath("data/u8s8_product.onnx").read_bytes()
         rows, inputs, outputs = _PEAK_SHAPE
-        # Small numbers: a product whose sums saturate takes as long.
+        # Small numbers, so that sums do not saturate and `gops` can check them; saturation does not change the speed.
         weights = ort.OrtValue.ortvalue_from_numpy(np.full((inputs, outputs), -2, np.int8))
         options.add_external_initializers(["b"], [weights])
         self._session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
@@ -234,11 +249,11 @@ class _Int8Peak:
         self.gops()
 
     def gops(self) -> float:
-        """10^9 additions and multiplications a second, of all threads together."""
+        """10^9 additions and multiplications per second, of all threads together."""
         start = time.perf_counter()
         with ThreadPoolExecutor(self._threads) as pool:
-            found = list(pool.map(lambda _: self._session.run(None, self._feeds)[0][0, 0], range(self._threads)))
+            sums = list(pool.map(lambda _: self._session.run(None, self._feeds)[0][0, 0], range(self._threads)))
         elapsed_s = time.perf_counter() - start
         rows, inputs, outputs = _PEAK_SHAPE
-        assert all(value == -6 * inputs for value in found)
+        assert all(value == -6 * inputs for value in sums)
         return 2 * rows * inputs * outputs * self._threads / elapsed_s / 1e9

@@ -1,4 +1,4 @@
-"""`dearlite bench`: what it counts, and that it runs on a real model."""
+"""`dearlite bench`: its counts, checked by hand, and a run on a real model."""
 
 import json
 import resource
@@ -14,7 +14,7 @@ from dearlite.pointwise.reranker import PointwiseReranker
 
 @pytest.fixture
 def cli(capsys, monkeypatch):
-    """Runs `dearlite bench` with a small product for the peak; gives exit code, stdout, stderr."""
+    """Runs `dearlite bench` with a small product for the peak; returns exit code, stdout, stderr."""
     monkeypatch.setattr(bench, "_PEAK_SHAPE", (8, *bench._PEAK_SHAPE[1:]))
 
     def call(*args):
@@ -29,28 +29,30 @@ def cli(capsys, monkeypatch):
 def test_json_has_every_figure_and_they_fit_together(cli):
     code, out, err = cli("--docs", 3, "--tokens", 40, "--threads", 1, "--device", "cpu", "--json")
     assert (code, err) == (0, "")
-    found = json.loads(out)
-    assert (found["model"], found["device"], found["threads"]) == ("minilm-l12", "cpu", 1)
-    assert (found["documents"], found["tokens_per_document"]) == (3, 40)
-    lowest, highest = found["documents_per_s_range"]
-    assert 0 < lowest <= found["documents_per_s"] <= highest
-    assert found["tokens_per_s"] == pytest.approx(40 * found["documents_per_s"])
-    assert found["share_of_int8_peak"] == pytest.approx(found["matrices_gops"] / found["int8_peak_gops"])
-    few, many = found["predicted"]
+    measurement = json.loads(out)
+    assert (measurement["model"], measurement["device"], measurement["threads"]) == ("minilm-l12", "cpu", 1)
+    assert (measurement["documents"], measurement["tokens_per_document"]) == (3, 40)
+    lowest, highest = measurement["documents_per_s_range"]
+    assert 0 < lowest <= measurement["documents_per_s"] <= highest
+    assert measurement["tokens_per_s"] == pytest.approx(40 * measurement["documents_per_s"])
+    assert measurement["share_of_int8_peak"] == pytest.approx(
+        measurement["matrices_gops"] / measurement["int8_peak_gops"]
+    )
+    few, many = measurement["predicted"]
     assert (few["documents"], many["documents"]) == (100, 10_000)
-    assert few["seconds"] == pytest.approx(found["load_s"] + 100 / found["documents_per_s"])
-    assert many["seconds"] > few["seconds"] > found["load_s"] > 0 < found["first_score_s"]
-    assert many["memory_mb"] > few["memory_mb"] > found["memory"]["peak_rss_mb"] > 50
+    assert few["seconds"] == pytest.approx(measurement["load_s"] + 100 / measurement["documents_per_s"])
+    assert many["seconds"] > few["seconds"] > measurement["load_s"] > 0 < measurement["first_score_s"]
+    assert many["memory_mb"] > few["memory_mb"] > measurement["memory"]["peak_rss_mb"] > 50
 
 
-def test_table_names_what_was_measured(cli):
+def test_table_names_model_and_settings(cli):
     code, out, _ = cli("--docs", 1, "--tokens", 20, "--threads", 1)
     assert code == 0
     for words in ("minilm-l12, int8-per-row, on cpu", "first score", "1 of 20 tokens", "int8 peak", "10,000", "MB"):
         assert words in out
 
 
-def test_what_cannot_be_measured_is_told_in_one_line(cli, tmp_path):
+def test_measurement_errors_are_one_line(cli, tmp_path):
     broken = tmp_path / "broken.dear"
     broken.write_bytes(b"PK")
     for args, code, words in (
@@ -62,8 +64,8 @@ def test_what_cannot_be_measured_is_told_in_one_line(cli, tmp_path):
         (("--docs", 0), 2, "--docs"),
         (("--threads", 0), 2, "threads is 0"),
     ):
-        found, out, err = cli(*args)
-        assert (found, out, err.count("\n")) == (code, "", 1), args
+        status, out, err = cli(*args)
+        assert (status, out, err.count("\n")) == (code, "", 1), args
         assert words in err
 
 
@@ -76,17 +78,17 @@ def test_interrupt_ends_with_130(cli, monkeypatch):
     assert (code, out, err.strip()) == (130, "", "dearlite: interrupted")
 
 
-def test_documents_have_the_tokens_that_were_asked_for():
+def test_documents_have_the_requested_number_of_tokens():
     reranker = Reranker.load(device="cpu", threads=1)
-    corpus = bench._Corpus(reranker, 45)
+    corpus = bench._RandomCorpus(reranker, 45)
     texts = corpus.texts(4)
     assert len(set(texts)) == 4
     assert {(hit.tokens_used, hit.truncated) for hit in reranker.rerank(corpus.query, texts)} == {(45, False)}
-    assert bench._Corpus(reranker, None).tokens == bench.DEFAULT_TOKENS
+    assert bench._RandomCorpus(reranker, None).tokens == bench.DEFAULT_TOKENS
 
 
 def test_shared_query_is_counted_once():
-    corpus = bench._Corpus.__new__(bench._Corpus)
+    corpus = bench._RandomCorpus.__new__(bench._RandomCorpus)
     corpus.tokens, corpus._prefix = 140, 20
     assert corpus.computed_tokens(3, shared=False) == 420
     assert corpus.computed_tokens(3, shared=True) == 20 + 3 * 120
@@ -132,7 +134,7 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
     assert (memory.anonymous_mb, memory.file_mb) == (None, None)
 
 
-def test_shipped_product_is_what_the_workshop_writes(tmp_path, embedded_path):
+def test_shipped_product_equals_the_exporters(tmp_path, embedded_path):
     pytest.importorskip("onnx")
     from dearlite.export.encoders.minilm import write_product
 
