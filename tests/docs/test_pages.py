@@ -1,0 +1,109 @@
+"""The pages of docs/ hold what they promise: help texts, snippets, links, keys of the formats, errors, rooms."""
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from test_layers import MAY_IMPORT
+
+from dearlite import errors
+from dearlite.models.manifest import Build, Manifest, Member, Tensor
+from dearlite.models.registry import CascadeEntry, ModelEntry
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")))
+_SNIPPET = re.compile(r"```python\n((?:(?!```).)*?)```\n```(?:text)?\n(.*?)```", re.DOTALL)
+SNIPPETS = [
+    pytest.param(code, output, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, (code, output) in enumerate(_SNIPPET.findall(page.read_text(encoding="utf-8")))
+]
+
+
+def text_of(page):
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def generator():
+    """docs/generate_cli.py as a module; it needs the extras of every command."""
+    for package in ("onnx", "gguf", "ir_measures"):
+        pytest.importorskip(package)
+    spec = spec_from_file_location("generate_cli", ROOT / "docs" / "generate_cli.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cli_page_has_every_command_and_its_help():
+    cli, page = generator(), text_of("cli.md")
+    assert sorted(cli.documented(page)) == sorted(cli.commands())
+    assert cli.rewritten(page) == page, "a help text has changed: run `make help-texts`"
+
+
+def test_help_of_the_generator_is_that_of_a_terminal():
+    command = [sys.executable, "-m", "dearlite.cli.main", "doctor", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert generator().help_text(("doctor",)) == done.stdout
+
+
+@pytest.mark.parametrize(("code", "output"), SNIPPETS)
+def test_snippet_prints_the_output_below_it(code, output):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_a_file(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_named_in_a_page_exist(page):
+    """Paths in code, `dearlite/files/trec.py`, from the checkout's root."""
+    named = re.findall(
+        r"`((?:dearlite|export|tests|benchmarks|docs|examples)/[\w./-]+)`", page.read_text(encoding="utf-8")
+    )
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("record", [Manifest, Build, Member, Tensor, ModelEntry, CascadeEntry])
+def test_formats_page_names_every_key(record):
+    section = text_of("formats.md").split("## models.toml")[record in (ModelEntry, CascadeEntry)]
+    keys = {field.name for field in dataclasses.fields(record)} - ({"name"} if "Entry" in record.__name__ else set())
+    assert not [key for key in keys if f"`{key}`" not in section and f'"{key}"' not in section]
+
+
+def test_formats_page_names_every_gguf_key():
+    metadata = pytest.importorskip("dearlite.export.gguf.metadata")
+    facts = metadata.Facts(name="a", prompt="chat", window=20, stride=10, max_tokens=100, licence="b")
+    written = [key for key, _ in facts.values()]
+    assert re.findall(r"^\| `(dearlite\.\w+)`", text_of("formats.md"), re.MULTILINE) == written
+
+
+def test_api_page_has_the_tree_of_errors_and_each_of_them():
+    page, tree = text_of("api.md"), errors.__doc__.split("\n\n")[1].strip()
+    assert tree in page
+    kinds = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.DearliteError)]
+    assert not [c.__name__ for c in kinds if f"::: {c.__module__}.{c.__name__}\n" not in f"{page}\n"]
+
+
+def test_architecture_page_names_every_room():
+    page = text_of("architecture.md")
+    table = page[page.index("## Rooms") : page.index("## Where a change belongs")]
+    assert set(re.findall(r"`([a-z.]+)`", table.split("|---|---|")[1].split("\n\n")[0])) >= set(MAY_IMPORT)
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert not [
+        page.name
+        for page in (ROOT / "docs").glob("*.md")
+        if f"- {page.name}\n" not in f"{navigation}\n" and f": {page.name}\n" not in navigation
+    ]
