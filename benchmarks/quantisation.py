@@ -26,6 +26,7 @@ from dearlite.export.quality.check import calibration_rows
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import macs_a_token, shape_of
 from dearlite.export.source.merge import Merged
+from dearlite.models.facts import PointwiseFacts
 
 
 def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisation:
@@ -67,16 +68,15 @@ class RandomHead(Merged):
 def scores(
     source: RandomHead, plan: Quantisation, calibrated: bool, tokenizer: bytes, pairs: Pairs, max_tokens: int
 ) -> list[float]:
-    facts = {
-        "kind": "pointwise",
-        "name": "trial",
-        "architecture": source.config["model_type"],
-        "prompt": "dear",
-        "pooling": "last-token",
-        "max_tokens": max_tokens,
-        "licence": "not stated",
-        "source": {},
-    }
+    facts = PointwiseFacts(
+        name="trial",
+        architecture=source.config["model_type"],
+        prompt="dear",
+        pooling="last-token",
+        max_tokens=max_tokens,
+        licence="not stated",
+        source={},
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.dear"
         forward = None

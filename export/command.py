@@ -25,6 +25,7 @@ from dearlite.export.source.inputs import doubt, folders_of, output_of, padding_
 from dearlite.export.source.merge import Adapter, Merged, check_base
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.machine import peak_memory_mb
+from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry, load_registry
 from dearlite.pointwise.prompts import PAIR_FORMS
 
@@ -170,8 +171,7 @@ def command(
     tokenizer, pads = _tokenizer(folder, adapter_folder, source.config)
     if pooling == "last-position" and pads is None:
         raise UsageError(f"{folder} names neither a pad token nor an eos token: 'last-position' is read at one")
-    facts = _facts(entry, source.config, checkpoint, adapter_folder, prompt, pooling, max_tokens, output)
-    facts["source"] |= {} if pads is None else {"pad_id": str(pads)}
+    facts = _facts(entry, source.config, checkpoint, adapter_folder, prompt, pooling, max_tokens, output, pads)
     card = export_decoder(
         source,
         tokenizer,
@@ -276,7 +276,8 @@ def _facts(
     pooling: str,
     max_tokens: int,
     output: Path,
-) -> dict[str, Any]:
+    pad_id: int | None = None,
+) -> PointwiseFacts:
     """The manifest's fields that say what the model is."""
     source = {f"sha256 {name}": digest for name, digest in checkpoint.sha256s().items()}
     if adapter is not None:
@@ -287,13 +288,14 @@ def _facts(
         )
     else:
         source["folder"] = checkpoint.folder.resolve().name
-    return {
-        "kind": "pointwise",
-        "name": entry.name if entry else output.stem,
-        "architecture": config["model_type"],
-        "prompt": prompt,
-        "pooling": pooling,
-        "max_tokens": max_tokens,
-        "licence": entry.licence if entry else "not stated",
-        "source": source,
-    }
+    if pad_id is not None:
+        source["pad_id"] = str(pad_id)
+    return PointwiseFacts(
+        name=entry.name if entry else output.stem,
+        architecture=config["model_type"],
+        prompt=prompt,
+        pooling=pooling,
+        max_tokens=max_tokens,
+        licence=entry.licence if entry else NOT_STATED,
+        source=source,
+    )

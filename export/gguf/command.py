@@ -14,13 +14,14 @@ from click.core import ParameterSource
 
 from dearlite.errors import UsageError
 from dearlite.export.gguf.listwise import export_listwise
-from dearlite.export.gguf.metadata import NOT_STATED, Facts
+from dearlite.export.gguf.metadata import ListwiseFacts
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import folders_of, output_of
 from dearlite.export.source.merge import Adapter, Merged, check_base, refuse_other_base
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.machine import peak_memory_mb
+from dearlite.models.facts import NOT_STATED
 from dearlite.models.registry import ModelEntry
 
 LISTWISE_OPTIONS = ("window", "stride", "min_agreement")
@@ -76,7 +77,7 @@ def run_listwise(model: str, entry: ModelEntry | None, adapter: Path | None, out
         raise UsageError(f"{model} wants the prompt {form!r}, which is none of {', '.join(LIST_FORMS)}")
     if max_tokens > most:
         raise UsageError(f"--max-tokens {max_tokens} is more than the model's max_position_embeddings, {most}")
-    facts = Facts(
+    facts = ListwiseFacts(
         name=entry.name if entry else output.stem,
         prompt=form,
         window=options["window"],

@@ -16,7 +16,7 @@ import numpy as np
 from dearlite.errors import DearliteError, UsageError, need
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import FLOOR, ROW_TOKENS, agreement_card, card_rows, hold_to_floor, run_worker, versions
-from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, Facts, fill_in, model_values
+from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, ListwiseFacts, fill_in, model_values
 from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
@@ -31,7 +31,7 @@ _VOCABULARY_BYTES = 2**24
 
 def export_listwise(
     source: Merged,
-    facts: Facts,
+    facts: ListwiseFacts,
     output: Path,
     *,
     quant: str,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,46 +18,42 @@ from dearlite.export.gguf.architectures import Architecture, Weight, hyperparame
 from dearlite.export.gguf.quants import F16, GGUF_QUANTS
 from dearlite.export.source.families import LlamaShape
 from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.models.facts import NOT_STATED, ModelFacts
 from dearlite.models.gguf import GgufFile
 
 SCHEMA = 1
 CARD_BYTES = 4096
-NOT_STATED = "not stated"  # the licence of a folder
 UNSEALED = "0" * 64
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a listwise file says of itself. `source` maps what it was made from to names, versions and sha256s."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListwiseFacts(ModelFacts):
+    """Facts of a listwise `.gguf`; `prompt` is an entry of LIST_FORMS. `source` also maps packages to versions."""
 
-    name: str
-    prompt: str  # an entry of LIST_FORMS
     window: int
     stride: int
-    max_tokens: int
-    licence: str
-    source: dict[str, Any] = field(default_factory=dict)
 
-    def values(self) -> Iterator[tuple[str, Any]]:
-        """The `dearlite.*` keys: int for uint32, str."""
-        form = LIST_FORMS[self.prompt]
-        yield "dearlite.schema", SCHEMA
-        yield "dearlite.kind", "listwise"
-        yield "dearlite.name", self.name
-        yield "dearlite.prompt", self.prompt
-        yield "dearlite.window", self.window
-        yield "dearlite.stride", self.stride
-        yield "dearlite.max_tokens", self.max_tokens
-        yield "dearlite.identifiers_from", form.identifiers_from
-        yield "dearlite.reasoning", form.reasoning
-        yield "dearlite.licence", self.licence
-        yield "dearlite.source", json.dumps(self.source)
-        yield "dearlite.card", " " * CARD_BYTES
-        yield "dearlite.sha256", UNSEALED
+
+def listwise_values(facts: ListwiseFacts) -> Iterator[tuple[str, Any]]:
+    """The `dearlite.*` keys in the file's order: int for uint32, str."""
+    form = LIST_FORMS[facts.prompt]
+    yield "dearlite.schema", SCHEMA
+    yield "dearlite.kind", "listwise"
+    yield "dearlite.name", facts.name
+    yield "dearlite.prompt", facts.prompt
+    yield "dearlite.window", facts.window
+    yield "dearlite.stride", facts.stride
+    yield "dearlite.max_tokens", facts.max_tokens
+    yield "dearlite.identifiers_from", form.identifiers_from
+    yield "dearlite.reasoning", form.reasoning
+    yield "dearlite.licence", facts.licence
+    yield "dearlite.source", json.dumps(facts.source)
+    yield "dearlite.card", " " * CARD_BYTES
+    yield "dearlite.sha256", UNSEALED
 
 
 def model_values(
-    config: dict[str, Any], family: Architecture, shape: LlamaShape, weights: list[Weight], facts: Facts
+    config: dict[str, Any], family: Architecture, shape: LlamaShape, weights: list[Weight], facts: ListwiseFacts
 ) -> Iterator[tuple[str, Any]]:
     """Every key but the tokenizer's, in the file's order: int for uint32, float for float32, str."""
     gguf = need("gguf", extra="export")
@@ -70,7 +66,7 @@ def model_values(
     yield from hyperparameters(config, family, shape)
     yield "general.file_type", GGUF_QUANTS[F16].file_type
     yield "general.quantization_version", gguf.GGML_QUANT_VERSION
-    yield from facts.values()
+    yield from listwise_values(facts)
 
 
 def fill_in(path: Path, values: dict[str, str]) -> None:

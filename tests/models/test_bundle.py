@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from dearlite.errors import ModelFileError, UsageError
 from dearlite.models.bundle import Bundle, BundleWriter
+from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build, Manifest, Member, Tensor
 
 TENSORS = {
@@ -32,17 +34,18 @@ TENSORS = {
     "nothing": np.zeros((0, 4), np.float32),
 }
 MEMBERS = {"tokenizer.json": b'{"a": 1}', "cpu.onnx": b"a graph", "card.json": b'{"ndcg": 0.5}', "LICENSE": b"Apache"}
-FACTS: dict[str, Any] = {
-    "kind": "pointwise",
-    "name": "tiny",
-    "architecture": "bert",
-    "prompt": "plain",
-    "pooling": "first-token",
-    "max_tokens": 512,
-    "licence": "Apache-2.0",
-    "source": {"repository": "someone/tiny"},
-    "builds": (Build("cpu", "cpu.onnx", "one-document", "int8", ("u8s8-exact",)),),
-}
+MODEL = PointwiseFacts(
+    name="tiny",
+    architecture="bert",
+    prompt="plain",
+    pooling="first-token",
+    max_tokens=512,
+    licence="Apache-2.0",
+    source={"repository": "someone/tiny"},
+)
+BUILDS = (Build("cpu", "cpu.onnx", "one-document", "int8", ("u8s8-exact",)),)
+FACTS: dict[str, Any] = {"kind": "pointwise", "builds": BUILDS} | asdict(MODEL)
+del FACTS["calibration"]  # optional: no file lacks it
 
 
 def write(path: Path, tensors: dict[str, np.ndarray] = TENSORS, members: dict[str, bytes] = MEMBERS) -> Path:
@@ -50,7 +53,7 @@ def write(path: Path, tensors: dict[str, np.ndarray] = TENSORS, members: dict[st
         for name, value in tensors.items():
             data = value.tobytes()
             writer.add_tensor(name, value.dtype.name, value.shape, [data[:7], data[7:]])
-        writer.finish(members, FACTS)
+        writer.finish(members, MODEL, BUILDS)
     return path
 
 
@@ -496,6 +499,11 @@ def failing_blocks() -> Iterator[bytes]:
     raise SomeError
 
 
+def failing_builds() -> Iterator[Build]:
+    yield from BUILDS
+    raise SomeError
+
+
 def fail_before_any_tensor(writer: BundleWriter) -> None:
     raise SomeError
 
@@ -506,11 +514,11 @@ def fail_inside_a_tensor(writer: BundleWriter) -> None:
 
 def fail_in_finish(writer: BundleWriter) -> None:
     writer.add_tensor("a", "float32", (1,), [b"\0\0\0\0"])
-    writer.finish(MEMBERS, FACTS | {"no such fact": 1})
+    writer.finish(MEMBERS, MODEL, failing_builds())
 
 
 def fail_after_finish(writer: BundleWriter) -> None:
-    writer.finish(MEMBERS, FACTS)
+    writer.finish(MEMBERS, MODEL, BUILDS)
     raise SomeError
 
 

@@ -17,6 +17,7 @@ from dearlite.errors import OutOfMemory  # noqa: E402
 from dearlite.export.onnx.graph import Graph  # noqa: E402
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear  # noqa: E402
 from dearlite.models.bundle import Bundle, BundleWriter  # noqa: E402
+from dearlite.models.facts import PointwiseFacts  # noqa: E402
 from dearlite.models.manifest import Build  # noqa: E402
 from dearlite.pointwise import session  # noqa: E402
 from dearlite.pointwise.engine import LAYOUTS, OnnxBackend  # noqa: E402
@@ -57,15 +58,14 @@ def write_model(path, *, layout="one-document", way="int8-per-row", vocabulary=3
         g.output = g.add("ReduceMax", x, g.const("tokens_axis", np.array([1])), keepdims=0)
     else:
         g.output = g.add("ReduceMax", x, g.const("rows_axis", np.array([0])), keepdims=1)
-    facts = {
-        "kind": "pointwise", "name": "tiny", "architecture": "none", "prompt": "pair", "pooling": "last-token",
-        "max_tokens": 64, "licence": "MIT", "source": {},
-        "builds": (Build("cpu", "cpu.onnx", layout, way, (), tuple(g.weights)),),
-    }  # fmt: skip
+    facts = PointwiseFacts(
+        name="tiny", architecture="none", prompt="pair", pooling="last-token", max_tokens=64, licence="MIT", source={}
+    )
+    builds = [Build("cpu", "cpu.onnx", layout, way, (), tuple(g.weights))]
     with BundleWriter(path) as bundle:
         for name, value in g.weights.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [value.tobytes()])
-        bundle.finish({"cpu.onnx": g.to_bytes(), "tokenizer.json": b"{}"}, facts)
+        bundle.finish({"cpu.onnx": g.to_bytes(), "tokenizer.json": b"{}"}, facts, builds)
     return path
 
 

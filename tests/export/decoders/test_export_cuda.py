@@ -19,6 +19,7 @@ from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
+from dearlite.models.facts import PointwiseFacts  # noqa: E402
 from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime  # noqa: E402
 
 GROUPED = "llama, 4 heads of 1, llama3 scaling"
@@ -32,16 +33,15 @@ def cpu_for_cuda(monkeypatch):
 
 def write(folder, plan, *built_for):
     source = Merged(Checkpoint(folder), None)
-    facts = {
-        "kind": "pointwise",
-        "name": "tiny",
-        "architecture": source.config["model_type"],
-        "prompt": "dear",
-        "pooling": "last-token",
-        "max_tokens": 96,
-        "licence": "not stated",
-        "source": {},
-    }
+    facts = PointwiseFacts(
+        name="tiny",
+        architecture=source.config["model_type"],
+        prompt="dear",
+        pooling="last-token",
+        max_tokens=96,
+        licence="not stated",
+        source={},
+    )
     target = folder / "m.dear"
     write_bundle(source, (folder / "tokenizer.json").read_bytes(), facts, target, plan=plan, devices=built_for)
     return target

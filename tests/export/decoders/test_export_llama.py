@@ -25,6 +25,7 @@ from dearlite.export.source import families  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import Merged  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
+from dearlite.models.facts import PointwiseFacts  # noqa: E402
 
 
 def export(folder, target, *options):
@@ -71,16 +72,15 @@ def test_other_int8_exports_are_near_and_do_not_depend_on_company(tmp_path, kind
 def test_15_bit_activations_leave_the_error_of_the_int8_weights_alone(tmp_path):
     checkpoint(tmp_path, "mistral", hidden_size=256, intermediate_size=512)
     source, target = Merged(Checkpoint(tmp_path), None), tmp_path / "m.dear"
-    facts = {
-        "kind": "pointwise",
-        "name": "tiny",
-        "architecture": "mistral",
-        "prompt": "dear",
-        "pooling": "last-token",
-        "max_tokens": 96,
-        "licence": "not stated",
-        "source": {},
-    }
+    facts = PointwiseFacts(
+        name="tiny",
+        architecture="mistral",
+        prompt="dear",
+        pooling="last-token",
+        max_tokens=96,
+        licence="not stated",
+        source={},
+    )
     exact = replace(QUANTISATIONS["int8"], ways=(("dequantised", "dequantised", ()),))
     found = {}
     plans = {"exact": exact} | {name: QUANTISATIONS[name] for name in ("int8", "int8-accurate")}

@@ -20,7 +20,7 @@ from dearlite.errors import UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
 from dearlite.export.gguf.card import run_worker
 from dearlite.export.gguf.listwise import export_listwise
-from dearlite.export.gguf.metadata import Facts
+from dearlite.export.gguf.metadata import ListwiseFacts
 from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.writer import write_weights
@@ -29,7 +29,9 @@ from dearlite.export.source.merge import Adapter, Merged
 from dearlite.models.gguf import GgufFile
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "gguf_golden.json").read_text())
-FACTS = Facts("tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"})
+FACTS = ListwiseFacts(
+    name="tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"}
+)
 ORACLE = os.environ.get("DEARLITE_LLAMA_CPP", "")
 F16_ONLY = {"quant": "f16", "carded": False}
 

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.gguf.card import run_worker
+from dearlite.export.gguf.metadata import listwise_values
 from dearlite.export.gguf.sentencepiece import read_pieces
 from dearlite.export.gguf.vocabulary import CHECK_TEXT, PRE_TYPES, read_vocabulary
 from dearlite.export.gguf.writer import write_head
@@ -91,7 +92,7 @@ def vocabulary_file(folder, output, size):
     """A GGUF of the folder's tokenizer alone."""
     config = {"model_type": "llama", "vocab_size": size, "bos_token_id": 1, "eos_token_id": 2}
     vocabulary = read_vocabulary(folder, config)
-    write_head(output, "llama", [("general.file_type", 1), *FACTS.values()], vocabulary)
+    write_head(output, "llama", [("general.file_type", 1), *listwise_values(FACTS)], vocabulary)
     return vocabulary
 
 

@@ -16,15 +16,21 @@ from dearlite.export.quality.check import _encode, hold_to_floor, quality_card
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import shape_of
 from dearlite.export.source.merge import Merged
+from dearlite.models.facts import PointwiseFacts
 
 RECORDS = [(query, Document(text)) for query, text in PAIRS]
 
 
 def facts(pooling="last-token"):
-    return {
-        "kind": "pointwise", "name": "tiny", "architecture": "llama", "prompt": "dear", "pooling": pooling,
-        "max_tokens": 96, "licence": "not stated", "source": {},
-    }  # fmt: skip
+    return PointwiseFacts(
+        name="tiny",
+        architecture="llama",
+        prompt="dear",
+        pooling=pooling,
+        max_tokens=96,
+        licence="not stated",
+        source={},
+    )
 
 
 def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):

@@ -1,0 +1,32 @@
+"""The facts about a model that its file records: one frozen record, filled by the export and written by the format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+NOT_STATED = "not stated"  # the licence of a folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """Facts that a model file records in every format.
+
+    `prompt` names a prompt form; `max_tokens` counts the whole pair or prompt, special tokens included. `source` maps
+    the origin of the weights (folder or repository, revision, adapter, sha256 of each file) to texts.
+    """
+
+    name: str
+    prompt: str
+    max_tokens: int
+    licence: str
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointwiseFacts(ModelFacts):
+    """Facts of a `.dear` file: the fields of its manifest apart from builds, members and tensors."""
+
+    architecture: str
+    pooling: str  # where the score is read: "first-token", "mean", "last-token", "last-position"
+    calibration: dict[str, Any] | None = None
