@@ -1,6 +1,6 @@
-"""Pointwise models on ONNX Runtime: a bundle's graph, its mapped weights, and how token rows are fed to it.
+"""The ONNX Runtime engine of pointwise models: runs a bundle's graph over token rows.
 
-A score depends on its own row alone: never on its neighbours, their order, or the number of threads.
+A score depends on its row alone: never on other rows, their order, or the number of threads.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from dearlite.pointwise.tokens import TokenRow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Rows that wait for a worker: enough to keep all of them busy while the next chunk is tokenised.
+# Rows queued per worker: enough to keep all workers busy while the next chunk is tokenised.
 _LOOK_AHEAD_ROWS = 32
-_PADDED_SORT_ROWS = 1024
+_PADDED_SORT_ROWS = 1024  # rows sorted by length before they are cut into padded batches
 
 
 class OnnxBackend:
-    """A bundle in an ONNX Runtime session."""
+    """A bundle loaded in an ONNX Runtime session. `notes` are remarks on the choice of device, for a warning."""
 
     def __init__(self, bundle: Bundle, *, device: str, threads: int) -> None:
-        """Loads the first build that runs here. Raises DeviceUnavailable when `device` is named and cannot be had."""
+        """Loads the first build that runs on `device`, or on any device for "auto". Raises DeviceUnavailable."""
         self.threads = threads
         self.notes: list[str] = []
-        self._headroom = MemoryLimits()
+        self._limits = MemoryLimits()
         failures = []
         for candidate in candidate_devices(device):
             build = _pick_build(bundle, candidate)
             if build is None:
                 failures.append(
-                    f"{candidate}: {bundle.path.name} has no graph for it, `dearlite export … --for both` makes one"
+                    f"{candidate}: {bundle.path.name} has no graph for it; `dearlite export … --for both` writes one"
                 )
                 continue
             try:
                 self._open(bundle, build, candidate)
-            except Exception as err:  # ONNX Runtime's errors have no common base of their own
+            except Exception as err:  # ONNX Runtime's errors have no common base class
                 failures.append(f"{candidate}: {_reason(err)}")
                 continue
             break
@@ -64,7 +64,7 @@ class OnnxBackend:
             )
 
     def _open(self, bundle: Bundle, build: Build, device: str) -> None:
-        """Loads `build` on `device`, and scores one short row: a graph that loads may still not run."""
+        """Loads `build` on `device` and scores one short row, because a graph that loads may still fail to run."""
         self.device, self.build = device, build
         self._session = open_session(bundle, build, device)
         self._layout = LAYOUTS[build.layout]
@@ -72,17 +72,17 @@ class OnnxBackend:
         list(self.score([TokenRow(ids, np.zeros_like(ids), len(ids))]))
 
     def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
-        """A raw logit for each row, in order; see PointwiseBackend."""
-        return self._layout(self._session, rows, self.threads, self._headroom)
+        """The raw logit of each row, in order. Rows are taken as needed."""
+        return self._layout(self._session, rows, self.threads, self._limits)
 
 
 Scores = Generator[float, None, None]
 
 
 def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
-    """One row a call, `threads` calls at a time: no padding, no thread waits for another, no score sees a neighbour.
+    """Scores of single-row calls, `threads` of them at a time: no padding, and no thread waits for another.
 
-    Two workers of one thread score 1.2 times the documents of one session with two threads (docs/speed.md).
+    Two single-threaded workers score 1.2 times as many documents as one session with two threads (docs/speed.md).
     """
     takes_types = any(node.name == "types" for node in session.get_inputs())
 
@@ -94,10 +94,10 @@ def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, limits: 
 
 
 def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
-    """One document a call, after its query's part, whose keys and values are computed once for all its documents.
+    """Scores of single-document calls. The keys and values of the query's part are computed once for all documents.
 
-    A graph with an input `length` pads its rows to that length, to `max_tokens` where it is not given: the query's part
-    is not padded, and is never empty there.
+    A graph with an input `length` pads its rows to that length, by default to `max_tokens`. The query's part is run
+    with its own length, hence without padding, and has at least one token.
     """
     pads = any(node.name == "length" for node in session.get_overridable_initializers())
     spec = next(node for node in session.get_inputs() if node.name == "past")
@@ -116,20 +116,21 @@ def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, limits:
         return float(session.run(["score"], {"ids": ids, "past": past})[0][0, 0])
 
     def jobs() -> Iterator[Callable[[], float]]:
-        known, past = None, np.zeros(sides, np.float32)
+        prefix, past = None, np.zeros(sides, np.float32)
         for row in rows:
-            # The last token's state is the score: it is never only past, unless a padding token comes after it.
+            # The score is read at the last token, which must be computed with the document and not with the prefix,
+            # unless a padding token follows it.
             length = max(1, min(row.prefix, len(row.ids) - 1)) if pads else min(row.prefix, len(row.ids) - 1)
             head = row.ids[:length].tobytes()
-            if head != known:
-                known, past = head, limits.call(partial(prefix_state, row.ids[:length]))
+            if head != prefix:
+                prefix, past = head, limits.call(partial(prefix_state, row.ids[:length]))
             yield partial(score, row.ids[length:], past)
 
     yield from _side_by_side(jobs(), threads, limits)
 
 
 def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, limits: MemoryLimits) -> Scores:
-    """The jobs' results in order, `threads` of them at work; jobs are asked for a little ahead."""
+    """The jobs' results in order, computed by `threads` workers; jobs are taken `_LOOK_AHEAD_ROWS` per worker ahead."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dearlite")
     waiting: deque[Future[float]] = deque()
     try:
@@ -144,19 +145,22 @@ def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, limits: Mem
 
 
 def _padded(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
-    """Rectangles of rows of like length, for a GPU: of ids, types and mask the graph's inputs, each (rows, longest)."""
+    """Scores of padded batches of rows of similar length, for a GPU.
+
+    The feeds are those of `ids`, `types` and `mask` that the graph has as inputs, each (rows, longest) int64.
+    """
     inputs = {node.name for node in session.get_inputs()}
 
     def score(batch: Sequence[TokenRow]) -> NDArray[np.float32]:
         longest = max(row.tokens_used for row in batch)
         ids = np.zeros((len(batch), longest), np.int64)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
-        for line, row in enumerate(batch):
+        for index, row in enumerate(batch):
             used = row.tokens_used
-            ids[line, :used], types[line, :used], mask[line, :used] = row.ids, row.types, 1
+            ids[index, :used], types[index, :used], mask[index, :used] = row.ids, row.types, 1
         feeds = {"ids": ids, "types": types, "mask": mask}
-        found: NDArray[np.float32] = session.run(["score"], {name: feeds[name] for name in feeds if name in inputs})[0]
-        return found[:, 0]
+        logits: NDArray[np.float32] = session.run(["score"], {name: feeds[name] for name in feeds if name in inputs})[0]
+        return logits[:, 0]
 
     rows = iter(rows)
     while chunk := list(islice(rows, _PADDED_SORT_ROWS)):
@@ -176,7 +180,7 @@ def _padded(session: Any, rows: Iterable[TokenRow], threads: int, limits: Memory
         yield from map(float, scores)
 
 
-# How rows become calls; a build names its entry.
+# The layout of rows in the session's calls; a build names its entry.
 LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, MemoryLimits], Scores]] = {
     "one-document": _one_document,
     "shared-prefix": _shared_prefix,
@@ -185,12 +189,13 @@ LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, MemoryLimits], Scores
 
 
 def _pick_build(bundle: Bundle, device: str) -> Build | None:
+    """The first build for `device` that this machine can run. Raises ModelFileError for unknown requirements."""
     for build in bundle.manifest.builds:
         unknown = [name for name in build.requires if name not in CAPABILITIES]
         if unknown or build.layout not in LAYOUTS:
-            what = unknown[0] if unknown else build.layout
+            feature = unknown[0] if unknown else build.layout
             raise ModelFileError(
-                f"{bundle.path.name} needs {what!r}, which this dearlite does not know: update dearlite"
+                f"{bundle.path.name} needs {feature!r}, which this dearlite does not support: update dearlite"
             )
         if build.device == device and all(CAPABILITIES[name]() for name in build.requires):
             return build

@@ -1,4 +1,7 @@
-"""What to do when memory runs out: less at once, said once, until not even one document fits."""
+"""Retries after out-of-memory with half the concurrency or batch; warns once.
+
+Raises OutOfMemory when a single document does not fit.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import TypeVar
 from dearlite.errors import OutOfMemory
 
 _BATCH_TOKENS = 32_768
-# What ONNX Runtime's arenas, CUDA's libraries and C++ say. They come as several exceptions without a common base.
+# Messages of ONNX Runtime's arenas, CUDA's libraries and C++. The exceptions have no common base class.
 _SIGNS = (
     "bad_alloc",
     "bad allocation",
@@ -24,30 +27,31 @@ Result = TypeVar("Result")
 
 
 def ran_out_of_memory(err: BaseException) -> bool:
-    """Whether `err`, of whatever library, says that memory could not be had."""
+    """True if `err`, raised by any of the libraries, reports a failed allocation."""
     return isinstance(err, MemoryError) or any(sign in str(err).lower() for sign in _SIGNS)
 
 
 class MemoryLimits:
-    """How much of the work fits in memory at once, as found out so far. Shared by all threads that score."""
+    """Concurrency and batch size that fit in memory, lowered on failure. Shared by all threads that score."""
 
     def __init__(self) -> None:
-        self.batch_tokens = _BATCH_TOKENS  # of a rectangle, padding included
-        self._calls: float = math.inf  # how many may run at once
+        self.batch_tokens = _BATCH_TOKENS  # of one padded batch, padding included
+        self._most_calls: float = math.inf
         self._running = 0
-        self._said = False
+        self._warned = False
         self._change = threading.Condition()
 
     def call(self, job: Callable[[], Result]) -> Result:
-        """What `job` returns. Out of memory, it is called again with half as many others beside it.
+        """The result of `job`. When memory runs out, the limit on concurrent calls is halved and the job is repeated.
 
-        Raises OutOfMemory when it fails alone.
+        Raises OutOfMemory when the job fails alone.
         """
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._running < self._calls)
+                self._change.wait_for(lambda: self._running < self._most_calls)
                 self._running += 1
-                alone = self._calls == 1  # those that were let in before may have failed side by side
+                # Read here and not after the failure: jobs started before the limit fell failed side by side.
+                alone = self._most_calls == 1
             try:
                 return job()
             except Exception as err:
@@ -56,27 +60,31 @@ class MemoryLimits:
                 if alone:
                     raise OutOfMemory(_message("one document at a time")) from err
                 with self._change:
-                    others = self._running > 1
-                    self._calls = max(1, min(self._calls, self._running) // 2)
-                if others:
-                    self._say(f"{self._calls:.0f} at a time")
+                    concurrent = self._running > 1
+                    self._most_calls = max(1, min(self._most_calls, self._running) // 2)
+                if concurrent:
+                    self._warn(f"{self._most_calls:.0f} at a time")
             finally:
                 with self._change:
                     self._running -= 1
                     self._change.notify_all()
 
     def shrink_batch(self, err: Exception, rows: int, tokens: int) -> None:
-        """Halves the rectangle that did not fit: `rows` rows of `tokens` each. Raises OutOfMemory for a single row."""
+        """Halves the batch size after a batch of `rows` rows of `tokens` tokens failed.
+
+        Raises OutOfMemory for a single row.
+        """
         if rows == 1:
             raise OutOfMemory(_message(f"one document of {tokens} tokens")) from err
         self.batch_tokens = max(1, min(self.batch_tokens, rows * tokens) // 2)
-        self._say(f"{self.batch_tokens} tokens at a time")
+        self._warn(f"{self.batch_tokens} tokens at a time")
 
-    def _say(self, how_many: str) -> None:
-        if not self._said:
-            self._said = True
-            warnings.warn(f"memory ran out: going on with {how_many}, or fewer", stacklevel=2)
+    def _warn(self, limit: str) -> None:
+        """Warns once, at the first failure; later limits are lower."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"memory ran out: continuing with {limit}, or fewer", stacklevel=2)
 
 
-def _message(what: str) -> str:
-    return f"memory ran out with {what}: close other programs, or take a smaller model (`dearlite models` lists them)"
+def _message(work: str) -> str:
+    return f"memory ran out with {work}: close other programs, or take a smaller model (`dearlite models` lists them)"

@@ -1,4 +1,4 @@
-"""The CPU engine: weights in memory once, and what happens when memory runs out."""
+"""The CPU engine: weights in memory once, and smaller batches when memory runs out."""
 
 import gc
 import subprocess
@@ -31,7 +31,7 @@ ARENA = (
 
 
 class OrtError(Exception):
-    """As ONNX Runtime's own, an exception of no useful class."""
+    """An exception without a useful base class, like ONNX Runtime's own."""
 
 
 def row(*ids):
@@ -39,7 +39,7 @@ def row(*ids):
 
 
 def write_model(path, *, layout="one-document", way="int8-per-row", vocabulary=300, width=256, layers=2):
-    """A model of nothing but an embedding and square matrices: the score is the mean of the last state."""
+    """A model of an embedding and square matrices alone: the score is the largest mean of a token's last state."""
     g, random = Graph(), np.random.default_rng(0)
     shape = ("tokens",) if layout == "one-document" else ("rows", "tokens")
     ids = g.input("ids", *shape)
@@ -78,7 +78,7 @@ def scores_of(path, threads=2, rows=ROWS):
 
 @pytest.fixture
 def in_place(monkeypatch):
-    """Tensors as small as those of these models are used where they are mapped."""
+    """Even the small tensors of these models are used in place, in the mapped file."""
     monkeypatch.setattr(session, "_IN_PLACE_BYTES", 2000)
 
 
@@ -86,14 +86,14 @@ def test_tensors_used_in_place_give_the_scores_of_copied_ones(tmp_path, monkeypa
     path = write_model(tmp_path / "m.dear")
     mapped = OnnxBackend(Bundle(path), device="cpu", threads=2)
     assert len(mapped._session.tensors_in_place) == 3  # the embedding and two matrices
-    found = list(mapped.score(ROWS))
+    scores = list(mapped.score(ROWS))
     monkeypatch.setattr(session, "_IN_PLACE_BYTES", 2**40)
-    assert found == scores_of(path)
-    assert np.std(found) > 0.01
+    assert scores == scores_of(path)
+    assert np.std(scores) > 0.01
 
 
 def test_session_keeps_the_tensors_that_it_uses(tmp_path, in_place):
-    """A generator of scores may outlive the backend and the bundle that it came from."""
+    """A generator of scores may outlive its backend and bundle."""
     path = write_model(tmp_path / "m.dear")
     stream = OnnxBackend(Bundle(path), device="cpu", threads=1).score(iter(ROWS))
     gc.collect()
@@ -104,10 +104,10 @@ def test_session_keeps_the_tensors_that_it_uses(tmp_path, in_place):
 
 @pytest.mark.parametrize("way", ["dequantised", "int8-per-row-wide"])
 def test_graph_that_folds_its_weights_at_load_still_loads(tmp_path, way, in_place):
-    found = scores_of(write_model(tmp_path / "m.dear", way=way))
+    scores = scores_of(write_model(tmp_path / "m.dear", way=way))
     exact = CAPABILITIES["u8s8-exact"]()  # without VNNI the plain way saturates
     other = "int8-per-row" if exact else "dequantised" if way != "dequantised" else "int8-per-row-wide"
-    assert found == pytest.approx(scores_of(write_model(tmp_path / "n.dear", way=other)), abs=0.002)
+    assert scores == pytest.approx(scores_of(write_model(tmp_path / "n.dear", way=other)), abs=0.002)
 
 
 def test_scores_do_not_depend_on_threads(tmp_path):
@@ -116,8 +116,8 @@ def test_scores_do_not_depend_on_threads(tmp_path):
 
 
 def in_a_process(code, *args):
-    """What `code` prints; this folder is on its path. A process of its own: memory and limits are a process's."""
-    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n{textwrap.dedent(code)}"
+    """The output of `code` in a new process, since memory and limits belong to a process; it can import this file."""
+    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{textwrap.dedent(code)}"
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -125,7 +125,7 @@ def in_a_process(code, *args):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_weights_are_in_memory_once(tmp_path):
-    """An embedding of 64 MB stays in the file; matrices of 32 MB are in memory as packed, at the peak too."""
+    """An embedding of 64 MB stays in the file; matrices of 32 MB are in memory packed, once, even at the peak."""
     path = write_model(tmp_path / "m.dear", vocabulary=32768, width=2048, layers=8)
     grown, peak = in_a_process(
         """
@@ -147,7 +147,7 @@ def test_weights_are_in_memory_once(tmp_path):
 
 
 class Fake:
-    """A session whose score is a row's first id, and which says as ONNX Runtime does that memory ran out."""
+    """A session whose score is a row's first id, and whose out-of-memory errors are ONNX Runtime's."""
 
     def __init__(self, *, most_tokens=10**9, together=10**9, meet=None):
         self.most_tokens, self.together, self.meet = most_tokens, together, meet
@@ -174,42 +174,46 @@ class Fake:
 
 
 def score_with(layout, fake, rows, threads=1):
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        return list(LAYOUTS[layout](fake, rows, threads, MemoryLimits())), [str(w.message) for w in said]
+        return list(LAYOUTS[layout](fake, rows, threads, MemoryLimits())), [str(w.message) for w in caught]
 
 
 TWENTY = [row(*[n] * (10 + n % 3)) for n in range(20)]
 
 
-def test_padded_batch_is_halved_until_it_fits_and_that_is_said_once():
+def test_padded_batch_is_halved_until_it_fits_with_one_warning():
     fake = Fake(most_tokens=65)
-    scores, said = score_with("padded", fake, TWENTY)
+    scores, warned = score_with("padded", fake, TWENTY)
     assert scores == list(range(20))
-    assert said == ["memory ran out: going on with 120 tokens at a time, or fewer"]  # of 20 rows of 12
+    assert warned == ["memory ran out: continuing with 120 tokens at a time, or fewer"]  # of 20 rows of 12
     assert [rows * tokens for rows, tokens in fake.sizes][:3] == [240, 120, 60]
-    assert max(rows * tokens for rows, tokens in fake.sizes[3:]) <= 60  # found out once, not for every batch
+    assert (
+        max(rows * tokens for rows, tokens in fake.sizes[3:]) <= 60
+    )  # the limit is kept, not tried again for every batch
 
 
-def test_single_row_that_does_not_fit_is_told_in_one_line():
-    with pytest.raises(OutOfMemory, match="one document of 12 tokens: close other programs, or take a smaller") as told:
+def test_single_row_that_does_not_fit_is_a_one_line_error():
+    with pytest.raises(
+        OutOfMemory, match="one document of 12 tokens: close other programs, or take a smaller"
+    ) as caught:
         score_with("padded", Fake(most_tokens=5), TWENTY)
-    assert "\n" not in str(told.value)
-    assert told.value.exit_code == 1
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
 
 
 def test_fewer_documents_run_side_by_side_when_two_do_not_fit():
     fake = Fake(together=1, meet=threading.Barrier(2))
-    scores, said = score_with("one-document", fake, TWENTY, threads=2)
+    scores, warned = score_with("one-document", fake, TWENTY, threads=2)
     assert scores == list(range(20))
-    assert said == ["memory ran out: going on with 1 at a time, or fewer"]
+    assert warned == ["memory ran out: continuing with 1 at a time, or fewer"]
     assert len(fake.sizes) in (21, 22)  # one or both of the first two again, and no other
 
 
-def test_document_that_does_not_fit_alone_is_told_in_one_line():
-    with pytest.raises(OutOfMemory, match="one document at a time: close other programs") as told:
+def test_document_that_does_not_fit_alone_is_a_one_line_error():
+    with pytest.raises(OutOfMemory, match="one document at a time: close other programs") as caught:
         score_with("one-document", Fake(most_tokens=5), TWENTY, threads=2)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_other_errors_of_the_engine_are_not_taken_for_memory():
@@ -241,7 +245,7 @@ def test_signs_of_memory_running_out(err):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")
 def test_padded_batch_under_a_real_limit_gives_the_same_scores(tmp_path):
-    """One activation of the whole batch takes 256 MB; 150 MB more than after loading may be had."""
+    """One activation of the whole batch takes 256 MB; the limit is 150 MB above the memory after loading."""
     path = write_model(tmp_path / "m.dear", layout="padded", width=2048, layers=1)
     out = in_a_process(
         """
@@ -252,14 +256,14 @@ def test_padded_batch_under_a_real_limit_gives_the_same_scores(tmp_path):
         free = [score for n in range(64) for score in backend.score(rows[n : n + 1])]
         pages = int(open("/proc/self/statm").read().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 150 * 2**20,) * 2)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             limited = list(backend.score(rows))
-        print(limited == free, len(said), said[0].message)
+        print(limited == free, len(caught), caught[0].message)
         """,
         path,
     )
-    assert out.startswith("True 1 memory ran out: going on with 16384 tokens at a time")
+    assert out.startswith("True 1 memory ran out: continuing with 16384 tokens at a time")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own address space")
