@@ -1,4 +1,4 @@
-"""ONNX Runtime on this machine: its providers, and the products that it computes exactly. Imported when first used."""
+"""ONNX Runtime on this machine: its providers, and a test of its integer arithmetic. Imported when first used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def onnxruntime() -> Any:
-    """The onnxruntime module. Raises MissingExtra where neither of its packages is installed."""
+    """The onnxruntime module. Raises MissingExtra if neither of its packages is installed."""
     ort: Any = need("onnxruntime", extra="cpu")
-    if not hasattr(ort, "InferenceSession"):  # both packages were installed and one was removed
+    if not hasattr(ort, "InferenceSession"):  # both packages were installed, then one was removed
         raise DeviceUnavailable(
-            "onnxruntime is broken here: pip uninstall onnxruntime onnxruntime-gpu, then install one"
+            "the onnxruntime package is incomplete: pip uninstall onnxruntime onnxruntime-gpu, then install one of them"
         )
     return ort
 
@@ -37,10 +37,10 @@ def candidate_devices(device: str) -> list[str]:
 
 @cache
 def multiplies_u8s8_exactly() -> bool:
-    """Whether a u8 x s8 product is exact here.
+    """True if ONNX Runtime computes u8 x s8 products exactly on this CPU.
 
-    x86 CPUs with AVX2 but no VNNI add two products in 16 bits (vpmaddubsw) and saturate: 255*127*2 gives 32767. Such a
-    machine needs a graph with u8 x u8 products. Asked of ONNX Runtime itself, by one tiny product, not of a CPU list.
+    x86 CPUs with AVX2 but no VNNI add two products in 16 bits (vpmaddubsw) and saturate: 255*127*2 gives 32767. These
+    machines need a graph with u8 x u8 products. The test is one small product in ONNX Runtime, not a list of CPUs.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -49,9 +49,9 @@ def multiplies_u8s8_exactly() -> bool:
     session = ort.InferenceSession(probe, options, providers=[PROVIDERS["cpu"]])
     import numpy as np
 
-    found = session.run(None, {"a": np.full((1, 64), 255, np.uint8)})[0]
-    return bool((found == 255 * 127 * 64).all())
+    product = session.run(None, {"a": np.full((1, 64), 255, np.uint8)})[0]
+    return bool((product == 255 * 127 * 64).all())
 
 
-# What a bundle's build may ask of the machine.
+# Requirements that a bundle's build can have, and the test of each on this machine.
 CAPABILITIES: dict[str, Callable[[], bool]] = {"u8s8-exact": multiplies_u8s8_exactly}

@@ -24,7 +24,7 @@ from dearlite.models.calibration import read_calibration
 from dearlite.options import Long
 from dearlite.passages import best_passages
 from dearlite.pointwise.engine import OnnxBackend
-from dearlite.pointwise.passages import pieces_of
+from dearlite.pointwise.passages import split_documents
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 from dearlite.progress import Progress
@@ -107,7 +107,7 @@ class PointwiseReranker(Reranker):
         query, documents = check_query(query), as_documents(docs)
         if long is not None:
             query_tokens = len(self._encoder.ids(self._form.query(query)))
-            pieces = pieces_of(documents, self._encoder, query_tokens, self._head_tokens, long)
+            pieces = split_documents(documents, self._encoder, query_tokens, self._head_tokens, long)
             found = self._ranked(query, [piece.document for piece in pieces], None, progress, cancel)
             return best_passages(found, pieces, documents, long.keep)
         tokens: list[tuple[int, int]] = []
