@@ -20,12 +20,12 @@ import numpy as np
 from dearlite import Reranker
 from dearlite.export.decoders.bundle import write_bundle
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation
-from dearlite.export.numerics.forward import Forward
+from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.quality.card import Pairs, compare, load_pairs
 from dearlite.export.quality.check import calibration_rows
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.families import macs_a_token, shape_of
-from dearlite.export.source.merge import Merged
+from dearlite.export.source.families import macs_per_token, shape_of
+from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.models.facts import PointwiseFacts
 
 
@@ -46,7 +46,7 @@ VARIANTS = {
 }
 
 
-class RandomHead(Merged):
+class RandomHead(MergedCheckpoint):
     """A checkpoint whose `score` is a random direction, of unit length."""
 
     def __init__(self, checkpoint: Checkpoint, seed: int) -> None:
@@ -82,8 +82,8 @@ def scores(
         forward = None
         if calibrated:
             shape = shape_of(source.config, max_tokens)
-            rows = calibration_rows(tokenizer, "dear", max_tokens, macs_a_token(shape))
-            forward = Forward(shape, rows, [], mixes=plan.mixes(shape))
+            rows = calibration_rows(tokenizer, "dear", max_tokens, macs_per_token(shape))
+            forward = ForwardPass(shape, rows, [], mixes=plan.mixes(shape))
         write_bundle(source, tokenizer, facts, path, plan=plan, forward=forward)
         return Reranker.load(path).score([(query, record) for _, _, query, record in pairs.rows])
 

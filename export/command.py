@@ -20,9 +20,9 @@ from dearlite.export.gguf.command import LISTWISE_OPTIONS, refuse_given, run_lis
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.quality.check import FLOOR
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.families import ARCHITECTURES, shape_of
-from dearlite.export.source.inputs import doubt, folders_of, output_of, padding_id
-from dearlite.export.source.merge import Adapter, Merged, check_base
+from dearlite.export.source.families import FAMILIES, shape_of
+from dearlite.export.source.inputs import folders_of, output_of, padding_id, pooling_warning
+from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.machine import peak_memory_mb
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
@@ -158,12 +158,12 @@ def command(
     check_devices(quant, DEVICES[target], pooling)
     folder, adapter_folder = folders_of(model, entry, adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter_folder) if adapter_folder else None
-    refuse_unknown(checkpoint.config.get("model_type"), ARCHITECTURES)
+    refuse_unknown(checkpoint.config.get("model_type"), FAMILIES)
     if checkpoint.config["model_type"] in ENCODERS:
         card = _encoder(checkpoint, adapter_folder, entry, output, quant, DEVICES[target], carded, min_tau, force)
         _tell(output, start, card)
         return
-    source = Merged(checkpoint, lora)
+    source = MergedCheckpoint(checkpoint, lora)
     if lora is not None and (note := check_base(lora.config, checkpoint)):
         click.echo(f"dearlite: {note}", err=True)
     # All that can be refused is, before the weights are hashed: that reads every byte of them.
@@ -188,7 +188,7 @@ def command(
     _tell(output, start, card)
     if entry is not None and entry.golden:
         click.echo(f"`dearlite models verify {output}` holds it to the published scores")
-    elif entry is None and (note := doubt(pooling, pads, source.config)):
+    elif entry is None and (note := pooling_warning(pooling, pads, source.config)):
         click.echo(f"dearlite: {note}", err=True)
 
 

@@ -100,7 +100,7 @@ def verify_model(model: str) -> None:
     if entry is None or not entry.golden:
         click.echo(f"{bundle.manifest.name}: no scores of it are published, so nothing else can be checked")
         return
-    golden = need("dearlite.export.decoders.golden", extra="export")
+    golden = need("dearlite.export.decoders.published_scores", extra="export")
     readings = golden.readings(bundle, entry.golden)
     pairs = len(golden.DOCUMENTS) * (len(golden.DOCUMENTS) - 1) // 2
     print_rows(

@@ -16,8 +16,8 @@ import numpy as np
 from dearlite.errors import CheckpointError
 from dearlite.export.decoders.pooling import read_at
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation, graphs_of
-from dearlite.export.numerics.forward import Forward
-from dearlite.export.numerics.leading import DIRECTIONS, extend_weight, leading_directions
+from dearlite.export.numerics.forward import ForwardPass
+from dearlite.export.numerics.leading_directions import DIRECTIONS, extend_weight, leading_directions
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, is_power_of_two, mix_rows_in_blocks, residual_rotation
 from dearlite.export.numerics.rounding import Moments, column_scales, round_to_nearest, round_with_moments
 from dearlite.export.source.checkpoint import TensorSource
@@ -38,7 +38,7 @@ def write_bundle(
     members: dict[str, bytes] | None = None,
     pad_id: int | None = None,
     devices: Sequence[str] = ("cpu",),
-    forward: Forward | None = None,
+    forward: ForwardPass | None = None,
 ) -> None:
     """Writes `source` as a `.dear` file.
 
@@ -83,7 +83,7 @@ Written = tuple[str, str, tuple[int, ...], Iterator[bytes]]
 
 
 def _tensors(
-    source: TensorSource, shape: LlamaShape, plan: Quantisation, mixes: bool, forward: Forward | None = None
+    source: TensorSource, shape: LlamaShape, plan: Quantisation, mixes: bool, forward: ForwardPass | None = None
 ) -> Iterator[Written]:
     """Every weight under the graph's names, made as it is asked for."""
     basis = residual_rotation(shape.hidden) if plan.rotated else None
@@ -104,7 +104,7 @@ def _attention(
     shape: LlamaShape,
     plan: Quantisation,
     basis: Any,
-    forward: Forward | None,
+    forward: ForwardPass | None,
     at: str,
     layer: str,
 ) -> Iterator[Written]:
@@ -131,7 +131,7 @@ def _attention(
 
 
 def _feed_forward(
-    source: TensorSource, plan: Quantisation, basis: Any, mixes: bool, forward: Forward | None, at: str, layer: str
+    source: TensorSource, plan: Quantisation, basis: Any, mixes: bool, forward: ForwardPass | None, at: str, layer: str
 ) -> Iterator[Written]:
     gain = source.read(f"{at}.post_attention_layernorm.weight")
     gate_up = _reading(source, [f"{at}.mlp.{p}_proj" for p in ("gate", "up")], gain, basis)
@@ -152,7 +152,7 @@ def _down(source: TensorSource, basis: Any, mixes: bool, at: str) -> Any:
 
 
 def _embedding(
-    source: TensorSource, shape: LlamaShape, plan: Quantisation, basis: Any, forward: Forward | None
+    source: TensorSource, shape: LlamaShape, plan: Quantisation, basis: Any, forward: ForwardPass | None
 ) -> Iterator[Written]:
     """The embedding's rows in the rotated basis: int8 with one scale a row, or as they are."""
     name, sides = "model.embed_tokens.weight", (shape.vocabulary, shape.hidden)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from dearlite.export.numerics.leading import DIRECTIONS, copies, sharing
+from dearlite.export.numerics.leading_directions import DIRECTIONS, copies, sharing
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
@@ -31,7 +31,7 @@ def llama_graph(shape: LlamaShape, way: str, last_way: str, *, block_hadamard: b
 
     `way` and `last_way` are entries of LINEAR_WAYS, the latter for the last layer's single row. With `block_hadamard`
     the down projection's input is multiplied by a Hadamard matrix in blocks (its weights have taken the inverse), with
-    `leading` the residual stream's leading directions are read apart (leading.py). The
+    `leading` the residual stream's leading directions are read apart (leading_directions.py). The
     graph's weights are named only: `Graph.weights` maps them to their dtype and shape.
     """
     return _Writer(shape, LINEAR_WAYS[way], LINEAR_WAYS[last_way], block_hadamard, leading).write()

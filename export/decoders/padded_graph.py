@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from dearlite.export.decoders.graph import embed, head_norm, spec, split_heads, write_extended
-from dearlite.export.numerics.leading import DIRECTIONS, copies
+from dearlite.export.numerics.leading_directions import DIRECTIONS, copies
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay

@@ -10,10 +10,10 @@ from typing import Any
 from dearlite.errors import DearliteError
 from dearlite.export.decoders.bundle import write_bundle
 from dearlite.export.decoders.quantisations import QUANTISATIONS
-from dearlite.export.numerics.forward import Forward
+from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.quality.check import FLOOR, calibration_rows, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import TensorSource
-from dearlite.export.source.families import LlamaShape, macs_a_token, shape_of
+from dearlite.export.source.families import LlamaShape, macs_per_token, shape_of
 from dearlite.models.facts import PointwiseFacts
 
 
@@ -38,13 +38,13 @@ def export_decoder(
     says so under "below_floor".
     """
     plan, shape = QUANTISATIONS[quant], shape_of(source.config, facts.max_tokens)
-    work = macs_a_token(shape)
+    work = macs_per_token(shape)
     prompt, max_tokens = facts.prompt, facts.max_tokens
     calibration = calibration_rows(tokenizer, prompt, max_tokens, work) if plan.int8 else []
     pairs = card_pairs(tokenizer, prompt, max_tokens, work) if carded else None
     scored = [row.ids for row in pair_rows(tokenizer, prompt, max_tokens, pairs)] if pairs is not None else []
     padding = pad_id if facts.pooling == "last-position" else None
-    forward = Forward(shape, calibration, scored, mixes=plan.mixes(shape), pad_id=padding)
+    forward = ForwardPass(shape, calibration, scored, mixes=plan.mixes(shape), pad_id=padding)
     draft = output.with_name(output.name + ".draft")
     try:
         write_bundle(
@@ -73,7 +73,7 @@ def export_decoder(
 
 def check_disk(output: Path, shape: LlamaShape, quant: str) -> None:
     """Told before the work: the file's size from the shapes, against what is free."""
-    needed = (shape.vocabulary * shape.hidden + macs_a_token(shape)) * QUANTISATIONS[quant].bytes_a_weight * 1.05
+    needed = (shape.vocabulary * shape.hidden + macs_per_token(shape)) * QUANTISATIONS[quant].bytes_per_weight * 1.05
     free = shutil.disk_usage(output.parent).free
     if needed > free:
         raise DearliteError(f"{output} needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free: make room")

@@ -33,7 +33,7 @@ class Quantisation:
     about: str = ""  # for the help of --quant
 
     @property
-    def bytes_a_weight(self) -> int:
+    def bytes_per_weight(self) -> int:
         return 1 if self.int8 else 2 if self.half else 4
 
     def mixes(self, shape: LlamaShape) -> bool:

@@ -117,7 +117,7 @@ def export_encoder(
     """
     _check_disk(checkpoint, output, quant)
     prompt, max_tokens = facts.prompt, facts.max_tokens
-    pairs = card_pairs(tokenizer, prompt, max_tokens, _macs_a_token(checkpoint)) if carded else None
+    pairs = card_pairs(tokenizer, prompt, max_tokens, _macs_per_token(checkpoint)) if carded else None
     rows = [] if pairs is None else pair_rows(tokenizer, prompt, max_tokens, pairs)
     card: dict[str, Any] = {}
     try:
@@ -152,7 +152,7 @@ def write_encoder(
         bundle.finish(parts, facts, builds)
 
 
-def _macs_a_token(checkpoint: Checkpoint) -> int:
+def _macs_per_token(checkpoint: Checkpoint) -> int:
     """Multiplications and additions for each token, in the linear layers: as many as their matrices have weights."""
     shapes = {name: checkpoint.shape(name) for name in checkpoint.names if "embedding" not in name}
     return sum(prod(shape) for shape in shapes.values() if len(shape) == 2)

@@ -18,7 +18,7 @@ from dearlite.export.gguf.metadata import ListwiseFacts
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import folders_of, output_of
-from dearlite.export.source.merge import Adapter, Merged, check_base, refuse_other_base
+from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base, refuse_other_base
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.machine import peak_memory_mb
 from dearlite.models.facts import NOT_STATED
@@ -63,7 +63,7 @@ def run_listwise(model: str, entry: ModelEntry | None, adapter: Path | None, out
     folder, adapter_folder = folders_of(model, entry, adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter_folder) if adapter_folder else None
     _refuse_scorer(checkpoint)
-    source = Merged(checkpoint, lora, require_head=False)
+    source = MergedCheckpoint(checkpoint, lora, require_head=False)
     if lora is not None:
         if not options["force"]:
             refuse_other_base(lora.config, checkpoint)

@@ -21,8 +21,8 @@ from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
 from dearlite.export.gguf.writer import write_head, write_weights
-from dearlite.export.source.families import macs_a_token
-from dearlite.export.source.merge import Merged
+from dearlite.export.source.families import macs_per_token
+from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.listwise.prompts import LIST_FORMS
 
 _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the card's text is read with
@@ -30,7 +30,7 @@ _VOCABULARY_BYTES = 2**24
 
 
 def export_listwise(
-    source: Merged,
+    source: MergedCheckpoint,
     facts: ListwiseFacts,
     output: Path,
     *,
@@ -69,7 +69,7 @@ def export_listwise(
         reference = rows = None
         if carded:
             write_head(work / "vocabulary.gguf", family.gguf, values, vocabulary)
-            rows = card_rows(work / "vocabulary.gguf", macs_a_token(shape), shape.vocabulary, facts.max_tokens)
+            rows = card_rows(work / "vocabulary.gguf", macs_per_token(shape), shape.vocabulary, facts.max_tokens)
             reference = Reference(replace(shape, max_tokens=ROW_TOKENS), [*map(np.array, rows.ids)], rows.positions)
         hashes.start()
         draft = work / "f16.gguf"
@@ -120,7 +120,7 @@ def _check_disk(output: Path, f16: int, quantised: int, *, carded: bool) -> None
 class _Hashes:
     """The sha256 of each source file, by a thread beside the writing; until then zeros keep their places."""
 
-    def __init__(self, source: Merged) -> None:
+    def __init__(self, source: MergedCheckpoint) -> None:
         checkpoint, adapter = source.checkpoint, source.adapter
         files = {checkpoint.spec(name).file for name in checkpoint.names}
         self._files = sorted(files | {spec.file for spec in (adapter.tensors.values() if adapter else ())})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.export.gguf.architectures import EMBEDDING, OUTPUT, Weight
-from dearlite.export.numerics.forward import Forward
+from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.source.checkpoint import Floats, TensorSource
 from dearlite.export.source.families import LlamaShape
 
@@ -32,7 +32,7 @@ _GAINS = {"input_layernorm": "qkv", "post_attention_layernorm": "gate_up"}
 _ROWS_AT_ONCE = 4096  # of the embedding, where it is read again as the output matrix
 
 
-class Reference(Forward):
+class Reference(ForwardPass):
     """Sees each weight of a model once, in the network's order (weights_of); `logits` is (positions, vocabulary)."""
 
     def __init__(self, shape: LlamaShape, rows: Sequence[Any], positions: Sequence[Sequence[int]]) -> None:

@@ -20,7 +20,7 @@ MomentsOfTwo = tuple[Moments | None, Moments | None]
 _CHUNK_TOKENS = 2048  # at work at once: the widest value of a layer is (tokens, 2 x ffn) float32
 
 
-class Forward:
+class ForwardPass:
     """Token rows on their way through the network; `x` is (tokens of all rows, hidden) float32."""
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.numerics.leading import extend_moments
+from dearlite.export.numerics.leading_directions import extend_moments
 
 _ROWS = 4096  # rounded at a time, where no row knows of another
 # GPTQ: rows whose errors are spread together, and inside of them (a product each, instead of a row at a time) ...
@@ -44,7 +44,7 @@ class Moments:
             np.add(total, part.T @ part, out=total)
 
     def extended(self, directions: Any) -> Moments:
-        """The moments of the inputs as onnx/leading.py extends them; only where they are one group."""
+        """The moments of the inputs as leading_directions.py extends them; only where they are one group."""
         (total,) = self.sums
         wider = Moments(0)
         wider.rows, wider.sums = self.rows, [extend_moments(total, directions)]

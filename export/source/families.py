@@ -11,7 +11,7 @@ from dearlite.export.source.checkpoint import TensorSource
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class Family:
     """What a family needs beyond LLaMA's own form."""
 
     qkv_bias: bool = False
@@ -20,11 +20,11 @@ class Architecture:
 
 
 # `model_type` of config.json -> family.
-ARCHITECTURES = {
-    "llama": Architecture(),  # Llama 2, 3, 3.1, 3.2, SmolLM2
-    "mistral": Architecture(slides=True),
-    "qwen2": Architecture(qkv_bias=True),
-    "qwen3": Architecture(head_norms=True),
+FAMILIES = {
+    "llama": Family(),  # Llama 2, 3, 3.1, 3.2, SmolLM2
+    "mistral": Family(slides=True),
+    "qwen2": Family(qkv_bias=True),
+    "qwen3": Family(head_norms=True),
 }
 _REQUIRED = (
     "num_hidden_layers",
@@ -39,9 +39,9 @@ _REQUIRED = (
 def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     """The graph's shape from config.json. Raises UsageError naming an architecture or a field that is not covered."""
     kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise UsageError(f"architecture {kind!r} is not covered: it is none of {', '.join(ARCHITECTURES)}")
-    family = ARCHITECTURES[kind]
+    if kind not in FAMILIES:
+        raise UsageError(f"architecture {kind!r} is not covered: it is none of {', '.join(FAMILIES)}")
+    family = FAMILIES[kind]
     if missing := [name for name in _REQUIRED if config.get(name) is None]:
         raise UsageError(f"the config.json of this {kind} model has no {', '.join(missing)}: fetch the model again")
     window = config.get("sliding_window")
@@ -154,7 +154,7 @@ class LlamaShape:
     head_norms: bool = False  # an RMSNorm on every head of q and k
 
 
-def macs_a_token(shape: LlamaShape) -> int:
+def macs_per_token(shape: LlamaShape) -> int:
     """Multiplications and additions for each token, in the linear layers: as many as these have weights."""
     s = shape
     return s.layers * (s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads) + 3 * s.hidden * s.ffn)

@@ -65,7 +65,7 @@ def padding_id(folder: Path, tokenizer_json: bytes, config: dict[str, Any]) -> i
     return first if isinstance(first, int) else None
 
 
-def doubt(pooling: str, pad_id: int | None, config: dict[str, Any]) -> str:
+def pooling_warning(pooling: str, pad_id: int | None, config: dict[str, Any]) -> str:
     """What to say where the model's makers may have read another position than `pooling` says, otherwise nothing."""
     other = config.get("pad_token_id")
     if pooling != "last-token" or other is None or pad_id in (None, other):

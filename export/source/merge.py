@@ -53,7 +53,7 @@ _NO_HEAD = (
 
 
 class Adapter:
-    """A PEFT LoRA folder. What cannot be merged is collected in `misfits`, for `Merged` to refuse together.
+    """A PEFT LoRA folder. What cannot be merged is collected in `misfits`, for `MergedCheckpoint` to refuse together.
 
     `lora` maps a module to its matrices' tensor names by side, `saved` a tensor to the adapter's tensor that replaces
     it; both without PEFT's prefix and suffixes, spelt as the classifier spells them (`model.layers.0…`).
@@ -135,7 +135,7 @@ class Adapter:
                 self.misfits.append(f"layers_to_transform is {', '.join(limits)}, and the layers are {there}")
 
 
-class Merged(TensorSource):
+class MergedCheckpoint(TensorSource):
     """A checkpoint with an adapter merged in, read like a checkpoint; without an adapter, the checkpoint itself.
 
     Names are the classifier's: a base that was saved without its `model.` prefix gets it here. `config` is the base's.
@@ -234,7 +234,7 @@ class Merged(TensorSource):
 def check_base(adapter_config: dict[str, Any], checkpoint: Checkpoint) -> str | None:
     """A warning when the adapter names another base than the checkpoint's folder and config do, else None.
 
-    Only a warning: folders are renamed and repositories move. Whether the tensors fit is for `Merged` to say.
+    Only a warning: folders are renamed and repositories move. Whether the tensors fit is for `MergedCheckpoint` to say.
     """
     asked = str(adapter_config.get("base_model_name_or_path") or "")
     known = [checkpoint.folder.resolve().name, *_repositories(checkpoint)]

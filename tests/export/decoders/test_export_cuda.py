@@ -17,7 +17,7 @@ from dearlite.cli.main import run  # noqa: E402
 from dearlite.export.decoders.bundle import write_bundle  # noqa: E402
 from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
-from dearlite.export.source.merge import Merged  # noqa: E402
+from dearlite.export.source.merge import MergedCheckpoint  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
 from dearlite.models.facts import PointwiseFacts  # noqa: E402
 from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime  # noqa: E402
@@ -32,7 +32,7 @@ def cpu_for_cuda(monkeypatch):
 
 
 def write(folder, plan, *built_for):
-    source = Merged(Checkpoint(folder), None)
+    source = MergedCheckpoint(Checkpoint(folder), None)
     facts = PointwiseFacts(
         name="tiny",
         architecture=source.config["model_type"],

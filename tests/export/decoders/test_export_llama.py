@@ -23,7 +23,7 @@ from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.numerics.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
 from dearlite.export.source import families  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
-from dearlite.export.source.merge import Merged  # noqa: E402
+from dearlite.export.source.merge import MergedCheckpoint  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
 from dearlite.models.facts import PointwiseFacts  # noqa: E402
 
@@ -71,7 +71,7 @@ def test_other_int8_exports_are_near_and_do_not_depend_on_company(tmp_path, kind
 
 def test_15_bit_activations_leave_the_error_of_the_int8_weights_alone(tmp_path):
     checkpoint(tmp_path, "mistral", hidden_size=256, intermediate_size=512)
-    source, target = Merged(Checkpoint(tmp_path), None), tmp_path / "m.dear"
+    source, target = MergedCheckpoint(Checkpoint(tmp_path), None), tmp_path / "m.dear"
     facts = PointwiseFacts(
         name="tiny",
         architecture="mistral",
@@ -245,7 +245,7 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
 def test_peak_memory_stays_near_one_matrix(tmp_path):
     """The tensors are made as they are asked for: nothing of the second is read before the first is written."""
     checkpoint(tmp_path, "llama, 4 heads of 4, 10000")
-    source, read = Merged(Checkpoint(tmp_path), None), []
+    source, read = MergedCheckpoint(Checkpoint(tmp_path), None), []
     rows = source.rows
     source.rows = lambda name, start, stop: (read.append(name), rows(name, start, stop))[1]
     shape = families.shape_of(source.config, 96)

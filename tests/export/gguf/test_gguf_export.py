@@ -25,7 +25,7 @@ from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.writer import write_weights
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.merge import Adapter, Merged
+from dearlite.export.source.merge import Adapter, MergedCheckpoint
 from dearlite.models.gguf import GgufFile
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "gguf_golden.json").read_text())
@@ -37,7 +37,7 @@ F16_ONLY = {"quant": "f16", "carded": False}
 
 
 def export(folder, output, *, adapter=None, facts=FACTS, **options):
-    source = Merged(Checkpoint(folder), adapter and Adapter(adapter), require_head=False)
+    source = MergedCheckpoint(Checkpoint(folder), adapter and Adapter(adapter), require_head=False)
     return export_listwise(source, facts, output, **options)
 
 
@@ -176,7 +176,7 @@ def test_reference_has_the_logits_of_transformers(tmp_path, kind):
     folder = write_model(tmp_path / "model", kind)
     rows = [np.arange(3, 3 + 40), np.arange(300, 200, -1), np.array([7])]
     positions = [[0, 5, 39], [98, 99], [0]]
-    source = Merged(Checkpoint(folder), require_head=False)
+    source = MergedCheckpoint(Checkpoint(folder), require_head=False)
     family, shape = find_architecture(source.config, 100)
     weights = weights_of(source.config, family, shape)
     reference = Reference(shape, rows, positions)
@@ -255,7 +255,7 @@ def test_rotary_tables_and_a_repeated_output_matrix_are_left_out(tmp_path):
         "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32),
     }
     folder = write_model(tmp_path / "model", kind, extra=extra)
-    source = Merged(Checkpoint(folder), require_head=False)
+    source = MergedCheckpoint(Checkpoint(folder), require_head=False)
     check_weights(source, weights_of(*_parts(folder)), folder)
     export(folder, tmp_path / "m.gguf", **F16_ONLY)
     assert tensors(tmp_path / "m.gguf") == GOLDEN["tensors"][kind]

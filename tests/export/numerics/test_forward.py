@@ -10,12 +10,12 @@ from dearlite import Reranker
 from dearlite.documents import Document
 from dearlite.export.decoders.bundle import write_bundle
 from dearlite.export.decoders.quantisations import QUANTISATIONS
-from dearlite.export.numerics.forward import Forward
+from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.quality.card import Pairs
 from dearlite.export.quality.check import _encode, hold_to_floor, quality_card
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import shape_of
-from dearlite.export.source.merge import Merged
+from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.models.facts import PointwiseFacts
 
 RECORDS = [(query, Document(text)) for query, text in PAIRS]
@@ -35,12 +35,12 @@ def facts(pooling="last-token"):
 
 def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
     """The bundle's path, and the fp32 pass that went with it; `studied` of the pairs are calibration rows too."""
-    source = Merged(Checkpoint(folder), None)
+    source = MergedCheckpoint(Checkpoint(folder), None)
     tokenizer = (folder / "tokenizer.json").read_bytes()
     rows = [row.ids for row in _encode(tokenizer, "dear", 96, records)]
     plan = QUANTISATIONS[plan]
     shape = shape_of(source.config, 96)
-    forward = Forward(shape, rows[:studied], rows, mixes=plan.mixes(shape), pad_id=pad_id)
+    forward = ForwardPass(shape, rows[:studied], rows, mixes=plan.mixes(shape), pad_id=pad_id)
     pooling = "last-token" if pad_id is None else "last-position"
     write_bundle(source, tokenizer, facts(pooling), folder / "m.dear", plan=plan, forward=forward, pad_id=pad_id)
     return folder / "m.dear", forward

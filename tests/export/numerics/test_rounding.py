@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dearlite.export.numerics.leading import (
+from dearlite.export.numerics.leading_directions import (
     DIRECTIONS,
     copies,
     extend_moments,

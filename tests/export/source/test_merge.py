@@ -12,7 +12,7 @@ import pytest
 
 from dearlite.errors import CheckpointError
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.merge import Adapter, Merged, check_base
+from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -108,7 +108,7 @@ def assert_merged(source, wanted):
 
 def refusal(base, adapter, **options):
     with pytest.raises(CheckpointError) as caught:
-        Merged(Checkpoint(base), adapter and Adapter(adapter), **options)
+        MergedCheckpoint(Checkpoint(base), adapter and Adapter(adapter), **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -120,11 +120,11 @@ def refusal(base, adapter, **options):
 )  # fmt: skip
 def test_merge_is_that_of_peft(made, base, adapter):
     wanted = merged_by_peft(made[base], made[adapter])
-    source = Merged(Checkpoint(made[base]), Adapter(made[adapter]))
+    source = MergedCheckpoint(Checkpoint(made[base]), Adapter(made[adapter]))
     assert_merged(source, wanted)
     assert len(source.names) == len(wanted) + (base == "causal")  # its lm_head, which no classifier reads
     # The merge is seen at all: the adapter moved its matrices by far more than the tolerance.
-    plain = Merged(Checkpoint(made[base]), None, require_head=False)
+    plain = MergedCheckpoint(Checkpoint(made[base]), None, require_head=False)
     name = "model.layers.1.self_attn.q_proj.weight"
     assert np.abs(source.read(name) - plain.read(name)).max() > 1e-3
 
@@ -133,17 +133,19 @@ def test_score_head_is_the_adapters(made):
     head = load_file(weights_of(made["lora"]))["base_model.model.score.weight"].numpy()
     before = Checkpoint(made["fp32"]).read("score.weight")
     assert np.abs(head - before).max() > 1e-3
-    assert Merged(Checkpoint(made["fp32"]), Adapter(made["lora"])).read("score.weight").tolist() == head.tolist()
+    assert (
+        MergedCheckpoint(Checkpoint(made["fp32"]), Adapter(made["lora"])).read("score.weight").tolist() == head.tolist()
+    )
 
 
 def test_bf16_adapter_is_merged_in_fp32(made, altered):
     tensors = {name: value.to(torch.bfloat16) for name, value in load_file(weights_of(made["lora"])).items()}
     folder = altered(tensors=tensors)
-    assert_merged(Merged(Checkpoint(made["fp32"]), Adapter(folder)), merged_by_peft(made["fp32"], folder))
+    assert_merged(MergedCheckpoint(Checkpoint(made["fp32"]), Adapter(folder)), merged_by_peft(made["fp32"], folder))
 
 
 def test_tensors_between_the_adapters_are_the_bases(made):
-    source = Merged(Checkpoint(made["bf16"]), Adapter(made["some-layers"]))
+    source = MergedCheckpoint(Checkpoint(made["bf16"]), Adapter(made["some-layers"]))
     wanted = load_file(made["bf16"] / "model.safetensors")
     for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"):
         assert np.array_equal(source.read(name), wanted[name].float().numpy())
@@ -161,13 +163,13 @@ def test_tensors_between_the_adapters_are_the_bases(made):
 def test_other_spellings_of_the_names_are_the_same_adapter(made, altered, rename):
     folder = altered(rename=rename)
     for base in ("fp32", "bare"):
-        source = Merged(Checkpoint(made[base]), Adapter(folder))
+        source = MergedCheckpoint(Checkpoint(made[base]), Adapter(folder))
         assert_merged(source, merged_by_peft(made[base], made["lora"]))
 
 
 def test_without_an_adapter_it_is_the_base(made):
     checkpoint = Checkpoint(made["fp32"])
-    source = Merged(checkpoint)
+    source = MergedCheckpoint(checkpoint)
     assert source.config == checkpoint.config
     assert_merged(source, {name: checkpoint.read(name) for name in checkpoint.names})
     with pytest.raises(CheckpointError, match=r"has no tensor 'model\.layers\.9"):
@@ -203,7 +205,7 @@ def test_configurations_that_mean_another_merge_are_refused(made, altered, field
 
 def test_numbers_and_null_of_unknown_fields_do_no_harm(made, altered):
     folder = altered({"some_new_size": 16, "some_new_name": "x", "some_new_switch": False, "some_new_map": None})
-    assert Merged(Checkpoint(made["fp32"]), Adapter(folder)).names
+    assert MergedCheckpoint(Checkpoint(made["fp32"]), Adapter(folder)).names
 
 
 @pytest.mark.parametrize(
@@ -268,8 +270,8 @@ def test_adapter_without_a_head_is_refused(made, altered):
     assert "no score head" in message
     assert 'modules_to_save=["score"]' in message
     assert "merge it with PEFT" not in message
-    assert Merged(Checkpoint(made["causal"]), Adapter(folder), require_head=False).names
-    assert Merged(Checkpoint(made["fp32"]), Adapter(folder)).names  # this base has a head of its own
+    assert MergedCheckpoint(Checkpoint(made["causal"]), Adapter(folder), require_head=False).names
+    assert MergedCheckpoint(Checkpoint(made["fp32"]), Adapter(folder)).names  # this base has a head of its own
     assert "no score head" in refusal(made["causal"], None)
 
 
@@ -280,7 +282,7 @@ def test_head_that_was_named_and_not_saved_is_refused(made, altered):
 def test_nan_in_the_adapter_names_its_tensor(made, altered):
     bad = torch.zeros(32, 8)
     bad[9, 3] = torch.nan
-    source = Merged(Checkpoint(made["fp32"]), Adapter(altered(tensors={f"{Q0}.lora_B.weight": bad})))
+    source = MergedCheckpoint(Checkpoint(made["fp32"]), Adapter(altered(tensors={f"{Q0}.lora_B.weight": bad})))
     source.rows("model.layers.0.self_attn.q_proj.weight", 0, 9)
     with pytest.raises(CheckpointError, match=r"layers\.0\.self_attn\.q_proj\.lora_B\.weight' holds NaN"):
         source.read("model.layers.0.self_attn.q_proj.weight")
@@ -314,10 +316,10 @@ def test_another_base_by_name_is_a_warning(made, tmp_path):
 _PEAK = """
 import re, sys
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.merge import Adapter, Merged
+from dearlite.export.source.merge import Adapter, MergedCheckpoint
 def peak_mb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
-source = Merged(Checkpoint(sys.argv[1]), Adapter(sys.argv[2]), require_head=False)
+source = MergedCheckpoint(Checkpoint(sys.argv[1]), Adapter(sys.argv[2]), require_head=False)
 name = "model.layers.0.self_attn.q_proj.weight"
 source.rows(name, 0, 512)
 before = peak_mb()

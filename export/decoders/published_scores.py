@@ -43,7 +43,7 @@ SCORES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ScoreReading:
     """One way to read the file, and the scores of DOCUMENTS that it gives."""
 
     pooling: str
@@ -74,7 +74,7 @@ class Reading:
         return sum((a - b) * (x - y) > 0 for (a, x), (b, y) in combinations(both, 2))
 
 
-def readings(bundle: Bundle, golden: str) -> list[Reading]:
+def readings(bundle: Bundle, golden: str) -> list[ScoreReading]:
     """The file read in every way, its own first. Raises UsageError where SCORES has no `golden`."""
     if golden not in SCORES:
         raise UsageError(f"no published scores are called {golden!r}: models.toml may name {', '.join(SCORES)}")
@@ -91,11 +91,11 @@ def readings(bundle: Bundle, golden: str) -> list[Reading]:
             rows = list(encoder.pairs(encoder.ids(form.query(QUERY)), texts))
             own_reading = pooling == manifest.pooling and two_spaces == own.keep_empty_title
             scores = tuple(_scores(bundle, pooling, rows))
-            found.append(Reading(pooling, two_spaces, own_reading, scores, published))
+            found.append(ScoreReading(pooling, two_spaces, own_reading, scores, published))
     return found
 
 
-def verdict(found: Sequence[Reading], golden: str) -> tuple[bool, str]:
+def verdict(found: Sequence[ScoreReading], golden: str) -> tuple[bool, str]:
     """Whether the file, as dearlite reads it, gives the published scores; and one line that says which reading does."""
     nearest = min(found, key=lambda reading: reading.largest)
     own = next(reading for reading in found if reading.own)

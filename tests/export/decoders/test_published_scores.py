@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E4
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
 from dearlite.errors import CheckpointError  # noqa: E402
-from dearlite.export.decoders import golden  # noqa: E402
+from dearlite.export.decoders import published_scores  # noqa: E402
 from dearlite.export.source.inputs import padding_id  # noqa: E402
 from dearlite.models.bundle import Bundle  # noqa: E402
 from dearlite.models.registry import load_registry  # noqa: E402
@@ -25,7 +25,7 @@ READINGS = [(pooling, two) for pooling in ("last-token", "last-position") for tw
 
 def tokenizer(folder):
     """The golden texts' characters, a space among them, with Llama-3's template; it pads with <eos>, id 2."""
-    letters = sorted(set("".join([*golden.DOCUMENTS, golden.QUERY, "query: document:  "])))
+    letters = sorted(set("".join([*published_scores.DOCUMENTS, published_scores.QUERY, "query: document:  "])))
     vocabulary = {word: n for n, word in enumerate(["!", "<bos>", "<eos>", "<unk>", *letters])}
     tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tok.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -79,7 +79,10 @@ def reference(net, tok, texts, *, length=None, pooling="last-position", max_toke
 
 
 def golden_texts(two_spaces):
-    return [(f"query: {golden.QUERY}", f"document: {' ' * two_spaces}{text}") for text in golden.DOCUMENTS]
+    return [
+        (f"query: {published_scores.QUERY}", f"document: {' ' * two_spaces}{text}")
+        for text in published_scores.DOCUMENTS
+    ]
 
 
 def export(folder, target, *options):
@@ -136,7 +139,9 @@ def published(tmp_path_factory):
 
 def test_int8_at_the_last_position_is_near(published):
     net, tok, files = published
-    found = Reranker.load(files["int8", "last-position"]).score([(golden.QUERY, text) for text in golden.DOCUMENTS])
+    found = Reranker.load(files["int8", "last-position"]).score(
+        [(published_scores.QUERY, text) for text in published_scores.DOCUMENTS]
+    )
     expected, other = (reference(net, tok, golden_texts(two_spaces=True), length=n).numpy() for n in (160, 159))
     assert np.abs(found - expected).max() <= 0.2
     assert np.abs(found - expected).mean() < 0.3 * np.abs(other - expected).mean()
@@ -152,7 +157,7 @@ def test_verify_names_the_reading_of_the_published_scores(
     file = files[quant, pooling]
     monkeypatch.setenv("DEARLITE_HOME", str(file.parent))
     scores = reference(net, tok, golden_texts(two_spaces), pooling=published_at).to(torch.bfloat16)
-    monkeypatch.setitem(golden.SCORES, "tiny", tuple(scores.tolist()))
+    monkeypatch.setitem(published_scores.SCORES, "tiny", tuple(scores.tolist()))
     code = verify(file)
     out, err = capsys.readouterr()
     reading = f"{published_at}, {'two spaces' if two_spaces else 'one space'}"
@@ -175,7 +180,7 @@ def test_verify_says_that_other_weights_are_not_the_published_ones(tmp_path, mon
     published, mine = tmp_path / "published", tmp_path / "mine"
     published.mkdir(), mine.mkdir()
     scores = reference(*scorer(published), golden_texts(two_spaces=True)).tolist()
-    monkeypatch.setitem(golden.SCORES, "8b-ce", tuple(scores))
+    monkeypatch.setitem(published_scores.SCORES, "8b-ce", tuple(scores))
     scorer(mine, seed=1)
     assert export(mine, tmp_path / "dear-8b-ce.dear", "--max-tokens", "160") == 0  # its name is the file's
     assert "--pooling last-position" in capsys.readouterr().err  # the two ids of this model differ
@@ -195,26 +200,28 @@ def test_verify_says_where_no_scores_are_published(tmp_path, capsys, name):
 
 def test_registry_names_published_scores_of_whole_models_only():
     named = {name: entry.golden for name, entry in load_registry().items() if entry.golden}
-    assert named == {f"dear-{golden_name}": golden_name for golden_name in golden.SCORES}
-    assert all(len(scores) == len(golden.DOCUMENTS) == 5 for scores in golden.SCORES.values())
+    assert named == {f"dear-{golden_name}": golden_name for golden_name in published_scores.SCORES}
+    assert all(len(scores) == len(published_scores.DOCUMENTS) == 5 for scores in published_scores.SCORES.values())
     # Each stands on bf16's grid: 8 significant bits.
-    values = [score for scores in golden.SCORES.values() for score in scores]
+    values = [score for scores in published_scores.SCORES.values() for score in scores]
     assert torch.tensor(values).to(torch.bfloat16).tolist() == values
 
 
 def test_verdict_names_every_reading_that_is_within_the_tolerance():
     def reading(pooling, own, *scores):
-        return golden.Reading(pooling, two_spaces=True, own=own, scores=scores, published=(1.0, 3.0))
+        return published_scores.ScoreReading(pooling, two_spaces=True, own=own, scores=scores, published=(1.0, 3.0))
 
     near, nearest = reading("last-token", True, 1.2, 3.0), reading("last-position", False, 1.0, 2.9)
-    reproduces, line = golden.verdict([near, nearest, reading("last-position", False, 1.0, 4.0)], "tiny")
+    reproduces, line = published_scores.verdict([near, nearest, reading("last-position", False, 1.0, 4.0)], "tiny")
     assert reproduces
     assert line.startswith("last-position, two spaces: largest difference 0.10: reproduces")
     assert line.endswith("so do, within 0.25: last-token, two spaces, as this file is read (0.20)")
 
 
 def test_agreement_counts_pairs_in_order():
-    reading = golden.Reading("last-token", two_spaces=True, own=True, scores=(1.0, 3.0, 2.0), published=(1.5, 2.0, 3.0))
+    reading = published_scores.ScoreReading(
+        "last-token", two_spaces=True, own=True, scores=(1.0, 3.0, 2.0), published=(1.5, 2.0, 3.0)
+    )
     assert (reading.agreeing, reading.largest, reading.mean) == (2, 1.0, pytest.approx(2.5 / 3))
     assert reading.name == "last-token, two spaces"
 
