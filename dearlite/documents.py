@@ -14,6 +14,11 @@ from dearlite.errors import InvalidInput
 TEXT_FIELDS = ("text", "contents", "passage")
 ID_FIELDS = ("id", "_id", "docid")
 TITLE_FIELDS = ("title",)
+QUERY_ID_FIELDS = ("_id", "id", "qid", "query_id")
+QUERY_FIELDS = ("text", "query", "title")
+# Documents of rank_llm's and RankGPT's records: their own names come first.
+CANDIDATE_ID_FIELDS = ("docid", "id", "_id")
+CANDIDATE_TEXT_FIELDS = ("content", "contents", "text", "segment", "passage", "body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,11 @@ def as_document(item: object, where: str) -> Document:
     if item is None or isinstance(item, (bool, int, float, bytes, list, tuple)):
         kind = "null" if item is None else f"a {type(item).__name__}"
         raise InvalidInput(f"{where} is {kind}, not a document: give a string or a record with a 'text' field")
-    text = _field(item, TEXT_FIELDS)
+    text = first_field(item, TEXT_FIELDS)
     if text is None:
         has = f" (it has {', '.join(map(repr, list(item)[:6]))})" if isinstance(item, Mapping) and item else ""
         raise InvalidInput(f"{where} has no text{has}: name the field 'text', 'contents' or 'passage'")
-    title, doc_id = _field(item, TITLE_FIELDS), _field(item, ID_FIELDS)
+    title, doc_id = first_field(item, TITLE_FIELDS), first_field(item, ID_FIELDS)
     for name, value in (("text", text), ("title", title)):
         if value is not None and not isinstance(value, str):
             raise InvalidInput(f"{where} has a {type(value).__name__} as its {name}: it must be a string")
@@ -75,7 +80,8 @@ def _checked(text: str, doc_id: str | None, title: str, record: object, where: s
     return Document(_clean(text, where), doc_id, _clean(title, where), record)
 
 
-def _field(item: object, names: tuple[str, ...]) -> object:
+def first_field(item: object, names: tuple[str, ...]) -> object:
+    """The first of the fields `names` of a mapping or object that is not None; None if there is none."""
     for name in names:
         value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
         if value is not None:

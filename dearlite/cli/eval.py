@@ -66,22 +66,20 @@ def command(
     others = dict(map(_baseline, baselines))
     if len(others) < len(baselines):
         raise UsageError("two baselines have one name: give them names, --baseline NAME=FILE")
-    from dearlite.offline.evaluation.assess import check_measures, evaluate
+    from dearlite.offline.evaluation.assess import EvaluationOptions, check_measures, evaluate
 
     names = check_measures(measures)
     collection = run_options.collection_of(given, qrels)
-    reranked = run_options.rerank(collection, given) if scored is None else None
-    evaluation = evaluate(
-        collection,
-        reranked,
-        scored,
-        qrels,
-        {name: path for name, (path, _) in others.items()},
-        {name: seconds for name, (_, seconds) in others.items() if seconds is not None},
-        names,
-        click.get_current_context().obj or "",
-        ties,
+    result = run_options.rerank(collection, given) if scored is None else scored
+    options = EvaluationOptions(
+        qrels=qrels,
+        baselines={name: path for name, (path, _) in others.items()},
+        seconds={name: seconds for name, (_, seconds) in others.items() if seconds is not None},
+        measures=names,
+        ties=ties,
+        command=click.get_current_context().obj or "",
     )
+    evaluation = evaluate(collection, result, options)
     from dearlite.render import evaluation as render
 
     _write(outputs["json"], render.evaluation_json(evaluation) if outputs["json"] else "")

@@ -11,7 +11,7 @@ import click
 from dearlite.cli.options import run as run_options
 from dearlite.errors import UsageError
 from dearlite.files.writing import json_text, whole_file
-from dearlite.offline.evaluation.assess import evaluate
+from dearlite.offline.evaluation.assess import EvaluationOptions, evaluate
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.suites import Suite, SuiteCollection, find_suite
 from dearlite.render.evaluation import number, print_evaluation
@@ -66,15 +66,13 @@ def _evaluate(one: SuiteCollection, folder: Path, given: dict[str, Any], measure
     return evaluate(
         collection,
         run_options.rerank(collection, options),
-        None,
-        None,
-        {},
-        {},
-        measures or list(one.measures),
-        click.get_current_context().obj or "",
-        ties,
-        published,
-        f"{one.title} ({collection.name}, depth {one.depth})",
+        EvaluationOptions(
+            measures=measures or list(one.measures),
+            ties=ties,
+            command=click.get_current_context().obj or "",
+            published=published,
+            title=f"{one.title} ({collection.name}, depth {one.depth})",
+        ),
     )
 
 

@@ -135,8 +135,7 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     """
     from dearlite.files.trec import read_qrels
     from dearlite.files.writing import check_output
-    from dearlite.offline.collection.collection import collection_files
-    from dearlite.offline.run.rerank_run import collection_of
+    from dearlite.offline.collection.collection import collection_files, open_collection
     from dearlite.render.bar import DocumentProgress
 
     path = find_model(model)
@@ -144,8 +143,13 @@ def calibrate_model(model: str, split: str, journal: str | None, output: str, **
     parts = {"queries": given["queries"], "run": given["run_file"], "qrels": given["qrels"]}
     files = collection_files(given["source"], parts, given["corpus"])
     judged = files["qrels"][0]
-    collection = collection_of(
-        None, files["queries"][0], files["corpus"], files["run"][0], judged, given["depth"], skip_bad=True
+    collection = open_collection(
+        queries=files["queries"][0],
+        corpus=files["corpus"],
+        run=files["run"][0],
+        qrels=judged,
+        depth=given["depth"],
+        skip_bad=True,
     )
     calibrate = need("dearlite.export.quality.calibrate", extra="export").calibrate
     with DocumentProgress(collection.pairs, visible=True, what="pairs") as progress:

@@ -1,6 +1,6 @@
-"""Offline evaluation: runs of many queries, reranked without losing work, and measured as the field measures them.
+"""Offline evaluation: `rerank_run` reranks a run of many queries without losing work, `evaluate` also measures it.
 
-`rerank_run` gives a run its new order, `evaluate` measures it too. What they need is imported when they are called.
+Their modules are imported when a function is called.
 """
 
 from __future__ import annotations
@@ -42,34 +42,30 @@ def rerank_run(
     progress: Progress | bool | None = None,
     cancel: Event | None = None,
 ) -> RerankedRun:
-    """The run of `source` in the order of `model`, `depth` documents of each query.
+    """The run of `source` in the order of `model`; the best `depth` documents of each query are reranked.
 
-    `source` is a folder (`collection.FOLDER_LAYOUT`), rank_llm's or RankGPT's JSON, or a Collection (`make_collection`
-    makes one of dicts); `queries`, `corpus` and `run` are files, in place of the folder's.
-    `output` becomes a TREC run, `jsonl` a row a pair with texts, reasons and the scores of both stages.
+    `source` is a folder (file names: `collection.FOLDER_LAYOUT`), a JSON file of rank_llm or RankGPT, or a Collection
+    (`make_collection` builds one from dicts). `queries`, `corpus` and `run` name files that replace the folder's. With
+    `skip_bad` unusable records are left out.
+    `output` is written as a TREC run. `jsonl` is written with one row per pair: texts, reasons and the scores of both
+    stages.
 
-    Each result goes into the journal at once, and the same call goes on from it: OUTPUT.journal, a file in dearlite's
-    own folder where there is no output, `journal` where it is a path; False keeps none. `cache` is a SQLite file of
-    pairs' scores. `long` says what becomes of long documents, as in `dearlite.rerank`. `together` is how many queries
-    a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a line to stderr, as
-    notebooks show it.
+    Each result is written to the journal at once, and the same call resumes from it. The journal is OUTPUT.journal, or
+    a file in dearlite's own folder if there is no output, or the path `journal`; False writes none. `cache` is a SQLite
+    file of pair scores. `long` selects the handling of long documents, as in `dearlite.rerank`. `together` is the
+    number of queries that a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a
+    progress line to stderr, which notebooks show too. Setting `cancel` raises Cancelled.
     """
-    from dearlite.offline.run import rerank_run as running
+    from dearlite.offline.collection.collection import Source
+    from dearlite.offline.run import rerank_run as runs
+    from dearlite.options import Call
 
-    return running.rerank_run(
-        running.collection_of(source, queries, corpus, run, None, depth, skip_bad),
-        model=model,
-        device=device,
-        threads=threads,
-        listwise=listwise,
-        long=long,
-        together=together,
-        output=output,
-        jsonl=jsonl,
-        journal=journal,
-        cache=cache,
-        progress=progress,
-        cancel=cancel,
+    return runs.rerank_run(
+        Source(source=source, queries=queries, corpus=corpus, run=run, depth=depth, skip_bad=skip_bad).open(),
+        model,
+        files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
+        call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
+        loading={"device": device, "threads": threads},
     )
 
 
@@ -101,32 +97,41 @@ def evaluate(
     progress: Progress | bool | None = None,
     cancel: Event | None = None,
 ) -> Evaluation:
-    """`rerank_run` and its measures (extra `eval`), beside the first stage's and those of other runs.
+    """The measures of a reranked run (extra `eval`), of its first stage and of other runs.
 
-    `qrels` is a file (the folder's without it) or a dict; queries that it judges and the run lacks count as zero.
-    `baselines` are runs by name, `seconds` what a query took them, where that is known. With `scored`, a run that was
-    made before, no model is loaded. `measures` are ir-measures' names. Documents of equal score stand by "rank", or by
-    id as in "trec_eval" (`ties`). `command` is what a report says to type.
+    Reranks as `rerank_run` does, or measures `scored`, a run made earlier; then no model is loaded.
+    `qrels` is a file (default: the folder's) or a dict; a query that it judges and a run lacks counts as zero.
+    `baselines` are other runs by name, `seconds` their time per query, where known. `measures` are names of
+    ir-measures. Documents of equal score are ordered by "rank", or by id as in "trec_eval" (`ties`). `command` is the
+    command that a report shows for reproduction.
     """
+    from dearlite.offline.collection.collection import Source
     from dearlite.offline.evaluation import assess
-    from dearlite.offline.run import rerank_run as running
+    from dearlite.offline.run import rerank_run as runs
+    from dearlite.options import Call
 
-    found = running.collection_of(source, queries, corpus, run, qrels, depth, skip_bad)
-    reranked = None
-    if scored is None:
-        reranked = running.rerank_run(
-            found,
-            model=model,
-            device=device,
-            threads=threads,
-            listwise=listwise,
-            long=long,
-            together=together,
-            output=output,
-            jsonl=jsonl,
-            journal=journal,
-            cache=cache,
-            progress=progress,
-            cancel=cancel,
+    collection = Source(
+        source=source, queries=queries, corpus=corpus, run=run, qrels=qrels, depth=depth, skip_bad=skip_bad
+    ).open()
+    result: RerankedRun | str | Path | Run
+    if scored is not None:
+        result = scored
+    else:
+        result = runs.rerank_run(
+            collection,
+            model,
+            files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
+            call=Call(
+                listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel
+            ),
+            loading={"device": device, "threads": threads},
         )
-    return assess.evaluate(found, reranked, scored, qrels, baselines or {}, seconds or {}, measures, command, ties)
+    options = assess.EvaluationOptions(
+        qrels=qrels,
+        baselines=baselines or {},
+        seconds=seconds or {},
+        measures=measures,
+        ties=ties,
+        command=command,
+    )
+    return assess.evaluate(collection, result, options)

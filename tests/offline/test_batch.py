@@ -204,7 +204,7 @@ def test_every_published_json_form_gives_the_same(small, tmp_path, reranker):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('[{"hits": []}]', "item 1 is no query with its documents"),
+        ('[{"hits": []}]', "item 1 is not a query with its documents"),
         ('[{"query": "q", "hits": [{"content": "t"}]}]', "item 1, document 1 has no docid"),
         ('[{"query": "q", "hits": [{"docid": 1}]}]', "item 1, document 1 has no text"),
         ('[{"query": "q", "hits": [{"docid": 1, "content": "t"}, {"docid": "1", "content": "t"}]}]', "comes twice"),

@@ -102,7 +102,7 @@ def test_evaluate_takes_what_is_in_memory():
     collection = make_collection(dict.fromkeys(QRELS, "text"), {one: one for one in "abcdex"}, WORSE)
     found = evaluate(collection, qrels=QRELS, scored=BETTER, baselines={"other": WORSE}, seconds={"other": 1.5})
     assert found.subject == "scored" and found.system("other").seconds_per_query == 1.5
-    with pytest.raises(UsageError, match="seconds for 'nobody', which is no baseline"):
+    with pytest.raises(UsageError, match="seconds for 'nobody', which is not a baseline"):
         evaluate(collection, qrels=QRELS, scored=BETTER, seconds={"nobody": 1.0})
     with pytest.raises(UsageError, match="no judgements for collection"):
         evaluate(collection, scored=BETTER)

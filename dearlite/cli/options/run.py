@@ -15,9 +15,10 @@ from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
 from dearlite.models.chain import check_models
 from dearlite.models.registry import DEFAULT_MODEL
-from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.collection import Collection, Source
 from dearlite.offline.run import rerank_run as running
 from dearlite.offline.run.results import RerankedRun
+from dearlite.options import Call
 from dearlite.render.bar import DocumentProgress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,15 +67,15 @@ def collection_of(given: dict[str, Any], qrels: str | None = None) -> Collection
     """The collection that was named. Raises UsageError where nothing was."""
     if given["source"] is None and given["run_file"] is None:
         raise UsageError("nothing to rerank: give a collection's folder, or --queries, --corpus and --run")
-    return running.collection_of(
-        given["source"],
-        given["queries"],
-        given["corpus"],
-        given["run_file"],
-        qrels,
-        given["depth"],
-        given["skip_bad"],
-    )
+    return Source(
+        source=given["source"],
+        queries=given["queries"],
+        corpus=given["corpus"],
+        run=given["run_file"],
+        qrels=qrels,
+        depth=given["depth"],
+        skip_bad=given["skip_bad"],
+    ).open()
 
 
 def check(given: dict[str, Any], *outputs: str | None) -> None:
@@ -109,19 +110,16 @@ def rerank(collection: Collection, given: dict[str, Any]) -> RerankedRun:
         try:
             found = running.rerank_run(
                 collection,
-                model=given["model"],
-                device=given["device"],
-                threads=given["threads"],
-                listwise=listwise,
-                long=long_of(given),
-                together=given["together"],
-                output=given["output"],
-                jsonl=given["jsonl"],
-                journal=False if given["no_journal"] else given["journal"] or True,
-                cache=given["cache"],
-                progress=update,
-                cancel=None,
-                loading={name: value for name, value in loading.items() if value is not None},
+                given["model"],
+                files=running.RunFiles(
+                    output=given["output"],
+                    jsonl=given["jsonl"],
+                    journal=False if given["no_journal"] else given["journal"] or True,
+                    cache=given["cache"],
+                ),
+                call=Call(listwise=listwise, long=long_of(given), together=given["together"], progress=update),
+                loading={name: value for name, value in loading.items() if value is not None}
+                | {"device": given["device"], "threads": given["threads"]},
             )
         except (KeyboardInterrupt, DiskFull) as err:
             progress.close()

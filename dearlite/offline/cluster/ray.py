@@ -27,7 +27,7 @@ from dearlite.offline.cluster.blocks import Block, list_blocks, read_block, writ
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import settings_key
 from dearlite.offline.run.scoring import rerank_collection
-from dearlite.options import Listwise
+from dearlite.options import Call, Listwise
 from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
@@ -139,9 +139,8 @@ class BlockScorer:
                 return BlockDone(block.number, error=f"its actor died {tried - 1} times: is there too little memory?")
             collection = read_block(block, depth=self._scoring.depth, skip_bad=self._scoring.skip_bad)
             start = time.perf_counter()
-            found = rerank_collection(
-                collection, self._reranker, listwise=self._scoring.listwise, together=self._scoring.together
-            )
+            call = Call(listwise=self._scoring.listwise, together=self._scoring.together)
+            found = rerank_collection(collection, self._reranker, call)
             seconds = time.perf_counter() - start
             found.write_trec(self._output / block.part)
             attempts.unlink(missing_ok=True)

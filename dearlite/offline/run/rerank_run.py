@@ -1,116 +1,94 @@
-"""What `rerank_run` does: files are checked, opened and closed around the work."""
+"""Reranking of a run with its files: checks them, opens them, reranks, and writes the outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-from dearlite.files.trec import Qrels
 from dearlite.files.writing import check_output
 from dearlite.loading import Model
 from dearlite.models.chain import parse_chain
 from dearlite.models.registry import DEFAULT_MODEL, find_model, home
-from dearlite.offline.collection.collection import Collection, open_collection
+from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.cache import ScoreCache
 from dearlite.offline.run.journal import Journal
 from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.scoring import rerank_collection
-from dearlite.options import Listwise, Long
+from dearlite.options import Call
 from dearlite.progress import Progress, line_progress
 from dearlite.reranker import Reranker
 
 
-def collection_of(
-    source: str | Path | Collection | None,
-    queries: str | Path | None,
-    corpus: str | Path | Sequence[str | Path],
-    run: str | Path | None,
-    qrels: str | Path | Qrels | None,
-    depth: int | None,
-    skip_bad: bool,
-) -> Collection:
-    """`source` itself where it is a Collection, otherwise what `open_collection` reads."""
-    if isinstance(source, Collection):
-        return source
-    return open_collection(
-        source,
-        queries=queries,
-        corpus=[corpus] if isinstance(corpus, (str, Path)) else corpus,
-        run=run,
-        qrels=qrels if isinstance(qrels, (str, Path)) else None,
-        depth=depth,
-        skip_bad=skip_bad,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """The files that a reranking writes: TREC run, JSON Lines, journal and score cache. None: not written.
+
+    `journal` is a path, True for the default path (`journal_path`), or False for none.
+    """
+
+    output: str | Path | None = None
+    jsonl: str | Path | None = None
+    journal: str | Path | bool = True
+    cache: str | Path | None = None
 
 
 def rerank_run(
     collection: Collection,
-    *,
     model: Model | Reranker,
-    device: str,
-    threads: int | None,
-    listwise: Listwise | None,
-    long: Long | None,
-    together: int,
-    output: str | Path | None,
-    jsonl: str | Path | None,
-    journal: str | Path | bool,
-    cache: str | Path | None,
-    progress: Progress | bool | None,
-    cancel: Event | None,
-    loading: Mapping[str, Any] | None = None,
+    *,
+    files: RunFiles,
+    call: Call,
+    loading: Mapping[str, Any],
 ) -> RerankedRun:
-    """See `dearlite.rerank_run`. `loading` is what else `Reranker.load` takes."""
-    for path in (output, jsonl):
+    """`collection` in the order of `model`, which `Reranker.load` loads with the options `loading` if it is a name.
+
+    Writes `files`. See `dearlite.rerank_run`.
+    """
+    for path in (files.output, files.jsonl):
         check_output(path)
     with ExitStack() as stack:
-        place = journal_path(collection, model, output, journal)
-        log = None if place is None else stack.enter_context(Journal(place))
-        scores = None if cache is None else stack.enter_context(ScoreCache(Path(cache)))
-        reranker = (
-            model
-            if isinstance(model, Reranker)
-            else Reranker.load(model, device=device, threads=threads, **(loading or {}))
-        )
-        found = rerank_collection(
-            collection,
-            reranker,
-            listwise=listwise,
-            long=long,
-            together=together,
-            journal=log,
-            cache=scores,
-            progress=line_progress() if progress is True else progress or None,
-            cancel=cancel,
-        )
-        if output is not None:
-            found.write_trec(output)
-        if jsonl is not None:
-            found.write_jsonl(jsonl)
-    return found
+        path_of_journal = journal_path(collection, model, files)
+        journal = None if path_of_journal is None else stack.enter_context(Journal(path_of_journal))
+        cache = None if files.cache is None else stack.enter_context(ScoreCache(Path(files.cache)))
+        reranker = model if isinstance(model, Reranker) else Reranker.load(model, **loading)
+        reranked = rerank_collection(collection, reranker, call, journal=journal, cache=cache)
+        if files.output is not None:
+            reranked.write_trec(files.output)
+        if files.jsonl is not None:
+            reranked.write_jsonl(files.jsonl)
+    return reranked
 
 
-def journal_path(
-    collection: Collection, model: Model | Reranker, output: str | Path | None, journal: str | Path | bool
-) -> Path | None:
-    """Where the journal is: beside the output, or in dearlite's own folder under a name that this work always has."""
-    if journal is False:
+def callback_of(progress: Progress | bool | None) -> Progress | None:
+    """The callback for a `progress` argument; True is one that rewrites a line of stderr."""
+    return line_progress() if progress is True else progress or None
+
+
+def journal_path(collection: Collection, model: Model | Reranker, files: RunFiles) -> Path | None:
+    """The path of the journal: `files.journal`, or OUTPUT.journal, or a file in dearlite's own folder.
+
+    The name in dearlite's own folder is a hash of the model and the collection's files, so that the same call finds it
+    again.
+    """
+    if files.journal is False:
         return None
-    if journal is not True:
-        return Path(journal)
-    if output is not None:
-        return Path(f"{output}.journal")
-    name = model.model if isinstance(model, Reranker) else " ".join(_files_of(model))
+    if files.journal is not True:
+        return Path(files.journal)
+    if files.output is not None:
+        return Path(f"{files.output}.journal")
+    name = model.model if isinstance(model, Reranker) else " ".join(_model_files(model))
     parts = [str(Path(path).resolve()) for path in collection.sources.values()] or [collection.name]
     return home() / "journals" / f"{blake2b(repr([name, *parts]).encode(), digest_size=12).hexdigest()}.journal"
 
 
-def _files_of(model: Model) -> list[str]:
-    """The files of a model or a chain, with their depths."""
-    given = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
-    stages = parse_chain(given)
-    return [f"{find_model(one.model).resolve()}" + (f":{one.depth}" if one.depth else "") for one in stages]
+def _model_files(model: Model) -> list[str]:
+    """The path of each stage's model file, followed by :DEPTH if the stage has a depth."""
+    chain = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
+    return [
+        f"{find_model(stage.model).resolve()}" + (f":{stage.depth}" if stage.depth else "")
+        for stage in parse_chain(chain)
+    ]

@@ -1,4 +1,7 @@
-"""One query's results while a run is reranked, and the whole of them when it is done. Knows no model and no journal."""
+"""Scores of a run: those of one query while it is reranked, and the reranked run at the end.
+
+This module knows no model and no journal file.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from dearlite.ranking import PairScore, Ranking, rank_order
 
 
 @dataclass(slots=True)
-class QueryResult:
-    """The scores of one query's documents, by their place in the first stage; NaN where there is none yet.
+class QueryScores:
+    """The scores of one query's documents. A position counts from 0 in the first stage's order; NaN is no score yet.
 
-    Of a listwise model `order` holds the places, best first, and `said` what it wrote.
+    A listwise model also gives `order` (positions, best first) and `texts` (the text it wrote).
     """
 
     query_id: str
@@ -30,9 +33,9 @@ class QueryResult:
     tokens_used: array[int] = field(default_factory=lambda: array("l"))
     tokens_total: array[int] = field(default_factory=lambda: array("l"))
     order: list[int] | None = None
-    said: dict[str, Any] = field(default_factory=dict)  # reasons by place, reasoning, problems
+    texts: dict[str, Any] = field(default_factory=dict)  # "reasons" (by position), "reasoning", "problems"
     seconds: float = 0.0
-    unsaved: list[int] = field(default_factory=list)  # places that are not in the journal yet
+    unsaved: list[int] = field(default_factory=list)  # positions that the journal does not hold yet
 
     def __post_init__(self) -> None:
         self.scores = array("d", [math.nan]) * len(self.ids)
@@ -40,63 +43,64 @@ class QueryResult:
         self.tokens_total = array("l", [0]) * len(self.ids)
 
     def missing(self) -> list[int]:
-        """Places without a score."""
-        return [place for place, score in enumerate(self.scores) if math.isnan(score)]
+        """Positions without a score."""
+        return [position for position, score in enumerate(self.scores) if math.isnan(score)]
 
-    def score(self, place: int) -> PairScore:
-        """What is known of the document at `place`."""
-        return PairScore(self.scores[place], self.tokens_used[place], self.tokens_total[place])
+    def score(self, position: int) -> PairScore:
+        """The score and token counts of the document at `position`."""
+        return PairScore(self.scores[position], self.tokens_used[position], self.tokens_total[position])
 
-    def put(self, place: int, score: PairScore) -> None:
-        """Takes one score."""
-        self.scores[place], self.tokens_used[place], self.tokens_total[place] = score
-        self.unsaved.append(place)
+    def put(self, position: int, score: PairScore) -> None:
+        """Stores one score and marks it as unsaved."""
+        self.scores[position], self.tokens_used[position], self.tokens_total[position] = score
+        self.unsaved.append(position)
 
     def put_ranking(self, ranking: Ranking) -> None:
-        """Takes a listwise model's order of all the documents."""
+        """Stores a ranking of all documents of the query."""
         for hit in ranking:
             self.put(hit.index, PairScore(hit.score, hit.tokens_used, hit.tokens_total))
         self.order = [hit.index for hit in ranking]
         reasons = {str(hit.index): hit.reason for hit in ranking if hit.reason}
-        said = {"reasons": reasons, "reasoning": list(ranking.reasoning), "problems": list(ranking.problems)}
-        self.said = {name: value for name, value in said.items() if value}
+        texts = {"reasons": reasons, "reasoning": list(ranking.reasoning), "problems": list(ranking.problems)}
+        self.texts = {name: value for name, value in texts.items() if value}
         self.seconds += ranking.elapsed_s
 
     def entry(self, seconds: float) -> dict[str, Any]:
-        """What the journal gets to hold: all that is new since the last time. `seconds` is what it took."""
-        places, self.unsaved = self.unsaved, []
+        """A journal entry with the unsaved scores, which then count as saved. `seconds`: time that they took."""
+        positions, self.unsaved = self.unsaved, []
         entry: dict[str, Any] = {"key": self.key, "seconds": round(seconds, 6)}
-        if len(places) == len(self.ids) and self.order is None:
-            places = list(range(len(self.ids)))
+        if len(positions) == len(self.ids) and self.order is None:
+            positions = list(range(len(self.ids)))
         else:
-            entry["places"] = places
+            entry["places"] = positions
         for name in ("scores", "tokens_used", "tokens_total"):
             values = getattr(self, name)
-            entry[name] = [values[place] for place in places]
-        return entry if self.order is None else entry | {"order": self.order, "said": self.said}
+            entry[name] = [values[position] for position in positions]
+        return entry if self.order is None else entry | {"order": self.order, "said": self.texts}
 
-    def take(self, entry: Mapping[str, Any]) -> None:
-        """Takes what `entry` gave to the journal."""
-        places = entry.get("places", range(len(self.ids)))
-        for place, *values in zip(places, entry["scores"], entry["tokens_used"], entry["tokens_total"], strict=True):
-            self.scores[place], self.tokens_used[place], self.tokens_total[place] = values
-        self.order, self.said = entry.get("order", self.order), entry.get("said", self.said)
+    def restore(self, entry: Mapping[str, Any]) -> None:
+        """Stores the scores of a journal entry that `entry` made."""
+        positions = entry.get("places", range(len(self.ids)))
+        columns = (entry["scores"], entry["tokens_used"], entry["tokens_total"])
+        for position, *values in zip(positions, *columns, strict=True):
+            self.scores[position], self.tokens_used[position], self.tokens_total[position] = values
+        self.order, self.texts = entry.get("order", self.order), entry.get("said", self.texts)
         self.seconds += entry["seconds"]
 
     def ranked(self) -> list[int]:
-        """Places, best first; equal scores keep the first stage's order."""
+        """Positions, best first; equal scores keep the first stage's order."""
         return self.order if self.order is not None else rank_order(self.scores)
 
 
 @dataclass(frozen=True)
 class RerankedRun:
-    """A run and its new order. `identity` is what made it (`Reranker.identity`), `notes` what there is to say.
+    """A run in its new order. `identity` is the model's (`Reranker.identity`); `notes` are remarks, a line each.
 
-    `resumed` counts the pairs that the journal had, `cached` those that the cache had; `scored` all others.
+    `resumed` counts the pairs whose scores came from the journal, `cached` those from the cache.
     """
 
     collection: Collection
-    results: Sequence[QueryResult]
+    results: Sequence[QueryScores]
     identity: Mapping[str, str]
     resumed: int = 0
     cached: int = 0
@@ -109,70 +113,76 @@ class RerankedRun:
 
     @property
     def scored(self) -> int:
-        """How many pairs the model read this time."""
-        return sum(len(result.ids) for result in self.results) - self.resumed - self.cached
+        """Number of pairs that the model scored in this call."""
+        return sum(len(scores.ids) for scores in self.results) - self.resumed - self.cached
 
     @property
     def seconds(self) -> float:
-        """How long the model took for all queries, earlier runs of the journal included."""
-        return sum(result.seconds for result in self.results)
+        """Time that the model took for all queries, earlier calls with the same journal included."""
+        return sum(scores.seconds for scores in self.results)
 
     @property
     def tokens(self) -> int:
-        """How many tokens the model read, a pair's query included; of a listwise model its documents' tokens alone."""
-        return sum(sum(result.tokens_used) for result in self.results)
+        """Number of tokens that the model read: of the pair for a pointwise model, of the document for a listwise one.
+
+        Tokens of a listwise model's prompt and query are not counted.
+        """
+        return sum(sum(scores.tokens_used) for scores in self.results)
 
     @property
     def truncated(self) -> int:
-        """How many pairs did not fit and were cut."""
-        pairs = (zip(r.tokens_used, r.tokens_total, strict=True) for r in self.results)
-        return sum(used < total for pair in pairs for used, total in pair)
+        """Number of pairs that were longer than the model's limit and were cut."""
+        counts = (zip(scores.tokens_used, scores.tokens_total, strict=True) for scores in self.results)
+        return sum(used < total for pairs in counts for used, total in pairs)
 
     @cached_property
     def run(self) -> dict[str, dict[str, float]]:
         """Query id -> document id -> score, best first."""
-        return {r.query_id: {r.ids[place]: r.scores[place] for place in r.ranked()} for r in self.results}
+        return {
+            scores.query_id: {scores.ids[position]: scores.scores[position] for position in scores.ranked()}
+            for scores in self.results
+        }
 
     def lines(self) -> Iterator[str]:
         """The lines of a TREC run, queries in the first stage's order."""
-        for result in self.results:
-            for rank, place in enumerate(result.ranked(), start=1):
-                yield run_line(result.query_id, result.ids[place], rank, result.scores[place], self.model)
+        for scores in self.results:
+            for rank, position in enumerate(scores.ranked(), start=1):
+                yield run_line(scores.query_id, scores.ids[position], rank, scores.scores[position], self.model)
 
     def write_trec(self, path: str | Path) -> None:
-        """The run as a file, whole or not at all."""
+        """Writes the TREC run to `path`. An error leaves no partial file."""
         with whole_file(Path(path)) as stream:
             stream.writelines(self.lines())
 
     def write_jsonl(self, path: str | Path) -> None:
-        """A row for each pair: texts, rank and score in each stage, and what a listwise model said of it."""
+        """Writes `rows` to `path` as JSON Lines. An error leaves no partial file."""
         with whole_file(Path(path)) as stream:
             stream.writelines(json_text(row) + "\n" for row in self.rows())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What `write_jsonl` writes."""
-        for result in self.results:
-            first = list(self.collection.run[result.query_id].values())
-            for rank, place in enumerate(result.ranked(), start=1):
-                document, score = self.collection.documents[result.ids[place]], result.scores[place]
+        """One row per pair: texts, rank and score in both stages, token counts, and a listwise model's reason."""
+        for scores in self.results:
+            first_stage = list(self.collection.run[scores.query_id].values())
+            for rank, position in enumerate(scores.ranked(), start=1):
+                document, score = self.collection.documents[scores.ids[position]], scores.scores[position]
                 row: dict[str, Any] = {
-                    "query_id": result.query_id,
-                    "query": self.collection.queries[result.query_id],
-                    "id": result.ids[place],
+                    "query_id": scores.query_id,
+                    "query": self.collection.queries[scores.query_id],
+                    "id": scores.ids[position],
                     "title": document.title,
                     "text": document.text,
                     "rank": rank,
                     "score": score,
                     "stages": [
-                        {"name": "first stage", "rank": place + 1, "score": first[place]},
+                        {"name": "first stage", "rank": position + 1, "score": first_stage[position]},
                         {"name": self.model, "rank": rank, "score": score},
                     ],
                 }
-                if reason := result.said.get("reasons", {}).get(str(place)):
+                if reason := scores.texts.get("reasons", {}).get(str(position)):
                     row["reason"] = reason
-                if result.tokens_used[place] < result.tokens_total[place]:
+                if scores.tokens_used[position] < scores.tokens_total[position]:
                     row["truncated"] = True
-                row |= {"tokens_used": result.tokens_used[place], "tokens_total": result.tokens_total[place]}
+                row |= {"tokens_used": scores.tokens_used[position], "tokens_total": scores.tokens_total[position]}
                 yield row
 
     def __repr__(self) -> str:

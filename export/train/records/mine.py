@@ -17,7 +17,8 @@ from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import read_qrels, read_run
 from dearlite.files.writing import json_text, whole_file
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection, make_collection, read_corpus, read_queries
+from dearlite.offline.collection.collection import Collection, make_collection
+from dearlite.offline.collection.texts import read_corpus, read_queries
 
 if TYPE_CHECKING:
     from dearlite.progress import Progress
