@@ -93,7 +93,7 @@ def main() -> None:
             if not (folder / "result.json").exists():
                 config = read_config(given.config, PointwiseConfig)
                 config = replace(config, **settings, seed=seed, max_steps=given.steps, output=str(folder))
-                train_pointwise(config)
+                train_pointwise(config, on_message=print)
                 base = folder / "base" if (folder / "base").is_dir() else Path(config.base)
                 model = given.work / f"{folder.name}.dear"
                 command = [sys.executable, "-m", "dearlite.cli.main", "export", str(base), "--adapter", str(folder)]

@@ -52,6 +52,19 @@ def test_runtime_never_imports_the_workshop():
         assert not imports, file  # the CLI's table may name a command of it
 
 
+def test_training_is_imported_from_the_workshops_front_without_torch():
+    loaded = modules_after("from dearlite.export import mine, train_listwise, train_pointwise, PointwiseConfig")
+    assert not loaded & {"torch", "transformers", "peft", "trl", "onnx"}
+
+
+def test_every_public_name_of_the_workshop_is_found():
+    import dearlite.export as front
+
+    assert all(getattr(front, name).__module__.startswith("dearlite.export.") for name in front.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = front.no_such_name
+
+
 def test_missing_extra_names_the_command():
     with pytest.raises(MissingExtra, match=r"pip install 'dearlite\[listwise\]'") as caught:
         need("no_such_module_at_all", extra="listwise")

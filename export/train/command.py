@@ -1,18 +1,15 @@
-"""`dearlite train pointwise|listwise|mine`."""
+"""`dearlite train pointwise|listwise|mine`: parses the options, calls one function, reports the result."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dearlite.errors import UsageError, need
 from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
-from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
-from dearlite.models.registry import DEFAULT_MODEL, find_model
+from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.render.bar import DocumentProgress
 
 
@@ -21,11 +18,15 @@ def command() -> None:
     """Train a DeAR: records from a collection and a teacher, then stage 1 or stage 2."""
 
 
-def _training(function: Any) -> Any:
+def _training_options(function: Any) -> Any:
     for option in (
-        click.option("--dry-run", is_flag=True, help="Sizes, steps, memory and time, by a few real steps; then stop."),
         click.option(
-            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting in place of the file's."
+            "--dry-run",
+            is_flag=True,
+            help="Take a few steps, report sizes, number of steps, memory and time, and train nothing.",
+        ),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting that replaces the file's."
         ),
         click.argument("config", metavar="CONFIG.toml"),
     ):
@@ -34,114 +35,119 @@ def _training(function: Any) -> Any:
 
 
 @command.command("pointwise")
-@_training
+@_training_options
 def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Stage 1: a scorer, taught by labels and a teacher's scores.
+    """Stage 1: train a scorer on labels and a teacher's scores.
 
-    The settings are published values where CONFIG.toml says nothing; base, data and output must stand in it. A training
-    that was stopped goes on from its last checkpoint. docs/training.md lists the settings.
+    Settings that CONFIG.toml does not name have the published values; base, data and output are required. A training
+    that was stopped resumes from its last checkpoint. docs/training.md lists the settings.
     """
-    settings = read_config(Path(config), PointwiseConfig, overrides)
-    for package in ("transformers", "peft", "accelerate"):
-        need(package, extra="train")
     from dearlite.export.train.pointwise import train_pointwise
 
-    _end(train_pointwise(settings, dry_run=dry_run, say=_say), settings.base, ".dear")
+    settings = read_config(Path(config), PointwiseConfig, overrides)
+    _report_adapter(train_pointwise(settings, dry_run=dry_run, on_message=click.echo), settings.base, ".dear")
 
 
 @command.command("listwise")
-@_training
+@_training_options
 def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Stage 2: a language model that orders passages and says why, by supervised fine-tuning."""
-    settings = read_config(Path(config), ListwiseConfig, overrides)
-    for package in ("transformers", "peft", "trl"):
-        need(package, extra="train")
+    """Stage 2: fine-tune a language model to order passages and give its reasons."""
     from dearlite.export.train.listwise import train_listwise
 
-    _end(train_listwise(settings, dry_run=dry_run, say=_say), settings.base, ".gguf")
+    settings = read_config(Path(config), ListwiseConfig, overrides)
+    _report_adapter(train_listwise(settings, dry_run=dry_run, on_message=click.echo), settings.base, ".gguf")
 
 
 @command.command("mine")
 @click.argument("source", required=False, metavar="[FOLDER]")
 @click.option("--queries", metavar="FILE", help="Queries, as batch takes them. [default: FOLDER's]")
 @click.option("--corpus", multiple=True, metavar="FILE", help="Documents. [default: FOLDER's]")
-@click.option("--qrels", metavar="FILE", help="Judgements. [default: FOLDER's]")
-@click.option("--run", "run_file", metavar="FILE", help="The first stage. [default: FOLDER's]")
+@click.option("--qrels", metavar="FILE", help="Relevance judgements. [default: FOLDER's]")
+@click.option("--run", metavar="FILE", help="The first stage's run. [default: FOLDER's]")
 @click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="The teacher.")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The records, JSON Lines.")
-@click.option("--negatives", type=int, default=7, show_default=True, help="Of each query, at most.")
-@click.option("--positives", type=int, default=4, show_default=True, help="Of each query, at most.")
-@click.option("--depths", default="1-30", show_default=True, metavar="RANKS", help="Where negatives are: 1-10,11-50.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The training records, JSON Lines.")
+@click.option("--negatives", type=int, default=7, show_default=True, help="Maximum number per query.")
+@click.option("--positives", type=int, default=4, show_default=True, help="Maximum number per query.")
 @click.option(
-    "--margin", type=float, default=0.0, show_default=True, help="A negative stays so far below the positive."
+    "--depths", default="1-30", show_default=True, metavar="RANKS", help="Ranks to draw negatives from: 1-10,11-50."
 )
-@click.option("--limit", type=int, metavar="N", help="So many queries, drawn by the seed.")
-@click.option("--seed", type=int, default=42, show_default=True)
-@click.option("--listwise", is_flag=True, help="Records of stage 2: the teacher's order, its evidence quoted.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option("--threads", type=int, metavar="N")
-@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be used.")
-def mine(**given: Any) -> None:
+@click.option(
+    "--margin",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Keep negatives that score more than this below the best positive.",
+)
+@click.option("--limit", type=int, metavar="N", help="Number of queries, drawn by the seed. [default: all]")
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random draws.")
+@click.option("--listwise", is_flag=True, help="Write records of stage 2: the teacher's order, its evidence quoted.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the teacher runs.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads of the teacher. [default: all cores]")
+@click.option("--skip-bad", is_flag=True, help="Leave out documents that cannot be used.")
+def mine(
+    *,
+    source: str | None,
+    queries: str | None,
+    corpus: tuple[str, ...],
+    qrels: str | None,
+    run: str | None,
+    model: str,
+    output: str,
+    negatives: int,
+    positives: int,
+    depths: str,
+    margin: float,
+    limit: int | None,
+    seed: int,
+    listwise: bool,
+    device: str,
+    threads: int | None,
+    skip_bad: bool,
+) -> None:
     """Make training records from a collection and a teacher.
 
-    Negatives are drawn from the first stage at set depths; those that the teacher likes better than the positives are
-    taken for unjudged positives and dropped. The teacher's scores are journalled beside the output: after a stop the
-    same command goes on.
+    Negatives are drawn from the first stage's ranks at --depths. Negatives that the teacher scores above the positives
+    are taken for unjudged positives and dropped. The teacher's scores are journalled beside the output: after an
+    interruption the same command resumes.
     """
-    from dearlite.export.train.records import mine as mining_module
-    from dearlite.offline.collection.collection import collection_files
+    from dearlite.export.train.records import mine as mining
 
-    check_output(given["output"])
-    find_model(given["model"])
-    if given["negatives"] < 1 or given["positives"] < 1:
-        raise UsageError("--negatives and --positives are 1 or more")
-    mining = mining_module.Mining(
-        negatives=given["negatives"],
-        positives=given["positives"],
-        depths=mining_module.parse_depths(given["depths"]),
-        margin=given["margin"],
-        limit=given["limit"],
-        seed=given["seed"],
-        skip_bad=given["skip_bad"],
+    options = mining.MiningOptions(
+        negatives=negatives,
+        positives=positives,
+        depths=mining.parse_depths(depths),
+        margin=margin,
+        limit=limit,
+        seed=seed,
+        listwise=listwise,
+        skip_bad=skip_bad,
     )
-    parts = {"queries": given["queries"], "run": given["run_file"], "qrels": given["qrels"]}
-    files = collection_files(given["source"], parts, given["corpus"])
-    collection, positives, lost = mining_module.candidates(
-        files["queries"][0], files["corpus"], files["qrels"][0], files["run"][0], mining
-    )
-    with DocumentProgress(collection.pairs, visible=True, what="pairs") as progress:
-        found = mining_module.mine(
-            collection,
-            positives,
-            mining,
-            model=given["model"],
-            device=given["device"],
-            threads=given["threads"],
-            journal=Path(f"{given['output']}.journal"),
-            without_positive=lost,
-            progress=progress.update,
+    with DocumentProgress(0, visible=True, what="pairs") as bar:  # mining reports the total with each count
+        mined = mining.mine(
+            source,
+            options=options,
+            queries=queries,
+            corpus=corpus,
+            qrels=qrels,
+            run=run,
+            model=model,
+            device=device,
+            threads=threads,
+            output=output,
+            progress=bar.update,
         )
-        if given["listwise"]:
-            from dearlite.export.train.records.evidence import listwise_records
-
-            found = listwise_records(
-                found, model=given["model"], device=given["device"], threads=given["threads"], seed=given["seed"]
-            )
-    mining_module.write_records(found.records, Path(given["output"]))
     click.echo(
-        f"{len(found.records)} records; left out: {found.false_negatives} negatives that the teacher likes better than "
-        f"the positives, {found.without_negative} queries with no other, {found.without_positive} without a positive",
+        f"{len(mined.records)} records; left out: {mined.false_negatives} negatives that the teacher scores above the "
+        f"positives, {mined.without_negative} queries without another negative, {mined.without_positive} without a "
+        "positive",
         err=True,
     )
 
 
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
-        click.echo(line)
+def _report_adapter(folder: Path | None, base: str, suffix: str) -> None:
+    from dearlite.export.train.loop import is_first_process
 
-
-def _end(folder: Path | None, base: str, suffix: str) -> None:
-    if folder is not None:
+    if folder is not None and is_first_process():
         unpacked = folder / "base"
         shown = unpacked if unpacked.is_dir() else base
-        _say(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}{suffix}")
+        click.echo(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}{suffix}")

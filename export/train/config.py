@@ -46,8 +46,13 @@ class TrainConfig:
     skip_bad: bool = False
     distributed: str = ""  # a YAML or JSON file for FSDP or DeepSpeed; DDP needs none
 
+    def __post_init__(self) -> None:
+        for name in ("data", "lora_targets"):
+            if isinstance(getattr(self, name), str):  # a str is a sequence of letters: each would be read as a path
+                raise UsageError(f"{name} is {getattr(self, name)!r}: it is a tuple of strings")
+
     def to_dict(self) -> dict[str, Any]:
-        """In JSON's own types."""
+        """The settings in types of JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 

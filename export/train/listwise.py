@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import InvalidInput, UsageError, need
 from dearlite.export.train.base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train.config import ListwiseConfig
 from dearlite.export.train.hf_vocabulary import HfVocabulary, template_of
@@ -21,6 +21,7 @@ from dearlite.export.train.loop import (
     hours,
     open_output,
     peak_mb,
+    reporter,
     run,
     run_only,
     stop_at_nan,
@@ -76,10 +77,20 @@ class RecordEncoder:
         return PromptAndAnswer.split(prompt, ids)
 
 
-def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callable[[str], None] = print) -> Path | None:
-    """Trains, going on from the last checkpoint where there is one. The adapter's folder, or None for a dry run."""
-    import torch
+def train_listwise(
+    config: ListwiseConfig, *, dry_run: bool = False, on_message: Callable[[str], None] | None = None
+) -> Path | None:
+    """Folder of the trained adapter (`config.output`); None for a dry run.
+
+    The arguments and errors are those of `train_pointwise`.
+    """
+    torch = need("torch", extra="train")
+    need("transformers", extra="train")
+    need("peft", extra="train")
+    need("trl", extra="train")
     from transformers import AutoModelForCausalLM, set_seed
+
+    report = reporter(on_message)
 
     find_form(config.prompt)
     records, skipped = read_list_records(map(Path, config.data), skip_bad=config.skip_bad)
@@ -94,12 +105,12 @@ def train_listwise(config: ListwiseConfig, *, dry_run: bool = False, say: Callab
         model = load_base(AutoModelForCausalLM, base, config)
         model.config.use_cache = False
         model = with_lora(model, config, "CAUSAL_LM")
-        say(_summary(rows, skipped + cut, model, config))
+        report(_summary(rows, skipped + cut, model, config))
         if dry_run:
             for line in _try(model, tokenizer, rows, config):
-                say(line)
+                report(line)
             return None
-        return _train(config, folder, checkpoint, model, tokenizer, rows, say)
+        return _train(config, folder, checkpoint, model, tokenizer, rows, report)
 
 
 def _encode(records: Sequence[ListRecord], encode: RecordEncoder, skip_bad: bool) -> tuple[list[dict[str, Any]], int]:
@@ -123,11 +134,11 @@ def _train(
     model: Any,
     tokenizer: Any,
     rows: Sequence[dict[str, Any]],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Path:
     trainer, clock, steps = _trainer(config, model, tokenizer, rows)
-    trainer.add_callback(clock.callback(say))
-    run(trainer, config, checkpoint, {"steps": steps, "records": len(rows)}, head=False, say=say)
+    trainer.add_callback(clock.callback(report))
+    run(trainer, config, checkpoint, {"steps": steps, "records": len(rows)}, head=False, report=report)
     return folder
 
 

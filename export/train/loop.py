@@ -32,6 +32,16 @@ _OURS = ("training.lock", "settings.json", "base")  # what a dry run leaves
 _FREE = ("output", "log_steps", "save_steps", "threads")  # settings that may change when a training goes on
 
 
+def is_first_process() -> bool:
+    """True in the process of rank 0, which writes and reports for all processes of torchrun, and without torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def reporter(on_message: Callable[[str], None] | None) -> Callable[[str], None]:
+    """`on_message` in the first process; elsewhere, and for None, a function that does nothing."""
+    return on_message if on_message is not None and is_first_process() else lambda _: None
+
+
 @contextmanager
 def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
     """The output folder, held against a second process, and its last checkpoint where this very training has one.
@@ -40,7 +50,7 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
     """
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("RANK", "0")):  # torchrun's other processes: the first one holds the folder for all
+    if not is_first_process():  # the first process holds the folder for all
         yield folder, _last_checkpoint(folder)
         return
     with open(folder / "training.lock", "ab") as lock:
@@ -148,11 +158,11 @@ def run(
     facts: Mapping[str, Any],
     *,
     head: bool,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Trains to the end, saves the adapter, checks it (`head`: that of a scorer), and leaves training.json."""
     if checkpoint is not None:
-        say(f"going on from {checkpoint}")
+        report(f"going on from {checkpoint}")
     start, folder = time.perf_counter(), Path(config.output)
     run_only(trainer, checkpoint)
     trainer.save_model(config.output)
@@ -217,8 +227,8 @@ class Clock:
         loss = f"loss {logs['loss']:.4f}  " if "loss" in logs else ""
         return f"step {step:,} of {self.total:,}  {loss}{self.done / seconds:,.1f} {self.what}/s  {hours(left)} left"
 
-    def callback(self, say: Callable[[str], None]) -> Any:
-        """What transformers' Trainer calls: it tells `say` a line at each log of the loss."""
+    def callback(self, report: Callable[[str], None]) -> Any:
+        """A callback for transformers' Trainer: reports one line at each log of the loss."""
         from transformers import TrainerCallback
 
         clock = self
@@ -232,7 +242,7 @@ class Clock:
 
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
                 if state.is_world_process_zero and logs and "loss" in logs:
-                    say(clock.line(state.global_step, logs))
+                    report(clock.line(state.global_step, logs))
 
         return Tell()
 

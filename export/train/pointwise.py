@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dearlite.errors import UsageError
+from dearlite.errors import UsageError, need
 from dearlite.export.train.base import choose_dtype, hush, load_base, load_tokenizer, unpack_base, with_lora
 from dearlite.export.train.batches import Collator, length_of, plan
 from dearlite.export.train.config import PointwiseConfig
@@ -22,6 +22,7 @@ from dearlite.export.train.loop import (
     hours,
     open_output,
     peak_mb,
+    reporter,
     run,
     stop_at_nan,
 )
@@ -86,18 +87,28 @@ def load_model(base: str, pad_id: int, config: PointwiseConfig) -> Any:
 
 
 def train_pointwise(
-    config: PointwiseConfig, *, dry_run: bool = False, say: Callable[[str], None] = print
+    config: PointwiseConfig, *, dry_run: bool = False, on_message: Callable[[str], None] | None = None
 ) -> Path | None:
-    """Trains, going on from the last checkpoint where there is one. The adapter's folder, or None for a dry run."""
-    import torch
+    """Folder of the trained adapter (`config.output`); None for a dry run.
 
-    if config.rank_loss not in RANK_LOSSES or config.prompt not in PAIR_FORMS:
-        name, value, known = (
-            ("prompt", config.prompt, PAIR_FORMS)
-            if config.rank_loss in RANK_LOSSES
-            else ("rank_loss", config.rank_loss, RANK_LOSSES)
-        )
-        raise UsageError(f"{name} is {value!r}: it is one of {', '.join(known)}")
+    A training that was stopped resumes from its last checkpoint. A dry run takes a few steps and reports sizes, number
+    of steps, memory and time. `on_message` receives each line of the report; nothing is printed. With torchrun, every
+    process calls this function and `on_message` is called in the first one only.
+
+    Raises UsageError for settings or an output folder that cannot be used, InvalidInput for a bad training record,
+    DearliteError for a loss that is not finite, MissingExtra without the extra `train`.
+    """
+    torch = need("torch", extra="train")
+    need("transformers", extra="train")
+    need("peft", extra="train")
+    need("accelerate", extra="train")
+    report = reporter(on_message)
+    for name, value, known in (
+        ("rank_loss", config.rank_loss, tuple(RANK_LOSSES)),
+        ("prompt", config.prompt, tuple(PAIR_FORMS)),
+    ):
+        if value not in known:
+            raise UsageError(f"{name} is {value!r}: it is one of {', '.join(known)}")
     if config.passages < 2 or not 0 <= config.alpha <= 1 or config.temperature <= 0:
         raise UsageError("passages is 2 or more, alpha from 0 to 1, temperature above 0")
     groups, skipped = read_groups(map(Path, config.data), skip_bad=config.skip_bad)
@@ -116,12 +127,12 @@ def train_pointwise(
         encoder = PairEncoder(tokenizer.backend_tokenizer.to_str().encode(), max_tokens=config.max_tokens)
         collate = Collator(groups, encoder, config, tokenizer.pad_token_id)
         model = load_model(base, tokenizer.pad_token_id, config)
-        say(_summary(groups, skipped, taught, model, config))
+        report(_summary(groups, skipped, taught, model, config))
         if dry_run:
             for line in _try(model, collate, config, taught):
-                say(line)
+                report(line)
             return None
-        return _train(config, folder, checkpoint, model, tokenizer, collate, taught, say)
+        return _train(config, folder, checkpoint, model, tokenizer, collate, taught, report)
 
 
 def _train(
@@ -132,7 +143,7 @@ def _train(
     tokenizer: Any,
     collate: Collator,
     taught: bool,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Path:
     from torch.utils.data import SequentialSampler
     from transformers import Trainer, TrainingArguments
@@ -158,12 +169,12 @@ def _train(
         args=given,
         train_dataset=order,
         data_collator=collate,
-        callbacks=[clock.callback(say)],
+        callbacks=[clock.callback(report)],
         processing_class=tokenizer,
     )
     trainer.model_accepts_loss_kwargs = False
     facts = {"steps": steps, "groups": len(collate.groups), "taught": taught}
-    run(trainer, config, checkpoint, facts, head=True, say=say)
+    run(trainer, config, checkpoint, facts, head=True, report=report)
     return folder
 
 

@@ -1,68 +1,74 @@
-"""Stage-2 records out of a teacher: its order, and as reasoning the sentences that it likes best, quoted.
+"""Training records of stage 2 from a teacher's scores: the order, and quoted sentences as the reasoning.
 
-Nothing is invented: for each relevant passage the reasoning names the passage and quotes the one sentence of it that
-the teacher scores highest for the query. Then comes the order by the teacher's scores of the whole passages.
+No text is invented: for each relevant passage, the reasoning names the passage and quotes its sentence with the highest
+teacher score for the query. The order of the passages by the teacher's scores follows.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dearlite.export.train.records.mine import Mined
 from dearlite.listwise.prompts import find_form
 from dearlite.reranker import Reranker
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?\w)")
-_LEAST_WORDS = 4  # a shorter piece is joined to the one before it: "Dr.", "e.g."
+_LEAST_WORDS = 4  # a shorter part is joined to the part before it: "Dr.", "e.g."
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of `text`, in order; together they are the text. Example: "One is. Two are." -> two."""
-    found: list[str] = []
-    for piece in _SENTENCE_END.split(text.strip()):
-        if found and min(len(found[-1].split()), len(piece.split())) < _LEAST_WORDS:
-            found[-1] += f" {piece}"
+    """The sentences of `text`, in order; joined with blanks they give the text. Example: "One is. Two are." -> two."""
+    joined: list[str] = []
+    for part in _SENTENCE_END.split(text.strip()):
+        if joined and min(len(joined[-1].split()), len(part.split())) < _LEAST_WORDS:
+            joined[-1] += f" {part}"
         else:
-            found.append(piece)
-    return [one.strip() for one in found if one.strip()]
+            joined.append(part)
+    return [sentence.strip() for sentence in joined if sentence.strip()]
 
 
 def listwise_records(
-    mined: Mined, *, model: str | None, device: str, threads: int | None, seed: int = 42, form: str = "chat"
-) -> Mined:
-    """`mined` as records of stage 2: passages shuffled, the teacher's order, its evidence for each positive."""
-    reranker, names = Reranker.load(model, device=device, threads=threads), find_form(form)
-    made = []
-    for record in mined.records:
-        rows = [dict(row, relevant=side == "positives") for side in ("positives", "negatives") for row in record[side]]
-        random.Random(f"{seed} {record['query_id']}").shuffle(rows)
-        order = sorted(range(len(rows)), key=lambda place: -rows[place]["teacher_score"])
-        identifiers = names.identifiers(len(rows))
+    groups: Sequence[Mapping[str, Any]],
+    *,
+    model: str | None,
+    device: str,
+    threads: int | None,
+    seed: int = 42,
+    form: str = "chat",
+) -> list[dict[str, Any]]:
+    """Records of stage 2 from mined records of stage 1: shuffled passages, the teacher's order, its evidence.
+
+    The evidence is one quoted sentence for each positive. `form` is the prompt form that names the passages.
+    """
+    reranker, prompt_form = Reranker.load(model, device=device, threads=threads), find_form(form)
+    records = []
+    for group in groups:
+        rows = [dict(row, relevant=side == "positives") for side in ("positives", "negatives") for row in group[side]]
+        random.Random(f"{seed} {group['query_id']}").shuffle(rows)
+        order = sorted(range(len(rows)), key=lambda position: -rows[position]["teacher_score"])
+        identifiers = prompt_form.identifiers(len(rows))
         lines = [
-            f'[{identifiers[place]}] "{quote}"'
-            for place in order
-            if rows[place]["relevant"] and (quote := _best(reranker, record["query"], rows[place]))
+            f'[{identifiers[position]}] "{quote}"'
+            for position in order
+            if rows[position]["relevant"] and (quote := _best_sentence(reranker, group["query"], rows[position]))
         ]
-        passages = [{name: row[name] for name in ("docid", "title", "text")} for row in rows]
-        made.append(
+        records.append(
             {
-                "query_id": record["query_id"],
-                "query": record["query"],
-                "passages": passages,
+                "query_id": group["query_id"],
+                "query": group["query"],
+                "passages": [{name: row[name] for name in ("docid", "title", "text")} for row in rows],
                 "order": order,
                 "reasoning": "\n".join(lines),
             }
         )
-    return replace(mined, records=made)
+    return records
 
 
-def _best(reranker: Reranker, query: str, row: Mapping[str, Any]) -> str:
-    found = sentences(row["text"])
-    if len(found) < 2:
-        return found[0] if found else ""
-    scores = reranker.score([(query, text) for text in found])
-    return found[max(range(len(found)), key=scores.__getitem__)]
+def _best_sentence(reranker: Reranker, query: str, row: Mapping[str, Any]) -> str:
+    parts = sentences(row["text"])
+    if len(parts) < 2:
+        return parts[0] if parts else ""
+    scores = reranker.score([(query, sentence) for sentence in parts])
+    return parts[max(range(len(parts)), key=scores.__getitem__)]

@@ -1,55 +1,73 @@
-"""Training groups out of a collection: hard negatives from a first stage, a teacher's scores, no false negatives.
+"""Mining of training groups: hard negatives from a first stage, scored by a teacher, without false negatives.
 
-A query's candidates are its positives and a sample of the first stage's documents at set depths. The teacher, any model
-that `dearlite batch` runs, scores them once, with a journal. A negative that it likes better than the best positive
-(less a margin) is taken for a false one and dropped, as NV-Retriever does (Moreira et al. 2024).
+The candidates of a query are its positives and a sample of the first stage's documents at set depths. The teacher, any
+model that `dearlite batch` runs, scores each candidate once; the scores are journalled. A negative that scores at least
+as high as the best positive minus a margin is taken for an unjudged positive and dropped, as NV-Retriever does
+(Moreira et al. 2024).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.export.train.records.evidence import listwise_records
 from dearlite.files.trec import read_qrels, read_run
-from dearlite.files.writing import json_text, whole_file
+from dearlite.files.writing import check_output, json_text, whole_file
+from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection, make_collection
+from dearlite.offline.collection.collection import Collection, collection_files, make_collection
 from dearlite.offline.collection.texts import read_corpus, read_queries
 
 if TYPE_CHECKING:
     from dearlite.progress import Progress
 
-_SPARE = 1.5  # candidates for a negative, times what is wanted: some are dropped
+_SPARE = 1.5  # candidates sampled for each negative that is kept: the teacher's filter drops some
 
 
-@dataclass(frozen=True, slots=True)
-class Mining:
-    """What is taken: `negatives` of each query out of the ranks of `depths`, at most `positives` of its positives.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiningOptions:
+    """The selection of queries and passages for `mine`. Raises UsageError for a value out of range."""
 
-    `margin` is in the teacher's own units. With `limit` so many queries are drawn.
-    """
-
-    negatives: int = 7
-    positives: int = 4
-    depths: tuple[tuple[int, int], ...] = ((1, 30),)
-    margin: float = 0.0
-    limit: int | None = None
+    negatives: int = 7  # of each query, at most
+    positives: int = 4  # of each query, at most
+    depths: tuple[tuple[int, int], ...] = ((1, 30),)  # bands of the first stage's ranks that negatives are drawn from
+    margin: float = 0.0  # in the teacher's units: negatives score more than this below the best positive
+    limit: int | None = None  # number of queries, drawn by the seed; None: all
     seed: int = 42
-    skip_bad: bool = False
+    listwise: bool = False  # records of stage 2 (the teacher's order, its evidence quoted) instead of stage 1
+    skip_bad: bool = False  # leave out documents that cannot be used, instead of raising InvalidInput
+
+    def __post_init__(self) -> None:
+        if self.negatives < 1 or self.positives < 1:
+            raise UsageError("negatives and positives are 1 or more")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit is {self.limit}: it must be a whole number from 1")
+        if not self.depths or not all(1 <= low <= high for low, high in self.depths):
+            raise UsageError(f"depths is {self.depths}: it holds pairs (first rank, last rank), from rank 1")
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
-    """What came of it; `records` are ready to be written."""
+class MinedRecords:
+    """The result of `mine`: `records` as they are written to the file, and the numbers of what was left out."""
 
     records: list[dict[str, Any]]
-    without_positive: int
-    without_negative: int
-    false_negatives: int
+    without_positive: int  # queries
+    without_negative: int  # queries whose negatives were all dropped
+    false_negatives: int  # negatives that the teacher scores above the positives (less the margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The documents that the teacher scores, and the ids of the relevant ones among them, by query id."""
+
+    collection: Collection
+    positives: Mapping[str, set[str]]
+    without_positive: int  # queries that have no positive in the corpus
 
 
 def parse_depths(text: str) -> tuple[tuple[int, int], ...]:
@@ -63,89 +81,133 @@ def parse_depths(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(bands)
 
 
-def candidates(
-    queries: Path, corpus: Sequence[Path], qrels: Path, run: Path, mining: Mining
-) -> tuple[Collection, dict[str, set[str]], int]:
-    """What the teacher has to score, each query's positives, and how many queries had none in the corpus.
-
-    Only documents without a grade above zero become negatives.
-    """
-    judged, found = read_qrels(qrels), read_run(run)[0]
-    texts = read_queries(queries, wanted=found)
-    rng = random.Random(mining.seed)
-    names = [name for name in found if name in texts]
-    rng.shuffle(names)
-    names = names[: mining.limit]
-    chosen: dict[str, list[str]] = {}
-    positives: dict[str, set[str]] = {}
-    for name in names:
-        right = {one for one, grade in judged.get(name, {}).items() if grade > 0}
-        ranked = list(found[name])
-        best = sorted(right, key=lambda one: (-judged[name][one], one))  # the highest grades first
-        positives[name] = set(best[: mining.positives])
-        wrong: list[str] = []
-        share = -(-int(mining.negatives * _SPARE) // len(mining.depths))
-        for low, high in mining.depths:
-            band = [one for one in ranked[low - 1 : high] if one not in right]
-            wrong += rng.sample(band, min(share, len(band)))
-        rng.shuffle(wrong)  # so that what is left over is of all bands
-        chosen[name] = [*best[: mining.positives], *wrong]
-    documents, _ = read_corpus(
-        corpus, wanted={one for found in chosen.values() for one in found}, skip_bad=mining.skip_bad
-    )
-    kept, lost = {}, 0
-    for name, ids in chosen.items():
-        positives[name] &= set(documents)
-        there = [one for one in dict.fromkeys(ids) if one in documents]
-        if positives[name] and len(there) > len(positives[name]):
-            kept[name] = there
-        else:
-            lost += not positives[name]
-    if not kept:
-        raise InvalidInput(f"{qrels.name} and {run.name} give no query with a positive and a negative in the corpus")
-    return make_collection(texts, documents, kept, name=run.name), positives, lost
-
-
 def mine(
-    collection: Collection,
-    positives: Mapping[str, set[str]],
-    mining: Mining,
+    source: str | Path | None = None,
     *,
-    model: str | None,
+    options: MiningOptions | None = None,
+    queries: str | Path | None = None,
+    corpus: str | Path | Sequence[str | Path] = (),
+    qrels: str | Path | None = None,
+    run: str | Path | None = None,
+    model: str | None = None,
     device: str = "auto",
     threads: int | None = None,
-    journal: Path | None = None,
-    without_positive: int = 0,
+    output: str | Path | None = None,
+    journal: str | Path | None = None,
     progress: Progress | None = None,
-) -> Mined:
-    """The records, with the teacher's scores. The journal makes the same call go on after a stop."""
-    scored = rerank_run(
-        collection, model=model, device=device, threads=threads, journal=journal or False, progress=progress
+) -> MinedRecords:
+    """Training records of stage 1 with the teacher's scores; of stage 2 with `options.listwise`.
+
+    `source` is a collection's folder, as `dearlite.rerank_run` takes it; `queries`, `corpus`, `qrels` and `run` are
+    files that replace the folder's. `model` is the teacher, a name or a file (None: the default model). The records are
+    written to `output` (JSON Lines) where it is given. The teacher's scores are journalled in `journal` (None:
+    OUTPUT.journal), so that the same call resumes after an interruption. `progress(done, total)` counts pairs.
+
+    Raises UsageError for a file or a model that is missing, InvalidInput when no query has a positive and a negative.
+
+    For example: mine("squad", options=MiningOptions(negatives=3, depths=((1, 10), (11, 30))), output="train.jsonl").
+    """
+    options = options or MiningOptions()
+    check_output(output)
+    find_model(model or DEFAULT_MODEL)  # before the corpus is read
+    files = collection_files(
+        source,
+        {"queries": queries, "run": run, "qrels": qrels},
+        [corpus] if isinstance(corpus, (str, Path)) else corpus,
     )
-    records, empty, dropped = [], 0, 0
-    for name, scores in scored.run.items():
-        best = max(scores[one] for one in positives[name])
-        wrong = [one for one in collection.run[name] if one not in positives[name]]
-        true = [one for one in wrong if scores[one] < best - mining.margin]
-        dropped += len(wrong) - len(true)
-        if not true:
-            empty += 1
+    candidates = find_candidates(files["queries"][0], files["corpus"], files["qrels"][0], files["run"][0], options)
+    if journal is None and output is not None:
+        journal = f"{output}.journal"
+    scored = rerank_run(
+        candidates.collection,
+        model=model,
+        device=device,
+        threads=threads,
+        journal=journal or False,
+        progress=progress,
+    )
+    mined = select(candidates, scored.run, options)
+    if options.listwise:
+        records = listwise_records(mined.records, model=model, device=device, threads=threads, seed=options.seed)
+        mined = replace(mined, records=records)
+    if output is not None:
+        write_records(mined.records, Path(output))
+    return mined
+
+
+def find_candidates(
+    queries: Path, corpus: Sequence[Path], qrels: Path, run: Path, options: MiningOptions
+) -> Candidates:
+    """The candidates of each query of the run that has a text: its best positives, and sampled negatives.
+
+    Only documents without a grade above zero become negatives. Raises InvalidInput when no query has both.
+    """
+    grades, rankings = read_qrels(qrels), read_run(run)[0]
+    texts = read_queries(queries, wanted=rankings)
+    rng = random.Random(options.seed)
+    query_ids = [query_id for query_id in rankings if query_id in texts]
+    rng.shuffle(query_ids)
+    chosen: dict[str, list[str]] = {}
+    positives: dict[str, set[str]] = {}
+    for query_id in query_ids[: options.limit]:
+        grade_of = grades.get(query_id, {})
+        relevant = {doc_id for doc_id, grade in grade_of.items() if grade > 0}
+        best = sorted(relevant, key=lambda doc_id: (-grade_of[doc_id], doc_id))[: options.positives]
+        ranked = list(rankings[query_id])
+        negatives: list[str] = []
+        share = -(-int(options.negatives * _SPARE) // len(options.depths))
+        for low, high in options.depths:
+            band = [doc_id for doc_id in ranked[low - 1 : high] if doc_id not in relevant]
+            negatives += rng.sample(band, min(share, len(band)))
+        rng.shuffle(negatives)  # so that the spare ones, cut off later, come from all bands
+        positives[query_id] = set(best)
+        chosen[query_id] = [*best, *negatives]
+    documents, _ = read_corpus(
+        corpus, wanted={doc_id for ids in chosen.values() for doc_id in ids}, skip_bad=options.skip_bad
+    )
+    kept, without_positive = {}, 0
+    for query_id, ids in chosen.items():
+        positives[query_id] &= set(documents)
+        present = [doc_id for doc_id in dict.fromkeys(ids) if doc_id in documents]
+        if positives[query_id] and len(present) > len(positives[query_id]):
+            kept[query_id] = present
+        else:
+            without_positive += not positives[query_id]
+    if not kept:
+        raise InvalidInput(f"{qrels.name} and {run.name} give no query with a positive and a negative in the corpus")
+    return Candidates(make_collection(texts, documents, kept, name=run.name), positives, without_positive)
+
+
+def select(
+    candidates: Candidates, scores_by_query: Mapping[str, Mapping[str, float]], options: MiningOptions
+) -> MinedRecords:
+    """Records of stage 1: each query's positives, the best-scored first, and the negatives that the margin keeps."""
+    collection = candidates.collection
+    records, without_negative, false_negatives = [], 0, 0
+    for query_id, scores in scores_by_query.items():
+        positives = candidates.positives[query_id]
+        best = max(scores[doc_id] for doc_id in positives)
+        negatives = [doc_id for doc_id in collection.run[query_id] if doc_id not in positives]
+        true_negatives = [doc_id for doc_id in negatives if scores[doc_id] < best - options.margin]
+        false_negatives += len(negatives) - len(true_negatives)
+        if not true_negatives:
+            without_negative += 1
             continue
-        right = sorted(positives[name], key=lambda one: -scores[one])
-        rows = {
-            side: [_passage(collection, one, scores[one]) for one in ids]
-            for side, ids in (("positives", right), ("negatives", true[: mining.negatives]))
+        sides = {
+            "positives": sorted(positives, key=lambda doc_id: -scores[doc_id]),
+            "negatives": true_negatives[: options.negatives],
         }
-        records.append({"query_id": name, "query": collection.queries[name], **rows})
-    return Mined(records, without_positive, empty, dropped)
+        rows = {side: [_passage(collection, doc_id, scores[doc_id]) for doc_id in ids] for side, ids in sides.items()}
+        records.append({"query_id": query_id, "query": collection.queries[query_id], **rows})
+    return MinedRecords(records, candidates.without_positive, without_negative, false_negatives)
 
 
 def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """JSON Lines, whole or not at all."""
+    """Writes JSON Lines; the file appears when all of them are written, or not at all."""
     with whole_file(path) as stream:
         stream.writelines(json_text(record) + "\n" for record in records)
 
 
-def _passage(collection: Collection, name: str, score: float) -> dict[str, Any]:
-    document = collection.documents[name]
-    return {"docid": name, "title": document.title, "text": document.text, "teacher_score": round(score, 5)}
+def _passage(collection: Collection, doc_id: str, score: float) -> dict[str, Any]:
+    document = collection.documents[doc_id]
+    return {"docid": doc_id, "title": document.title, "text": document.text, "teacher_score": round(score, 5)}

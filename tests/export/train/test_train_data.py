@@ -1,5 +1,6 @@
 """What training reads: settings, groups and what is wrong with them, mined records, and the plan of batches."""
 
+import dataclasses
 import json
 import random
 from collections import Counter
@@ -11,7 +12,7 @@ from dearlite.errors import InvalidInput, UsageError
 from dearlite.export.train.batches import plan
 from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
 from dearlite.export.train.records.groups import read_groups
-from dearlite.export.train.records.mine import Mining, candidates, mine, parse_depths
+from dearlite.export.train.records.mine import MiningOptions, mine, parse_depths
 
 FILES = ("queries.jsonl", "corpus.jsonl.gz", "qrels.tsv", "run_bm25.trec")
 
@@ -119,6 +120,11 @@ def test_settings_are_the_published_ones_and_files_stand_beside_them(tmp_path):
     assert (stage2.batch, stage2.accumulation, stage2.learning_rate) == (2, 4, 1e-4)
 
 
+def test_one_file_in_place_of_a_tuple_is_refused():
+    with pytest.raises(UsageError, match=r"data is 'train.jsonl': it is a tuple of strings"):
+        PointwiseConfig(base="x", data="train.jsonl", output="z")
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
@@ -145,23 +151,46 @@ def test_depths():
             parse_depths(wrong)
 
 
-def test_mining_keeps_true_negatives_with_the_teachers_scores(tmp_path):
+def test_options_of_mining_are_checked():
+    for options in ({"negatives": 0}, {"positives": 0}, {"limit": 0}, {"depths": ()}, {"depths": ((5, 2),)}):
+        with pytest.raises(UsageError, match=next(iter(options))):
+            MiningOptions(**options)
+
+
+def test_mining_keeps_true_negatives_with_the_teachers_scores(tmp_path, capfd):
     queries, corpus, qrels, run = (noveleval.DATA / name for name in FILES)
-    mining = Mining(negatives=3, positives=2, depths=((1, 5), (6, 20)), limit=6)
-    collection, positives, lost = candidates(queries, [corpus], qrels, run, mining)
-    assert len(collection.run) + lost == 6
-    found = mine(collection, positives, mining, model=None, journal=tmp_path / "m.journal")
+    files = {"queries": queries, "corpus": corpus, "qrels": qrels, "run": run}
+    options = MiningOptions(negatives=3, positives=2, depths=((1, 5), (6, 20)), limit=6)
+    counts = []
+    mined = mine(
+        **files, options=options, output=tmp_path / "mined.jsonl", progress=lambda *count: counts.append(count)
+    )
     grades = {tuple(line.split()[::2]): int(line.split()[3]) for line in qrels.open()}
-    assert found.records
-    for row in found.records:
+    assert mined.records and len(mined.records) + mined.without_positive + mined.without_negative == 6
+    for row in mined.records:
         scores = [one["teacher_score"] for one in row["positives"]]
         assert scores == sorted(scores, reverse=True) and 1 <= len(scores) <= 2
         assert all(one["teacher_score"] < scores[0] for one in row["negatives"])
         assert 1 <= len(row["negatives"]) <= 3
         for one in row["negatives"]:
             assert grades.get((row["query_id"], one["docid"]), 0) <= 0
-    (tmp_path / "mined.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found.records))
     groups, _ = read_groups([tmp_path / "mined.jsonl"])
-    assert all(group.scored for group in groups)
-    wide = mine(collection, positives, Mining(negatives=3, positives=2, margin=1e9), model=None)
-    assert not wide.records and wide.without_negative == len(collection.run)
+    assert len(groups) == len(mined.records) and all(group.scored for group in groups)
+    assert counts[-1][0] == counts[-1][1] > 0 and (tmp_path / "mined.jsonl.journal").exists()
+    wide = mine(**files, options=dataclasses.replace(options, margin=1e9))
+    assert not wide.records and wide.without_negative == len(mined.records) + mined.without_negative
+    assert capfd.readouterr() == ("", "")  # the library reports through its callback alone
+
+
+def test_the_command_writes_what_the_function_writes(tmp_path, cli):
+    queries, corpus, qrels, run = (noveleval.DATA / name for name in FILES)
+    options = MiningOptions(negatives=2, positives=1, depths=((1, 9),), limit=3, seed=7, listwise=True)
+    mine(queries=queries, corpus=corpus, qrels=qrels, run=run, options=options, output=tmp_path / "function.jsonl")
+    code, _, err = cli(
+        *("train", "mine", "--queries", queries, "--corpus", corpus, "--qrels", qrels, "--run", run, "--listwise"),
+        *("--negatives", 2, "--positives", 1, "--depths", "1-9", "--limit", 3, "--seed", 7),
+        *("-o", tmp_path / "command.jsonl"),
+    )
+    assert code == 0, err
+    assert (tmp_path / "command.jsonl").read_bytes() == (tmp_path / "function.jsonl").read_bytes() != b""
+    assert "records; left out:" in err

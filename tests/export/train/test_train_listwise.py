@@ -191,9 +191,9 @@ def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch, capfd):
 
     monkeypatch.setattr(stage, "stop_at_nan", die)
     with pytest.raises(DearliteError, match="stopped here"):
-        stage.train_listwise(config, say=said.append)
+        stage.train_listwise(config, on_message=said.append)
     monkeypatch.setattr(stage, "stop_at_nan", real)
-    folder = stage.train_listwise(config, say=said.append)
+    folder = stage.train_listwise(config, on_message=said.append)
     assert any(line.endswith("checkpoint-10") for line in said)
     losses = [one["loss"] for one in json.loads((folder / "training.json").read_text())["curve"]]
     assert losses[-1] < 0.8 * losses[0], losses
@@ -219,7 +219,7 @@ def test_the_command_ends_with_the_export_that_comes_next(tmp_path, base, cli, m
 def test_the_loss_is_of_the_answer_alone(tmp_path, base, tokenizer):
     path = written(tmp_path, record())
     config = settings(base, path, max_steps=1, lora_dropout=0.0)
-    folder = stage.train_listwise(config, say=lambda _: None)
+    folder = stage.train_listwise(config)
     (first,) = json.loads((folder / "training.json").read_text())["curve"]
     (row,), _ = read_list_records([path])
     both = stage.RecordEncoder(tokenizer, config)(row)
@@ -234,10 +234,12 @@ def test_the_loss_is_of_the_answer_alone(tmp_path, base, tokenizer):
 def test_a_dry_run_trains_nothing(tmp_path, base):
     said = []
     config = settings(base, written(tmp_path, *[record()] * 4))
-    assert stage.train_listwise(config, dry_run=True, say=said.append) is None
+    assert stage.train_listwise(config, dry_run=True, on_message=said.append) is None
     assert "4 records, " in said[0] and any("tokens/s" in line for line in said)
     assert not list(Path(config.output).glob("*.safetensors"))
-    assert stage.train_listwise(config, say=said.append) is not None  # what a dry run leaves is in no training's way
+    assert (
+        stage.train_listwise(config, on_message=said.append) is not None
+    )  # what a dry run leaves is in no training's way
 
 
 def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
@@ -260,4 +262,4 @@ def test_a_loss_that_is_no_number_names_its_records(tmp_path, base, monkeypatch)
     real = SFTTrainer.compute_loss
     monkeypatch.setattr(SFTTrainer, "compute_loss", lambda *args, **more: real(*args, **more) * float("nan"))
     with pytest.raises(DearliteError, match=r"the loss is nan at step 1 \(records list\.jsonl:[123]\)"):
-        stage.train_listwise(settings(base, path), say=lambda _: None)
+        stage.train_listwise(settings(base, path))

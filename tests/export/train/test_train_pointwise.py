@@ -79,7 +79,7 @@ def tensors(config):
 def test_it_learns_and_says_what_it_did(settings):
     said = []
     config = settings(max_steps=60, learning_rate=5e-3, log_steps=10, save_steps=100)
-    folder = stage.train_pointwise(config, say=said.append)
+    folder = stage.train_pointwise(config, on_message=said.append)
     losses = [loss for _, loss in curve(config)]
     assert losses[-1] < 0.5 * losses[0], losses
     report = json.loads((folder / "training.json").read_text())
@@ -89,7 +89,7 @@ def test_it_learns_and_says_what_it_did(settings):
 
 def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tmp_path):
     whole = settings(output=str(tmp_path / "whole"))
-    stage.train_pointwise(whole, say=lambda _: None)
+    stage.train_pointwise(whole)
     real = stage.stop_at_nan
 
     def die(loss, step, names, folder):
@@ -100,9 +100,9 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
     config, said = settings(), []
     monkeypatch.setattr(stage, "stop_at_nan", die)
     with pytest.raises(KeyboardInterrupt):
-        stage.train_pointwise(config, say=lambda _: None)
+        stage.train_pointwise(config)
     monkeypatch.setattr(stage, "stop_at_nan", real)
-    stage.train_pointwise(config, say=said.append)
+    stage.train_pointwise(config, on_message=said.append)
     assert any("going on from" in line and line.endswith("checkpoint-4") for line in said)
     assert curve(config) == curve(whole)
     one, other = tensors(config), tensors(whole)
@@ -111,15 +111,15 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
 
 def test_a_training_may_begin_with_an_adapter(settings, base, tmp_path):
     first = settings(max_steps=30, learning_rate=5e-3, lora_r=4, log_steps=10)
-    stage.train_pointwise(first, say=lambda _: None)
+    stage.train_pointwise(first)
     written = stage.Path(first.output) / "adapter_config.json"
     written.write_text(json.dumps(json.loads(written.read_text()) | {"base_model_name_or_path": "gone/base"}))
     more = settings(adapter=first.output, output=str(tmp_path / "more"), max_steps=1, learning_rate=0.0, log_steps=1)
-    stage.train_pointwise(more, say=lambda _: None)
+    stage.train_pointwise(more)
     one, other = tensors(first), tensors(more)
     assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
     fresh = settings(output=str(tmp_path / "fresh"), max_steps=1, log_steps=1)
-    stage.train_pointwise(fresh, say=lambda _: None)
+    stage.train_pointwise(fresh)
     assert curve(more)[0][1] < 0.5 * curve(fresh)[0][1]  # the same batch: what was learnt before is there
     assert json.loads((tmp_path / "more/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
 
@@ -127,19 +127,19 @@ def test_a_training_may_begin_with_an_adapter(settings, base, tmp_path):
 def test_an_adapter_that_cannot_be_gone_on_from_is_refused(settings, base, tmp_path):
     folder = tmp_path / "adapter"
     with pytest.raises(UsageError, match=r"cannot be gone on from: .* has no adapter_config.json"):
-        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
-    stage.train_pointwise(settings(output=str(folder), max_steps=1), say=lambda _: None)
+        stage.train_pointwise(settings(adapter=str(folder)))
+    stage.train_pointwise(settings(output=str(folder), max_steps=1))
     names = tensors(settings(output=str(folder)))
     save_file({n: t for n, t in names.items() if not n.endswith("score.weight")}, folder / "adapter_model.safetensors")
     with pytest.raises(UsageError, match="without its score head"):
-        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+        stage.train_pointwise(settings(adapter=str(folder)))
     save_file({n: np.ones((3, 3), np.float32) for n in names}, folder / "adapter_model.safetensors")
     with pytest.raises(UsageError, match="does not fit"):
-        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+        stage.train_pointwise(settings(adapter=str(folder)))
     written = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(written | {"task_type": "CAUSAL_LM"}))
     with pytest.raises(UsageError, match="is of task CAUSAL_LM, and this stage's is SEQ_CLS"):
-        stage.train_pointwise(settings(adapter=str(folder)), say=lambda _: None)
+        stage.train_pointwise(settings(adapter=str(folder)))
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, monkeypatch):
@@ -151,11 +151,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, monke
 
     monkeypatch.setattr(stage, "group_loss", poisoned)
     with pytest.raises(DearliteError, match=r"the loss is nan at step 6 \(records q\d+, q\d+, q\d+, q\d+\)") as caught:
-        stage.train_pointwise(config, say=lambda _: None)
+        stage.train_pointwise(config)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(stage, "group_loss", real)
     said = []
-    stage.train_pointwise(config, say=said.append)
+    stage.train_pointwise(config, on_message=said.append)
     assert any(line.endswith("checkpoint-4") for line in said)
 
 
@@ -164,7 +164,7 @@ def test_the_adapter_exports_and_scores_as_torch_does(settings, base, cli, tmp_p
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     config = settings(max_steps=20, learning_rate=5e-3)
-    folder = stage.train_pointwise(config, say=lambda _: None)
+    folder = stage.train_pointwise(config)
     code, _, err = cli("export", base, "--adapter", folder, "-o", tmp_path / "tiny.dear", "--quant", "fp32", "--force")
     assert code == 0, err
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
@@ -201,11 +201,11 @@ def test_passes_of_a_few_rows_have_the_gradient_of_one(settings, monkeypatch):
 
 def test_a_dry_run_says_what_it_will_take_and_trains_nothing(settings):
     config, said = settings(), []
-    assert stage.train_pointwise(config, dry_run=True, say=said.append) is None
+    assert stage.train_pointwise(config, dry_run=True, on_message=said.append) is None
     text = "\n".join(said)
     assert "8 steps of 2 x 4 queries: 256 pairs" in text and "pairs/s" in text and "memory" in text
     assert not list(stage.Path(config.output).glob("*.safetensors"))
-    stage.train_pointwise(settings(max_steps=1, alpha=0.3), say=lambda _: None)  # and it claims the folder for nothing
+    stage.train_pointwise(settings(max_steps=1, alpha=0.3))  # and it claims the folder for nothing
 
 
 @pytest.mark.parametrize(
@@ -222,27 +222,27 @@ def test_a_dry_run_says_what_it_will_take_and_trains_nothing(settings):
 )
 def test_wrong_settings_are_one_line(settings, changes, message):
     with pytest.raises(UsageError, match=message) as caught:
-        stage.train_pointwise(settings(**changes), say=lambda _: None)
+        stage.train_pointwise(settings(**changes))
     assert "\n" not in str(caught.value)
 
 
 def test_an_output_that_is_taken(settings, tmp_path):
     config = settings(max_steps=1)
     with training.open_output(config), pytest.raises(UsageError, match="in use by another training"):
-        stage.train_pointwise(config, say=lambda _: None)
-    stage.train_pointwise(config, say=lambda _: None)
+        stage.train_pointwise(config)
+    stage.train_pointwise(config)
     with pytest.raises(UsageError, match=r"holds another training \(alpha differ\)"):
-        stage.train_pointwise(settings(max_steps=1, alpha=0.2), say=lambda _: None)
+        stage.train_pointwise(settings(max_steps=1, alpha=0.2))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty and holds no training"):
-        stage.train_pointwise(settings(output=str(tmp_path / "full")), say=lambda _: None)
+        stage.train_pointwise(settings(output=str(tmp_path / "full")))
 
 
 def test_two_processes_train_as_one_that_accumulates(settings, base, data, tmp_path):
     """Each takes every second batch; the mean of their gradients is that of two batches one after the other."""
     alone = settings(output=str(tmp_path / "alone"), batch=2, accumulation=2, lora_dropout=0.0, max_steps=3)
-    stage.train_pointwise(alone, say=lambda _: None)
+    stage.train_pointwise(alone)
     pair = dataclasses.replace(alone, output=str(tmp_path / "pair"), accumulation=1)
     lines = [f"{name} = {json.dumps(value)}" for name, value in pair.to_dict().items()]
     (tmp_path / "pair.toml").write_text("\n".join(lines))
@@ -267,7 +267,7 @@ def test_settings_of_several_gpus_are_read(settings, monkeypatch, tmp_path):
     sharded.write_text("fsdp_config:\n  fsdp_transformer_layer_cls_to_wrap: LlamaDecoderLayer\n")
     config = settings(distributed=str(sharded))
     with pytest.raises(UsageError, match=r"fsdp.yaml: FSDP and DeepSpeed need a GPU, and torch sees none"):
-        stage.train_pointwise(config, say=lambda _: None)
+        stage.train_pointwise(config)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     given = training.distributed(str(sharded))
     assert given["fsdp_config"] == {"fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}
@@ -286,7 +286,7 @@ def test_a_base_without_a_pad_token(base, settings, tmp_path):
             (bare / path.name).write_bytes(path.read_bytes())
     (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(UsageError, match="neither a pad nor an eos token"):
-        stage.train_pointwise(settings(base=str(bare)), say=lambda _: None)
+        stage.train_pointwise(settings(base=str(bare)))
     (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<unk>"}')
     assert train_base.load_tokenizer(str(bare)).pad_token == "<unk>"
 
