@@ -178,7 +178,7 @@ def test_missing_folder_and_file_instead_of_folder(tmp_path, folder):
 def test_folder_without_or_with_a_broken_config(folder):
     for text in ("{", "[1]", '"x"', "\xff"):
         (folder / "config.json").write_text(text, encoding="latin-1")
-        assert "config.json is not the JSON that belongs there" in refusal(folder)
+        assert "config.json does not hold a JSON object" in refusal(folder)
     (folder / "config.json").unlink()
     assert "has no config.json: fetch the model again" in refusal(folder)
 
@@ -219,7 +219,7 @@ def test_folder_without_weights_or_without_an_index(folder):
 def test_missing_shards_are_named_together(folder):
     shard(folder, {"rows": "a.safetensors", "x": "c.safetensors", "y": "d.safetensors", "z": "d.safetensors"})
     assert "lacks 2 of the 3 shards" in refusal(folder)
-    assert "(c.safetensors, d.safetensors): fetch what is missing" in refusal(folder)
+    assert "(c.safetensors, d.safetensors): fetch the missing files" in refusal(folder)
 
 
 def test_index_that_names_a_tensor_which_its_shard_lacks(folder):
@@ -279,7 +279,7 @@ def entry(begin, end, dtype="F32", shape=(2,)):
         ({"a": entry(False, 8)}, "no valid dtype"),
         ({"a": {"dtype": "F32"}}, "no valid dtype"),
         ({"a": None}, "no valid dtype"),
-        ({"a": entry(0, 8, dtype="F8_E4M3", shape=(8,))}, "stored as 'F8_E4M3', and only F32, F16, BF16 are read"),
+        ({"a": entry(0, 8, dtype="F8_E4M3", shape=(8,))}, "stored as 'F8_E4M3', and only F32, F16, BF16 can be read"),
         ({"a": entry(0, 8, dtype="nonsense")}, "stored as 'nonsense'"),
         ({"a\nb": entry(0, 9)}, r"tensor 'a\nb'"),
         ([], "lists no tensors"),
