@@ -1,4 +1,4 @@
-"""The decoder families that can be exported: what config.json must say, and the tensors that a scorer must have."""
+"""Decoder families that can be exported: the supported config.json fields, and the tensors of a complete scorer."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from dearlite.errors import CheckpointError, UsageError
-from dearlite.export.source.checkpoint import TensorSource
+from dearlite.export.source.checkpoint import TensorSource, name_some
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a family needs beyond LLaMA's own form."""
+    """Differences of a family from LLaMA's architecture."""
 
     qkv_bias: bool = False
     head_norms: bool = False  # an RMSNorm on every head of q and k, before the rotation
-    slides: bool = False  # whether sliding_window holds where config.json has no use_sliding_window
+    sliding_window: bool = False  # True if sliding_window applies where config.json has no use_sliding_window
 
 
 # `model_type` of config.json -> family.
 FAMILIES = {
     "llama": Family(),  # Llama 2, 3, 3.1, 3.2, SmolLM2
-    "mistral": Family(slides=True),
+    "mistral": Family(sliding_window=True),
     "qwen2": Family(qkv_bias=True),
     "qwen3": Family(head_norms=True),
 }
-_REQUIRED = (
+_REQUIRED_FIELDS = (
     "num_hidden_layers",
     "hidden_size",
     "intermediate_size",
@@ -37,27 +37,27 @@ _REQUIRED = (
 
 
 def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
-    """The graph's shape from config.json. Raises UsageError naming an architecture or a field that is not covered."""
+    """The network's shape from config.json. Raises UsageError naming an unsupported architecture or field."""
     kind = config.get("model_type")
     if kind not in FAMILIES:
-        raise UsageError(f"architecture {kind!r} is not covered: it is none of {', '.join(FAMILIES)}")
+        raise UsageError(f"architecture {kind!r} is not supported: it is none of {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    if missing := [name for name in _REQUIRED if config.get(name) is None]:
+    if missing := [name for name in _REQUIRED_FIELDS if config.get(name) is None]:
         raise UsageError(f"the config.json of this {kind} model has no {', '.join(missing)}: fetch the model again")
     window = config.get("sliding_window")
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     head_dim = config.get("head_dim") or hidden // heads
-    wrong = []
+    unsupported = []
     if config.get("hidden_act", "silu") != "silu":
-        wrong.append(f"hidden_act {config['hidden_act']!r} (only 'silu')")
-    if window is not None and config.get("use_sliding_window", family.slides) and window < max_tokens:
-        wrong.append(f"sliding_window {window} below {max_tokens} tokens")
+        unsupported.append(f"hidden_act {config['hidden_act']!r} (only 'silu')")
+    if window is not None and config.get("use_sliding_window", family.sliding_window) and window < max_tokens:
+        unsupported.append(f"sliding_window {window} below {max_tokens} tokens")
     if config.get("mlp_bias") or (config.get("attention_bias") and not family.qkv_bias):
-        wrong.append("biases in its linear layers")
+        unsupported.append("biases in its linear layers")
     if head_dim % 16:
-        wrong.append(f"heads of {head_dim} dimensions (only multiples of 16)")
-    if wrong:
-        raise UsageError(f"this {kind} model has {'; '.join(wrong)}, which is not covered")
+        unsupported.append(f"heads of {head_dim} dimensions (only multiples of 16)")
+    if unsupported:
+        raise UsageError(f"this {kind} model has {'; '.join(unsupported)}, which is not supported")
     return LlamaShape(
         layers=config["num_hidden_layers"],
         hidden=hidden,
@@ -75,10 +75,11 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
 
 
 def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ...]:
-    """Angle a position for each pair of dimensions: theta^(-2i/d), scaled as the configuration says.
+    """Rotation angle per position for each pair of dimensions: theta^(-2i/d), scaled as the configuration requires.
 
-    "llama3" (Llama 3.1): wavelengths above original / low are divided by `factor`, those below original / high are
-    kept, and between them the two are blended. Raises UsageError for a scaling that is not covered.
+    "llama3" (Llama 3.1): frequencies with a wavelength above original / low are divided by `factor`, those with a
+    wavelength below original / high are kept, and frequencies between the two limits are blended. Raises UsageError for
+    an unsupported scaling.
     """
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
@@ -89,7 +90,7 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
     if kind == "linear":
         return tuple(f / rope["factor"] for f in plain)
     if kind != "llama3":
-        raise UsageError(f"rope scaling {kind!r} is not covered: it is none of default, linear, llama3")
+        raise UsageError(f"rope scaling {kind!r} is not supported: it is none of default, linear, llama3")
     low, high, original = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
     scaled = []
     for frequency in plain:
@@ -100,45 +101,44 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
 
 
 def check_tensors(source: TensorSource, shape: LlamaShape) -> None:
-    """Raises CheckpointError naming what is missing or has another shape than config.json says."""
+    """Raises CheckpointError listing the tensors that are missing or have another shape than config.json requires."""
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    wanted = {
+    expected = {
         "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
         "model.norm.weight": (shape.hidden,),
         "score.weight": (1, shape.hidden),
     }
     for number in range(shape.layers):
-        at = f"model.layers.{number}"
-        wanted |= {
-            f"{at}.input_layernorm.weight": (shape.hidden,),
-            f"{at}.post_attention_layernorm.weight": (shape.hidden,),
-            f"{at}.self_attn.q_proj.weight": (q, shape.hidden),
-            f"{at}.self_attn.k_proj.weight": (kv, shape.hidden),
-            f"{at}.self_attn.v_proj.weight": (kv, shape.hidden),
-            f"{at}.self_attn.o_proj.weight": (shape.hidden, q),
-            f"{at}.mlp.gate_proj.weight": (shape.ffn, shape.hidden),
-            f"{at}.mlp.up_proj.weight": (shape.ffn, shape.hidden),
-            f"{at}.mlp.down_proj.weight": (shape.hidden, shape.ffn),
+        prefix = f"model.layers.{number}"
+        expected |= {
+            f"{prefix}.input_layernorm.weight": (shape.hidden,),
+            f"{prefix}.post_attention_layernorm.weight": (shape.hidden,),
+            f"{prefix}.self_attn.q_proj.weight": (q, shape.hidden),
+            f"{prefix}.self_attn.k_proj.weight": (kv, shape.hidden),
+            f"{prefix}.self_attn.v_proj.weight": (kv, shape.hidden),
+            f"{prefix}.self_attn.o_proj.weight": (shape.hidden, q),
+            f"{prefix}.mlp.gate_proj.weight": (shape.ffn, shape.hidden),
+            f"{prefix}.mlp.up_proj.weight": (shape.ffn, shape.hidden),
+            f"{prefix}.mlp.down_proj.weight": (shape.hidden, shape.ffn),
         }
         if shape.qkv_bias:
-            wanted |= {f"{at}.self_attn.{p}_proj.bias": (q if p == "q" else kv,) for p in "qkv"}
+            expected |= {f"{prefix}.self_attn.{p}_proj.bias": (q if p == "q" else kv,) for p in "qkv"}
         if shape.head_norms:
-            wanted |= {f"{at}.self_attn.{p}_norm.weight": (shape.head_dim,) for p in "qk"}
+            expected |= {f"{prefix}.self_attn.{p}_norm.weight": (shape.head_dim,) for p in "qk"}
     names = set(source.names)
-    wrong = [f"{name} is missing" for name in wanted if name not in names]
+    wrong = [f"{name} is missing" for name in expected if name not in names]
     wrong += [
         f"{name} is {tuple(source.shape(name))}, not {sides}"
-        for name, sides in wanted.items()
+        for name, sides in expected.items()
         if name in names and tuple(source.shape(name)) != sides
     ]
     if wrong:
-        more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
-        raise CheckpointError(f"the checkpoint is no scorer of its config.json: {'; '.join(wrong[:6])}{more}")
+        raise CheckpointError(f"the checkpoint is not the scorer of its config.json: {name_some(wrong, 6, '; ')}")
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaShape:
-    """What of a model's configuration the graph depends on."""
+    """The dimensions of a LLaMA-family network, as far as graphs and arithmetic depend on them."""
 
     layers: int
     hidden: int
@@ -148,13 +148,13 @@ class LlamaShape:
     head_dim: int
     vocabulary: int
     epsilon: float
-    frequencies: tuple[float, ...]  # rotary angle a position, for each pair of a head's dimensions
+    frequencies: tuple[float, ...]  # rotation angle per position, for each pair of a head's dimensions
     max_tokens: int
     qkv_bias: bool = False
     head_norms: bool = False  # an RMSNorm on every head of q and k
 
 
 def macs_per_token(shape: LlamaShape) -> int:
-    """Multiplications and additions for each token, in the linear layers: as many as these have weights."""
+    """Multiply-accumulate operations per token in the linear layers, which is the number of their weights."""
     s = shape
     return s.layers * (s.hidden * s.head_dim * (2 * s.heads + 2 * s.kv_heads) + 3 * s.hidden * s.ffn)

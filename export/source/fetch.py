@@ -1,7 +1,8 @@
-"""A Hugging Face repository -> a folder on this machine, every file held to the hash that the Hub lists.
+"""Downloads a Hugging Face repository into a folder and checks every file against the hash that the Hub lists.
 
-Knows the Hub and the disk, nothing of models. Cache, token, endpoint, proxy and offline mode are huggingface_hub's own
-(HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE): what another tool has fetched is not fetched again.
+This module deals with the Hub and the disk and has no knowledge of models. Cache, token, endpoint, proxy and offline
+mode are those of huggingface_hub (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE): a file that another tool has
+fetched is not fetched again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PATTERNS = (
     "LICENSE*",
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-# Sub-folders hold checkpoints and other formats, consolidated.safetensors the same weights under other names.
+# Sub-folders hold checkpoints and other formats; consolidated.safetensors has the same weights under other names.
 NEVER = ("*/*", "consolidated*", *PICKLES)
 ANSWER_TIMEOUT_S = 30
 _ATTEMPTS = 5
@@ -42,21 +43,21 @@ _ATTEMPTS = 5
 def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = PATTERNS, quiet: bool = False) -> Path:
     """The folder that holds a repository's files at a revision. Raises FetchError.
 
-    Files that are here are not fetched again, a dropped connection goes on where it broke, and what does not have the
-    hash that the Hub lists is deleted. `patterns` choose among the files at the top; NEVER is left out in any case.
+    Files in the cache are not fetched again, an interrupted download resumes, and a file whose hash differs from the
+    Hub's list is deleted. `patterns` select files of the top folder; files that match NEVER are always left out.
     """
     hub = _hub()
-    wanted = {"allow_patterns": list(patterns), "ignore_patterns": list(NEVER)}
+    filters = {"allow_patterns": list(patterns), "ignore_patterns": list(NEVER)}
     if hub.constants.HF_HUB_OFFLINE:
-        return _cached(hub, repository, revision, wanted)
+        return _cached(hub, repository, revision, filters)
     api = hub.HfApi(library_name="dearlite", library_version=__version__)
-    with _told(hub.errors, repository, revision, api.endpoint):
+    with _one_line_errors(hub.errors, repository, revision, api.endpoint):
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=ANSWER_TIMEOUT_S)
-    files = list(hub.utils.filter_repo_objects(info.siblings, key=_name, **wanted))
+    files = list(hub.utils.filter_repo_objects(info.siblings, key=_name, **filters))
     _refuse_pickles(hub, repository, patterns, [file.rfilename for file in files], info.siblings)
     _check_space(hub, repository, info.sha, files)
-    with _told(hub.errors, repository, revision, api.endpoint), _bars(hub, shown=not quiet):
-        folder = _download(hub, repository, revision, wanted)
+    with _one_line_errors(hub.errors, repository, revision, api.endpoint), _progress_bars(hub, shown=not quiet):
+        folder = _download(hub, repository, revision, filters)
     if folder.name != info.sha:
         raise FetchError(
             f"{repository} ({revision}) changed on the Hub while it was fetched: run the same command again"
@@ -65,50 +66,50 @@ def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = 
     return folder
 
 
-def _download(hub: Any, repository: str, revision: str, wanted: Mapping[str, list[str]]) -> Path:
-    """The repository's snapshot, one file after another: what an interrupted download loses is the file it was at."""
+def _download(hub: Any, repository: str, revision: str, filters: Mapping[str, list[str]]) -> Path:
+    """The repository's snapshot, fetched one file at a time: an interruption loses the file in progress at most."""
     for attempt in range(_ATTEMPTS):
         try:
-            return Path(hub.snapshot_download(repository, revision=revision, max_workers=1, **wanted))
+            return Path(hub.snapshot_download(repository, revision=revision, max_workers=1, **filters))
         except OSError as err:
-            # Below 1.0 huggingface_hub goes on by itself after a lost connection, but not after a short answer.
+            # Before 1.0 huggingface_hub resumes by itself after a lost connection, but not after a short response.
             if type(err).__name__ != "ChunkedEncodingError" or attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
 def _hub() -> Any:
-    """huggingface_hub, with those of its parts that it does not import by itself."""
+    """The package huggingface_hub with the submodules that it does not import by itself."""
     for part in ("constants", "errors", "utils"):
         need(f"huggingface_hub.{part}", extra="export")
     return need("huggingface_hub", extra="export")
 
 
-def _cached(hub: Any, repository: str, revision: str, wanted: Mapping[str, list[str]]) -> Path:
-    """The folder as it was fetched before, without a look at the network."""
-    absent = FetchError(
-        f"{repository} ({revision}) is not whole in {hub.constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to fetch "
-        "it: unset HF_HUB_OFFLINE, or fetch once where there is a network and copy that folder"
+def _cached(hub: Any, repository: str, revision: str, filters: Mapping[str, list[str]]) -> Path:
+    """The folder from an earlier download, found without the network."""
+    incomplete = FetchError(
+        f"{repository} ({revision}) is not complete in {hub.constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids "
+        "downloads: unset HF_HUB_OFFLINE, or fetch it on a machine with a network and copy that folder"
     )
     try:
-        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True, **wanted))
+        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True, **filters))
     except hub.errors.LocalEntryNotFoundError:
-        raise absent from None
+        raise incomplete from None
     except hub.errors.HFValidationError:
-        raise _no_name(repository) from None
-    names = list(hub.utils.filter_repo_objects([path.name for path in folder.iterdir()], **wanted))
+        raise _invalid_name(repository) from None
+    names = list(hub.utils.filter_repo_objects([path.name for path in folder.iterdir()], **filters))
     shards = {shard for name in names if name.endswith(".index.json") for shard in _shards(folder / name)}
     weights = {name for name in names if name.endswith(".safetensors")}
-    if _needs_weights(wanted["allow_patterns"]) and (not weights or shards - weights):
-        raise absent
-    # The cache calls the blob of a large file by its sha256, which so is known without the Hub.
+    if _needs_weights(filters["allow_patterns"]) and (not weights or shards - weights):
+        raise incomplete
+    # The cache names the blob of a large file by its sha256, so this hash is known without the Hub.
     blobs = {name: (folder / name).resolve().name for name in names}
     _check_hashes(repository, folder, {n: blob for n, blob in blobs.items() if re.fullmatch("[0-9a-f]{64}", blob)})
     return folder
 
 
 def _shards(index: Path) -> set[str]:
-    """The files that an index names; none where it is damaged, which the reader of the model tells better."""
+    """The files named by an index; empty for a damaged index, which has a better error where the model is read."""
     try:
         return set(json.loads(index.read_bytes())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -122,15 +123,18 @@ def _needs_weights(patterns: Iterable[str]) -> bool:
 def _refuse_pickles(
     hub: Any, repository: str, patterns: Sequence[str], names: Sequence[str], siblings: Sequence[Any]
 ) -> None:
+    """Raises FetchError for a repository without *.safetensors, unless `patterns` request no weights."""
     if not _needs_weights(patterns) or any(name.endswith(".safetensors") for name in names):
         return
     pickles = [p.rfilename for p in hub.utils.filter_repo_objects(siblings, allow_patterns=PICKLES, key=_name)]
     if pickles:
         raise FetchError(
             f"{repository} has its weights only as pickle ({pickles[0]}), which can run code when it is read: convert "
-            "them to safetensors (https://huggingface.co/spaces/safetensors/convert), or take another repository"
+            "them to safetensors (https://huggingface.co/spaces/safetensors/convert), or use another repository"
         )
-    raise FetchError(f"{repository} holds no *.safetensors: it is no model, or its weights are in another format")
+    raise FetchError(
+        f"{repository} holds no *.safetensors, so it is not a model or has another format: use another repository"
+    )
 
 
 def _name(sibling: Any) -> str:
@@ -138,7 +142,7 @@ def _name(sibling: Any) -> str:
 
 
 def _check_space(hub: Any, repository: str, commit: str, files: Sequence[Any]) -> None:
-    """Raises FetchError where the files that are not here yet are more than the cache's disk can take."""
+    """Raises FetchError when the files that are missing in the cache are larger than the free space of its disk."""
     absent = [
         f for f in files if not isinstance(hub.try_to_load_from_cache(repository, f.rfilename, revision=commit), str)
     ]
@@ -153,37 +157,38 @@ def _check_space(hub: Any, repository: str, commit: str, files: Sequence[Any]) -
 
 
 def _check_hashes(repository: str, folder: Path, hashes: Mapping[str, str | None]) -> None:
-    """Raises FetchError, and deletes what is wrong, where a file is missing or has another hash than `hashes` says.
+    """Raises FetchError when a file is missing or its hash differs from `hashes`; deletes files with a wrong hash.
 
-    A hash of 64 digits is a sha256, one of 40 git's: the sha1 of "blob SIZE", a zero byte and the content.
+    A hash of 64 digits is a sha256. A hash of 40 digits is git's: the sha1 of "blob SIZE", a zero byte and the content.
     """
     wrong = []
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
             wrong.append(f"{name} (missing)")
-        elif expected and (found := _hash(path, like=expected)) != expected:
+        elif expected and (actual := _hash(path, like=expected)) != expected:
             path.resolve().unlink()
             path.unlink(missing_ok=True)  # the snapshot's link to the blob
-            wrong.append(f"{name} (hash {found[:12]}…, listed {expected[:12]}…)")
+            wrong.append(f"{name} (hash {actual[:12]}…, listed {expected[:12]}…)")
     if wrong:
         raise FetchError(
             f"{repository} did not arrive as the Hub lists it: {', '.join(wrong)}; "
-            "what was wrong is deleted, the rest is kept: run the same command again"
+            "the wrong files are deleted, the others are kept: run the same command again"
         )
 
 
 def _hash(path: Path, *, like: str) -> str:
+    """The file's sha1 as git computes it, or its sha256: the kind of the hash `like`."""
     if len(like) == hashlib.sha1().digest_size * 2:
-        content = path.read_bytes()  # git keeps small files only
+        content = path.read_bytes()  # git stores small files only
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def _bars(hub: Any, *, shown: bool) -> Iterator[None]:
-    """huggingface_hub's progress bars (on stderr) as they were set, or off for the while."""
+def _progress_bars(hub: Any, *, shown: bool) -> Iterator[None]:
+    """Leaves huggingface_hub's progress bars (on stderr) as configured, or disables them inside the block."""
     off_before = hub.utils.are_progress_bars_disabled()
     if not shown and not off_before:
         hub.utils.disable_progress_bars()
@@ -195,47 +200,51 @@ def _bars(hub: Any, *, shown: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _told(errors: Any, repository: str, revision: str, endpoint: str) -> Iterator[None]:
-    """What huggingface_hub raises, as one line: what was asked for, what the Hub said, what to do."""
+def _one_line_errors(errors: Any, repository: str, revision: str, endpoint: str) -> Iterator[None]:
+    """Turns errors of huggingface_hub into a FetchError of one line: the request, the Hub's answer, the remedy."""
     try:
         yield
     except errors.HFValidationError:
-        raise _no_name(repository) from None
+        raise _invalid_name(repository) from None
     except (errors.HTTPError, OSError, RuntimeError) as err:  # RuntimeError: hf_xet's transfers
-        # A file's own error comes wrapped in one about the cache.
+        # The error of a single file arrives wrapped in an error about the cache.
         cause = err.__cause__ if isinstance(err, errors.LocalEntryNotFoundError) and err.__cause__ else err
-        raise FetchError(_line(errors, cause, repository, revision, endpoint)) from err
-    except ValueError as err:  # no JSON
+        raise FetchError(_message(errors, cause, repository, revision, endpoint)) from err
+    except ValueError as err:  # the response is not JSON
         raise FetchError(f"{endpoint} does not answer as a Hub does ({_short(err)}): check HF_ENDPOINT") from err
 
 
-def _no_name(repository: str) -> FetchError:
-    return FetchError(f"{repository!r} is no repository's name: write OWNER/NAME as in the address of its page")
+def _invalid_name(repository: str) -> FetchError:
+    return FetchError(f"{repository!r} is not a repository name: write OWNER/NAME as in the address of its page")
 
 
-def _line(errors: Any, err: BaseException, repository: str, revision: str, endpoint: str) -> str:
+def _message(errors: Any, err: BaseException, repository: str, revision: str, endpoint: str) -> str:
+    """One line that names the request, the Hub's reason and the remedy."""
     status = getattr(getattr(err, "response", None), "status_code", None)
-    words = getattr(err, "server_message", None) or "no reason given"
+    reason = getattr(err, "server_message", None) or "no reason given"
     log_in = "run `hf auth login` here, or set HF_TOKEN"
     if isinstance(err, errors.GatedRepoError):
-        said = f"{repository} is gated: accept its licence at {endpoint}/{repository} while logged in, then {log_in}"
+        message = f"{repository} is gated: accept its licence at {endpoint}/{repository} while logged in, then {log_in}"
     elif isinstance(err, errors.RepositoryNotFoundError):
-        said = f"{endpoint} has no model repository {repository}, or it is private: check the name, or {log_in}"
+        message = f"{endpoint} has no model repository {repository}, or it is private: check the name, or {log_in}"
     elif isinstance(err, errors.RevisionNotFoundError):
-        said = f"{repository} has no revision {revision!r}: {endpoint}/{repository}/commits/main lists them"
+        message = f"{repository} has no revision {revision!r}: {endpoint}/{repository}/commits/main lists them"
     elif status in (401, 403):
-        said = f"{endpoint} refused {repository} ({status}: {words}): use a token that may read it; {log_in}"
+        message = f"{endpoint} refused {repository} ({status}: {reason}): use a token that may read it; {log_in}"
     elif status is not None:
-        said = f"{endpoint} answered {status} for {repository}: run the same command again later"
+        message = f"{endpoint} answered {status} for {repository}: run the same command again later"
     elif isinstance(err, OSError) and err.errno == errno.ENOSPC:
-        said = f"the disk is full while fetching {repository}: make room, or set HF_HOME to a folder on a larger disk"
-    else:
-        said = (
-            f"the connection to {endpoint} failed while fetching {repository} ({_short(err)}): check it and run the "
-            "same command again, or set HF_HUB_OFFLINE=1 to use what was fetched before"
+        message = (
+            f"the disk is full while fetching {repository}: make room, or set HF_HOME to a folder on a larger disk"
         )
-    return said
+    else:
+        message = (
+            f"the connection to {endpoint} failed while fetching {repository} ({_short(err)}): check it and run the "
+            "same command again, or set HF_HUB_OFFLINE=1 to use the files that were fetched before"
+        )
+    return message
 
 
 def _short(err: BaseException) -> str:
+    """The error's text on one line of at most 160 characters; the name of its class where it has no text."""
     return " ".join(str(err).split())[:160] or type(err).__name__
