@@ -82,8 +82,10 @@ def test_formats_page_names_every_key(record):
 
 def test_formats_page_names_every_gguf_key():
     metadata = pytest.importorskip("dearlite.export.gguf.metadata")
-    facts = metadata.Facts(name="a", prompt="chat", window=20, stride=10, max_tokens=100, licence="b")
-    written = [key for key, _ in facts.values()]
+    facts = metadata.ListwiseFacts(
+        name="a", prompt="chat", max_tokens=100, licence="b", source={}, window=20, stride=10
+    )
+    written = [key for key, _ in metadata.listwise_values(facts)]
     assert re.findall(r"^\| `(dearlite\.\w+)`", text_of("formats.md"), re.MULTILINE) == written
 
 
