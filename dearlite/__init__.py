@@ -4,12 +4,31 @@
     for hit in rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"]):
         print(hit.rank, hit.score, hit.text)
 
-Importing this package loads no model library: ONNX Runtime and the rest are imported where they are first used.
+Importing this package loads no model library: ONNX Runtime and the others are imported at their first use, and so are
+the classes of offline evaluation.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from dearlite.api import rerank
 from dearlite.documents import Document
-from dearlite.errors import DearliteError
+from dearlite.errors import (
+    Cancelled,
+    CheckpointError,
+    DearliteError,
+    DeviceUnavailable,
+    DiskFull,
+    FetchError,
+    InvalidInput,
+    JournalInUse,
+    MissingExtra,
+    ModelFileError,
+    OutOfMemory,
+    ScoringError,
+    UnknownModel,
+    UsageError,
+)
 from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise, Long
 from dearlite.ranking import Hit, Ranking
@@ -17,15 +36,55 @@ from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
 __all__ = [
+    "Cancelled",
+    "CheckpointError",
+    "Collection",
     "DearliteError",
+    "DeviceUnavailable",
+    "DiskFull",
     "Document",
+    "Evaluation",
+    "FetchError",
     "Hit",
+    "InvalidInput",
+    "JournalInUse",
     "Listwise",
     "Long",
+    "MissingExtra",
+    "ModelFileError",
+    "OutOfMemory",
     "Ranking",
+    "RerankedRun",
     "Reranker",
+    "ScoringError",
+    "UnknownModel",
+    "UsageError",
     "__version__",
     "evaluate",
+    "make_collection",
     "rerank",
     "rerank_run",
 ]
+
+# name -> module that defines it, imported at the first use of the name
+_LAZY = {
+    "Collection": "dearlite.offline.collection.collection",
+    "Evaluation": "dearlite.offline.evaluation.evaluation",
+    "RerankedRun": "dearlite.offline.run.results",
+    "make_collection": "dearlite.offline.collection.collection",
+}
+
+if TYPE_CHECKING:
+    from dearlite.offline.collection.collection import Collection, make_collection
+    from dearlite.offline.evaluation.evaluation import Evaluation
+    from dearlite.offline.run.results import RerankedRun
+else:  # a type checker that saw __getattr__ would accept any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,6 +1,8 @@
 """`rerank` and `Reranker` as a program meets them."""
 
 import copy
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import dearlite
 from dearlite import DearliteError, Reranker, rerank
 from dearlite.errors import Cancelled, DeviceUnavailable, InvalidInput, UnknownModel, UsageError
 
@@ -208,3 +211,29 @@ def test_errors_form_one_tree():
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert all(issubclass(kind, DearliteError) for kind in kinds)
+    assert {kind.__name__ for kind in kinds} <= set(dearlite.__all__)
+
+
+@pytest.mark.parametrize("name", dearlite.__all__)
+def test_public_name_can_be_imported_and_is_listed(name):
+    assert getattr(dearlite, name) is not None
+    assert name in dir(dearlite)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'dearlite' has no attribute 'rernak'"):
+        dearlite.rernak  # noqa: B018
+
+
+def test_import_loads_the_modules_of_offline_evaluation_at_their_first_use():
+    code = """
+import sys
+import dearlite
+loaded = {name for name in sys.modules if name.startswith("dearlite.offline")}
+assert loaded == {"dearlite.offline"}, loaded
+assert "numpy" not in sys.modules
+from dearlite import Collection, Evaluation
+from dearlite.offline.collection.collection import Collection as same
+assert Collection is same
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
