@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.loading import Model
+from dearlite.models.chain import Model
 from dearlite.progress import Progress
 from dearlite.reranker import Reranker
 

@@ -1,60 +1,68 @@
-"""A name, a file or a chain of them, and the model that runs it. The kinds are imported by the names in `runners`."""
+"""Loads what `models.chain.resolve` found. The classes are imported by the names in `models.formats`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from dearlite.errors import UsageError
-from dearlite.models.chain import StageLike, check_chain, parse_chain, parse_stage
-from dearlite.models.formats import CASCADE, runner_of
-from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
-
-Model = str | Path | Sequence[StageLike] | None
+from dearlite.models.chain import Model, ResolvedStage, resolve
+from dearlite.models.formats import CASCADE
 
 
-def load(
-    model: Model,
-    options: Mapping[str, Any],
-    listwise: Mapping[str, Any],
-    cascade: Mapping[str, bool],
-) -> Any:
-    """The Reranker for `model`: `listwise` options are for listwise models, `cascade` ones for chains."""
-    chain = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
-    only = parse_stage(chain[0]) if len(chain) == 1 else None
-    if only is not None and only.depth is None and find_cascade(only.model) is None:
-        return load_file(find_model(only.model), options, listwise)
-    stages = parse_chain(chain)
-    kinds = check_chain(stages, best_effort=cascade["best_effort"])
-    given = _set(listwise)
-    if given and "listwise" not in kinds:
-        raise UsageError(f"{' and '.join(given)} go with a listwise model, and no stage is one")
-    module, name = CASCADE
+def load(model: Model, options: Mapping[str, Any], listwise: Mapping[str, Any], cascade: Mapping[str, bool]) -> Any:
+    """The Reranker for `model`: `listwise` options are for listwise models, `cascade` options for cascades.
+
+    Raises UsageError for an option that does not apply to the model, and what `resolve` and the classes raise.
+    """
+    chain = resolve(model, best_effort=cascade["best_effort"])
+    kinds = {stage.kind for stage in chain.stages}
+    listwise = {name: value for name, value in listwise.items() if value is not None}
+    if not chain.cascade:
+        (stage,) = chain.stages
+        if listwise and stage.kind != "listwise":
+            raise UsageError(f"{' and '.join(listwise)} go with a listwise model, and {stage.name} is pointwise")
+        if unused := [name for name, value in cascade.items() if value]:
+            raise UsageError(f"{' and '.join(unused)}: an option of cascades, and {stage.name} is one model: name two")
+        return _load(stage, options, listwise)
+    if listwise and "listwise" not in kinds:
+        raise UsageError(f"{' and '.join(listwise)} go with a listwise model, and no stage is one")
+    loaded: WeakValueDictionary[Path, Any] = WeakValueDictionary()  # a file in two stages is loaded once
     links = [
         (
-            Path(stage.model).stem,
+            stage.name,
             stage.depth,
-            kind,
-            _loader(stage.model, options, given if kind == "listwise" else {}),
+            stage.kind,
+            _loader(stage, loaded, options, listwise if stage.kind == "listwise" else {}),
         )
-        for stage, kind in zip(stages, kinds, strict=True)
+        for stage in chain.stages
     ]
+    module, name = CASCADE
     return getattr(import_module(module), name).of(links, **cascade)
 
 
-def load_file(path: Path, options: Mapping[str, Any], listwise: Mapping[str, Any]) -> Any:
-    """The model in the file at `path`."""
-    runner, given = runner_of(path), _set(listwise)
-    if given and runner.kind != "listwise":
-        raise UsageError(f"{' and '.join(given)} go with a listwise model, and {path.name} is pointwise")
-    return getattr(import_module(runner.module), runner.name)(path, **options, **given)
+def _loader(
+    stage: ResolvedStage,
+    loaded: WeakValueDictionary[Path, Any],
+    options: Mapping[str, Any],
+    listwise: Mapping[str, Any],
+) -> Callable[[], Any]:
+    def load_stage() -> Any:
+        if stage.failure is not None or stage.path is None:
+            raise stage.failure or AssertionError(f"stage {stage.model} has neither a file nor a failure")
+        path = stage.path.resolve()
+        reranker = loaded.get(path)
+        if reranker is None:
+            reranker = loaded[path] = _load(stage, options, listwise)
+        return reranker
+
+    return load_stage
 
 
-def _loader(model: str, options: Mapping[str, Any], listwise: Mapping[str, Any]) -> Callable[[], Any]:
-    return lambda: load_file(find_model(model), options, listwise)
-
-
-def _set(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _load(stage: ResolvedStage, options: Mapping[str, Any], listwise: Mapping[str, Any]) -> Any:
+    assert stage.runner is not None
+    make = getattr(import_module(stage.runner.module), stage.runner.name)
+    return make(stage.take_source(), **options, **listwise)

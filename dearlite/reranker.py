@@ -9,7 +9,8 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.errors import UsageError
-from dearlite.loading import Model, load
+from dearlite.loading import load
+from dearlite.models.chain import Model
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 

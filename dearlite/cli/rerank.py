@@ -16,7 +16,7 @@ from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS, read_documents
 from dearlite.machine import DEVICES
-from dearlite.models.chain import check_models
+from dearlite.models.chain import Chain, resolve
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.render.bar import DocumentProgress
@@ -77,9 +77,9 @@ def command(
     form = form or _form_for(output)
     _check_output(output)
     budget_s = None if budget is None else parse_budget(budget)
-    long = long_of(given | {"model": model})
-    # Told before a large file is read.
-    check_models(model, best_effort=best_effort, calibrated=min_relevance is not None, long=long)
+    chain = resolve(model, best_effort=best_effort)  # before a large file is read
+    long = long_of(given | {"model": chain})
+    chain.check(calibrated=min_relevance is not None, long=long)
     streams = sys.stderr.isatty() and not quiet
     listwise, loading = listwise_of(given, stream=streams), loading_of(given)
     found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
@@ -87,7 +87,7 @@ def command(
     loading["adaptive"] = given["adaptive"]
     asked: dict[str, Any] = {"listwise": listwise, "budget_s": budget_s, "long": long}
     asked["top_k"] = top_k if min_relevance is None else None  # what is dropped makes room
-    ranking = _rank(text, found.documents, model, loading, asked, quiet)
+    ranking = _rank(text, found.documents, chain, loading, asked, quiet)
     whole = ranking
     if min_relevance is not None:
         ranking = whole.above(min_relevance).top(top_k)
@@ -144,7 +144,7 @@ def _check_output(output: str | None) -> None:
 def _rank(
     text: str,
     documents: list[Document],
-    models: tuple[str, ...],
+    chain: Chain,
     loading: dict[str, Any],
     asked: dict[str, Any],
     quiet: bool,
@@ -155,7 +155,7 @@ def _rank(
     streams = listwise is not None and listwise.on_text is not None
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
-            reranker = Reranker.load(models, **loading)
+            reranker = Reranker.load(chain, **loading)
             if streams:
                 click.echo(f"{reranker.model} reasons:", err=True)
             ranking = reranker.rerank(text, documents, progress=progress.update, **asked)

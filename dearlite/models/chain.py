@@ -1,151 +1,201 @@
-"""A chain of models as it is written, `minilm-l12:100` and then `dear-8b-listwise:30`.
+"""Names of models and chains of them, resolved once to files and kinds before a model is loaded.
 
-What can be told before a model is loaded is told here: whether the files are there, and whether one stage can follow
-another.
+`minilm-l12:100`, then `dear-8b-listwise:30` is a chain: the second model reranks the best 30 documents of the first.
+`resolve` reads models.toml and the first bytes of each file. Its Chain goes to the checks and to loading, so that no
+name is looked up twice and no model file is opened twice.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dearlite.errors import MissingExtra, ModelFileError, UsageError
-from dearlite.models.formats import runner_of
-from dearlite.models.registry import find_cascade, find_model
+from dearlite.checks import whole_number
+from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError
+from dearlite.models.formats import Runner, runner_of
+from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
 
 if TYPE_CHECKING:
-    from dearlite.models.manifest import Manifest
+    from dearlite.models.bundle import Bundle
     from dearlite.options import Long
 
-DEFAULT_HEAD = 30  # what a later stage gets where nothing is said: DeAR's listwise stage reads the best 30
+DEFAULT_HEAD = 30  # depth of a later stage without one: DeAR's listwise stage reads the best 30
+
+StageLike = str | Path | tuple[str | Path, int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One model of a chain: a name of models.toml or a file, and how many documents it gets; None is all."""
+    """One model of a chain as it is written: a name of models.toml or a file, and its depth; None is all documents."""
 
     model: str
     depth: int | None = None
 
 
-StageLike = str | Path | tuple[str | Path, int | None]
+@dataclass(frozen=True)
+class ResolvedStage:
+    """One model of a chain: its file and the class that runs it, or the error that keeps it from running.
 
-
-def parse_stage(given: StageLike) -> Stage:
-    """A Stage out of `NAME`, `NAME:DEPTH` or (name, depth). Raises UsageError for a depth that is none.
-
-    Example: "minilm-l12:100" -> Stage("minilm-l12", 100); a colon that no digits follow belongs to the name.
+    `depth` is the number of documents that the stage gets, None for all. `failure` is set only for a later stage of a
+    chain that was resolved with `best_effort`; `path` and `runner` are then None.
     """
-    if isinstance(given, tuple):
-        if len(given) != 2:
-            raise UsageError(f"a stage is a model, or (model, depth): {given!r} is neither")
-        model, depth = str(given[0]), given[1]
+
+    model: str
+    depth: int | None
+    path: Path | None
+    runner: Runner | None
+    failure: DearliteError | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name, or its file's name without the ending."""
+        return Path(self.model).stem
+
+    @property
+    def kind(self) -> str:
+        """The kind of model, "pointwise" or "listwise"; empty for a stage that cannot run."""
+        return "" if self.runner is None else self.runner.kind
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The open `.dear` file of a pointwise stage. Raises ModelFileError."""
+        from dearlite.models.bundle import Bundle
+
+        assert self.path is not None
+        return Bundle(self.path)
+
+    def take_source(self) -> Path | Bundle:
+        """The path, or the bundle where a check has opened it. The stage keeps no reference to the bundle."""
+        assert self.path is not None
+        bundle: Bundle | None = self.__dict__.pop("bundle", None)
+        return self.path if bundle is None else bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Resolved stages. `cascade` is True where they run as a cascade: several stages, or one with a depth."""
+
+    stages: tuple[ResolvedStage, ...]
+    cascade: bool
+
+    def check(self, *, calibrated: bool = False, long: Long | None = None) -> None:
+        """Raises UsageError for options that no stage of the chain can follow; no model is loaded.
+
+        `calibrated`: a pointwise stage must turn its scores into probabilities. `long`: its passages must fit the first
+        stage's window.
+        """
+        if not calibrated and (long is None or long.passage_tokens is None):
+            return
+        manifests = [stage.bundle.manifest for stage in self.stages if stage.kind == "pointwise" and _opens(stage)]
+        if calibrated and manifests and all(manifest.calibration is None for manifest in manifests):
+            names = " and ".join(manifest.name for manifest in manifests)
+            raise UsageError(f"{names} carries no calibration, which --min-relevance needs: dearlite models calibrate")
+        if long is not None and long.passage_tokens is not None and manifests:
+            window = manifests[0].max_tokens
+            if long.passage_tokens >= window:
+                raise UsageError(
+                    f"passages of {long.passage_tokens} tokens are longer than the {window} that {manifests[0].name} "
+                    "reads with a query: take fewer"
+                )
+
+
+Model = str | Path | Sequence[StageLike] | Chain | None
+
+
+def resolve(model: Model, *, best_effort: bool = False) -> Chain:
+    """The files and kinds of a model or chain. None is the embedded default; a Chain is returned unchanged.
+
+    Raises UsageError for a missing file, a depth larger than the one before, or a pointwise stage after a listwise one,
+    ModelFileError for a file of no known format, and MissingExtra for a package that a cascade's stage needs. With
+    `best_effort` only the first stage must be able to run; the error of a later one becomes its `failure`.
+    """
+    if isinstance(model, Chain):
+        return model
+    names = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
+    stages = parse_chain(names)
+    cascade = len(stages) > 1 or stages[0].depth is not None or find_cascade(stages[0].model) is not None
+    resolved: list[ResolvedStage] = []
+    for stage in stages:
+        try:
+            path = find_model(stage.model)
+            runner = runner_of(path)
+            if cascade and importlib.util.find_spec(runner.package) is None:
+                raise MissingExtra(
+                    f"stage {stage.model} needs {runner.package}: pip install 'dearlite[{runner.extra}]'"
+                )
+            resolved.append(ResolvedStage(stage.model, stage.depth, path, runner))
+        except (UsageError, ModelFileError, MissingExtra) as err:
+            if not (best_effort and resolved):
+                raise
+            resolved.append(ResolvedStage(stage.model, stage.depth, None, None, err))
+    listwise = False
+    for link in resolved:
+        if listwise and link.kind == "pointwise":
+            raise UsageError(
+                f"stage {link.model} is pointwise and follows a listwise one, whose order its scores would undo: "
+                "put the listwise stages last"
+            )
+        listwise |= link.kind == "listwise"
+    return Chain(tuple(resolved), cascade)
+
+
+def parse_stage(text: StageLike) -> Stage:
+    """A Stage from `NAME`, `NAME:DEPTH` or (name, depth). Raises UsageError for a depth that is not a whole number.
+
+    Example: "minilm-l12:100" -> Stage("minilm-l12", 100). A colon without digits after it belongs to the name.
+    """
+    if isinstance(text, tuple):
+        if len(text) != 2:
+            raise UsageError(f"a stage is a model, or (model, depth): {text!r} is neither")
+        model, depth = str(text[0]), text[1]
     else:
-        model, colon, after = str(given).rpartition(":")
+        model, colon, after = str(text).rpartition(":")
         number = after.removeprefix("-")
-        if colon and model and number.isascii() and number.isdecimal() and not Path(given).is_file():
+        if colon and model and number.isascii() and number.isdecimal() and not Path(text).is_file():
             depth = int(after)
         else:
-            model, depth = str(given), None
-    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 1):
-        raise UsageError(f"stage {model} has depth {depth}: it is a whole number from 1, or none for all")
+            model, depth = str(text), None
+    if depth is not None:
+        depth = whole_number(f"the depth of stage {model}", depth, otherwise=", or None for all")
     return Stage(model, depth)
 
 
-def parse_chain(given: Sequence[StageLike]) -> tuple[Stage, ...]:
-    """The stages that are named; one name of a cascade in models.toml stands for its own.
+def parse_chain(names: Sequence[StageLike]) -> tuple[Stage, ...]:
+    """The stages of a chain; a single name of a cascade in models.toml is replaced by its stages.
 
-    Where a later stage has no depth it gets the best 30, or as many as the stage before. Raises UsageError for a depth
-    that is larger than the one before, and for a cascade within a chain.
+    A later stage without a depth gets the best 30 documents, or as many as the stage before it. Raises UsageError for a
+    depth larger than the one before, and for a cascade within a chain.
     """
-    if not given:
+    if not names:
         raise UsageError("a chain needs a model: name one")
-    stages = [parse_stage(one) for one in given]
-    if len(stages) == 1 and (named := find_cascade(stages[0].model)) is not None:
+    stages = [parse_stage(name) for name in names]
+    if len(stages) == 1 and (cascade := find_cascade(stages[0].model)) is not None:
         if stages[0].depth is not None:
             raise UsageError(f"{stages[0].model} is a cascade and has depths of its own: leave out :{stages[0].depth}")
-        stages = [parse_stage(one) for one in named]
-    whole = [stages[0]]
+        stages = [parse_stage(name) for name in cascade]
+    with_depths = [stages[0]]
     for stage in stages[1:]:
-        before = whole[-1].depth
+        before = with_depths[-1].depth
         depth = stage.depth if stage.depth is not None else min(DEFAULT_HEAD, before or DEFAULT_HEAD)
         if before is not None and depth > before:
             raise UsageError(
                 f"stage {stage.model} has depth {depth} and the one before it only {before}: "
                 "a later stage gets a part of what the one before it ranked"
             )
-        whole.append(Stage(stage.model, depth))
-    for stage in whole if len(whole) > 1 else ():
+        with_depths.append(Stage(stage.model, depth))
+    for stage in with_depths if len(with_depths) > 1 else ():
         if find_cascade(stage.model) is not None:
             raise UsageError(f"{stage.model} is a cascade itself: write its stages out, or give it alone")
-    return tuple(whole)
+    return tuple(with_depths)
 
 
-def check_chain(stages: Sequence[Stage], *, best_effort: bool = False) -> tuple[str, ...]:
-    """Each stage's kind, "pointwise" or "listwise"; no model is loaded.
-
-    Raises UsageError for a file that is missing or a pointwise stage after a listwise one, MissingExtra for a package
-    that is not installed. With `best_effort` only the first stage has to be there; what is missing has kind "".
-    """
-    kinds = []
-    for place, stage in enumerate(stages):
-        try:
-            runner = runner_of(find_model(stage.model))
-            if importlib.util.find_spec(runner.package) is None:
-                raise MissingExtra(
-                    f"stage {stage.model} needs {runner.package}: pip install 'dearlite[{runner.extra}]'"
-                )
-            kind = runner.kind
-        except (UsageError, ModelFileError, MissingExtra):
-            if not (best_effort and place):
-                raise
-            kind = ""
-        if kind == "pointwise" and "listwise" in kinds:
-            raise UsageError(
-                f"stage {stage.model} is pointwise and follows a listwise one, whose order its scores would undo: "
-                "put the listwise stages last"
-            )
-        kinds.append(kind)
-    return tuple(kinds)
-
-
-def check_models(
-    given: Sequence[StageLike], *, best_effort: bool = False, calibrated: bool = False, long: Long | None = None
-) -> None:
-    """Tells whatever `Reranker.load` and `rerank` would refuse of these models before one is loaded.
-
-    With `calibrated` some stage has to turn its scores into probabilities.
-    """
-    stages = parse_chain(given)
-    if len(stages) == 1:
-        find_model(stages[0].model)
-    else:
-        check_chain(stages, best_effort=best_effort)
-    if not calibrated and (long is None or long.passage_tokens is None):
-        return
-    manifests = list(_manifests(stages))
-    if calibrated and manifests and all(one.calibration is None for one in manifests):
-        names = " and ".join(one.name for one in manifests)
-        raise UsageError(f"{names} carries no calibration, which --min-relevance needs: dearlite models calibrate")
-    if long is not None and long.passage_tokens is not None and manifests:
-        window = manifests[0].max_tokens
-        if long.passage_tokens >= window:
-            raise UsageError(
-                f"passages of {long.passage_tokens} tokens are longer than the {window} that {manifests[0].name} reads "
-                "with a query: take fewer"
-            )
-
-
-def _manifests(stages: Sequence[Stage]) -> Iterator[Manifest]:
-    """Those of the pointwise stages whose files are there and whole."""
-    from dearlite.models.bundle import Bundle
-
-    for stage in stages:
-        with suppress(UsageError, ModelFileError):
-            path = find_model(stage.model)
-            if runner_of(path).kind == "pointwise":
-                yield Bundle(path).manifest
+def _opens(stage: ResolvedStage) -> bool:
+    """True if the stage's file is whole. A damaged one is reported when it is loaded."""
+    try:
+        return stage.bundle is not None
+    except ModelFileError:
+        return False

@@ -7,6 +7,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -120,29 +121,35 @@ def _how_to_get(entry: ModelEntry, file: Path) -> str:
     )
 
 
-def _shipped() -> bytes:
-    """models.toml beside the modules (a wheel), or one level up (a checkout, where an editable install points)."""
-    here = Path(__file__).parents[1]
-    for folder in (here, here.parent):
+def _shipped() -> Path:
+    """models.toml beside the modules (a wheel), or one level up (a checkout, which an editable install points to)."""
+    package = Path(__file__).parents[1]
+    for folder in (package, package.parent):
         if (folder / "models.toml").is_file():
-            return (folder / "models.toml").read_bytes()
+            return folder / "models.toml"
     raise UsageError("models.toml is missing from this installation: install dearlite again")
 
 
 def _tables() -> dict[str, ModelEntry | CascadeEntry]:
-    known = _parse(_shipped(), "models.toml")
+    """Every entry by name, the user's own after the shipped ones, which it may replace."""
+    tables = _parsed(_shipped(), "models.toml")
     own = home() / "models.toml"
-    if own.is_file():
-        known |= _parse(own.read_bytes(), str(own))
-    return known
+    return {**tables, **(_parsed(own, str(own)) if own.is_file() else {})}
 
 
-def _parse(data: bytes, where: str) -> dict[str, ModelEntry | CascadeEntry]:
+def _parsed(path: Path, label: str) -> dict[str, ModelEntry | CascadeEntry]:
+    """The file's entries; it is parsed again only when its size or modification time has changed."""
+    status = path.stat()
+    return _parse(path, label, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _parse(path: Path, label: str, mtime_ns: int, size_bytes: int) -> dict[str, ModelEntry | CascadeEntry]:
     try:
-        tables = tomllib.loads(data.decode())
+        tables = tomllib.loads(path.read_bytes().decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise UsageError(f"{where} is not TOML ({err}): mend it") from None
-    return {name: _entry(name, table, where) for name, table in tables.items()}
+        raise UsageError(f"{label} is not TOML ({err}): mend it") from None
+    return {name: _entry(name, table, label) for name, table in tables.items()}
 
 
 def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
@@ -154,13 +161,11 @@ def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
     wrong += [f"missing key {n!r}" for n, s in specs.items() if s.default is dataclasses.MISSING and n not in table]
     if table.get("kind", KINDS[0]) not in KINDS:
         wrong.append(f"kind {table['kind']!r} is not one of {', '.join(KINDS)}")
-    stages = table.get("stages", ["a"])
-    if kind is CascadeEntry and not (isinstance(stages, list) and stages and all(isinstance(s, str) for s in stages)):
-        wrong.append(f"stages {stages!r}, which is no list of models")
+    stages: Any = table.get("stages")
+    if "stages" in table and not (isinstance(stages, list) and stages and all(isinstance(s, str) for s in stages)):
+        wrong.append(f"stages {stages!r}, which is not a list of models")
     if wrong:
         raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
-    return (
-        ModelEntry(name=name, **table)
-        if kind is ModelEntry
-        else CascadeEntry(**table | {"name": name, "stages": tuple(stages)})
-    )
+    if kind is CascadeEntry:
+        return CascadeEntry(**{**table, "name": name, "stages": tuple(stages)})
+    return ModelEntry(name=name, **table)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dearlite.files.trec import Qrels, Run
-    from dearlite.loading import Model
+    from dearlite.models.chain import Model
     from dearlite.offline.collection.collection import Collection
     from dearlite.offline.evaluation.evaluation import Evaluation
     from dearlite.offline.run.results import RerankedRun

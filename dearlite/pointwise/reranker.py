@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 class PointwiseReranker(Reranker):
     """A pointwise model in one `.dear` file. It may be used from several threads at once."""
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
-        """Opens an engine for the bundle at `path`; `Reranker.load` is the usual way here."""
-        bundle = Bundle(path)
+    def __init__(self, source: Path | Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+        """Opens an engine for a bundle, given open or as its path; `Reranker.load` is the usual way here."""
+        bundle = source if isinstance(source, Bundle) else Bundle(source)
         manifest = bundle.manifest
         if manifest.kind != "pointwise" or manifest.prompt not in PAIR_FORMS:
             what = f"kind {manifest.kind!r} and prompt {manifest.prompt!r}"

@@ -15,7 +15,9 @@ from dearlite.cli.rerank import command, parse_budget
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
-from dearlite.models.chain import Stage, parse_chain, parse_stage
+from dearlite.models import registry
+from dearlite.models.bundle import Bundle
+from dearlite.models.chain import Stage, parse_chain, parse_stage, resolve
 from dearlite.models.registry import find_model
 from dearlite.ranking import Ranking, make_hits
 
@@ -71,7 +73,8 @@ def test_stage_is_a_model_and_perhaps_a_depth(given, stage):
 
 @pytest.mark.parametrize(
     ("chain", "says"),
-    [(["a:0"], "stage a has depth 0"), (["a:-3"], "depth -3"), ([("a", True)], "depth True"),
+    [(["a:0"], "the depth of stage a is 0"), (["a:-3"], "the depth of stage a is -3"),
+     ([("a", True)], "the depth of stage a is True"),
      ([("a", 1, 2)], "(model, depth)"),
      (["a:10", "b:20"], "stage b has depth 20 and the one before it only 10"), ([], "needs a model")],
 )  # fmt: skip
@@ -273,7 +276,7 @@ def test_cascade_has_a_name_in_the_registry(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("stages", "says"),
-    [("5", "stages 5, which is no list"), ("[]", "no list"), ('["a"]\nsize_mb = 3', "unknown key 'size_mb'")],
+    [("5", "stages 5, which is not a list"), ("[]", "not a list"), ('["a"]\nsize_mb = 3', "unknown key 'size_mb'")],
 )
 def test_cascade_of_the_registry_that_cannot_be_is_refused(tmp_path, monkeypatch, stages, says):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
@@ -283,7 +286,7 @@ def test_cascade_of_the_registry_that_cannot_be_is_refused(tmp_path, monkeypatch
 
 
 def test_files_are_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("dearlite.loading.load_file", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("dearlite.loading._load", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(UsageError, match=r"no model file .*gone\.gguf"):
         Reranker.load(["minilm-l12", str(tmp_path / "gone.gguf")])
     (tmp_path / "list.gguf").write_bytes(b"GGUF and more")
@@ -337,3 +340,39 @@ def test_command_says_what_there_was_no_time_for(files, monkeypatch):
     report = json.loads(found.stdout)
     assert report["complete"] is False
     assert [hit["id"] for hit in report["hits"]] == [doc["id"] for doc in DOCS]
+
+
+def test_models_toml_is_parsed_once_and_read_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    own = tmp_path / "models.toml"
+    own.write_text('[pair]\nkind = "cascade"\nstages = ["minilm-l12:9", "minilm-l12:3"]\n')
+    registry._parse.cache_clear()
+    for _ in range(3):
+        assert [stage.depth for stage in resolve("pair").stages] == [9, 3]
+    assert registry._parse.cache_info().misses == 2  # the shipped file and this one
+    own.write_text('[pair]\nkind = "cascade"\nstages = ["minilm-l12:80", "minilm-l12:40"]\n')
+    assert [stage.depth for stage in resolve("pair").stages] == [80, 40]
+
+
+def test_a_file_in_two_stages_is_loaded_once():
+    reranker = Reranker.load(["minilm-l12", "minilm-l12:2"])
+    reranker.rerank("tea", ["coffee", "tea"])
+    first, second = (link.loaded for link in reranker._links)
+    assert first is second is not None
+
+
+def test_a_bundle_that_a_check_has_opened_is_not_opened_again(monkeypatch):
+    opened = []
+    init = Bundle.__init__
+    monkeypatch.setattr(Bundle, "__init__", lambda self, path: (opened.append(path), init(self, path))[1])
+    chain = resolve("minilm-l12")
+    chain.check(calibrated=True)
+    reranker = Reranker.load(chain)
+    assert len(opened) == 1
+    assert reranker.rerank("tea", ["tea"]).model == "minilm-l12"
+
+
+@pytest.mark.parametrize("option", ["low_memory", "best_effort", "adaptive"])
+def test_options_of_cascades_are_refused_for_one_model(option):
+    with pytest.raises(UsageError, match=f"{option}: an option of cascades, and minilm-l12 is one model: name two"):
+        Reranker.load("minilm-l12", **{option: True})

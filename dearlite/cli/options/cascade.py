@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from dearlite.errors import UsageError
-from dearlite.models.chain import parse_chain
+from dearlite.models.chain import resolve
 from dearlite.options import LONG_MODES, Long
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -39,7 +39,7 @@ def cascade_options(command: Command) -> Command:
 def long_of(given: dict[str, Any]) -> Long | None:
     """What is to become of long documents, None where they are cut. Raises UsageError for what does not fit."""
     mode, tokens, keep = given["long_mode"], given["chunk_tokens"], given["keep"]
-    stages = len(parse_chain(given["model"]))
+    stages = len(resolve(given["model"], best_effort=True).stages)
     if given["adaptive"] and stages < 2:
         raise UsageError("--adaptive is for a cascade, and one model was named: -m NAME -m NAME:30")
     if keep is not None and mode != "cascade":

@@ -13,7 +13,7 @@ from dearlite.cli.options.listwise import listwise_of, listwise_options, loading
 from dearlite.errors import DiskFull, UsageError
 from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
-from dearlite.models.chain import check_models
+from dearlite.models.chain import resolve
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection.collection import Collection, Source
 from dearlite.offline.run import rerank_run as running
@@ -80,7 +80,7 @@ def collection_of(given: dict[str, Any], qrels: str | None = None) -> Collection
 
 def check(given: dict[str, Any], *outputs: str | None) -> None:
     """Tells a wrong name before a large file is read."""
-    check_models(given["model"], long=long_of(given))
+    resolve(given["model"]).check(long=long_of(given))
     for path in (given["output"], given["jsonl"], *outputs):
         check_output(path)
     if given["journal"] and given["no_journal"]:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.files.writing import check_output
-from dearlite.loading import Model
-from dearlite.models.chain import parse_chain
-from dearlite.models.registry import DEFAULT_MODEL, find_model, home
+from dearlite.models.chain import Model, resolve
+from dearlite.models.registry import home
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.cache import ScoreCache
 from dearlite.offline.run.journal import Journal
@@ -87,8 +86,5 @@ def journal_path(collection: Collection, model: Model | Reranker, files: RunFile
 
 def _model_files(model: Model) -> list[str]:
     """The path of each stage's model file, followed by :DEPTH if the stage has a depth."""
-    chain = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
-    return [
-        f"{find_model(stage.model).resolve()}" + (f":{stage.depth}" if stage.depth else "")
-        for stage in parse_chain(chain)
-    ]
+    files = [(stage.path, stage.depth) for stage in resolve(model).stages if stage.path is not None]
+    return [f"{path.resolve()}" + (f":{depth}" if depth else "") for path, depth in files]

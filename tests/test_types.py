@@ -1,0 +1,40 @@
+"""mypy --strict reads both packages: an error in either is reported."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy")
+
+from check_types import check_types
+
+ROOT = Path(__file__).parents[1]
+MISTAKE = '_proof: int = "a string"\n'
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkout")
+    unwanted = shutil.ignore_patterns("__pycache__", "*.dear", "*.onnx", "data")
+    for package in ("dearlite", "export"):
+        shutil.copytree(ROOT / package, folder / package, ignore=unwanted)
+    return folder
+
+
+@pytest.mark.parametrize("file", ["export/quality/card.py", "export/train/losses.py", "dearlite/errors.py"])
+def test_a_type_error_is_reported(checkout, file):
+    module = checkout / file
+    text = module.read_text(encoding="utf-8")
+    module.write_text(text + MISTAKE, encoding="utf-8")
+    code, report = check_types(checkout)
+    module.write_text(text, encoding="utf-8")
+    assert code == 1
+    assert report.startswith(f"{file}:{text.count(chr(10)) + 1}: error: Incompatible types in assignment")
+    assert "Found 1 error in 1 file" in report
+
+
+def test_every_file_is_read(checkout):
+    code, report = check_types(checkout)
+    files = sum(1 for package in ("dearlite", "export") for _ in (checkout / package).rglob("*.py"))
+    assert (code, report) == (0, f"Success: no issues found in {files} source files\n")
