@@ -131,7 +131,10 @@ class CascadeReranker(Reranker):
             if kinds[0] == "listwise":
                 raise UsageError(f"{self.model} begins with a listwise model, which reads no passages: begin pointwise")
             if asked.long.mode == "cascade" and len(kinds) < 2:
-                raise UsageError(f"{self.model} is one stage: the long mode cascade needs one that picks, and another")
+                raise UsageError(
+                    f"{self.model} is one stage, and long mode cascade needs a stage before it that picks passages: "
+                    "give two models"
+                )
 
     def _stage(
         self,

@@ -1,1 +1,1 @@
-"""Models that order a window of documents: prompts, token ids, llama.cpp, permutations."""
+"""Listwise models, which order a window of documents: prompts, token ids, llama.cpp, permutations."""

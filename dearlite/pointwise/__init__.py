@@ -1,1 +1,1 @@
-"""Models that score one document at a time: text, token ids, ONNX Runtime, logits."""
+"""Pointwise models, which score one document at a time: prompts, token ids, ONNX Runtime, logits."""

@@ -1,6 +1,7 @@
-"""The words around a query and a document. A bundle's manifest names its form; nothing is guessed from a model's name.
+"""Prompt forms of pointwise models: the words around a query and a document.
 
-These strings are an interface: the weights were trained with them, and a character's difference costs quality.
+A bundle's manifest names its form; the form is never guessed from a model's name. These strings are an interface: the
+weights were trained with them, and one different character costs quality.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dearlite.documents import Document
 
 @dataclass(frozen=True, slots=True)
 class PairForm:
-    """How a pointwise model wants to read a pair: what stands before the query, the document, and after its title."""
+    """The words of a pair: before the query, before the document, and between the document's title and text."""
 
     before_query: str
     before_document: str
     after_title: str
-    keep_empty_title: bool  # whether `after_title` stands there even when there is no title
+    keep_empty_title: bool  # True if `after_title` is written even without a title
 
     def query(self, query: str) -> str:
         """The first text of the pair."""
@@ -33,6 +34,6 @@ class PairForm:
 PAIR_FORMS: dict[str, PairForm] = {
     # ms-marco-MiniLM and most cross-encoders: the bare texts, a title joined by a space (BEIR's convention).
     "plain": PairForm("", "", " ", keep_empty_title=False),
-    # DeAR and RankLLaMA: "query: Q", "document: TITLE TEXT"; without a title two spaces stay, as in training.
+    # DeAR and RankLLaMA: "query: Q", "document: TITLE TEXT"; without a title two spaces remain, as in training.
     "dear": PairForm("query: ", "document: ", " ", keep_empty_title=True),
 }

@@ -1,4 +1,4 @@
-"""Pointwise models: each (query, document) pair gets a score, and the scores make the order."""
+"""Pointwise models: every (query, document) pair is scored alone, and documents are sorted by score."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ class PointwiseReranker(Reranker):
     """A pointwise model in one `.dear` file. It may be used from several threads at once."""
 
     def __init__(self, source: Path | Bundle, *, device: str = "auto", threads: int | None = None) -> None:
-        """Opens an engine for a bundle, given open or as its path; `Reranker.load` is the usual way here."""
+        """Loads a bundle, open or given by its path; usually called by `Reranker.load`."""
         bundle = source if isinstance(source, Bundle) else Bundle(source)
         manifest = bundle.manifest
         if manifest.kind != "pointwise" or manifest.prompt not in PAIR_FORMS:
-            what = f"kind {manifest.kind!r} and prompt {manifest.prompt!r}"
-            raise ModelFileError(f"{bundle.path} has {what}, which this dearlite cannot run: update dearlite")
+            raise ModelFileError(
+                f"{bundle.path} has kind {manifest.kind!r} and prompt {manifest.prompt!r}, which this dearlite cannot "
+                "run: update dearlite"
+            )
         self.bundle = bundle
         self.model = manifest.name
         self._relevance = read_calibration(manifest.calibration, str(bundle.path))
@@ -72,7 +74,7 @@ class PointwiseReranker(Reranker):
         return self._backend.threads
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
-        _refuse(listwise, self.model)
+        _check_no_listwise(listwise, self.model)
         probe = self._form.query("Q") + "\0" + self._form.document(Document("D", title="T"))
         return {
             "model": self.model,
@@ -83,15 +85,18 @@ class PointwiseReranker(Reranker):
         }
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        _refuse(call.listwise, self.model)
+        _check_no_listwise(call.listwise, self.model)
         long = None if call.long is None or call.long.checked().mode == "truncate" else call.long
         if call.budget_s is not None:
             if long is not None and long.mode == "cascade":
-                raise UsageError(f"{self.model} is one stage: the long mode cascade needs one that picks, and another")
+                raise UsageError(
+                    f"{self.model} is one stage, and long mode cascade needs a stage before it that picks passages: "
+                    "give two models"
+                )
 
-            def stage(query: QueryState, deadline: Deadline, heard: Progress) -> tuple[Ranking, set[int]]:
+            def stage(query: QueryState, deadline: Deadline, progress: Progress) -> tuple[Ranking, set[int]]:
                 reading = Reading(self, query.text, *query.head_of(query.order), long)
-                return score_within(reading, deadline, heard, first=True)
+                return score_within(reading, deadline, progress, first=True)
 
             return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
         top_k = check_top_k(call.top_k)
@@ -107,9 +112,9 @@ class PointwiseReranker(Reranker):
         query, documents = check_query(query), as_documents(docs)
         if long is not None:
             query_tokens = len(self._encoder.ids(self._form.query(query)))
-            pieces = split_documents(documents, self._encoder, query_tokens, self._head_tokens, long)
-            found = self._ranked(query, [piece.document for piece in pieces], None, progress, cancel)
-            return best_passages(found, pieces, documents, long.keep)
+            passages = split_documents(documents, self._encoder, query_tokens, self._head_tokens, long)
+            ranking = self._ranked(query, [passage.document for passage in passages], None, progress, cancel)
+            return best_passages(ranking, passages, documents, long.keep)
         tokens: list[tuple[int, int]] = []
         query_truncated = False
 
@@ -139,11 +144,11 @@ class PointwiseReranker(Reranker):
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> list[float]:
-        checked = [_pair(pair, place) for place, pair in enumerate(pairs)]
+        checked = [_check_pair(pair, position) for position, pair in enumerate(pairs)]
         return self._scores(self._rows(checked), len(checked), progress, cancel)
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
-        tokens: deque[tuple[int, int]] = deque()  # of the rows that the backend has asked for and not answered
+        tokens: deque[tuple[int, int]] = deque()  # of the rows that the backend has taken and not scored yet
 
         def rows() -> Iterator[TokenRow]:
             for row in self._rows(pairs):
@@ -155,7 +160,7 @@ class PointwiseReranker(Reranker):
                 yield PairScore(score, *tokens.popleft())
 
     def _rows(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[TokenRow]:
-        """Token rows as they are asked for; a query is encoded once for its neighbouring documents."""
+        """Token rows of the pairs, as they are consumed; a query is encoded once for consecutive documents."""
         for query, group in groupby(pairs, key=itemgetter(0)):
             ids = self._encoder.ids(self._form.query(query))
             yield from self._encoder.pairs(ids, (self._form.document(document) for _, document in group))
@@ -174,12 +179,13 @@ class PointwiseReranker(Reranker):
         return scores
 
 
-def _pair(pair: object, place: int) -> tuple[str, Document]:
+def _check_pair(pair: object, position: int) -> tuple[str, Document]:
+    """The cleaned query and the document of `pair`. Raises InvalidInput."""
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-        raise InvalidInput(f"pair {place} is not (query, document)")
-    return check_query(pair[0]), as_document(pair[1], f"the document of pair {place}")
+        raise InvalidInput(f"pair {position} is not (query, document)")
+    return check_query(pair[0]), as_document(pair[1], f"the document of pair {position}")
 
 
-def _refuse(listwise: Listwise | None, model: str) -> None:
+def _check_no_listwise(listwise: Listwise | None, model: str) -> None:
     if listwise is not None:
-        raise UsageError(f"{model} is a pointwise model: modes, windows and reasons go with a listwise one")
+        raise UsageError(f"{model} is a pointwise model: modes, windows and reasons need a listwise model")

@@ -1,7 +1,7 @@
-"""Texts to token ids, and what had to be cut. This module sees texts and ids, never a model.
+"""Token ids of (query, document) pairs, truncated to fit. This module sees texts and ids, never a model.
 
-Special tokens come from the tokenizer's own template only: a text that holds "[SEP]" or "</s>" is encoded as those
-characters, so that no document can forge the end of itself.
+Special tokens come from the tokenizer's template only: a text that contains "[SEP]" or "</s>" is encoded as plain
+characters, so that no document can forge its own end.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ from dearlite.errors import ModelFileError, need
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# One call of the tokenizer holds at most so much text. It cannot be interrupted, and it should not hold a corpus.
+# Limits of one call of the tokenizer: a call cannot be interrupted, and should not hold a whole corpus in memory.
 _CHUNK_DOCUMENTS = 128
 _CHUNK_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRow:
-    """One pair as the model reads it. `tokens_total` is what the whole pair would have been, uncut."""
+    """One encoded pair. `tokens_total` is the number of tokens before truncation."""
 
     ids: NDArray[np.int64]  # (tokens,)
     types: NDArray[np.int64]  # (tokens,): 0 in the query's part, 1 in the document's
     tokens_total: int
     query_truncated: bool = False
-    prefix: int = 0  # how many of the first ids are the query's part, the same for all documents of a query
+    prefix: int = 0  # number of leading ids that are the query's part, the same for all documents of a query
 
     @property
     def tokens_used(self) -> int:
-        """Tokens in the row, the template's special ones included."""
+        """The number of tokens in the row, special tokens included."""
         return len(self.ids)
 
     @property
     def truncated(self) -> bool:
-        """Whether the query or the document lost tokens."""
+        """True if the query or the document was truncated."""
         return self.tokens_used < self.tokens_total
 
 
 def cut_longest_first(query: int, document: int, room: int) -> tuple[int, int]:
-    """How many tokens of each side stay when both must fit in `room`: the longer side gives way, token by token.
+    """The numbers of tokens kept of query and document to fit both in `room`: the longer one loses tokens first.
 
-    The rule that tokenizers call `longest_first`. Example: (10, 500, 100) -> (10, 90); (80, 80, 100) -> (50, 50).
+    This is the strategy `longest_first` of the tokenizers library.
+    Example: (10, 500, 100) -> (10, 90); (80, 80, 100) -> (50, 50).
     """
     if query + document <= room:
         return query, document
@@ -60,10 +61,10 @@ def cut_longest_first(query: int, document: int, room: int) -> tuple[int, int]:
 
 
 class PairEncoder:
-    """Encodes (query, document) pairs with a bundle's own tokenizer."""
+    """Encodes (query, document) pairs with a bundle's tokenizer."""
 
     def __init__(self, tokenizer_json: bytes, *, max_tokens: int) -> None:
-        """`tokenizer_json` is the file as published; a truncation or padding baked into it is switched off."""
+        """`tokenizer_json` is the published file; truncation and padding set in it are switched off."""
         tokenizers = need("tokenizers", extra=None)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
@@ -73,28 +74,30 @@ class PairEncoder:
             ) from err
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._tokenizer.encode_special_tokens = True  # special tokens in a text are plain characters
+        self._tokenizer.encode_special_tokens = True  # special tokens in a text become plain characters
         self._before, self._between, self._after = self._template()
         specials = len(self._before) + len(self._between) + len(self._after)
         self._room = max_tokens - specials
         self._specials = specials
         if self._room < 2:
-            raise ModelFileError(f"max_tokens {max_tokens} leaves no room for a query and a document")
+            raise ModelFileError(
+                f"max_tokens {max_tokens} leaves no room for a query and a document: it must be larger"
+            )
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of `text` alone, with no special ones added."""
+        """The ids of `text` alone, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """The characters of each token of `text`: (from, to)."""
+        """The range of characters of each token of `text`: (start, end)."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
 
     def room(self, query_tokens: int) -> int:
-        """How many tokens of a document fit beside so many of a query, and at least half of the pair."""
+        """The number of document tokens that fit beside `query_tokens`; at least half of the room for the pair."""
         return max(self._room - query_tokens, self._room - self._room // 2)
 
     def pairs(self, query_ids: list[int], texts: Iterable[str]) -> Iterator[TokenRow]:
-        """One row for each text, in order; texts are taken and encoded in chunks as the rows are asked for."""
+        """One row per text, in order. Texts are taken and encoded in chunks, as rows are consumed."""
         texts = iter(texts)
         while chunk := _chunk(texts):
             for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
@@ -110,9 +113,9 @@ class PairEncoder:
         return TokenRow(np.array(first + second, np.int64), types, total, keep_query < len(query), len(first))
 
     def _template(self) -> tuple[list[int], list[int], list[int]]:
-        """The special ids before, between and after the two texts, read off an encoded pair of single words."""
+        """The special ids before, between and after the two texts, found by encoding a pair of single words."""
         encoding: Any = self._tokenizer.encode("a", "a")
-        sides = encoding.sequence_ids  # None for a special token, 0 or 1 for a side
+        sides = encoding.sequence_ids  # None for a special token, 0 for the query, 1 for the document
         last_query = max(i for i, side in enumerate(sides) if side == 0)
         first_document = min(i for i, side in enumerate(sides) if side == 1)
         first_query = sides.index(0)
@@ -122,6 +125,7 @@ class PairEncoder:
 
 
 def _chunk(texts: Iterator[str]) -> list[str]:
+    """The next texts for one call of the tokenizer; empty at the end."""
     chunk: list[str] = []
     characters = 0
     for text in islice(texts, _CHUNK_DOCUMENTS):

@@ -97,7 +97,7 @@ def test_second_stage_reads_the_passages_that_the_first_picked():
     assert sorted(hit.index for hit in ranking) == [0, 1, 2, 3]
     chunked = model.rerank(QUERY, DOCS, long=Long("chunk"))
     assert chunked[0].id == "long"
-    with pytest.raises(UsageError, match="one stage: the long mode cascade needs one that picks"):
+    with pytest.raises(UsageError, match="is one stage, and long mode cascade needs a stage before it that picks"):
         Reranker.load(["minilm-l12:3"]).rerank(QUERY, DOCS, long=Long("cascade"))
 
 
