@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -111,14 +110,6 @@ def test_command_whose_extra_is_missing_names_it(tmp_path):
     done = run_without_onnx("import dearlite.cli.main as m; m.run(['export', 'x'])", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "dearlite: onnx is needed here and is not installed: pip install 'dearlite[export]'\n"
-
-
-def test_extras_named_in_errors_exist():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for file in (ROOT / "dearlite").rglob("*.py"):
-        text = file.read_text(encoding="utf-8")
-        named = re.findall(r'extra="(\w+)"', text) + re.findall(r"dearlite\[(\w+)\]", text)
-        assert set(named) <= set(extras), file
 
 
 def rows_of(table_head, page):
