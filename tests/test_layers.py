@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "cli": f"{_RUNTIME} api pointwise listwise offline offline.collection offline.run offline.cluster "
     "offline.evaluation render cli.options",
     "export.onnx": "",
-    "export.source": "errors version models",
+    "export.source": "errors version files models",
     "export.numerics": "errors export.source",
     "export.quality": f"{_RECORDS} reranker models files pointwise offline offline.collection",
     "export.decoders": "errors documents machine models pointwise export.source export.numerics export.onnx "

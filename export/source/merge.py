@@ -1,10 +1,10 @@
-"""A base model and a PEFT LoRA adapter, read as one merged model: rows are merged when they are asked for.
+"""A base model with a PEFT LoRA adapter, read as one merged model: rows are merged on request.
 
     W + scale · B A,  scale = alpha / r, or alpha / sqrt(r) with rslora; arXiv 2106.09685 (LoRA), 2312.03732 (rslora)
 
-Everything is computed in float32 from the values as stored, whatever the dtype of base and adapter. Tensors that the
-adapter holds whole (PEFT's `modules_to_save`: the score head) replace the base's. An adapter that asks for anything
-else is refused before the first row is read: merged all the same, it would be another model that still runs.
+All arithmetic is float32 on the stored values, whatever the dtype of base and adapter. Tensors that the adapter stores
+in full (PEFT's `modules_to_save`: the score head) replace those of the base. An adapter with any other setting is
+refused before the first row is read: a merge that ignores the setting would give a different model without an error.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from dearlite.export.source.checkpoint import (
 )
 
 WEIGHTS = "adapter_model.safetensors"
-HEADS = ("score.", "classifier.")  # what the heads of sequence classifiers are called in transformers
+HEADS = ("score.", "classifier.")  # prefixes of the heads of sequence classifiers in transformers
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
-# Names of adapter_config.json that do not change what merging means, or are read below. PEFT adds a field a variant
-# (use_dora, rank_pattern, kasa_config ...), so another field that is switched on is refused, known today or not.
-_UNDERSTOOD = {
+# Fields of adapter_config.json that do not change the meaning of a merge, or are read below. PEFT adds a field for each
+# variant (use_dora, rank_pattern, kasa_config ...), so any other field that is switched on is refused, known or not.
+_KNOWN_FIELDS = {
     "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config",
     "exclude_modules", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config",
     "lora_alpha", "lora_dropout", "lora_ga_config", "modules_to_save", "peft_type", "peft_version", "r", "revision",
     "runtime_config", "target_modules", "task_type", "use_rslora", "velora_config",
 }  # fmt: skip
-# The other ways to start (pissa, olora, corda, loftq, lora_ga) change the base's weights as well.
-_BASE_KEEPING_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+# Initialisations that leave the base's weights alone. The others (pissa, olora, corda, loftq, lora_ga) change them.
+_BASE_KEEPING_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NO_HEAD = (
     'it has no score head and neither has the base: train it with LoraConfig(task_type="SEQ_CLS", '
@@ -53,14 +53,15 @@ _NO_HEAD = (
 
 
 class Adapter:
-    """A PEFT LoRA folder. What cannot be merged is collected in `misfits`, for `MergedCheckpoint` to refuse together.
+    """A PEFT LoRA folder. `misfits` collects the reasons against a merge; `MergedCheckpoint` reports them together.
 
-    `lora` maps a module to its matrices' tensor names by side, `saved` a tensor to the adapter's tensor that replaces
-    it; both without PEFT's prefix and suffixes, spelt as the classifier spells them (`model.layers.0…`).
+    `lora` maps a module to the tensor names of its matrices A and B, `saved` maps a tensor of the base to the adapter's
+    tensor that replaces it. The keys of both are without PEFT's prefix and suffixes, spelt as in the classifier
+    (`model.layers.0…`).
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises CheckpointError when the folder is no readable adapter."""
+        """Raises CheckpointError when the folder is not a readable adapter."""
         self.folder = Path(folder)
         if not (self.folder / "adapter_config.json").is_file():
             raise CheckpointError(
@@ -79,7 +80,7 @@ class Adapter:
 
     @property
     def base_name(self) -> str:
-        """The model that it was trained on, as its training script called it; empty when it does not say."""
+        """The base model's name as the training script gave it; empty when the configuration has none."""
         return str(self.config.get("base_model_name_or_path") or "")
 
     def _read_config(self) -> None:
@@ -98,55 +99,55 @@ class Adapter:
             self.rank, self.scale = rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         if config.get("bias", "none") != "none":
             self.misfits.append(f"bias is {config['bias']!r}, and only 'none' can be merged")
-        start = config.get("init_lora_weights")
-        if start not in _BASE_KEEPING_STARTS:
-            self.misfits.append(f"init_lora_weights is {start!r}, which changes the base too")
+        init = config.get("init_lora_weights")
+        if init not in _BASE_KEEPING_INITS:
+            self.misfits.append(f"init_lora_weights is {init!r}, which changes the base too")
         for field, value in config.items():
-            # Numbers and strings are settings of variants; what switches one on is true, a list or an object.
-            if field not in _UNDERSTOOD and (value is True or (isinstance(value, list | dict) and value)):
+            # Numbers and strings are parameters of variants; a variant is switched on by true, a list or an object.
+            if field not in _KNOWN_FIELDS and (value is True or (isinstance(value, list | dict) and value)):
                 self.misfits.append(f"{field} is {json.dumps(value)[:60]}, which is not supported")
 
     def _read_names(self) -> None:
-        spelt = _spell(given.removeprefix(_PREFIX) for given in self.tensors)
-        for given in self.tensors:
-            name = spelt[given.removeprefix(_PREFIX)]
+        names = _classifier_names(tensor.removeprefix(_PREFIX) for tensor in self.tensors)
+        for tensor in self.tensors:
+            name = names[tensor.removeprefix(_PREFIX)]
             if match := _LORA.fullmatch(name):
                 sides, side = self.lora.setdefault(match["module"], {}), match["side"]
-                twice = sides.setdefault(side, given) != given
+                duplicate = sides.setdefault(side, tensor) != tensor
             else:
-                target = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", name)
-                twice = self.saved.setdefault(target, given) != given
-            if twice:
-                self.misfits.append(f"{given} is there twice, under two names")
-            if not given.startswith(_PREFIX):
-                self.misfits.append(f"{given} does not begin with {_PREFIX}")
+                replaced = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", name)
+                duplicate = self.saved.setdefault(replaced, tensor) != tensor
+            if duplicate:
+                self.misfits.append(f"{tensor} is there twice, under two names")
+            if not tensor.startswith(_PREFIX):
+                self.misfits.append(f"{tensor} does not begin with {_PREFIX}")
         if not self.lora:
             self.misfits.append("it holds no LoRA matrices")
         for module, sides in self.lora.items():
             if len(sides) == 1:
-                has = next(iter(sides))
-                self.misfits.append(f"{module} has lora_{has} without lora_{'B' if has == 'A' else 'A'}")
+                side = next(iter(sides))
+                self.misfits.append(f"{module} has lora_{side} without lora_{'B' if side == 'A' else 'A'}")
             if f"{module}.weight" in self.saved:
-                self.misfits.append(f"{module} has both a LoRA and a whole weight")
+                self.misfits.append(f"{module} has both a LoRA and a full weight")
         if limits := _as_list(self.config.get("layers_to_transform")):
-            found = [match[1] for module in self.lora if (match := re.search(r"\.(\d+)\.", module))]
-            if set(found) != set(limits):
-                there = ", ".join(dict.fromkeys(found)) or "none"
-                self.misfits.append(f"layers_to_transform is {', '.join(limits)}, and the layers are {there}")
+            layers = [match[1] for module in self.lora if (match := re.search(r"\.(\d+)\.", module))]
+            if set(layers) != set(limits):
+                listed = ", ".join(dict.fromkeys(layers)) or "none"
+                self.misfits.append(f"layers_to_transform is {', '.join(limits)}, and the layers are {listed}")
 
 
 class MergedCheckpoint(TensorSource):
-    """A checkpoint with an adapter merged in, read like a checkpoint; without an adapter, the checkpoint itself.
+    """A checkpoint with an adapter merged in, as a TensorSource; without an adapter, the checkpoint itself.
 
-    Names are the classifier's: a base that was saved without its `model.` prefix gets it here. `config` is the base's.
+    Names are those of the classifier: a base saved without the prefix `model.` gets it here. `config` is the base's.
     """
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter | None = None, *, require_head: bool = True) -> None:
-        """Raises CheckpointError with everything that does not fit, also when there is no score head at all."""
+        """Raises CheckpointError listing everything that does not fit, a missing score head included."""
         self.checkpoint, self.adapter, self.config = checkpoint, adapter, checkpoint.config
-        self._base = {spelt: name for name, spelt in _spell(checkpoint.names).items()}
+        self._base = {spelling: name for name, spelling in _classifier_names(checkpoint.names).items()}
         self._saved: dict[str, TensorSpec] = {}
-        self._held: tuple[str, Floats] | None = None  # the last A, since a tensor's blocks all want the same one
+        self._last_a: tuple[str, Floats] | None = None  # (tensor, its A): all blocks of a tensor need the same A
         headless = require_head and not any(
             name.startswith(HEADS) for name in (*self._base, *(adapter.saved if adapter else ()))
         )
@@ -154,18 +155,18 @@ class MergedCheckpoint(TensorSource):
             misfits = [*adapter.misfits, *self._find_misfits(adapter), *([_NO_HEAD] if headless else [])]
             if misfits:
                 remedy = (
-                    f": give the base that it was trained on ({adapter.base_name or 'its card names it'}), "
+                    f": give the base that it was trained on ({adapter.base_name or 'see its model card'}), "
                     "or merge it with PEFT (merge_and_unload, save_pretrained) and export that folder"
                 )
                 raise CheckpointError(
                     f"{adapter.folder} cannot be merged into {checkpoint.folder}: "
                     f"{name_some(misfits, 8, '; ')}{'' if misfits == [_NO_HEAD] else remedy}"
                 )
-            self._saved = {name: adapter.tensors[given] for name, given in adapter.saved.items()}
+            self._saved = {name: adapter.tensors[tensor] for name, tensor in adapter.saved.items()}
         elif headless:
             raise CheckpointError(
                 f"{checkpoint.folder} has no score head (no tensor {' or '.join(f'{head}*' for head in HEADS)}): "
-                "it is no reranker yet, give the adapter that holds one"
+                "it is not a reranker yet, give the adapter that holds one"
             )
         self._names = dict.fromkeys((*self._base, *self._saved))
 
@@ -185,17 +186,18 @@ class MergedCheckpoint(TensorSource):
         if sides and name.endswith(".weight"):
             assert self.adapter is not None
             tensors = self.adapter.tensors
-            held = self._held
-            if held is None or held[0] != name:  # a local name: another thread may be at another tensor
-                held = self._held = (name, read_rows(sides["A"], tensors[sides["A"]], 0, self.adapter.rank))  # (r, in)
-            change = read_rows(sides["B"], tensors[sides["B"]], start, stop) @ held[1]  # (rows, in)
-            change *= np.float32(self.adapter.scale)
-            block += change
+            cached = self._last_a
+            if cached is None or cached[0] != name:  # a local variable: another thread may read another tensor
+                a = read_rows(sides["A"], tensors[sides["A"]], 0, self.adapter.rank)  # (r, in)
+                cached = self._last_a = (name, a)
+            update = read_rows(sides["B"], tensors[sides["B"]], start, stop) @ cached[1]  # (rows, in)
+            update *= np.float32(self.adapter.scale)
+            block += update
         return block
 
     def _find_misfits(self, adapter: Adapter) -> list[str]:
-        """What of the adapter's tensors has no place in the base, or a wrong shape."""
-        shapes = {name: self.checkpoint.shape(given) for name, given in self._base.items()}
+        """Messages about adapter tensors that have no counterpart in the base, or another shape."""
+        shapes = {name: self.checkpoint.shape(tensor) for name, tensor in self._base.items()}
         fitting = [module for module in adapter.lora if f"{module}.weight" in shapes]
         misfits = []
         if adapter.lora and not fitting:
@@ -207,80 +209,81 @@ class MergedCheckpoint(TensorSource):
             misfits += [f"{module} is not in the base" for module in adapter.lora if module not in fitting]
         for module in fitting if adapter.rank else ():
             shape, rank = shapes[f"{module}.weight"], adapter.rank
-            wanted = {"A": (rank, *shape[1:]), "B": (*shape[:1], rank)}
-            sides = {side: adapter.tensors[given].shape for side, given in adapter.lora[module].items()}
-            if len(shape) != 2 or any(found != wanted[side] for side, found in sides.items()):
-                given = " and ".join(f"lora_{side} {list(found)}" for side, found in sides.items())
-                misfits.append(f"{module} has {given}, for r {rank} and a base of {list(shape)}")
+            expected = {"A": (rank, *shape[1:]), "B": (*shape[:1], rank)}
+            sides = {side: adapter.tensors[tensor].shape for side, tensor in adapter.lora[module].items()}
+            if len(shape) != 2 or any(sizes != expected[side] for side, sizes in sides.items()):
+                actual = " and ".join(f"lora_{side} {list(sizes)}" for side, sizes in sides.items())
+                misfits.append(f"{module} has {actual}, for r {rank} and a base of {list(shape)}")
         hidden = self.config.get("hidden_size")
-        for name, given in adapter.saved.items():
-            found = adapter.tensors[given].shape
-            if name in shapes and found != shapes[name]:
-                misfits.append(f"{name} is {list(found)}, the base's is {list(shapes[name])}")
+        for name, tensor in adapter.saved.items():
+            sizes = adapter.tensors[tensor].shape
+            if name in shapes and sizes != shapes[name]:
+                misfits.append(f"{name} is {list(sizes)}, the base's is {list(shapes[name])}")
             elif name not in shapes and not name.startswith(HEADS):
                 misfits.append(
                     f"{name} is {'of an unsupported LoRA variant' if '.lora_' in name else 'not in the base'}"
                 )
-            elif name.endswith("weight") and name.startswith(HEADS) and hidden and found[1:] != (hidden,):
-                misfits.append(f"{name} is {list(found)}, and the base's hidden_size is {hidden}")
-        for listed in dict.fromkeys(_as_list(adapter.config.get("modules_to_save"))):
-            # PEFT adds `score` and `classifier` unasked; only what the model has must have been saved.
-            ends = re.compile(rf"(.+\.)?{re.escape(listed)}\..+")
-            if any(map(ends.fullmatch, shapes)) and not any(map(ends.fullmatch, adapter.saved)):
-                misfits.append(f"modules_to_save names {listed}, and no such tensor was saved")
+            elif name.endswith("weight") and name.startswith(HEADS) and hidden and sizes[1:] != (hidden,):
+                misfits.append(f"{name} is {list(sizes)}, and the base's hidden_size is {hidden}")
+        for module in dict.fromkeys(_as_list(adapter.config.get("modules_to_save"))):
+            # PEFT lists `score` and `classifier` by default; only a module that the model has must be saved.
+            tensors_of = re.compile(rf"(.+\.)?{re.escape(module)}\..+")
+            if any(map(tensors_of.fullmatch, shapes)) and not any(map(tensors_of.fullmatch, adapter.saved)):
+                misfits.append(f"modules_to_save names {module}, and no such tensor was saved")
         return misfits
 
 
 def check_base(adapter_config: dict[str, Any], checkpoint: Checkpoint) -> str | None:
-    """A warning when the adapter names another base than the checkpoint's folder and config do, else None.
+    """A warning when the adapter names another base than the checkpoint's folder and configuration do, else None.
 
-    Only a warning: folders are renamed and repositories move. Whether the tensors fit is for `MergedCheckpoint` to say.
+    It is not an error because folders are renamed and repositories move. `MergedCheckpoint` checks that tensors fit.
     """
-    asked = str(adapter_config.get("base_model_name_or_path") or "")
+    trained_on = str(adapter_config.get("base_model_name_or_path") or "")
     known = [checkpoint.folder.resolve().name, *_repositories(checkpoint)]
-    if not asked or _last_part(asked) in map(_last_part, known):
+    if not trained_on or _last_part(trained_on) in map(_last_part, known):
         return None
     return (
-        f"the adapter was trained on {asked} and is merged into {checkpoint.folder}, which goes by another name: "
+        f"the adapter was trained on {trained_on} and is merged into {checkpoint.folder}, which has another name: "
         "make sure that it is the same model"
     )
 
 
 def refuse_other_base(adapter_config: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError where adapter and base each name a repository, and these differ.
+    """Raises CheckpointError when adapter and base each name a repository and the two names differ.
 
-    Tensors of a base and of its instruct version fit each other: merged all the same, it would be a model that runs
-    and writes nonsense. A folder that names no repository is not refused; `check_base` has a note for it.
+    The tensors of a base and of its instruct version have the same shapes: their merge would run and write nonsense.
+    A folder that names no repository is not refused; `check_base` returns a warning for it.
     """
-    asked = str(adapter_config.get("base_model_name_or_path") or "")
+    trained_on = str(adapter_config.get("base_model_name_or_path") or "")
     named = [name for name in _repositories(checkpoint) if _REPOSITORY.fullmatch(name)]
-    if check_base(adapter_config, checkpoint) and _REPOSITORY.fullmatch(asked) and named:
+    if check_base(adapter_config, checkpoint) and _REPOSITORY.fullmatch(trained_on) and named:
         raise CheckpointError(
-            f"the adapter was trained on {asked} and {checkpoint.folder} is {named[0]}: give the base that it was "
-            "trained on (--force merges it all the same)"
+            f"the adapter was trained on {trained_on} and {checkpoint.folder} is {named[0]}: give the base that it was "
+            "trained on (--force merges it anyway)"
         )
 
 
 def _repositories(checkpoint: Checkpoint) -> list[str]:
-    """What the base calls itself: by its place in the Hub's cache (models--owner--name), and in its config.json."""
+    """The base's repository names: from its path in the Hub's cache (models--owner--name) and from its config.json."""
     parts = checkpoint.folder.resolve().parts
     cached = [part.removeprefix("models--").replace("--", "/") for part in parts if part.startswith("models--")]
     return [*cached, str(checkpoint.config.get("_name_or_path") or "")]
 
 
 def _as_list(value: Any) -> list[str]:
-    """The items of a field that is a list, one value or null, as text."""
+    """The items, as text, of a field that is a list, a single value or null."""
     return [str(item) for item in (value if isinstance(value, list) else [] if value is None else [value])]
 
 
 def _last_part(name: str) -> str:
+    """The last component of a repository name or path, in lower case."""
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
 
 
-def _spell(names: Iterable[str]) -> dict[str, str]:
-    """Each name, to the classifier's spelling of it: decoders saved without their `model.` prefix get it.
+def _classifier_names(names: Iterable[str]) -> dict[str, str]:
+    """Name -> the classifier's name of that tensor: decoders saved without the prefix `model.` get it.
 
-    Example: layers.0.mlp.up_proj.weight -> model.layers.0.mlp.up_proj.weight, and score.weight stays.
+    Example: layers.0.mlp.up_proj.weight -> model.layers.0.mlp.up_proj.weight; score.weight is unchanged.
     """
     parts = ("layers.", "embed_tokens.", "norm.")
     names = list(names)

@@ -222,7 +222,7 @@ def test_numbers_and_null_of_unknown_fields_do_no_harm(made, altered):
             "lora_magnitude_vector is of an unsupported LoRA variant",
         ),
         ({"tensors": {f"{Q0}.lora_A.default.weight": torch.zeros(8, 32)}}, "is there twice"),
-        ({"tensors": {f"{Q0}.weight": torch.zeros(32, 32)}}, "both a LoRA and a whole weight"),
+        ({"tensors": {f"{Q0}.weight": torch.zeros(32, 32)}}, "both a LoRA and a full weight"),
         ({"tensors": {f"{Q0}.lora_B.bias": torch.zeros(32)}}, "lora_B.bias is of an unsupported LoRA variant"),
         ({"tensors": {"base_model.model.a\nb": torch.zeros(1)}}, r"a\nb is not in the base"),
         ({"tensors": {"base_model.model.model.norm.weight": torch.zeros(31)}}, "is [31], the base's is [32]"),
