@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from workers import Round
 
 def describe_models(published: Path | None, work: Work) -> dict[str, Any]:
     """Hashes of the model files, and how many pairs and tokens `work` is, as dearlite cuts and counts them."""
+    from dearlite.files.hashing import sha256_of
     from dearlite.models.bundle import Bundle
     from dearlite.models.registry import DEFAULT_MODEL, find_model
     from dearlite.pointwise.prompts import PAIR_FORMS
@@ -29,7 +29,7 @@ def describe_models(published: Path | None, work: Work) -> dict[str, Any]:
     ]
     models = {"dearlite": {"name": bundle.manifest.name, "sha256": bundle.sha256()}}
     if published is not None:
-        digest = hashlib.sha256((published / "model.onnx").read_bytes()).hexdigest()
+        digest = sha256_of(published / "model.onnx")
         models["published"] = {"name": "model.onnx", "sha256": digest}
     return {"models": models, "pairs": len(rows), "tokens": sum(rows), "longest": max(rows)}
 

@@ -51,6 +51,15 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
     )
     source = Path(given["source"]) if given["source"] is not None and _holds_shards(given) else collection_of(given)
     with DocumentProgress(0, visible=not given["quiet"], what="blocks") as progress:
+        first = True
+
+        def update(count: int, total: int) -> None:
+            nonlocal first
+            if first and count and not given["quiet"]:
+                click.echo(f"dearlite: going on: {count} of {total} blocks are done already", err=True)
+            first = False
+            progress.update(count, total)
+
         try:
             done, found = rerank_on_ray(
                 source,
@@ -60,7 +69,7 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
                 actors=size,
                 gpus=gpus,
                 block_queries=block_queries,
-                progress=lambda count, total: _tell(progress, count, total, given["quiet"]),
+                progress=update,
             )
         except KeyboardInterrupt:
             progress.close()
@@ -76,13 +85,6 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
 def _seen_by_all(value: Any) -> Any:
     """A file of this folder by its whole path: an actor works in another folder."""
     return str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_file() else value
-
-
-def _tell(progress: DocumentProgress, count: int, total: int, quiet: bool) -> None:
-    if not progress.done and count and not progress.told and not quiet:
-        click.echo(f"dearlite: going on: {count} of {total} blocks are done already", err=True)
-    progress.told = True
-    progress.update(count, total)
 
 
 def _holds_shards(given: dict[str, Any]) -> bool:

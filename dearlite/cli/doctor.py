@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import click
 
 from dearlite.errors import DearliteError, MissingExtra
 from dearlite.listwise.llama_library import GPU_BUILD, installed_build
-from dearlite.machine import default_threads, nvidia_gpu_present
+from dearlite.machine import default_threads, nvidia_gpu_present, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
 from dearlite.render.facts import print_facts
@@ -64,10 +63,7 @@ def command() -> None:
 
 
 def _version(name: str, extra: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return f"not installed: pip install 'dearlite[{extra}]'"
+    return versions_of(name).get(name, f"not installed: pip install 'dearlite[{extra}]'")
 
 
 def _engine() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dearlite.deadline import check_budget
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS, read_documents
+from dearlite.files.writing import check_output
 from dearlite.machine import DEVICES
 from dearlite.models.chain import Chain, resolve
 from dearlite.options import Listwise
@@ -75,7 +76,7 @@ def command(
     if min_relevance is not None and not 0 <= min_relevance <= 1:
         raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
     form = form or _form_for(output)
-    _check_output(output)
+    check_output(output)
     budget_s = None if budget is None else parse_budget(budget)
     chain = resolve(model, best_effort=best_effort)  # before a large file is read
     long = long_of(given | {"model": chain})
@@ -128,17 +129,6 @@ def _form_for(output: str | None) -> str:
         ending = Path(output).suffix.lstrip(".").lower()
         return ending if ending in WRITERS else "jsonl"
     return "table" if sys.stdout.isatty() else "jsonl"
-
-
-def _check_output(output: str | None) -> None:
-    """Told before the work, not after it."""
-    if output is None:
-        return
-    path = Path(output)
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {output}: the folder {path.parent} does not exist; make it first")
-    if path.is_dir():
-        raise UsageError(f"cannot write {output}: it is a folder; name a file in it")
 
 
 def _rank(

@@ -18,7 +18,6 @@ class DocumentProgress:
 
     def __init__(self, total: int, *, visible: bool, what: str = "documents") -> None:
         self.total, self.done = total, 0
-        self.told = False  # for the caller: whether it has said something once
         self._what = what
         self._before = 0  # what was there already when the first was told: no part of the rate
         self._visible = visible and sys.stderr.isatty()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from dearlite.ranking import Ranking
-from dearlite.render.snippet import plain, query_terms, snippet, term_spans
+from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
 
 
 def ranking_html(ranking: Ranking) -> str:
@@ -16,18 +16,10 @@ def ranking_html(ranking: Ranking) -> str:
         moved = hit.index + 1 - hit.rank
         arrow = f"▲ {moved}" if moved > 0 else f"▼ {-moved}" if moved < 0 else "·"
         title = f"<b>{escape(plain(hit.title))}</b> " if hit.title else ""
-        text = _marked(snippet(plain(hit.text), terms, 240), terms)
+        text = mark_terms(snippet(plain(hit.text), terms, 240), terms)
         cells = (str(hit.rank), arrow, f"{hit.score:.3f}", escape(plain(hit.id or "")), title + text)
         rows.append("<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("#", "moved", "score", "id", "document"))
     note = escape(f"{ranking.model} on {ranking.device}, {ranking.total} documents in {ranking.elapsed_s:.2f} s")
     caption = f"<caption>{escape(plain(ranking.query))} <small>({note})</small></caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _marked(text: str, terms: set[str]) -> str:
-    out, last = [], 0
-    for start, end in term_spans(text, terms):
-        out += [escape(text[last:start]), f"<mark>{escape(text[start:end])}</mark>"]
-        last = end
-    return "".join(out) + escape(text[last:])

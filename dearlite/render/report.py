@@ -10,7 +10,7 @@ from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.measures import in_order
 from dearlite.render.charts import Bar, Point, gain_chart, time_chart
 from dearlite.render.evaluation import best_values, difference_lines, marked, number, p_text
-from dearlite.render.snippet import plain, query_terms, snippet, term_spans
+from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _WORST = 5
@@ -159,16 +159,8 @@ def _document(evaluation: Evaluation, query_id: str, query: str, document_id: st
     named = f"<b>{_text(title)}</b> " if title else ""
     return (
         f'<li dir="auto"><span class="grade {kind}">{said}</span> <code>{_text(document_id)}</code> '
-        f"{named}{_marked(shown, terms)}{whole}</li>"
+        f"{named}{mark_terms(shown, terms)}{whole}</li>"
     )
-
-
-def _marked(text: str, terms: set[str]) -> str:
-    out, last = [], 0
-    for start, end in term_spans(text, terms):
-        out += [escape(text[last:start]), f"<mark>{escape(text[start:end])}</mark>"]
-        last = end
-    return "".join(out) + escape(text[last:])
 
 
 def _reproduce(evaluation: Evaluation) -> str:

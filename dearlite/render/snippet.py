@@ -1,35 +1,41 @@
-"""The part of a document that a person should see: where the query's words are, on one harmless line."""
+"""The part of a document to show: one line around the query's terms, safe to print on a terminal or in HTML."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from html import escape
 
-# Words that say nothing about where an answer is.
+# Words of a query that do not help to locate an answer.
 _COMMON_TEXT = """a an and are as at be by can did do does for from has have how i in is it its of on or that the their
 there this to was were what when where which who whom whose why will with you your"""
 _COMMON = frozenset(_COMMON_TEXT.split())
 _WORD = re.compile(r"\w+")
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
-_TURNS_TEXT = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidi controls
+_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def plain(text: str) -> str:
-    """`text` on one line and without control characters: no document may move a terminal's cursor or turn its text."""
+    """`text` on one line, without control characters.
+
+    A document must not move a terminal's cursor or reverse the direction of its text.
+    """
     text = " ".join(text.split())
     if text.isascii() and text.isprintable():
         return text
-    return "".join(" " if unicodedata.category(c) in _UNPRINTABLE or c in _TURNS_TEXT else c for c in text)
+    return "".join(
+        " " if unicodedata.category(char) in _UNPRINTABLE or char in _BIDI_CONTROLS else char for char in text
+    )
 
 
 def query_terms(query: str) -> set[str]:
-    """The words of `query` that are worth picking out, in lower case."""
+    """The words of `query` to mark, in lower case: all but common ones and single letters, or all if none is left."""
     words = {word.lower() for word in _WORD.findall(query)}
     return {word for word in words if word not in _COMMON and (len(word) > 1 or word.isdigit())} or words
 
 
 def term_spans(text: str, terms: set[str]) -> list[tuple[int, int]]:
-    """Where words of `terms` stand in `text`, as (start, end); a term of four letters also matches a longer word."""
+    """The (start, end) of each word of `text` in `terms`. A term of four or more letters also matches as a prefix."""
     stems = tuple(term for term in terms if len(term) >= 4)
     spans = []
     for match in _WORD.finditer(text):
@@ -39,8 +45,17 @@ def term_spans(text: str, terms: set[str]) -> list[tuple[int, int]]:
     return spans
 
 
+def mark_terms(text: str, terms: set[str]) -> str:
+    """`text` as HTML: escaped, with the words of `term_spans` in <mark>."""
+    parts, end_of_last = [], 0
+    for start, end in term_spans(text, terms):
+        parts += [escape(text[end_of_last:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        end_of_last = end
+    return "".join(parts) + escape(text[end_of_last:])
+
+
 def snippet(text: str, terms: set[str], width: int) -> str:
-    """At most `width` characters of `text`, from the place where most of `terms` are, with … where it is cut."""
+    """At most `width` characters of `text`, from the part with the most different `terms`; … marks each cut."""
     if len(text) <= width:
         return text
     spans = term_spans(text, terms)
@@ -50,7 +65,7 @@ def snippet(text: str, terms: set[str], width: int) -> str:
         if len(inside) > most:
             best, most = start, len(inside)
     if best + width < len(text) and best < width // 3:
-        best = 0  # near the beginning: begin there
+        best = 0  # near the beginning: start there
     start = max(0, min(best - width // 6, len(text) - width)) if best else 0
     if start:
         start = text.find(" ", start) + 1 or start

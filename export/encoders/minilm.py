@@ -11,7 +11,6 @@ with one scale a token. The same input gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,7 @@ from dearlite.export.encoders.bert import (
 from dearlite.export.onnx.graph import IR_VERSION, Graph
 from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare, load_pairs
+from dearlite.files.hashing import sha256_of
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
@@ -95,7 +95,7 @@ FACTS = PointwiseFacts(
 
 def read_published(path: Path) -> BertModel:
     """The parameters in the published ONNX file, as they stand. Raises ModelFileError for any other file."""
-    found = _sha256(path)
+    found = sha256_of(path)
     if found != MODEL_SHA256:
         raise ModelFileError(f"{path} has sha256 {found[:12]}…, not {MODEL_SHA256[:12]}…: it is another model")
     graph = onnx.load(str(path)).graph
@@ -190,10 +190,6 @@ def write_product(path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def measure(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, Any]:
     """The quality card: int8 against the same weights in fp32, both through the runtime, on a collection's pairs."""
     pairs = load_pairs(collection, "run_bm25.trec")
@@ -233,7 +229,7 @@ def write_embedded(model: BertModel, tokenizer: bytes, card: dict[str, Any], lic
 def main(model: Path, tokenizer: Path, output: Path, collection: Path, licence: Path) -> None:
     """Make the embedded default from the published MODEL.onnx and TOKENIZER.json."""
     try:
-        if _sha256(tokenizer) != TOKENIZER_SHA256:
+        if sha256_of(tokenizer) != TOKENIZER_SHA256:
             raise ModelFileError(f"{tokenizer} is not the tokenizer that belongs to the model")
         published, tokens = read_published(model), tokenizer.read_bytes()
         write_embedded(published, tokens, measure(published, tokens, collection), licence.read_bytes(), output)
@@ -241,7 +237,7 @@ def main(model: Path, tokenizer: Path, output: Path, collection: Path, licence: 
         write_product(output.with_name("u8s8_product.onnx"))
     except DearliteError as err:
         raise click.ClickException(str(err)) from None
-    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(output)}")
+    click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(output)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from dearlite.export.gguf.vocabulary import read_vocabulary
 from dearlite.export.gguf.writer import write_head, write_weights
 from dearlite.export.source.families import macs_per_token
 from dearlite.export.source.merge import MergedCheckpoint
+from dearlite.files.hashing import sha256_of
 from dearlite.listwise.prompts import LIST_FORMS
 
 _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the card's text is read with
@@ -145,7 +145,6 @@ class _Hashes:
     def _run(self) -> None:
         try:
             for path in self._files:
-                with open(path, "rb") as file:
-                    self._found[f"sha256 {path.name}"] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._found[f"sha256 {path.name}"] = sha256_of(path)
         except OSError as err:  # told where it is waited for
             self._error = err

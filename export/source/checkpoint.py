@@ -10,7 +10,6 @@ before it is used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dearlite.errors import CheckpointError
+from dearlite.files.hashing import sha256_of
 
 Floats = NDArray[np.float32]
 
@@ -124,11 +124,7 @@ class Checkpoint(TensorSource):
 
     def sha256s(self) -> dict[str, str]:
         """The sha256 of each weight file, by file name, as a record of the model's origin. Reads every byte."""
-        digests = {}
-        for path in sorted({spec.file for spec in self._specs.values()}):
-            with open(path, "rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return digests
+        return {path.name: sha256_of(path) for path in sorted({spec.file for spec in self._specs.values()})}
 
     def _locate(self) -> dict[str, TensorSpec]:
         if (self.folder / WEIGHTS).is_file():

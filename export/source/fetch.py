@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import FetchError, need
+from dearlite.files.hashing import sha256_of
 from dearlite.version import __version__
 
 PATTERNS = (
@@ -182,8 +183,7 @@ def _hash(path: Path, *, like: str) -> str:
     if len(like) == hashlib.sha1().digest_size * 2:
         content = path.read_bytes()  # git stores small files only
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 @contextmanager

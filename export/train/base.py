@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dearlite.errors import DearliteError, UsageError, first_line
 from dearlite.export.source.merge import Adapter
 from dearlite.export.train.config import TrainConfig
+from dearlite.files.hashing import sha256_of
 from dearlite.models.gguf import GgufFile
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def unpack_base(base: str, folder: Path) -> str:
     source, target = Path(base), folder / "base"
     if not source.is_file():
         raise UsageError(f"base {base}: no such file")
-    with open(source, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256_of(source)
     mark = target / "unpacked_from.txt"
     if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:

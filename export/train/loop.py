@@ -5,22 +5,21 @@ Training itself is transformers' Trainer and PEFT. This says what goes in, and s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DearliteError, UsageError, first_line
 from dearlite.export.train.base import check_adapter, choose_dtype
 from dearlite.export.train.config import TrainConfig
+from dearlite.files.hashing import sha256_of
 from dearlite.files.writing import whole_file
-from dearlite.machine import peak_memory_mb
+from dearlite.machine import peak_memory_mb, versions_of
 from dearlite.offline.run.journal import lock_alone
 from dearlite.version import __version__
 
@@ -188,12 +187,7 @@ def write_report(
     folder: Path, config: TrainConfig, facts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> None:
     """training.json: the settings, the data's hashes, versions, time, and the loss curve."""
-    versions = {"dearlite": __version__}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {"dearlite": __version__, **versions_of(*_PACKAGES)}
     report = {
         "settings": config.to_dict(),
         "data_sha256": {Path(path).name: _sha256(Path(path)) for path in config.data},
@@ -266,7 +260,6 @@ def hours(seconds: float) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as err:
         raise UsageError(f"cannot read {path}: {err.strerror}") from None
