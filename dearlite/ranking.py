@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import Any, NamedTuple, overload
 
 from dearlite.checks import whole_number
@@ -230,6 +231,20 @@ def make_hit(
         truncated=used < total,
         reason=reason,
     )
+
+
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau-a of two lists over the same documents, of scores or of ranks: -1 to 1.
+
+    (Concordant - discordant pairs) / all pairs. A pair tied in both lists is concordant, so that equal lists have 1.0;
+    a pair tied in one list counts 0. Fewer than two documents have 1.0. Example: [1, 2, 3] and [1, 3, 2] -> 1/3.
+    """
+    signs = [(_sign(a[i] - a[j]), _sign(b[i] - b[j])) for i, j in combinations(range(len(a)), 2)]
+    return sum(1 if x == y else x * y for x, y in signs) / len(signs) if signs else 1.0
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
 
 
 def check_top_k(top_k: int | None) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
-from dearlite.ranking import Ranking
+from dearlite.ranking import Ranking, kendall_tau
 
 
 def shuffled_orders(count: int, passes: int) -> list[list[int]]:
@@ -50,9 +50,3 @@ def fuse(rankings: Sequence[Ranking], orders: Sequence[Sequence[int]], top_k: in
         problems=tuple(problem for one in rankings for problem in one.problems),
         agreement=fmean(kendall_tau(a, b) for a, b in combinations(places, 2)) if len(places) > 1 else None,
     )
-
-
-def kendall_tau(a: Sequence[int], b: Sequence[int]) -> float:
-    """Kendall's tau of two rankings without ties; 1.0 for fewer than two documents. Example: reversed -> -1.0."""
-    signs = [1 if (a[i] < a[j]) == (b[i] < b[j]) else -1 for i, j in combinations(range(len(a)), 2)]
-    return fmean(signs) if signs else 1.0

@@ -7,10 +7,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
+
+from dearlite.ranking import kendall_tau
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,6 @@ def compare(pairs: Pairs, reference: Sequence[float], candidate: Sequence[float]
     }
 
 
-def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's tau-a: concordant less discordant pairs, over all pairs; 1.0 for fewer than two scores.
-
-    A pair that ties in both is concordant, so equal lists have 1.0.
-    """
-    signs = [(_sign(a[i] - a[j]), _sign(b[i] - b[j])) for i, j in combinations(range(len(a)), 2)]
-    return fmean(1 if x == y else x * y for x, y in signs) if signs else 1.0
-
-
 def ndcg_at(grades: Sequence[int], ideal: Sequence[int], depth: int) -> float:
     """NDCG with linear gains, as trec_eval computes it: `ideal` holds all grades of the query, highest first."""
     best = _dcg(ideal[:depth])
@@ -95,7 +87,3 @@ def _dcg(grades: Sequence[int]) -> float:
 
 def _order(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda i: -scores[i])
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)

@@ -5,8 +5,8 @@ import pytest
 from dearlite import Listwise, Reranker
 from dearlite.documents import as_documents
 from dearlite.errors import UsageError
-from dearlite.listwise.agreement import fuse, kendall_tau, shuffled_orders
-from dearlite.ranking import Ranking, make_hits
+from dearlite.listwise.agreement import fuse, shuffled_orders
+from dearlite.ranking import Ranking, kendall_tau, make_hits
 
 
 def ranking_of(texts, best_first):
@@ -24,6 +24,8 @@ def ranking_of(texts, best_first):
         ([1, 2, 3], [1, 3, 2], 1 / 3),
         ([1], [1], 1.0),
         ([], [], 1),
+        ([1, 1, 2], [3, 3, 4], 1.0),  # a pair tied in both lists agrees
+        ([1, 1], [3, 4], 0.0),
     ],
 )
 def test_tau_is_kendalls(a, b, tau):

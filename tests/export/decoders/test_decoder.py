@@ -7,9 +7,9 @@ from tiny_decoders import checkpoint
 
 from dearlite import Reranker
 from dearlite.cli.main import run
-from dearlite.export.quality.card import kendall_tau
 from dearlite.export.quality.check import calibration_rows, card_pairs, pair_rows
 from dearlite.models.bundle import Bundle
+from dearlite.ranking import kendall_tau
 
 
 def dearlite(*words):

@@ -1,0 +1,81 @@
+"""Field names of each reader: the first in its table counts, and each reader keeps its own order."""
+
+import json
+
+import pytest
+
+from dearlite.documents import as_document
+from dearlite.errors import InvalidInput
+from dearlite.offline.collection.candidates import iter_candidates
+from dearlite.offline.collection.texts import read_corpus, read_queries
+
+
+def written(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("record", "query_id", "text"),
+    [
+        ({"_id": "1", "id": "2", "qid": "3", "query_id": "4", "text": "a", "query": "b", "title": "c"}, "1", "a"),
+        ({"id": "2", "qid": "3", "query_id": "4", "query": "b", "title": "c"}, "2", "b"),
+        ({"_id": None, "qid": 3, "query_id": "4", "text": "", "title": "c"}, "3", "c"),  # an empty text is passed over
+        ({"query_id": 0, "text": None, "query": "b"}, "0", "b"),
+    ],
+)
+def test_fields_of_a_query(tmp_path, record, query_id, text):
+    assert read_queries(written(tmp_path / "q.jsonl", record)) == {query_id: text}
+
+
+def test_a_query_needs_an_id_and_a_text(tmp_path):
+    with pytest.raises(InvalidInput, match=r"q\.jsonl:1 has no query id: name the field '_id'"):
+        read_queries(written(tmp_path / "q.jsonl", {"docid": "1", "text": "a"}))
+    with pytest.raises(InvalidInput, match=r"q\.jsonl:1, query '1': the query is a NoneType"):
+        read_queries(written(tmp_path / "q.jsonl", {"_id": "1", "text": ""}))
+
+
+@pytest.mark.parametrize(
+    ("record", "document_id", "text"),
+    [
+        ({"id": "1", "_id": "2", "docid": "3", "text": "a", "contents": "b", "passage": "c"}, "1", "a"),
+        ({"_id": "2", "docid": "3", "contents": "b", "passage": "c"}, "2", "b"),
+        ({"id": None, "docid": 3, "passage": "c"}, "3", "c"),
+    ],
+)
+def test_fields_of_a_document(tmp_path, record, document_id, text):
+    documents, _ = read_corpus([written(tmp_path / "c.jsonl", record)], wanted={"1", "2", "3"})
+    assert {name: document.text for name, document in documents.items()} == {document_id: text}
+    assert as_document(record, "document").id == document_id
+
+
+@pytest.mark.parametrize(
+    ("hit", "document_id", "text"),
+    [
+        ({"docid": "1", "id": "2", "_id": "3", "content": "a", "contents": "b", "text": "c"}, "1", "a"),
+        ({"id": "2", "_id": "3", "contents": "b", "text": "c"}, "2", "b"),
+        ({"docid": None, "_id": 3, "text": "c", "segment": "d"}, "3", "c"),
+        ({"docid": "1", "doc": {"segment": "d", "passage": "e", "body": "f"}}, "1", "d"),
+        ({"docid": "1", "doc": {"passage": "e", "body": "f"}}, "1", "e"),
+        ({"docid": "1", "content": "a", "doc": {"body": "f", "title": "T"}}, "1", "f"),  # texts in `doc` count alone
+    ],
+)
+def test_fields_of_a_candidate(tmp_path, hit, document_id, text):
+    path = written(tmp_path / "c.jsonl", {"query": "q", "hits": [hit]})
+    (candidates,) = iter_candidates(path)
+    assert [(document.id, document.text) for document in candidates.documents] == [(document_id, text)]
+    assert candidates.documents[0].title == (hit.get("doc", {}).get("title") or "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("1\tfirst\n2\tsecond\n", {"1": "first", "2": "second"}),  # MS MARCO: no header
+        ("qid\tquery\n1\tfirst\n", {"1": "first"}),
+        ("query\tdocid\tid\nfirst\t7\t1\n", {"1": "first"}),
+        ("id\tother\n1\tfirst\n", {"id": "other", "1": "first"}),  # no text column: not a header
+    ],
+)
+def test_columns_of_tab_separated_queries(tmp_path, lines, expected):
+    (tmp_path / "q.tsv").write_text(lines)
+    assert read_queries(tmp_path / "q.tsv") == expected
