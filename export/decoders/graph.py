@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from dearlite.export.numerics.leading_directions import DIRECTIONS, copies, sharing
+from dearlite.export.numerics.leading_directions import DIRECTIONS, copy_counts, sharing_matrix
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
@@ -127,7 +127,7 @@ class _Writer:
         if self.leading:
             directions = self.g.weight(f"{together}.leading", spec(np.float32, s.hidden, DIRECTIONS))
             x = write_extended(self.g, x, directions, s.hidden, np.float32)
-            inputs += sum(copies(s.hidden))
+            inputs += sum(copy_counts(s.hidden))
         return [self.linear(x, name, inputs, outputs, factor, way) for name in names]
 
     def linear(
@@ -190,5 +190,5 @@ def write_extended(g: Graph, x: str, directions: str, inputs: int, kind: Any) ->
     """The graph's extended(x), over the last axis; `directions` names V in the arithmetic `kind`."""
     components = g.add("MatMul", x, directions)
     rest = g.add("Sub", x, g.add("MatMul", components, g.once("Transpose", directions)))
-    shared = g.add("MatMul", components, g.const(f"sharing_{inputs}", sharing(inputs).astype(kind)))
+    shared = g.add("MatMul", components, g.const(f"sharing_{inputs}", sharing_matrix(inputs).astype(kind)))
     return g.add("Concat", rest, shared, axis=-1)

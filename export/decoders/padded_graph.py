@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from dearlite.export.decoders.graph import embed, head_norm, spec, split_heads, write_extended
-from dearlite.export.numerics.leading_directions import DIRECTIONS, copies
+from dearlite.export.numerics.leading_directions import DIRECTIONS, copy_counts
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear, LinearWay
@@ -118,7 +118,7 @@ class _PaddedWriter:
         if self.leading:
             directions = self.cast(self.g.weight(f"{together}.leading", spec(np.float32, hidden, DIRECTIONS)))
             rows = write_extended(self.g, rows, directions, hidden, self.kind)
-            inputs += sum(copies(hidden))
+            inputs += sum(copy_counts(hidden))
         return [self.linear(rows, name, inputs, outputs, self.reading_shift) for name in names]
 
     def linear(self, x: str, name: str, inputs: int, outputs: int, times: float = 1.0) -> str:

@@ -1,8 +1,9 @@
-"""The network in fp32, a layer at a time, in NumPy: what the exporter knows of a model while it streams past.
+"""A LLaMA-family network in fp32, in NumPy, run one layer at a time while the exporter writes the weights.
 
-Some rows of tokens are carried from layer to layer beside the writing. Of the first ones the exporter learns what goes
-into each matrix (rounding.py), and of the others what fp32 scores them (card.py): the reference, for a model of any
-size, in the memory of one layer. The matrices are those that are written, before their rounding: folded and rotated.
+Some token rows are carried from layer to layer. The first ones are calibration rows: they give the moments of each
+matrix's inputs (rounding.py). The others give the fp32 scores of the quality card (card.py), which are the reference
+for a model of any size, in the memory of one layer. The matrices are those of the file, folded and rotated, before
+their rounding.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from dearlite.export.numerics.rotation import HADAMARD_BLOCK, hadamard
 from dearlite.export.numerics.rounding import Moments
 from dearlite.export.source.families import LlamaShape
 
-MomentsOfTwo = tuple[Moments | None, Moments | None]
-_CHUNK_TOKENS = 2048  # at work at once: the widest value of a layer is (tokens, 2 x ffn) float32
+MomentsPair = tuple[Moments | None, Moments | None]
+_CHUNK_TOKENS = 2048  # tokens processed together: the widest array of a layer is (tokens, 2 x ffn) float32
 
 
 class ForwardPass:
-    """Token rows on their way through the network; `x` is (tokens of all rows, hidden) float32."""
+    """Hidden states of token rows on their way through the network: `x`, (tokens of all rows, hidden) float32."""
 
     def __init__(
         self,
@@ -32,11 +33,11 @@ class ForwardPass:
         mixes: bool,
         pad_id: int | None = None,
     ) -> None:
-        """`calibration` and `scored` are (tokens,) int64 rows: studied by `Moments`, and scored.
+        """`calibration` and `scored` are (tokens,) int64 rows: for `Moments`, and for `scores`.
 
-        `mixes` says that the down projection's input is multiplied by block Hadamards, as its weights then are. A
-        scored row is read at its last token or, with `pad_id`, at the end of a row padded with it to `max_tokens`
-        (pooling.py).
+        `mixes` means that the down projection's input is multiplied by block Hadamards, as its weights then are. The
+        score of a row is read at its last token or, with `pad_id`, at the end of the row padded with that token to
+        `max_tokens` (pooling.py).
         """
         self.shape, self.mixes = shape, mixes
         short = [pad_id is not None and len(row) < shape.max_tokens for row in scored]
@@ -53,18 +54,18 @@ class ForwardPass:
         self.cos, self.sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
     def embed(self, first: int, block: Any) -> None:
-        """Gives the tokens whose ids lie in `block`, the embedding's rows from `first` on, their vectors."""
+        """Sets the hidden states of the tokens whose ids are in `block`, the embedding's rows from `first` on."""
         here = np.flatnonzero((self.ids >= first) & (self.ids < first + len(block)))
         self.x[here] = block[self.ids[here] - first]
 
-    def attend(self, qkv: Any, o: Any, vectors: dict[str, Any]) -> MomentsOfTwo:
-        """The attention half of a layer: the moments of what went into `qkv` and into `o`, both (in, out).
+    def attend(self, qkv: Any, o: Any, vectors: dict[str, Any]) -> MomentsPair:
+        """Runs the attention half of a layer. Returns the moments of the inputs of `qkv` and of `o`, both (in, out).
 
-        `vectors` holds what the family has of "qkv.bias" (out,), "q_norm" and "k_norm" (head_dim,). There are no
-        moments without calibration rows.
+        `vectors` holds those of "qkv.bias" (out,), "q_norm" and "k_norm" (head_dim,) that the family has. Without
+        calibration rows both moments are None.
         """
         moments = self._moments(qkv, o)
-        for spans, studied in self._chunks():
+        for spans, calibrating in self._chunks():
             start, stop = spans[0][0], spans[-1][1]
             x = self._normalised(self.x[start:stop])
             projected = x @ qkv
@@ -76,15 +77,15 @@ class ForwardPass:
                     for a, b in spans
                 ]
             )
-            if studied:
+            if calibrating:
                 _add(moments, x, attended)
             self.x[start:stop] += attended @ o
         return moments
 
-    def feed(self, gate_up: Any, down: Any) -> MomentsOfTwo:
-        """The feed-forward half of a layer: the moments of what went into `gate_up` and into `down`."""
+    def feed(self, gate_up: Any, down: Any) -> MomentsPair:
+        """Runs the feed-forward half of a layer. Returns the moments of the inputs of `gate_up` and of `down`."""
         moments = self._moments(gate_up, down)
-        for spans, studied in self._chunks():
+        for spans, calibrating in self._chunks():
             start, stop = spans[0][0], spans[-1][1]
             x = self._normalised(self.x[start:stop])
             gate, up = np.split(x @ gate_up, 2, axis=1)
@@ -93,43 +94,47 @@ class ForwardPass:
             if self.mixes:
                 blocks = up.reshape(len(up), -1, HADAMARD_BLOCK)
                 up = (blocks @ hadamard(HADAMARD_BLOCK).astype(np.float32)).reshape(len(up), -1)
-            if studied:
+            if calibrating:
                 _add(moments, x, up)
             self.x[start:stop] += up @ down
         return moments
 
     def read_scores(self, head: Any) -> None:
-        """Sets `scores`, of the scored rows in order, once the last layer is behind them; `head` is (hidden, 1)."""
+        """Sets `scores`, one per scored row in order; called after the last layer. `head` is (hidden, 1)."""
         last = [stop - 1 for _, stop in self.spans[self.calibration_rows :]]
         self.scores = [float(score) for score in (self._normalised(self.x[last]) @ head)[:, 0]]
 
-    def _moments(self, reading: Any, writing: Any) -> MomentsOfTwo:
-        """For a matrix that reads the residual stream, whose leading directions are wanted, and one that writes."""
+    def _moments(self, reading: Any, writing: Any) -> MomentsPair:
+        """Empty moments for a matrix that reads the residual stream and for one that writes it.
+
+        The first has a single group, because its leading directions are computed from it.
+        """
         if not self.calibration_rows:
             return None, None
         return Moments(len(reading), group=len(reading)), Moments(len(writing))
 
     def _chunks(self) -> Iterator[tuple[list[tuple[int, int]], bool]]:
-        """Whole rows, about `_CHUNK_TOKENS` together, and whether they are calibration rows."""
+        """Spans of complete rows, about `_CHUNK_TOKENS` together, with True for calibration rows."""
         parts = ((self.spans[: self.calibration_rows], True), (self.spans[self.calibration_rows :], False))
-        for spans, studied in parts:
+        for spans, calibrating in parts:
             chunk: list[tuple[int, int]] = []
             for span in spans:
                 if chunk and span[1] - chunk[0][0] > _CHUNK_TOKENS:
-                    yield chunk, studied
+                    yield chunk, calibrating
                     chunk = []
                 chunk.append(span)
             if chunk:
-                yield chunk, studied
+                yield chunk, calibrating
 
     def _normalised(self, x: Any) -> Any:
-        """RMSNorm without its gain, which stands in the next matrix."""
+        """RMSNorm without its gain, which is folded into the next matrix."""
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
 
     def _attention(self, qkv: Any, vectors: dict[str, Any], *, padded: bool) -> Any:
-        """Causal grouped-query attention of one row on itself: (tokens, heads * head_dim).
+        """Causal grouped-query attention within one row: (tokens, heads * head_dim).
 
-        A padding token stands at the padded row's last position, and no token sees it, itself included.
+        With `padded` the last token is the padding at the end of the padded row. No token attends to it, not even
+        itself.
         """
         s, tokens = self.shape, len(qkv)
         positions = np.arange(tokens)
@@ -152,13 +157,13 @@ class ForwardPass:
         return mixed.reshape(s.heads, tokens, s.head_dim).transpose(1, 0, 2).reshape(tokens, -1)
 
     def _rotated(self, heads: Any, positions: Any) -> Any:
-        """Rotary positions (arXiv 2104.09864), pairs half a head apart as transformers has them."""
+        """The heads with rotary positions (arXiv 2104.09864), in pairs half a head apart as in transformers."""
         cos, sin = self.cos[positions], self.sin[positions]
         a, b = np.split(heads, 2, axis=2)
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=2)
 
 
-def _add(moments: MomentsOfTwo, *inputs: Any) -> None:
+def _add(moments: MomentsPair, *inputs: Any) -> None:
     for moment, rows in zip(moments, inputs, strict=True):
-        assert moment is not None, "there are calibration rows"
+        assert moment is not None, "calibrating without calibration rows"
         moment.add(rows)

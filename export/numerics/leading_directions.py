@@ -1,15 +1,15 @@
-"""Leading directions apart: what dominates every row must not set the step in which int8 rounds the rest of it.
+"""Separate inputs for the leading directions, so that these do not determine the int8 step of the rest of a row.
 
-The rows that a LLaMA layer reads have about half of their length in one direction and 60 percent in four, all of them
-together in a random basis. A row x, (inputs,), is therefore written as its rest, which is x less its components along
-the leading directions V (inputs, r), and those components in many small copies beside it:
+In the rows that a LLaMA layer reads, about half of the length is in one direction and 60 percent in four, on all inputs
+at once because the basis is random. A row x, (inputs,), is therefore split into its rest, which is x minus its
+components along the leading directions V (inputs, r), and these components, which are appended in many small copies:
 
     extended(x) = [x - x V Vᵀ, x V T]     extended(W) = [W; C Vᵀ W]     extended(x) extended(W) = x W
 
-T (r, copies) shares a component out among its copies, and C (copies, r) is 1 where T is not 0. A copy is no larger
-than the rest's largest values, so the row's scale is the rest's. The copies of a component differ by up to 5 percent,
-so that their roundings are independent and average out; so do the roundings of their weights, which GPTQ makes differ.
-It is one int8 product as before, of some 1 to 4 percent more inputs.
+T (r, copies) divides a component among its copies, and C (copies, r) is 1 where T is not 0. No copy is larger than the
+largest values of the rest, so the rest determines the row's scale. The copies of a component differ by up to 5 percent:
+their rounding errors are independent and average out. So do those of their weights, which GPTQ rounds differently.
+The layer remains a single int8 product, with 1 to 4 percent more inputs.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import numpy as np
 
 DIRECTIONS = 4
 _ITERATIONS = 24
-_SPARE = 4  # directions followed beside those wanted, so that these converge
+_SPARE = 4  # extra directions in the iteration, so that the first DIRECTIONS converge
 
 
-def copies(inputs: int) -> tuple[int, ...]:
-    """How many copies each component has: half of a row's length, over a Gaussian's largest values, and a margin."""
+def copy_counts(inputs: int) -> tuple[int, ...]:
+    """The copies of each component: half of a row's length over a Gaussian's largest values, with a margin."""
     first = math.ceil(math.sqrt(inputs) / 2.4)
     others = math.ceil(first / 3)
-    total = 8 * math.ceil((first + (DIRECTIONS - 1) * others) / 8)  # a round number of inputs for the int8 kernels
+    total = 8 * math.ceil((first + (DIRECTIONS - 1) * others) / 8)  # a multiple of 8 suits the int8 kernels
     return (total - (DIRECTIONS - 1) * others, *(others,) * (DIRECTIONS - 1))
 
 
-def sharing(inputs: int) -> Any:
+def sharing_matrix(inputs: int) -> Any:
     """T: (DIRECTIONS, copies) float32; each row sums to 1."""
-    counts = copies(inputs)
+    counts = copy_counts(inputs)
     matrix = np.zeros((DIRECTIONS, sum(counts)), np.float32)
     start = 0
     for row, count in enumerate(counts):
@@ -57,16 +57,19 @@ def leading_directions(moments: Any) -> Any:
 def extend_weight(weight: Any, directions: Any) -> Any:
     """extended(W): (inputs + copies, out) of `weight` (inputs, out)."""
     components = directions.T @ weight
-    return np.concatenate([weight, components[np.repeat(np.arange(DIRECTIONS), copies(len(weight)))]])
+    return np.concatenate([weight, components[np.repeat(np.arange(DIRECTIONS), copy_counts(len(weight)))]])
 
 
 def extend_moments(moments: Any, directions: Any) -> Any:
-    """The second moments of extended(x), (inputs + copies,) squared, from those of x, in float64: much cancels."""
+    """The second moments of extended(x), a square matrix of inputs + copies, from the moments of x.
+
+    Computed in float64, because large terms cancel.
+    """
     moments, directions = moments.astype(np.float64), directions.astype(np.float64)
-    shared = directions @ sharing(len(moments))  # x V T = x `shared`
-    seen = moments @ directions
-    cross = seen @ directions.T
-    inner = directions @ (directions.T @ seen) @ directions.T
+    shared = directions @ sharing_matrix(len(moments))  # x V T = x `shared`
+    projected = moments @ directions
+    cross = projected @ directions.T
+    inner = directions @ (directions.T @ projected) @ directions.T
     rest = moments - cross - cross.T + inner
     mixed = (moments - directions @ (directions.T @ moments)) @ shared
     return np.block([[rest, mixed], [mixed.T, shared.T @ moments @ shared]])

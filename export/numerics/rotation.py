@@ -1,7 +1,7 @@
 """Rotations that spread outliers before int8 rounding, folded into the weights (QuaRot, arXiv 2404.00456).
 
-The residual stream may live in any orthonormal basis as long as everything that reads it or writes it agrees: RMSNorm's
-gain is folded into the next matrix first, and what is left of the norm depends on the length of a row alone.
+The residual stream can use any orthonormal basis if all matrices that read or write it use the same one. RMSNorm's gain
+is folded into the next matrix first; the remaining norm depends on the length of a row only, which no rotation changes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-HADAMARD_BLOCK = 64  # of the down projection's input, at run time
+HADAMARD_BLOCK = 64  # inputs of the down projection that are mixed together at run time
 _SEED = 20260  # any fixed number: the same model gives the same file
 
 
@@ -22,13 +22,13 @@ def residual_rotation(size: int) -> Any:
 
 
 def is_power_of_two(size: int) -> bool:
-    """Whether there is a Hadamard matrix of Sylvester's construction of that size."""
+    """True if Sylvester's construction gives a Hadamard matrix of that size."""
     return size > 0 and size & (size - 1) == 0
 
 
 def hadamard(size: int) -> Any:
-    """The orthonormal Hadamard matrix (size, size) of Sylvester's construction; `size` is a power of two."""
-    assert is_power_of_two(size), f"{size} is no power of two"
+    """The orthonormal Hadamard matrix (size, size) of Sylvester's construction, float64; `size` is a power of two."""
+    assert is_power_of_two(size), f"{size} is not a power of two"
     matrix = np.ones((1, 1))
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
@@ -36,7 +36,7 @@ def hadamard(size: int) -> Any:
 
 
 def mix_rows_in_blocks(weight: Any, block: int) -> Any:
-    """`weight` (in, out) with each block of its rows multiplied by the Hadamard matrix, which is its own inverse."""
+    """`weight` (in, out), each block of `block` rows multiplied by the Hadamard matrix, which is its own inverse."""
     rows, columns = weight.shape
     mixed = hadamard(block).astype(np.float32) @ weight.reshape(rows // block, block, columns)
     return mixed.reshape(rows, columns)

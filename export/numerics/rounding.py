@@ -1,7 +1,7 @@
-"""Rounding a matrix to int8: to the nearest, or so that each rounding error is made up for by the rows still to come.
+"""Rounds a matrix to int8: to the nearest step, or by GPTQ, which compensates each rounding error in later rows.
 
-The second is GPTQ (arXiv 2210.17323): it needs the second moments of the matrix's inputs. Both give one scale a column,
-its largest magnitude / 127, so the file and the run time are the same.
+GPTQ (arXiv 2210.17323) needs the second moments of the matrix's inputs. Both methods use one scale per column, its
+largest magnitude / 127, so the file and the run time are the same.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import numpy as np
 
 from dearlite.export.numerics.leading_directions import extend_moments
 
-_ROWS = 4096  # rounded at a time, where no row knows of another
-# GPTQ: rows whose errors are spread together, and inside of them (a product each, instead of a row at a time) ...
+_ROWS = 4096  # rows that are rounded to the nearest in one step, since rows are independent there
+# GPTQ: the errors of _OUTER rows are propagated to the later rows in one product, and inside these rows the errors of
+# _INNER rows at a time; only inside _INNER rows the propagation goes row by row. Columns are independent.
 _OUTER, _INNER = 256, 16
-_COLUMNS = 2048  # ... and columns at a time: they are independent
-# Inputs whose covariance is kept, together: past it the matrix is rounded in groups of its rows, which knows nothing of
-# covariance between groups, but needs group^2 numbers instead of inputs^2 (8B: 14,336^2 for the down projection).
+_COLUMNS = 2048
+# Largest number of inputs with a common covariance matrix. A wider matrix is rounded in groups of its rows: the
+# covariance between groups is ignored, for group^2 numbers instead of inputs^2 (8B: 14,336^2 for the down projection).
 GROUP = 2048
-_DAMPING = 0.01  # the least weight of the identity in the moments: GPTQ's own
+_DAMPING = 0.01  # the minimum weight of the identity in the moments, as in GPTQ
 
 
 class Moments:
-    """Second moments of a matrix's inputs, group by group: `sums` holds (group, group) float32 arrays."""
+    """Second moments of a matrix's inputs, one group of inputs at a time: `sums` are (group, group) float32 arrays."""
 
     def __init__(self, inputs: int, group: int | None = None) -> None:
         group = group or GROUP
@@ -32,10 +33,10 @@ class Moments:
         self.sums = [np.zeros((stop - start,) * 2, np.float32) for start, stop in self.spans]
 
     def add(self, rows: Any) -> None:
-        """Counts `rows`, (tokens, inputs) float32, each scaled to unit length.
+        """Adds the moments of `rows`, (tokens, inputs) float32, after scaling each row to unit length.
 
-        Int8 rounds a row against its own largest value, so what matters of a row is its direction. Unscaled, the
-        attention sink's row, forty times the rest, would outweigh all others.
+        int8 rounds a row relative to its own largest value, so only the direction of a row matters. Without the scaling
+        the row of the attention sink, forty times as long as the others, would dominate the sum.
         """
         self.rows += len(rows)
         unit = rows / np.maximum(np.sqrt(np.einsum("ti,ti->t", rows, rows))[:, None], 1e-30)
@@ -44,7 +45,7 @@ class Moments:
             np.add(total, part.T @ part, out=total)
 
     def extended(self, directions: Any) -> Moments:
-        """The moments of the inputs as leading_directions.py extends them; only where they are one group."""
+        """The moments of the inputs extended as in leading_directions.py; needs a single group."""
         (total,) = self.sums
         wider = Moments(0)
         wider.rows, wider.sums = self.rows, [extend_moments(total, directions)]
@@ -52,20 +53,21 @@ class Moments:
         return wider
 
     def damped(self, number: int) -> Any:
-        """Group `number`'s moments, mean diagonal 1, drawn towards the identity by the Ledoit-Wolf weight.
+        """The moments of group `number`, mean diagonal 1, shrunk towards the identity by the Ledoit-Wolf weight.
 
-        Few rows look as if most directions never occurred, and GPTQ would move its errors there. The weight that brings
-        the estimate nearest to the truth (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4) is here, for n rows
-        of one length in k dimensions, (t^2 - |S|^2) / n / (|S|^2 - t^2/k), S their mean product and t its trace.
+        With few rows most directions seem never to occur, and GPTQ would move its errors there. The weight with the
+        least expected error (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4), for n rows of equal length in k
+        dimensions, is (t^2 - |S|^2) / n / (|S|^2 - t^2/k), where S is their mean product and t its trace.
         """
         total = self.sums[number].astype(np.float64)
         size, trace = len(total), total.trace()
         if trace <= 0:
             return np.eye(size)
-        squares = sum(float(np.vdot(part, part)) for part in self.sums)
-        whole = sum(float(part.trace()) for part in self.sums) ** 2
+        norm_squared = sum(float(np.vdot(part, part)) for part in self.sums)
+        trace_squared = sum(float(part.trace()) for part in self.sums) ** 2
         inputs = self.spans[-1][1]
-        weight = (whole - squares) / self.rows / max(squares - whole / inputs, 1e-9 * whole)
+        weight = (trace_squared - norm_squared) / self.rows
+        weight /= max(norm_squared - trace_squared / inputs, 1e-9 * trace_squared)
         weight = min(max(weight, _DAMPING), 1.0)
         total *= (1 - weight) * size / trace
         total[np.diag_indices(size)] += weight
@@ -73,46 +75,46 @@ class Moments:
 
 
 def column_scales(weight: Any) -> Any:
-    """(out,) float32 of `weight` (in, out): the largest magnitude of each column / 127, so int8 covers -127 to 127."""
+    """(out,) float32 for `weight` (in, out): each column's largest magnitude / 127, so that int8 spans -127 to 127."""
     largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
     return np.where(largest > 0, largest / 127, 1).astype(np.float32)
 
 
 def round_to_nearest(weight: Any, scale: Any) -> Any:
-    """`weight` (in, out) float32 as int8 steps of its columns' scales."""
+    """`weight` (in, out) float32 in int8 multiples of the column scales, each rounded to the nearest."""
     steps = np.empty(weight.shape, np.int8)
-    for start in range(0, len(weight), _ROWS):  # in blocks: the rounding's temporary is fp32
+    for start in range(0, len(weight), _ROWS):  # in blocks: the temporary array of the division is fp32
         steps[start : start + _ROWS] = np.round(weight[start : start + _ROWS] / scale)
     return steps
 
 
 def round_with_moments(weight: Any, scale: Any, moments: Moments) -> Any:
-    """`weight` (in, out) float32 as int8 steps of its columns' scales, by GPTQ over the inputs' second moments."""
+    """`weight` (in, out) float32 in int8 multiples of the column scales, rounded by GPTQ with the inputs' moments."""
     steps = np.empty(weight.shape, np.int8)
     for number, (start, _) in enumerate(moments.spans):
         moment = moments.damped(number)
-        order = np.argsort(-np.diag(moment), kind="stable")  # the strongest input first, as GPTQ's act_order has it
-        spread = _spread(moment[np.ix_(order, order)])
+        order = np.argsort(-np.diag(moment), kind="stable")  # the strongest input first, as GPTQ's act_order
+        propagation = _error_propagation(moment[np.ix_(order, order)])
         rows = start + order
         for column in range(0, weight.shape[1], _COLUMNS):
-            at = slice(column, column + _COLUMNS)
-            steps[rows, at] = _round_in_order(weight[rows, at] / scale[at], spread)
+            columns = slice(column, column + _COLUMNS)
+            steps[rows, columns] = _round_in_order(weight[rows, columns] / scale[columns], propagation)
     return steps
 
 
-def _spread(moment: Any) -> Any:
-    """(n, n) float32, upper: row i says how a rounding error of row i is spread over the rows after it.
+def _error_propagation(moment: Any) -> Any:
+    """(n, n) float32, upper triangular: row i holds the factors by which row i's rounding error changes later rows.
 
-    It is the Cholesky factor U of the inverse of `moment` (inverse = UᵀU), each row over its diagonal.
+    It is the Cholesky factor U of the inverse of `moment` (inverse = UᵀU), each row divided by its diagonal element.
     """
-    # The Cholesky factor of the matrix with its order reversed gives the inverse's upper factor by one inversion.
+    # The Cholesky factor of `moment` in reversed order, inverted, is the inverse's upper factor in reversed order.
     lower = _cholesky(np.ascontiguousarray(moment[::-1, ::-1]))
-    upper = _inverse_of_lower(lower)[::-1, ::-1]
+    upper = _invert_lower(lower)[::-1, ::-1]
     return (upper / np.diag(upper)[:, None]).astype(np.float32)
 
 
 def _cholesky(moment: Any) -> Any:
-    """The lower factor of `moment`, damped further where its sums, in float32, are not positive definite."""
+    """The lower factor of `moment`, with more damping where float32 sums have left it not positive definite."""
     while True:
         try:
             return np.linalg.cholesky(moment)
@@ -120,21 +122,21 @@ def _cholesky(moment: Any) -> Any:
             moment[np.diag_indices(len(moment))] += 10 * _DAMPING
 
 
-def _inverse_of_lower(lower: Any) -> Any:
-    """The inverse of a lower triangular matrix, by halves: a sixth of the work of a general inverse."""
+def _invert_lower(lower: Any) -> Any:
+    """The inverse of a lower triangular matrix, computed by halves: a sixth of the work of a general inverse."""
     n = len(lower)
     if n <= 128:
         return np.linalg.inv(lower)
     half = n // 2
     inverse = np.zeros_like(lower)
-    inverse[:half, :half] = first = _inverse_of_lower(lower[:half, :half])
-    inverse[half:, half:] = second = _inverse_of_lower(lower[half:, half:])
+    inverse[:half, :half] = first = _invert_lower(lower[:half, :half])
+    inverse[half:, half:] = second = _invert_lower(lower[half:, half:])
     inverse[half:, :half] = -second @ (lower[half:, :half] @ first)
     return inverse
 
 
-def _round_in_order(steps: Any, spread: Any) -> Any:
-    """`steps` (n, columns) float32, in units of the scale, rounded from the first row on; it is changed."""
+def _round_in_order(steps: Any, propagation: Any) -> Any:
+    """`steps` (n, columns) float32, in units of the scale, as int8, rounded from the first row on. Changes `steps`."""
     n = len(steps)
     rounded = np.empty(steps.shape, np.int8)
     for outer in range(0, n, _OUTER):
@@ -147,7 +149,7 @@ def _round_in_order(steps: Any, spread: Any) -> Any:
                 rounded[row] = nearest
                 error = steps[row] - nearest
                 errors[row - outer] = error
-                steps[row + 1 : end] -= spread[row, row + 1 : end, None] * error
-            steps[end:stop] -= spread[inner:end, end:stop].T @ errors[inner - outer : end - outer]
-        steps[stop:] -= spread[outer:stop, stop:].T @ errors
+                steps[row + 1 : end] -= propagation[row, row + 1 : end, None] * error
+            steps[end:stop] -= propagation[inner:end, end:stop].T @ errors[inner - outer : end - outer]
+        steps[stop:] -= propagation[outer:stop, stop:].T @ errors
     return rounded

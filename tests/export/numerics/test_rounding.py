@@ -5,11 +5,11 @@ import pytest
 
 from dearlite.export.numerics.leading_directions import (
     DIRECTIONS,
-    copies,
+    copy_counts,
     extend_moments,
     extend_weight,
     leading_directions,
-    sharing,
+    sharing_matrix,
 )
 from dearlite.export.numerics.rounding import GROUP, Moments, column_scales, round_to_nearest, round_with_moments
 
@@ -88,7 +88,7 @@ def test_rows_that_are_all_alike_are_no_obstacle():
     scale = column_scales(wider)
     steps = round_with_moments(wider, scale, moments.extended(directions))
     components = rows[:1] @ directions
-    extended = np.concatenate([rows[:1] - components @ directions.T, components @ sharing(400)], axis=1)
+    extended = np.concatenate([rows[:1] - components @ directions.T, components @ sharing_matrix(400)], axis=1)
     assert extended @ wider == pytest.approx(rows[:1] @ weight, abs=0.01)
     assert np.abs(extended @ (steps * scale) - rows[:1] @ weight).max() < 0.01 * np.abs(rows[:1] @ weight).max()
 
@@ -101,8 +101,8 @@ def test_extended_rows_and_weights_have_the_same_product_and_moments():
     _, vectors = np.linalg.eigh(moments)
     assert np.abs((directions * vectors[:, ::-1][:, :DIRECTIONS]).sum(axis=0)) == pytest.approx(1, abs=1e-2)
     components = rows @ directions
-    extended = np.concatenate([rows - components @ directions.T, components @ sharing(200)], axis=1)
-    assert extended.shape[1] == 200 + sum(copies(200)) and sum(copies(200)) % 8 == 0
+    extended = np.concatenate([rows - components @ directions.T, components @ sharing_matrix(200)], axis=1)
+    assert extended.shape[1] == 200 + sum(copy_counts(200)) and sum(copy_counts(200)) % 8 == 0
     scale = float(np.abs(rows @ weight).max())
     assert extended @ extend_weight(weight, directions) == pytest.approx(rows @ weight, abs=1e-4 * scale)
     wider = extend_moments(moments, directions)
