@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -100,6 +101,12 @@ def test_architecture_page_names_every_room():
     page = text_of("architecture.md")
     table = page[page.index("## Rooms") : page.index("## Where a change belongs")]
     assert set(re.findall(r"`([a-z.]+)`", table.split("|---|---|")[1].split("\n\n")[0])) >= set(MAY_IMPORT)
+
+
+def test_install_page_has_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = text_of("install.md").split("## Extras")[1].split("\n\n")[1]
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(extras)
 
 
 def test_every_page_is_in_the_navigation():
