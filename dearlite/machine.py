@@ -1,4 +1,4 @@
-"""Facts of this machine: CPU cores and their quota, GPU driver, memory of this process, versions of packages."""
+"""Facts about this machine: CPU cores and quota, GPU driver, memory of this process, versions of packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def check_threads(threads: int | None) -> int:
-    """The number of workers for a `threads` option; None means one for each core."""
+    """The number of threads for a `threads` option, None for one per physical core. Raises UsageError."""
     if threads is None:
         return default_threads()
     return whole_number("threads", threads)
@@ -25,9 +25,9 @@ def check_threads(threads: int | None) -> int:
 
 @cache
 def default_threads() -> int:
-    """Physical cores that this process may use: within its affinity mask and its cgroup's quota.
+    """Number of physical cores that this process may use, within its affinity mask and its cgroup's quota.
 
-    Two hyperthreads of one core share its multipliers, and the int8 products gain nothing from the second.
+    Two hyperthreads of a core share its multipliers, so that int8 products gain nothing from the second.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = {_siblings(cpu) for cpu in allowed}
@@ -35,6 +35,7 @@ def default_threads() -> int:
 
 
 def _siblings(cpu: int) -> str:
+    """A text that is the same for all hyperthreads of one core."""
     try:
         return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
     except OSError:
@@ -42,7 +43,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _cgroup_quota() -> int | None:
-    """Whole CPUs that a container's quota allows (cgroup v2 cpu.max, "MICROSECONDS PERIOD" or "max PERIOD")."""
+    """Number of full CPUs in the quota of a container (cgroup v2 cpu.max: "MICROSECONDS PERIOD" or "max PERIOD")."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, int(quota) // int(period))
@@ -51,13 +52,13 @@ def _cgroup_quota() -> int | None:
 
 
 def nvidia_gpu_present() -> bool:
-    """Whether the kernel driver of an NVIDIA card is loaded (Linux); says nothing about CUDA libraries."""
+    """True if the kernel driver of an NVIDIA GPU is loaded (Linux). CUDA libraries may still be missing."""
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A process's memory in MB, None where the system does not tell; `file_mb` is mapped files, code among them."""
+    """Memory of a process in MB of 2^20 bytes, None if not reported by the system. `file_mb`: mapped files and code."""
 
     peak_rss_mb: float | None
     anonymous_mb: float | None = None
@@ -65,7 +66,7 @@ class Memory:
 
 
 def memory_now() -> Memory:
-    """What this process has: from /proc on Linux, only its peak elsewhere, nothing on Windows."""
+    """Memory of this process: from /proc on Linux, only the peak elsewhere, nothing on Windows."""
     try:
         lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     except OSError:
@@ -79,18 +80,18 @@ def memory_now() -> Memory:
 
 
 def versions_of(*names: str) -> dict[str, str]:
-    """The versions of those packages that are installed."""
-    found = {}
+    """Package -> version, for the packages of `names` that are installed."""
+    versions = {}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def peak_memory_mb() -> float | None:
-    """The process's peak resident memory, None where the system does not tell (ru_maxrss: kB on Linux, B on macOS)."""
+    """Peak resident memory of this process in MB of 10^6 bytes, None on Windows. ru_maxrss: kB on Linux, B on macOS."""
     try:
         resource: Any = import_module("resource")
     except ModuleNotFoundError:  # Windows

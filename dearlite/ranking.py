@@ -1,4 +1,4 @@
-"""Scores to an order. Knows documents and numbers; printing is render's business."""
+"""Ranked documents as records, and the sorting of scores. Display is in the room `render`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dearlite.errors import ScoringError, UsageError, need
 
 
 class PairScore(NamedTuple):
-    """What a pointwise model says of one (query, document) pair: its raw logit, tokens read, and tokens there were."""
+    """The raw logit of one (query, document) pair, and its number of tokens after and before truncation."""
 
     score: float
     tokens_used: int
@@ -24,7 +24,7 @@ class PairScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StageScore:
-    """What one stage of a cascade made of a document: the model's own score, and the rank that it gave, from 1."""
+    """The result of one stage of a cascade for a document: the model's own score, and the document's rank, from 1."""
 
     model: str
     rank: int
@@ -33,9 +33,10 @@ class StageScore:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """One stage of a cascade: how many documents it was to look at, how many it did, and how long that took.
+    """The work of one stage of a cascade.
 
-    `error` says why it did not run, where it did not.
+    `depth` is the number of documents that it was given, `looked_at` the number that it read, `elapsed_s` its time in
+    seconds. `error` is the reason why it did not run, empty if it ran.
     """
 
     model: str
@@ -48,20 +49,24 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document at its place. `rank` counts from 1; `index` is its place in the caller's list, from 0.
+    """One document of a ranking.
 
-    `score` is the model's raw logit: it orders the documents of one query and means nothing else. `relevance` is a
-    calibrated probability, None where the model carries no calibration. `tokens_used` and `tokens_total` count the
-    whole pair that the model read; `truncated` says that some of it was cut. `document` is the caller's own object.
-
-    Of a listwise model `score` is how many documents stand below this one; in mode "first" it is a log-probability, by
-    which documents of the same window can be compared. `tokens_used` and `tokens_total` then count the document alone,
-    and `reason` is what the model said of it, where it said something.
-
-    Where documents were read in passages, `passages` are the spans in `text` of the best ones, best first.
-
-    Of a cascade, and wherever a budget was given, `score` is how many documents stand below this one, for the scores of
-    two models do not compare; `stages` has what each stage that the document reached made of it.
+    - `rank`: its position in the ranking, from 1.
+    - `index`: its position in the caller's list, from 0.
+    - `id`: its id as text, None if it has none.
+    - `score`: the raw logit of a pointwise model. It sorts the documents of one query and has no other meaning. Of a
+      listwise model, of a cascade, and of any call with a budget it is the number of documents ranked below this one,
+      since scores of different models or windows cannot be compared. Exception: of a listwise model alone in mode
+      "first", without a budget, it is a log-probability, comparable within one window.
+    - `relevance`: calibrated probability of relevance, from 0 to 1. None if the model has no calibration.
+    - `text`, `title`: the document's text and title; `document`: the caller's own object.
+    - `tokens_used`, `tokens_total`: number of tokens read, and before truncation. They count query and document for a
+      pointwise model, the document for a listwise model.
+    - `truncated`: True if tokens were cut.
+    - `reason`: the sentence of a listwise model's reasoning that names this document, None if there is none.
+    - `stages`: the score and rank by each stage of a cascade that read the document.
+    - `passages`: (start, end) characters in `text` of the best passages, best first. Empty if the document was not read
+      in passages.
     """
 
     rank: int
@@ -81,21 +86,25 @@ class Hit:
 
     @property
     def passage(self) -> tuple[int, int] | None:
-        """The characters of `text` that the score is of, where a long document was read in passages."""
+        """(start, end) characters in `text` of the best passage; None if the document was not read in passages."""
         return self.passages[0] if self.passages else None
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking(Sequence[Hit]):
-    """Hits, best first, and how they came about.
+    """A sequence of hits, best first, with the facts of the call.
 
-    `total` counts the documents that were scored, before any top_k. `query_truncated` says that the query was so long
-    that some document was read with a part of it only. `reasoning` is what a listwise model wrote, a text for each
-    window from the end of the list to its head; `problems` are what was wrong with orders that it wrote freely.
-
-    `complete` is False where a budget or an event ended the work early: every document is there all the same, and
-    `stages` says how many each stage of a cascade looked at. `agreement` is Kendall's tau between the passes of a
-    listwise model, their mean, where there were several.
+    - `query`: the query without spaces around it.
+    - `model`, `device`: the model's name and the device that ran it; several are separated by ">" and ", ".
+    - `elapsed_s`: time in seconds, without loading.
+    - `total`: number of documents before any `top_k`.
+    - `query_truncated`: True if the query was too long for some document and only a part of it was read.
+    - `reasoning`: the text that a listwise model wrote for each window, from the end of the list to its head.
+    - `problems`: errors in orders that a listwise model wrote as free text.
+    - `complete`: False if a budget or an event ended the call early. All documents are in the ranking all the same, and
+      `stages` has the number that each stage read.
+    - `stages`: a `StageReport` per stage of a cascade or of a call with a budget.
+    - `agreement`: mean Kendall's tau between the passes of a listwise model, None for a single pass.
     """
 
     hits: tuple[Hit, ...]
@@ -112,11 +121,11 @@ class Ranking(Sequence[Hit]):
     agreement: float | None = None
 
     @overload
-    def __getitem__(self, place: int) -> Hit: ...
+    def __getitem__(self, position: int) -> Hit: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Hit]: ...
-    def __getitem__(self, place: int | slice) -> Hit | Sequence[Hit]:
-        return self.hits[place]
+    def __getitem__(self, position: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, position: int | slice) -> Hit | Sequence[Hit]:
+        return self.hits[position]
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -125,30 +134,36 @@ class Ranking(Sequence[Hit]):
         return iter(self.hits)
 
     def above(self, min_relevance: float) -> Ranking:
-        """The hits whose relevance is at least so much, a probability; those that no model looked at have none.
+        """The hits with a relevance of at least `min_relevance`, a probability from 0 to 1. Ranks count from 1 again.
 
-        Raises UsageError for a number that is none, and where the model carries no calibration.
+        Hits that no model scored have no relevance and are dropped. Raises UsageError for a number outside 0 to 1, and
+        if the model has no calibration.
         """
         if isinstance(min_relevance, bool) or not 0 <= min_relevance <= 1:
-            raise UsageError(f"the least relevance is {min_relevance!r}: it is a probability from 0 to 1")
+            raise UsageError(f"min_relevance is {min_relevance!r}: it must be a probability from 0 to 1")
         if self.hits and all(hit.relevance is None for hit in self.hits):
             raise UsageError(
-                f"{self.model} carries no calibration, so its scores have no relevance to compare with "
-                f"{min_relevance}: `dearlite models calibrate` fits one"
+                f"{self.model} has no calibration, so its scores have no relevance to compare with "
+                f"{min_relevance}: fit one with `dearlite models calibrate`"
             )
         kept = tuple(hit for hit in self.hits if hit.relevance is not None and hit.relevance >= min_relevance)
         return replace(self, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)))
 
     def top(self, count: int | None) -> Ranking:
-        """The first `count` hits, all when None."""
+        """The first `count` hits, all if None. Raises UsageError unless `count` is 1 or more."""
         return replace(self, hits=self.hits[: check_top_k(count)])
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A dict for each hit: the caller's own fields, then `rank`, `score`, `index` and what else there is."""
+        """One dict per hit: the fields of the caller's record, then `rank`, `score`, `index`.
+
+        `relevance`, `reason`, `passage`, `stages`, and of a truncated document `truncated`, `tokens_used` and
+        `tokens_total` are added where they exist. A field of the caller with one of these names is kept as
+        `input_NAME`.
+        """
         return [hit_fields(hit) for hit in self.hits]
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame of `to_dicts()`. Raises MissingExtra where pandas is not installed."""
+        """The rows of `to_dicts()` as a pandas DataFrame. Raises MissingExtra if pandas is not installed."""
         return need("pandas", extra="pandas").DataFrame(self.to_dicts())
 
     def __repr__(self) -> str:
@@ -161,36 +176,38 @@ class Ranking(Sequence[Hit]):
 
 
 def hit_fields(hit: Hit) -> dict[str, Any]:
-    """The caller's own record with ours added. A field of theirs that has one of our names stays, as `input_NAME`."""
+    """The caller's record with the fields of the hit added; a field with the same name is kept as `input_NAME`."""
     record = hit.document
     if isinstance(record, Mapping):
         row = dict(record)
     else:
-        named = {"id": hit.id, "title": hit.title or None, "text": hit.text}
-        row = {name: value for name, value in named.items() if value is not None}
-    ours: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
+        fields = {"id": hit.id, "title": hit.title or None, "text": hit.text}
+        row = {name: value for name, value in fields.items() if value is not None}
+    added: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
     if hit.relevance is not None:
-        ours["relevance"] = hit.relevance
+        added["relevance"] = hit.relevance
     if hit.reason is not None:
-        ours["reason"] = hit.reason
+        added["reason"] = hit.reason
     if hit.passage is not None:
-        ours["passage"] = list(hit.passage)
+        added["passage"] = list(hit.passage)
     if hit.stages:
-        ours["stages"] = [asdict(stage) for stage in hit.stages]
+        added["stages"] = [asdict(stage) for stage in hit.stages]
     if hit.truncated:
-        ours |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
-    kept = {name: value for name, value in row.items() if name not in ours}
-    return kept | {f"input_{name}": row[name] for name in ours if name in row} | ours
+        added |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
+    kept = {name: value for name, value in row.items() if name not in added}
+    return kept | {f"input_{name}": row[name] for name in added if name in row} | added
 
 
 def rank_order(scores: Sequence[float]) -> list[int]:
-    """Positions by falling score; ties keep the caller's order. Raises ScoringError for a score that is no number.
+    """Positions by descending score; ties keep the caller's order. Raises ScoringError for NaN and infinite scores.
 
     Example: [0.1, 0.9, 0.5] -> [1, 2, 0]; [0.5, 0.5] -> [0, 1].
     """
     for index, score in enumerate(scores):
         if not math.isfinite(score):
-            raise ScoringError(f"the model scored document {index} as {score}: its file may be damaged, verify it")
+            raise ScoringError(
+                f"the model scored document {index} as {score}: its file may be damaged, run `dearlite models verify`"
+            )
     return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
@@ -201,9 +218,9 @@ def make_hits(
     top_k: int | None,
     relevance: Callable[[float], float] | None = None,
 ) -> tuple[Hit, ...]:
-    """The best `top_k` documents (all when None) as Hits; `tokens` holds (used, total) for each document.
+    """The best `top_k` documents (all if None) as hits; `tokens` holds (used, total) per document.
 
-    `relevance` turns a score into a probability, where there is a calibration.
+    `relevance` maps a score to a probability; None without a calibration.
     """
     hits = (
         make_hit(documents[i], rank, i, scores[i], tokens[i])
@@ -215,7 +232,7 @@ def make_hits(
 def make_hit(
     document: Document, rank: int, index: int, score: float, tokens: tuple[int, int], reason: str | None = None
 ) -> Hit:
-    """One Hit; `tokens` is (used, total)."""
+    """The hit for `document`; `tokens` is (used, total)."""
     used, total = tokens
     return Hit(
         rank=rank,
@@ -248,5 +265,5 @@ def _sign(value: float) -> int:
 
 
 def check_top_k(top_k: int | None) -> int | None:
-    """`top_k` as an int or None. Raises UsageError unless it is None or a whole number from 1."""
+    """`top_k` as an int, or None for all. Raises UsageError unless it is None or a whole number from 1."""
     return None if top_k is None else whole_number("top_k", top_k, otherwise=", or None for all")

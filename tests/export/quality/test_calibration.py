@@ -206,9 +206,9 @@ def test_threshold_keeps_what_is_likely_enough(calibrated, plain_path):
     assert kept.total == 4
     assert len(ranking.above(0)) == 4
     for wrong in (-0.1, 1.1, True):
-        with pytest.raises(UsageError, match="the least relevance is"):
+        with pytest.raises(UsageError, match="min_relevance is"):
             ranking.above(wrong)
-    with pytest.raises(UsageError, match="carries no calibration"):
+    with pytest.raises(UsageError, match="has no calibration"):
         rerank("who wrote Hamlet", list(TOPICS.values()), model=plain_path).above(0.5)
     assert len(rerank("q", [], model=path).above(0.5)) == 0
 
