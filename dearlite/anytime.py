@@ -1,6 +1,6 @@
-"""One stage under a deadline: as much of it as the time allows, the best of the order so far first.
+"""One model under a deadline: it reads as many documents as the time allows, in the current order, best first.
 
-Work stops between batches or decode steps; what was not looked at stays behind what was, in the order it had.
+Work stops between batches or decode steps. Documents that were not read stay behind those that were, in their order.
 """
 
 from __future__ import annotations
@@ -9,29 +9,33 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, UsageError
-from dearlite.options import Long
-from dearlite.passages import Span, best_passages, piece_of
+from dearlite.options import Call, Long
+from dearlite.passages import Span, best_passages, part_of_document
 from dearlite.progress import Progress
 from dearlite.ranking import Hit, Ranking, check_top_k, make_hit
 from dearlite.reranker import Job, Reranker
 from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
-    from dearlite.options import Call, Listwise
+    from dearlite.options import Listwise
 
-_BATCH_S = 0.25  # the longest batch, and at most an eighth of what is left
+_BATCH_S = 0.25  # maximum time of a batch; also at most an eighth of the time left
 _BATCH_DOCUMENTS = 256
-_SLOWER = 1.15  # a window may take so many times what the one before it did
+_SLOWER = 1.15  # a window may take this factor longer than the previous one
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How a pointwise stage reads its documents: whole, in passages, or in those `picked` by the stage before."""
+class PointwiseStage:
+    """A pointwise model and the documents of one query that it is to score.
+
+    It reads them as `long` says: cut, in passages, or, in mode "cascade", only in the passages that the previous stage
+    `picked`, as spans per document.
+    """
 
     reranker: Reranker
     query: str
@@ -43,53 +47,62 @@ class Reading:
 
     @property
     def total(self) -> int:
-        """How many documents there are."""
+        """Number of documents."""
         return len(self.documents)
 
     def rank(self, start: int = 0, stop: int | None = None) -> Ranking:
-        """The documents from `start` to `stop`, ranked; indices count from `start`."""
+        """The ranking of the documents from `start` to `stop`; indices count from `start`.
+
+        `progress` and `cancel` are passed on only for all documents: of a part the counts would be wrong.
+        """
         documents, picked = self.documents[start:stop], self.picked[start:stop]
-        whole = start == 0 and stop is None
-        told: dict[str, Any] = {"progress": self.progress, "cancel": self.cancel} if whole else {}
+        call = Call(long=self.long)
+        if start == 0 and stop is None:
+            call = replace(call, progress=self.progress, cancel=self.cancel)
         if self.long is not None and self.long.mode == "cascade" and all(picked):
-            pieces = [
-                piece_of(document, index, span)
+            parts = [
+                part_of_document(document, index, span)
                 for index, (document, spans) in enumerate(zip(documents, picked, strict=True))
                 for span in spans
             ]
-            found = self.reranker.rerank(self.query, [piece.document for piece in pieces], **told)
-            return best_passages(found, pieces, documents, self.long.keep)
-        return self.reranker.rerank(self.query, documents, long=self.long, **told)
+            ranking = self._rank([part.document for part in parts], replace(call, long=None))
+            return best_passages(ranking, parts, documents, self.long.keep)
+        return self._rank(documents, call)
+
+    def _rank(self, documents: Sequence[Document], call: Call) -> Ranking:
+        return self.reranker.rank([(self.query, documents)], call)[0]
 
 
-def score_within(reading: Reading, deadline: Deadline, heard: Progress, *, first: bool) -> tuple[Ranking, set[int]]:
-    """A pointwise stage over as many documents as the time allows, and the indices of those.
+def score_within(
+    stage: PointwiseStage, deadline: Deadline, progress: Progress, *, first: bool
+) -> tuple[Ranking, set[int]]:
+    """The ranking of a pointwise stage, and the indices of the documents that it had time to read.
 
-    A batch is sized by what the last one took, so that it ends in time; one that would not is not begun. Raises
-    UsageError where the budget ended with the very first of the `first` stage.
+    The time of the last batch decides the size of the next, so that it ends before the deadline; a batch that would
+    not is skipped. Raises UsageError if this is the `first` stage and its first batch took all of the budget.
     """
-    start, done, size, a_document = time.perf_counter(), 0, 1, 0.0
-    reranker, documents = reading.reranker, reading.documents
+    start, done, size, document_s = time.perf_counter(), 0, 1, 0.0
+    reranker, documents = stage.reranker, stage.documents
     hits: list[Hit] = []
     query_truncated = False
-    while done < len(documents) and not deadline.over and a_document * reranker.threads <= deadline.left_s:
-        began = time.perf_counter()
-        batch = reading.rank(done, done + size)
-        took = time.perf_counter() - began
+    while done < len(documents) and not deadline.over and document_s * reranker.threads <= deadline.left_s:
+        batch_start = time.perf_counter()
+        batch = stage.rank(done, done + size)
+        batch_s = time.perf_counter() - batch_start
         hits += [replace(hit, index=done + hit.index) for hit in batch]
         query_truncated |= batch.query_truncated
         done += len(batch)
-        if first and done < len(documents) and done == len(batch) and took >= deadline.budget_s:
-            raise UsageError(_too_short(deadline, took))
-        a_document = took / len(batch)
-        heard(done, len(documents))
-        spend = min(_BATCH_S, deadline.left_s / 8)
-        size = max(reranker.threads, min(_BATCH_DOCUMENTS, int(spend / max(a_document, 1e-6))))
+        if first and done < len(documents) and done == len(batch) and batch_s >= deadline.budget_s:
+            raise UsageError(_budget_too_short(deadline, batch_s))
+        document_s = batch_s / len(batch)
+        progress(done, len(documents))
+        next_batch_s = min(_BATCH_S, deadline.left_s / 8)
+        size = max(reranker.threads, min(_BATCH_DOCUMENTS, int(next_batch_s / max(document_s, 1e-6))))
     hits.sort(key=lambda hit: (-hit.score, hit.index))
-    hits += [make_hit(document, 0, done + at, 0.0, (0, 0)) for at, document in enumerate(documents[done:])]
+    hits += [make_hit(document, 0, done + offset, 0.0, (0, 0)) for offset, document in enumerate(documents[done:])]
     ranking = Ranking(
         hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)),
-        query=reading.query,
+        query=stage.query,
         model=reranker.model,
         device=reranker.device,
         elapsed_s=time.perf_counter() - start,
@@ -105,15 +118,15 @@ def order_within(
     documents: Sequence[Document],
     listwise: Listwise | None,
     deadline: Deadline,
-    heard: Progress,
+    progress: Progress,
     *,
     first: bool,
 ) -> tuple[Ranking, set[int]]:
-    """A listwise model over as many windows as the time allows, and the indices of the documents in them.
+    """The ranking of a listwise model, and the indices of the documents in the windows that it had time to read.
 
-    The head is read first, for it decides the most. If time is left, windows from as far down as it allows are read up
-    to the head again. A window that does not end in time leaves the order as it was; if that is the head of the `first`
-    stage, the budget was too short: UsageError.
+    The window at the head is read first, since it decides most. If time is left, windows are read once more up to the
+    head, from as far down as the time allows. A window that does not end in time leaves the order unchanged. Raises
+    UsageError if this is the `first` stage and its first window did not end in time.
     """
     start = time.perf_counter()
     window, stride = reranker.span(listwise)
@@ -122,26 +135,26 @@ def order_within(
     depth = min(window, len(documents))
     with deadline.as_event() as stop:
         while depth:
-            began = time.perf_counter()
+            pass_start = time.perf_counter()
             try:
-                found = reranker.rerank(query, [documents[i] for i in order[:depth]], listwise=listwise, cancel=stop)
+                ranking = reranker.rerank(query, [documents[i] for i in order[:depth]], listwise=listwise, cancel=stop)
             except Cancelled:
                 break
-            order[:depth] = [order[hit.index] for hit in found]
+            order[:depth] = [order[hit.index] for hit in ranking]
             read |= set(order[:depth])
-            rankings.append(found)
-            heard(depth, len(documents))
+            rankings.append(ranking)
+            progress(depth, len(documents))
             if len(rankings) > 1 or len(documents) <= window:
                 break
-            windows = int(deadline.left_s / (_SLOWER * (time.perf_counter() - began)))
+            windows = int(deadline.left_s / (_SLOWER * (time.perf_counter() - pass_start)))
             depth = min(len(documents), window + (windows - 1) * stride) if windows > 1 else 0
     if first and documents and not read and deadline.timed_out:
-        raise UsageError(_too_short(deadline, time.perf_counter() - start))
-    known = {order[at]: hit for at, hit in enumerate(rankings[-1])} if rankings else {}
+        raise UsageError(_budget_too_short(deadline, time.perf_counter() - start))
+    last_hits = {order[position]: hit for position, hit in enumerate(rankings[-1])} if rankings else {}
     total = len(documents)
     hits = [
-        replace(known[index], rank=rank, index=index)
-        if index in known
+        replace(last_hits[index], rank=rank, index=index)
+        if index in last_hits
         else make_hit(documents[index], rank, index, 0.0, (0, 0))
         for rank, index in enumerate(order, start=1)
     ]
@@ -152,26 +165,27 @@ def order_within(
         device=reranker.device,
         elapsed_s=time.perf_counter() - start,
         total=total,
-        reasoning=tuple(text for one in rankings for text in one.reasoning),
-        problems=tuple(problem for one in rankings for problem in one.problems),
+        reasoning=tuple(text for ranking in rankings for text in ranking.reasoning),
+        problems=tuple(problem for ranking in rankings for problem in ranking.problems),
     )
     return ranking, read
 
 
-def _too_short(deadline: Deadline, took_s: float) -> str:
-    return f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {took_s:.2g} s: give more"
+def _budget_too_short(deadline: Deadline, batch_s: float) -> str:
+    return f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {batch_s:.2g} s: give more"
 
 
-Stage = Callable[[QueryState, Deadline, Progress], tuple[Ranking, set[int]]]  # what a kind does within a deadline
+# What a kind of model does within a deadline: the ranking, and the indices of the documents that it read.
+RankStage = Callable[[QueryState, Deadline, Progress], tuple[Ranking, set[int]]]
 
 
-def rank_within(model: str, margin: float | None, job: Job, call: Call, stage: Stage) -> Ranking:
-    """One loaded model's ranking under the budget of `call`: every document is in it, whatever was looked at."""
+def rank_within(model: str, margin: float | None, job: Job, call: Call, rank_stage: RankStage) -> Ranking:
+    """The ranking of one loaded model under the budget of `call`. It has every document, also those not read."""
     assert call.budget_s is not None
     query, top_k = QueryState(check_query(job[0]), as_documents(job[1])), check_top_k(call.top_k)
     start, deadline = time.perf_counter(), Deadline(call.budget_s, call.cancel)
     meter = StageMeter(len(query.documents), call.progress)
-    with meter.stage(len(query.documents)) as heard:
-        found, read = stage(query, deadline, heard)
-    query.take(model, list(query.order), found, read, margin)
+    with meter.stage(len(query.documents)) as progress:
+        ranking, read = rank_stage(query, deadline, progress)
+    query.add_result(model, list(query.order), ranking, read, margin)
     return query.ranking(model, time.perf_counter() - start, top_k)

@@ -1,4 +1,4 @@
-"""The library's front door: `rerank` for one call, `Reranker` to keep a model loaded."""
+"""`rerank`: loads a model and ranks the documents of one query."""
 
 from __future__ import annotations
 
@@ -29,18 +29,35 @@ def rerank(
     budget_s: float | None = None,
     long: Long | None = None,
 ) -> Ranking:
-    """`docs` ordered by how well they answer `query`, best first.
+    """`docs` sorted by relevance to `query`, best first.
 
-    `docs` are strings, mappings with `text` (or `contents`, `passage`) and optional `id` and `title`, or objects with
-    those attributes; none is changed. `model` is a name of models.toml or a model file, the embedded one when None, or
-    a list of them, a cascade: `["minilm-l12", ("dear.gguf", 20)]`. `listwise` is for listwise models alone.
-    `progress(done, total)` is called as documents are read; setting `cancel` ends the call with Cancelled.
+    The model is loaded for each call, before the time of `budget_s` begins. Load a `Reranker` once for several calls.
 
-    `long` says what becomes of documents that are longer than a pointwise model reads; they are cut where it is None.
+    - `query`: the question or search terms, not empty.
+    - `docs`: strings, mappings with `text` (or `contents` or `passage`) and optional `id` and `title`, or objects with
+      those attributes. They are not changed.
+    - `model`: a name in models.toml, a model file, or a list of stages, which is a cascade: `["minilm-l12",
+      ("dear.gguf", 20)]`. None: the embedded model, minilm-l12. See `Reranker.load`.
+    - `top_k`: number of documents to return, 1 or more. None: all.
+    - `device`: "auto" (a GPU if one works, otherwise the CPU), "cpu" or "cuda".
+    - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
+    - `listwise`: options of a listwise model, or of the listwise stages of a cascade. None: the model file's.
+    - `progress`: function that is called with (done, total) documents.
+    - `cancel`: event whose setting ends the call: with Cancelled, or, if there is a budget, with the best order so far.
+    - `budget_s`: time limit in seconds, above 0, infinity for none. When it ends, the best order so far is returned:
+      all documents are in it, and `complete` is False. None: no limit.
+    - `long`: treatment of documents that are longer than a pointwise model's input. None: they are cut.
 
-    With `budget_s` it is an anytime ranking: work ends after so many seconds, or as soon as `cancel` is set, and the
-    best order so far is returned, every document in it, with `complete` False; infinity is no limit of time. The model
-    is loaded for this call, before its time begins: keep a Reranker for more than one.
+    Raises InvalidInput for a query or document that cannot be read, UsageError for a wrong value and for an option that
+    does not apply (`listwise` without a listwise model, say), Cancelled, OutOfMemory, ScoringError, and the errors of
+    `Reranker.load`.
+
+    ```python
+    from dearlite import rerank
+
+    ranking = rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"], top_k=1)
+    print(ranking[0].rank, ranking[0].index, ranking[0].text)  # 1 1 Edison's bulb, 1879
+    ```
     """
     reranker = Reranker.load(model, device=device, threads=threads)
     return reranker.rerank(

@@ -1,211 +1,230 @@
-"""A cascade: each stage reranks the head of the stage before and keeps the rest in order.
+"""A cascade: each stage reranks the head of the previous stage's ranking and keeps the rest in order.
 
-The cheap model looks at everything, the expensive ones only at what they can still change. With a budget it is an
-anytime ranking: work goes in the order so far, best first, and stops between batches or decode steps.
+A cheap model reads all documents, expensive models only those whose rank they can still change. With a budget, work
+goes through the current order, best first, and stops between batches or decode steps.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from dearlite.anytime import Reading, order_within, score_within
+from dearlite.anytime import PointwiseStage, order_within, score_within
 from dearlite.deadline import Deadline, check_budget
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, UsageError
 from dearlite.machine import check_threads
+from dearlite.models.calibration import MARGIN_CUT
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, StageReport, check_top_k
-from dearlite.reranker import Job, Reranker
+from dearlite.reranker import Job, Reranker, needs_two_stages
 from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise
 
 
-_CUT = 10  # the place that an adaptive stage works for, where no top_k says another
+class CascadeStage:
+    """One stage of a cascade: its model, loaded at the first use, and its depth.
 
+    `depth` is the number of documents that it gets, None for all. `kind` is "pointwise" or "listwise"; empty for a
+    model that cannot be loaded.
+    """
 
-@dataclass(slots=True)
-class Link:
-    """One stage: its name, how many documents it gets (None: all), its kind where known, and how it is loaded."""
+    def __init__(
+        self, name: str, depth: int | None, kind: str, load: Callable[[], Reranker], lock: Lock | None = None
+    ) -> None:
+        """`lock` is held during loading: stages whose `load` functions share models share a lock."""
+        self.name, self.depth, self.kind = name, depth, kind
+        self._load, self._lock = load, lock or Lock()
+        self._reranker: Reranker | None = None
 
-    name: str
-    depth: int | None
-    kind: str
-    load: Callable[[], Reranker]
-    loaded: Reranker | None = None
+    @property
+    def loaded(self) -> Reranker | None:
+        """The model if it is loaded."""
+        return self._reranker
+
+    def reranker(self) -> Reranker:
+        """The model, which is loaded now if it is not. Raises what loading raises."""
+        with self._lock:
+            if self._reranker is None:
+                self._reranker = self._load()
+            return self._reranker
+
+    def unload(self) -> None:
+        """Drops the model; calls that still use it keep it in memory."""
+        self._reranker = None
 
 
 class CascadeReranker(Reranker):
-    """A chain of models. Each is loaded when it is first needed; with `low_memory` only one is loaded at a time."""
+    """A chain of models. Each is loaded at its first use; with `low_memory` only one is loaded at a time."""
 
     pointwise = False
 
     def __init__(
         self,
-        links: Sequence[Link],
+        stages: Sequence[CascadeStage],
         *,
         low_memory: bool = False,
         best_effort: bool = False,
         adaptive: bool = False,
     ) -> None:
-        """`Reranker.load` is the usual way here; it says what the options do."""
-        self._links, self._adaptive = tuple(links), adaptive
+        """Usually called by `Reranker.load`, which describes the options."""
+        self._stages, self._adaptive = tuple(stages), adaptive
         self._low_memory, self._best_effort = low_memory, best_effort
-        self._lock = Lock()
-        self.model = ">".join(link.name for link in links)
+        self.model = ">".join(stage.name for stage in stages)
 
     @classmethod
     def of(
         cls, stages: Iterable[tuple[str, int | None, str, Callable[[], Reranker]]], **options: bool
     ) -> CascadeReranker:
-        """The chain of `stages`: name, depth, kind and loader of each; the options are those of `__init__`."""
-        return cls([Link(*stage) for stage in stages], **options)
+        """The cascade of `stages`: (name, depth, kind, load function) each. The options are those of `__init__`."""
+        lock = Lock()  # one for all: a file in two stages is loaded once
+        return cls([CascadeStage(*stage, lock) for stage in stages], **options)
 
     @property
     def device(self) -> str:
-        return ", ".join(dict.fromkeys(self._reranker(link).device for link in self._links))
+        return ", ".join(dict.fromkeys(stage.reranker().device for stage in self._stages))
 
     @property
     def quantisation(self) -> str:
-        return ", ".join(dict.fromkeys(self._reranker(link).quantisation for link in self._links))
+        return ", ".join(dict.fromkeys(stage.reranker().quantisation for stage in self._stages))
 
     @property
     def threads(self) -> int:
-        loaded = [link.loaded for link in self._links if link.loaded is not None]
+        loaded = [reranker for stage in self._stages if (reranker := stage.loaded) is not None]
         return loaded[0].threads if loaded else check_threads(None)
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
         parts = []
-        for link in self._links:
-            reranker = self._reranker(link)
-            parts.append(reranker.identity(None if reranker.pointwise else listwise) | {"depth": str(link.depth)})
-            self._let_go(link)
+        for stage in self._stages:
+            reranker = stage.reranker()
+            parts.append(reranker.identity(None if reranker.pointwise else listwise) | {"depth": str(stage.depth)})
+            self._unload(stage)
         names = dict.fromkeys(name for part in parts for name in part)
-        whole = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
-        return whole | ({"adaptive": f"cut {_CUT}"} if self._adaptive else {})
+        identity = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
+        return identity | ({"adaptive": f"cut {MARGIN_CUT}"} if self._adaptive else {})
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        """Stage after stage, `call.together` queries at a time."""
-        found = list[Ranking]()
+        """One Ranking per job. `call.together` queries go through all stages at a time."""
+        rankings = list[Ranking]()
         for start in range(0, len(jobs), call.together):
-            found += self._rank(jobs[start : start + call.together], call)
-        return found
+            rankings += self._rank(jobs[start : start + call.together], call)
+        return rankings
 
-    def _rank(self, jobs: Sequence[Job], asked: Call) -> list[Ranking]:
-        top_k = check_top_k(asked.top_k)
-        self._check(asked)
-        if asked.budget_s is not None:
-            for link in self._links:  # a load cannot be cut short, so it is no part of the budget
-                self._try(link, partial(self._reranker, link), [])
+    def _rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
+        top_k = check_top_k(call.top_k)
+        self._check(call)
+        if call.budget_s is not None:
+            for stage in self._stages:  # loading cannot be interrupted, so it comes before the budget begins
+                self._try(stage, stage.reranker, [])
         start = time.perf_counter()
-        work = [QueryState(check_query(text), as_documents(docs)) for text, docs in jobs]
-        deadline = None if asked.budget_s is None else Deadline(asked.budget_s, asked.cancel)
-        meter = StageMeter(sum(query.head(link.depth) for link in self._links for query in work), asked.progress)
-        for place, link in enumerate(self._links):
-            if deadline is None and asked.cancel is not None and asked.cancel.is_set():
+        queries = [QueryState(check_query(text), as_documents(docs)) for text, docs in jobs]
+        deadline = None if call.budget_s is None else Deadline(call.budget_s, call.cancel)
+        total = sum(query.head_size(stage.depth) for stage in self._stages for query in queries)
+        meter = StageMeter(total, call.progress)
+        for position, stage in enumerate(self._stages):
+            if deadline is None and call.cancel is not None and call.cancel.is_set():
                 raise Cancelled(meter.done, meter.total)
-            self._try(link, partial(self._stage, link, work, asked, deadline, meter, top_k or _CUT), work)
-            if place + 1 < len(self._links):
-                self._let_go(link)
-        elapsed = (time.perf_counter() - start) / max(1, len(work))
-        return [query.ranking(self.model, elapsed, top_k) for query in work]
+            self._try(stage, partial(self._rank_stage, stage, queries, call, deadline, meter, top_k), queries)
+            if position + 1 < len(self._stages):
+                self._unload(stage)
+        elapsed_s = (time.perf_counter() - start) / max(1, len(queries))
+        return [query.ranking(self.model, elapsed_s, top_k) for query in queries]
 
-    def _check(self, asked: Call) -> None:
-        """Tells what cannot be, before a model is loaded."""
-        kinds = [link.kind for link in self._links]
-        if asked.listwise is not None and all(kind == "pointwise" for kind in kinds):
-            raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons go with one")
-        if asked.budget_s is not None:
-            check_budget(asked.budget_s)
+    def _check(self, call: Call) -> None:
+        """Raises UsageError for options that do not fit this cascade, before a model is loaded."""
+        kinds = [stage.kind for stage in self._stages]
+        if call.listwise is not None and all(kind == "pointwise" for kind in kinds):
+            raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons need one")
+        if call.budget_s is not None:
+            check_budget(call.budget_s)
             if self._low_memory and len(kinds) > 1:
                 raise UsageError(
-                    "low memory loads a stage within the call, and a load cannot keep to a budget: drop one"
+                    "low memory loads a stage within the call, and loading cannot keep to a budget: drop one of the two"
                 )
-        if asked.long is not None and asked.long.checked().mode != "truncate":
+        if call.long is not None and call.long.checked().mode != "truncate":
             if kinds[0] == "listwise":
-                raise UsageError(f"{self.model} begins with a listwise model, which reads no passages: begin pointwise")
-            if asked.long.mode == "cascade" and len(kinds) < 2:
                 raise UsageError(
-                    f"{self.model} is one stage, and long mode cascade needs a stage before it that picks passages: "
-                    "give two models"
+                    f"{self.model} begins with a listwise model, which reads no passages: begin with a pointwise model"
                 )
+            if call.long.mode == "cascade" and len(kinds) < 2:
+                raise UsageError(needs_two_stages(self.model))
 
-    def _stage(
+    def _rank_stage(
         self,
-        link: Link,
-        work: Sequence[QueryState],
-        asked: Call,
+        stage: CascadeStage,
+        queries: Sequence[QueryState],
+        call: Call,
         deadline: Deadline | None,
         meter: StageMeter,
-        cut: int,
+        top_k: int | None,
     ) -> None:
-        reranker = self._reranker(link)
-        long = None if asked.long is None or asked.long.mode == "truncate" else asked.long
-        heads = [query.order[: link.depth] for query in work]
-        if self._adaptive and link is not self._links[0]:
-            heads = [head[: query.band(head, cut)] for query, head in zip(work, heads, strict=True)]
-        with meter.stage(sum(map(len, heads))) as heard:
+        """Ranks the head of each query with one stage and adds the results to `queries`."""
+        reranker, first = stage.reranker(), stage is self._stages[0]
+        long = None if call.long is None or call.long.mode == "truncate" else call.long
+        heads = [query.order[: stage.depth] for query in queries]
+        if self._adaptive and not first:
+            cut = top_k or MARGIN_CUT
+            heads = [head[: query.band(head, cut)] for query, head in zip(queries, heads, strict=True)]
+        with meter.stage(sum(map(len, heads))) as progress:
             if reranker.pointwise:
-                hear = heard if len(work) == 1 else None
-                readings = [
-                    Reading(reranker, query.text, *query.head_of(head), long, hear, asked.cancel)
-                    for query, head in zip(work, heads, strict=True)
+                query_progress = progress if len(queries) == 1 else None
+                pointwise_stages = [
+                    PointwiseStage(reranker, query.text, *query.head_of(head), long, query_progress, call.cancel)
+                    for query, head in zip(queries, heads, strict=True)
                 ]
                 if deadline is None:
-                    found = [(reading.rank(), set(range(reading.total))) for reading in readings]
+                    results = [(one.rank(), set(range(one.total))) for one in pointwise_stages]
                 else:
-                    found = [score_within(readings[0], deadline, heard, first=link is self._links[0])]
+                    results = [score_within(pointwise_stages[0], deadline, progress, first=first)]
             else:
-                shown = [query.shown(head, passages=long is not None) for query, head in zip(work, heads, strict=True)]
-                found = self._listwise(reranker, link, work, shown, asked, deadline, heard)
-        for query, head, (ranking, read) in zip(work, heads, found, strict=True):
-            query.take(reranker.model, head, ranking, read, reranker.margin)
+                shown = [
+                    query.shown(head, passages=long is not None) for query, head in zip(queries, heads, strict=True)
+                ]
+                results = self._compare(reranker, queries, shown, call, deadline, progress, first=first)
+        for query, head, (ranking, read) in zip(queries, heads, results, strict=True):
+            query.add_result(reranker.model, head, ranking, read, reranker.margin)
 
-    def _listwise(
+    def _compare(
         self,
         reranker: Reranker,
-        link: Link,
-        work: Sequence[QueryState],
+        queries: Sequence[QueryState],
         shown: Sequence[list[Document]],
-        asked: Call,
+        call: Call,
         deadline: Deadline | None,
-        heard: Progress,
+        progress: Progress,
+        *,
+        first: bool,
     ) -> list[tuple[Ranking, set[int]]]:
+        """Per query, a listwise model's ranking of the documents `shown`, and the indices of those it had time for."""
         if deadline is not None:
-            first = link is self._links[0]
-            return [order_within(reranker, work[0].text, shown[0], asked.listwise, deadline, heard, first=first)]
-        jobs = [(query.text, documents) for query, documents in zip(work, shown, strict=True)]
-        hear = heard if len(work) == 1 else None
-        found = reranker.rerank_many(
-            jobs, together=asked.together, listwise=asked.listwise, progress=hear, cancel=asked.cancel
+            return [order_within(reranker, queries[0].text, shown[0], call.listwise, deadline, progress, first=first)]
+        jobs = [(query.text, documents) for query, documents in zip(queries, shown, strict=True)]
+        rankings = reranker.rerank_many(
+            jobs,
+            together=call.together,
+            listwise=call.listwise,
+            progress=progress if len(queries) == 1 else None,
+            cancel=call.cancel,
         )
-        return [(ranking, set(range(len(ranking)))) for ranking in found]
+        return [(ranking, set(range(len(ranking)))) for ranking in rankings]
 
-    def _try(self, link: Link, job: Callable[[], object], work: Sequence[QueryState]) -> None:
-        """Runs `job`; with `best_effort` the failure of a later stage is kept in the report instead of raised."""
+    def _try(self, stage: CascadeStage, job: Callable[[], object], queries: Sequence[QueryState]) -> None:
+        """Runs `job`. With `best_effort`, an error of a later stage goes into the reports of `queries`."""
         try:
             job()
         except Cancelled:
             raise
         except DearliteError as err:
-            if not self._best_effort or link is self._links[0]:
+            if not self._best_effort or stage is self._stages[0]:
                 raise
-            for query in work:
-                query.reports.append(StageReport(link.name, "", query.head(link.depth), 0, 0.0, str(err)))
+            for query in queries:
+                query.reports.append(StageReport(stage.name, "", query.head_size(stage.depth), 0, 0.0, str(err)))
 
-    def _reranker(self, link: Link) -> Reranker:
-        with self._lock:
-            if link.loaded is None:
-                link.loaded = link.load()
-                link.kind = "pointwise" if link.loaded.pointwise else "listwise"
-            return link.loaded
-
-    def _let_go(self, link: Link) -> None:
+    def _unload(self, stage: CascadeStage) -> None:
         if self._low_memory:
-            link.loaded = None
+            stage.unload()

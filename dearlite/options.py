@@ -1,4 +1,4 @@
-"""What can be asked of a listwise model, as one record: the library and the command line share its names and checks."""
+"""Options of a call as frozen records, with the checks that the library and the command line share."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ from dearlite.errors import UsageError
 if TYPE_CHECKING:
     from dearlite.progress import Progress
 
-# name -> what it does, for --help
+# mode -> description, for --help
 LONG_MODES = {
-    "truncate": "what does not fit is cut, as the model was trained",
-    "chunk": "overlapping passages, the best one counts",
-    "cascade": "the stage before picks a document's best passages",
+    "truncate": "cut at the length that the model reads, as in its training",
+    "chunk": "read in overlapping passages, the best passage counts",
+    "cascade": "the previous stage picks the best passages of a document",
 }
-LEAST_PASSAGE_TOKENS = 16  # a passage of fewer says nothing
+LEAST_PASSAGE_TOKENS = 16  # a shorter passage carries too little meaning to score
 
-# name -> what it does, for --help
+# mode -> description, for --help
 LISTWISE_MODES = {
     "permute": "decodes identifiers under a mask, always a permutation",
-    "first": "one pass, order and scores from the first token",
-    "reason": "the model reasons first, then as permute",
-    "generate": "free text, read strictly",
+    "first": "one forward pass, order and scores from the first token",
+    "reason": "writes its reasoning first, then as permute",
+    "generate": "free text, parsed strictly",
 }
 DEFAULT_REASONING_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Listwise:
-    """How a listwise model ranks. What is None the model file decides.
+    """Options of a listwise model. The model file decides every option that is None.
 
-    `window` documents are compared at once, windows lie `stride` apart, from the end of the list to its head.
-    `passage_tokens` is the most tokens of a document that are shown, `prompt` an entry of `list_prompts.LIST_FORMS`,
-    `reasoning_tokens` the most that are written in mode "reason". `on_text` hears what the model writes as it comes.
-    With several `passes` the documents are shown again in shuffled orders, and the mean rank counts.
+    - `mode`: "permute" decodes identifiers under a mask, so that the answer is always a permutation; "first" takes
+      order and scores from the logits of the first token; "reason" writes reasoning, then decodes like "permute";
+      "generate" writes free text, which is parsed strictly.
+    - `window`: number of documents in one prompt, 2 or more.
+    - `stride`: distance between two windows in documents, from 1 to `window`. Windows run from the end of the list to
+      its head. Default: half of `window` if that is set, otherwise the file's.
+    - `passage_tokens`: maximum number of tokens of a document in the prompt, 4 or more.
+    - `prompt`: name of a prompt form, a key of `dearlite.listwise.prompts.LIST_FORMS`.
+    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, 1 or more.
+    - `passes`: number of passes, 1 or more. Each pass after the first shuffles the documents; the mean rank counts.
+    - `on_text`: function that is called with each piece of text as the model writes it.
+
+    A call with a value outside these ranges raises UsageError.
     """
 
     mode: str = "permute"
@@ -51,35 +60,36 @@ class Listwise:
     on_text: Callable[[str], None] | None = None
 
     def checked(self, window: int, stride: int) -> Listwise:
-        """These options with the model's own `window` and `stride` where none is set. Raises UsageError.
+        """These options, with the model file's `window` and `stride` where they are None. Raises UsageError.
 
-        Where only the window is set, the stride is half of it, as the model's own usually are.
+        If `self.window` is set and `self.stride` is not, the stride is half the window, as in most model files.
         """
         if self.mode not in LISTWISE_MODES:
             raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
-        own = stride if self.window is None else max(1, self.window // 2) if isinstance(self.window, int) else 1
-        full = replace(
-            self,
-            window=window if self.window is None else self.window,
-            stride=own if self.stride is None else self.stride,
-        )
-        assert full.window is not None and full.stride is not None
-        check_window(full.window, full.stride)
-        return full
+        if self.window is not None:
+            window = whole_number("window", self.window)
+            stride = max(1, window // 2)
+        if self.stride is not None:
+            stride = self.stride
+        check_window(window, stride)
+        return replace(self, window=window, stride=stride)
 
     @property
     def span(self) -> tuple[int, int]:
-        """(window, stride) of options that were `checked`."""
+        """(window, stride) of options that `checked` returned."""
         assert self.window is not None and self.stride is not None
         return self.window, self.stride
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The options of one call, as `Reranker.rerank` and `rerank_many` take them; `together` is of `rerank_many`."""
+    """The options of one call of `Reranker.rerank` or `rerank_many`; only the latter uses `together`.
+
+    Raises UsageError if `together` is no whole number from 1.
+    """
 
     top_k: int | None = None
     listwise: Listwise | None = None
@@ -89,12 +99,23 @@ class Call:
     long: Long | None = None
     together: int = 8
 
+    def __post_init__(self) -> None:
+        whole_number("together", self.together)
+
 
 @dataclass(frozen=True, slots=True)
 class Long:
-    """What to do with long documents. `passage_tokens` is the length of a passage, None for what the model reads.
+    """Treatment of documents that are longer than a pointwise model's input.
 
-    Neighbouring passages share a quarter of their tokens; `keep` is how many of a document a stage hands on.
+    - `mode`: "truncate" cuts a document at the model's input length; "chunk" reads it in overlapping passages and gives
+      it the score of the best passage; "cascade" reads it in passages in the first stage, and later pointwise stages
+      read only the best passages.
+    - `passage_tokens`: length of a passage in tokens, 16 or more. Neighbouring passages share a quarter of it. Default:
+      the length that the model reads beside the query, in mode "cascade" at most 180.
+    - `keep`: number of passages per document in `Hit.passages`, 1 or more; in mode "cascade" the next stage reads them.
+
+    A call raises UsageError for a value outside these ranges, for a `passage_tokens` that the model cannot read, and
+    for `passage_tokens` or `keep` in mode "truncate", which has no passages.
     """
 
     mode: str = "truncate"
@@ -111,11 +132,16 @@ class Long:
         for name, least in (("passage_tokens", LEAST_PASSAGE_TOKENS), ("keep", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
+        if self.mode == "truncate" and (self.passage_tokens is not None or self.keep > 1):
+            name = "keep" if self.passage_tokens is None else "passage_tokens"
+            raise UsageError(
+                f"{name} is {getattr(self, name)}, and long mode truncate reads no passages: use mode chunk or cascade"
+            )
         return self
 
 
 def check_window(window: int, stride: int) -> None:
-    """Raises UsageError unless every document but those at a window's foot is seen twice or once, and none never."""
+    """Raises UsageError unless window >= 2 and 1 <= stride <= window, so that no document is skipped."""
     whole_number("window", window)
     whole_number("stride", stride)
     if window < 2:

@@ -1,7 +1,7 @@
-"""Documents that are longer than a model reads: cut, in overlapping passages, or in those that a cheap model picked.
+"""Passages of documents that are longer than a model's input: their spans, and the ranking by the best passage.
 
-A document of several passages gets the score of its best one (MaxP: Dai and Callan 2019). Picking passages with a cheap
-model first is intra-document cascading (Hofstätter et al. 2021, arXiv 2105.09816).
+A document of several passages gets the score of its best passage (MaxP: Dai and Callan 2019). Picking passages with a
+cheap model first is intra-document cascading (Hofstätter et al. 2021, arXiv 2105.09816).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from dearlite.ranking import Hit, Ranking
 
 
-Span = tuple[int, int]  # characters of a document's text, from and to
+Span = tuple[int, int]  # (start, end) characters of a document's text
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A passage of a document: which one, its characters, and as the model is to see it."""
+class DocumentPart:
+    """A passage of the document at `index`: its span, and a Document with its text that the model reads."""
 
     index: int
     span: Span
@@ -29,10 +29,10 @@ class Piece:
 
 
 def window_spans_of(offsets: Sequence[Span], size: int, length: int) -> list[Span]:
-    """The characters of windows of `size` tokens that overlap by a quarter and together cover the text.
+    """Spans of windows of `size` tokens that overlap by a quarter and together cover the text.
 
-    `offsets` are the characters of each token, `length` those of the text. The last window ends with the text and is as
-    long as the others. Example: eight tokens of a character, size 4 -> (0, 4), (3, 7), (4, 8).
+    `offsets` are the spans of the tokens, `length` the number of characters of the text. The last window ends with the
+    text and has `size` tokens too. Example: eight tokens of one character, size 4 -> (0, 4), (3, 7), (4, 8).
     """
     if len(offsets) <= size:
         return [(0, length)]
@@ -42,24 +42,24 @@ def window_spans_of(offsets: Sequence[Span], size: int, length: int) -> list[Spa
     return [(0, spans[0][1]), *spans[1:-1], (spans[-1][0], length)]
 
 
-def piece_of(document: Document, index: int, span: Span) -> Piece:
-    """The passage `span` of the document at `index`."""
+def part_of_document(document: Document, index: int, span: Span) -> DocumentPart:
+    """The passage `span` of the document at `index`; the document's full text if the span holds only spaces."""
     text = document.text[slice(*span)]
-    return Piece(index, span, replace(document, text=text if text.strip() else document.text))
+    return DocumentPart(index, span, replace(document, text=text if text.strip() else document.text))
 
 
-def best_passages(ranking: Ranking, pieces: Sequence[Piece], documents: Sequence[Document], keep: int) -> Ranking:
-    """A ranking of `pieces` as one of documents: each where its best passage stands, with its best `keep` spans."""
-    hits: dict[int, Hit] = {}
+def best_passages(ranking: Ranking, parts: Sequence[DocumentPart], documents: Sequence[Document], keep: int) -> Ranking:
+    """The ranking of `documents` by best passage, from a ranking of `parts`. Each hit gets its best `keep` spans."""
+    hits: dict[int, Hit] = {}  # of the best passage of each document
     spans: dict[int, list[Span]] = {}
     for hit in ranking:
-        piece = pieces[hit.index]
-        mine = spans.setdefault(piece.index, [])
-        if len(mine) < keep:
-            mine.append(piece.span)
-        hits.setdefault(piece.index, hit)
-    whole = [
+        part = parts[hit.index]
+        document_spans = spans.setdefault(part.index, [])
+        if len(document_spans) < keep:
+            document_spans.append(part.span)
+        hits.setdefault(part.index, hit)
+    document_hits = [
         replace(hit, rank=rank, index=index, text=documents[index].text, passages=tuple(spans[index]))
         for rank, (index, hit) in enumerate(hits.items(), start=1)
     ]
-    return replace(ranking, hits=tuple(whole), total=len(documents))
+    return replace(ranking, hits=tuple(document_hits), total=len(documents))

@@ -1,4 +1,4 @@
-"""What every kind of model offers. `rerank` and `rerank_many` stand here once; a kind implements `rank`."""
+"""The base class of every kind of model: `rerank` and `rerank_many` are written here, each kind implements `rank`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from dearlite.checks import whole_number
 from dearlite.errors import UsageError
 from dearlite.loading import load
 from dearlite.models.chain import Model
@@ -23,12 +24,18 @@ Job = tuple[str, Iterable[object]]  # a query and its documents
 
 
 class Reranker(ABC):
-    """A loaded model, pointwise or listwise. It may be used from several threads at once."""
+    """A loaded model or cascade. Several threads may use it at once.
 
-    model: str  # its name
-    calibrated = False  # whether its hits have a relevance
-    margin: float | None = None  # of its scores: what lies further below the cut a later stage need not see
-    pointwise = True  # whether it has a score of each document alone, which `score` and `stream` give
+    Make one with `Reranker.load`. `model` is its name. `calibrated` is True if its hits have a `relevance`. `pointwise`
+    is True if it scores a document alone, so that `score` and `stream` work. `margin` is in units of its score:
+    documents scoring more than `margin` below the cut-off are not passed to the next stage of an adaptive cascade;
+    None if that is not calibrated.
+    """
+
+    model: str
+    calibrated = False
+    margin: float | None = None
+    pointwise = True
 
     @staticmethod
     def load(
@@ -42,45 +49,56 @@ class Reranker(ABC):
         best_effort: bool = False,
         adaptive: bool = False,
     ) -> Reranker:
-        """A Reranker for a name of models.toml or a model file; None is the embedded default; a list is a cascade.
+        """A Reranker for a model name, a model file, or a list of them, which is a cascade.
 
-        `device` is "auto" (a GPU where it works, otherwise the CPU, with a warning that says why), "cpu" or "cuda".
-        `threads` is how many work on a CPU; None is one for each physical core. Of a listwise model `gpu_layers` is how
-        many layers go to the GPU (None: all where there is one), `adapter` a LoRA in GGUF form put on it.
+        - `model`: a name in models.toml, a path, or a list of stages. A stage is a name or path, with its depth (number
+          of documents that it gets) as `"NAME:DEPTH"` or `(name, depth)`; without one a later stage gets 30 documents.
+          None: the embedded model, minilm-l12. The models of a cascade are loaded at their first use.
+        - `device`: "auto" (a GPU if one works, otherwise the CPU, with a warning that says why), "cpu" or "cuda".
+        - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
+        - `gpu_layers`: number of layers of a listwise model on the GPU, 0 or more. None: all if there is a GPU.
+        - `adapter`: path of a LoRA in GGUF form for a listwise model. None: no LoRA.
+        - `low_memory`: unload each model of a cascade before the next is loaded.
+        - `best_effort`: skip a later stage of a cascade that cannot run; `Ranking.stages` reports the reason.
+        - `adaptive`: pass on only the documents whose score is within the calibrated `margin` of the score at rank
+          `top_k` (10 if that is None), at most the depth of the stage.
 
-        A stage of a cascade is a name or file, with a depth where it is `NAME:DEPTH` or (name, depth), and is loaded
-        when it is first needed. With `low_memory` each is dropped before the next is loaded; with `best_effort` a later
-        stage that cannot run is passed over, and the Ranking's `stages` say why. With `adaptive` a stage gets only the
-        documents whose score lies within its calibration's margin of the cut (`top_k`, or 10), at most its depth.
+        Raises UnknownModel for a name that does not exist, UsageError for a missing file, a wrong value, and an option
+        that does not apply (`gpu_layers` without a listwise model, `adaptive` without a cascade), ModelFileError for a
+        damaged file, MissingExtra if the package that runs the model is not installed, and DeviceUnavailable if
+        `device` cannot be used.
         """
-        made: Reranker = load(
+        if gpu_layers is not None:
+            gpu_layers = whole_number("gpu_layers", gpu_layers, 0, otherwise=", or None for all")
+        reranker: Reranker = load(
             model,
             {"device": device, "threads": threads},
             {"gpu_layers": gpu_layers, "adapter": adapter},
             {"low_memory": low_memory, "best_effort": best_effort, "adaptive": adaptive},
         )
-        return made
+        return reranker
 
     @property
     @abstractmethod
     def device(self) -> str:
-        """What really runs the model: "cpu", "cuda", or llama.cpp's name for a GPU and how many layers are on it."""
+        """The device that runs the model: "cpu", "cuda", or llama.cpp's name of the GPU and its number of layers."""
 
     @property
     @abstractmethod
     def quantisation(self) -> str:
-        """How the model computes here, "int8-per-row" say, or how most of its weights are stored, "q4_k" say."""
+        """The arithmetic of a pointwise model, for example "int8-per-row", or the type of most weights, "q4_k"."""
 
     @property
     @abstractmethod
     def threads(self) -> int:
-        """How many work side by side on a CPU: a document each, or of a listwise model on the same one."""
+        """Number of CPU threads. A pointwise model runs a document on each, a listwise model one prompt on all."""
 
     @abstractmethod
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
-        """What an order depends on besides the texts: name and sha256 of the model, device, numbers, prompt, options.
+        """Everything that an order depends on besides the texts, as names and values.
 
-        Two calls whose identities are equal may share results; results of others must not be mixed.
+        That is the name and sha256 of the model, device, quantisation, prompt and options. Results of calls with equal
+        identities may be mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
         """
 
     def rerank(
@@ -95,8 +113,9 @@ class Reranker(ABC):
         budget_s: float | None = None,
         long: Long | None = None,
     ) -> Ranking:
-        """`docs` ordered by how well they answer `query`; see `dearlite.rerank`."""
+        """`docs` sorted by relevance to `query`, best first. Arguments and errors are those of `dearlite.rerank`."""
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long)
+        self._check_stages(call)
         return self.rank([(query, docs)], call)[0]
 
     def rerank_many(
@@ -110,20 +129,49 @@ class Reranker(ABC):
         cancel: Event | None = None,
         long: Long | None = None,
     ) -> list[Ranking]:
-        """A Ranking for each (query, docs), as `rerank` gives it; a listwise model decodes `together` of them at once.
+        """One Ranking per job, in order, equal to what `rerank` returns for its query.
 
-        `progress` counts within each of these groups.
+        - `jobs`: (query, docs) pairs.
+        - `together`: number of queries that a listwise model decodes at once, 1 or more. More are faster and need more
+          memory: 128 KiB per token of each prompt for a model of 8B parameters. Default: 8.
+        - `progress`: function that is called with (done, total) documents. A listwise model or cascade counts within
+          each group of `together` queries.
+
+        The other arguments and the errors are those of `dearlite.rerank`.
+
+        ```python
+        from dearlite import Reranker
+
+        reranker = Reranker.load()
+        jobs = [
+            ("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"]),
+            ("is coffee healthy?", ["Coffee is good for diet", "Edison's bulb, 1879"]),
+        ]
+        for ranking in reranker.rerank_many(jobs, top_k=1):
+            print(ranking.query, "->", ranking[0].text)
+        # who invented the light bulb? -> Edison's bulb, 1879
+        # is coffee healthy? -> Coffee is good for diet
+        ```
         """
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, long=long, together=together)
+        self._check_stages(call)
         return self.rank(list(jobs), call)
 
     @abstractmethod
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        """A Ranking for each job, in order: what `rerank` and `rerank_many` come down to."""
+        """One Ranking per job, in order. `rerank` and `rerank_many` call it; `call` holds their options."""
+
+    def _check_stages(self, call: Call) -> None:
+        """Raises UsageError if the long mode needs a second stage and this is a single pointwise model.
+
+        Not part of `rank`: the first stage of a cascade is ranked in this mode.
+        """
+        if self.pointwise and call.long is not None and call.long.checked().mode == "cascade":
+            raise UsageError(needs_two_stages(self.model))
 
     def span(self, listwise: Listwise | None = None) -> tuple[int, int]:
-        """(window, stride) of a call with these options. Raises UsageError for a model that reads no windows."""
-        raise UsageError(f"{self.model} reads no windows")
+        """(window, stride) of a call with these options. Raises UsageError for a pointwise model and for a cascade."""
+        raise UsageError(f"{self.model} is no listwise model: it has no window and no stride")
 
     def score(
         self,
@@ -132,19 +180,37 @@ class Reranker(ABC):
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> list[float]:
-        """The raw logit of each (query, document) pair, in order; a document is what `rerank` takes."""
-        raise UsageError(f"{self.model} is a listwise model: it orders documents, and has no score of one alone")
+        """One raw logit per (query, document) pair, in order.
+
+        - `pairs`: a document is a string, a mapping or an object, as for `dearlite.rerank`.
+        - `progress`: function that is called with (done, total) pairs.
+        - `cancel`: event whose setting ends the call with Cancelled.
+
+        Raises UsageError for a listwise model or a cascade, which have no score of a single document, and InvalidInput
+        for a pair that cannot be read.
+        """
+        raise UsageError(_no_score(self.model))
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
-        """The score of each (query, document) pair, in order, as soon as it is known; pairs are taken as needed.
+        """Yields the score of each (query, document) pair, in order, as soon as it is known.
 
-        Queries are clean already (`documents.check_query`). Neighbours that share a query encode it once.
+        `pairs` is consumed as needed. Queries must be clean (`documents.check_query`). Consecutive pairs with the same
+        query encode it once. Raises UsageError for a listwise model or a cascade.
         """
-        raise UsageError(f"{self.model} is a listwise model: it orders documents, and has no score of one alone")
+        raise UsageError(_no_score(self.model))
+
+
+def _no_score(model: str) -> str:
+    return f"{model} is no pointwise model and has no score of a single document: call rerank, or load a .dear model"
+
+
+def needs_two_stages(model: str) -> str:
+    """The message for long mode "cascade" on a single model."""
+    return f"{model} is one stage, and long mode cascade needs a stage before it that picks passages: give two models"
 
 
 def part_of(progress: Progress | None, number: int, of: int) -> Progress | None:
-    """The callback for part `number` of `of` equal parts: it calls `progress` with counts of the whole."""
+    """A progress callback for part `number` of `of` equal parts; it calls `progress` with the counts of all parts."""
     if progress is None or of == 1:
         return progress
     return lambda done, total: progress(number * total + done, of * total)

@@ -1,4 +1,4 @@
-"""A cascade on its way: one query's documents, the order so far, and what each stage made of them."""
+"""The state of one query in a cascade: its documents, their current order, and the results of each stage."""
 
 from __future__ import annotations
 
@@ -7,75 +7,80 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from dearlite.documents import Document
-from dearlite.passages import Span, piece_of
+from dearlite.passages import Span, part_of_document
 from dearlite.progress import Meter, Progress
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
 
 
 @dataclass(slots=True)
 class QueryState:
-    """One query on its way: the order so far, and what the stages made of each document."""
+    """One query in a cascade: the current order, and the results of the stages for each document."""
 
     text: str
     documents: list[Document]
     order: list[int] = field(init=False)  # indices into `documents`
-    hits: dict[int, Hit] = field(default_factory=dict)  # of the last stage that looked at the document
-    stages: dict[int, list[StageScore]] = field(default_factory=dict)
+    hits: dict[int, Hit] = field(default_factory=dict)  # index -> hit of the last stage that read the document
+    stages: dict[int, list[StageScore]] = field(default_factory=dict)  # index -> results of the stages that read it
     reports: list[StageReport] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     query_truncated: bool = False
     complete: bool = True
     margin: float | None = None  # of the last stage's scores
-    agreement: float | None = None  # of the last stage that has one
+    agreement: float | None = None  # of the last stage that had several passes
 
     def __post_init__(self) -> None:
         self.order = list(range(len(self.documents)))
 
-    def head(self, depth: int | None) -> int:
-        """How many documents a stage of `depth` gets."""
+    def head_size(self, depth: int | None) -> int:
+        """Number of documents that a stage of `depth` gets."""
         return min(len(self.order), depth or len(self.order))
 
     def head_of(self, head: Sequence[int]) -> tuple[list[Document], list[tuple[Span, ...]]]:
-        """The documents of `head`, and the passages that the stages before picked of each; empty where none did."""
-        known = [self.hits.get(index) for index in head]
-        return [self.documents[index] for index in head], [() if hit is None else hit.passages for hit in known]
+        """The documents at the indices `head`, and the spans that previous stages picked of each, empty if none did."""
+        hits = [self.hits.get(index) for index in head]
+        return [self.documents[index] for index in head], [() if hit is None else hit.passages for hit in hits]
 
     def shown(self, head: Sequence[int], *, passages: bool) -> list[Document]:
-        """The documents of `head` as a listwise model sees them: with `passages` by their best one alone."""
+        """The documents at the indices `head` for a listwise model; with `passages`, cut to their best passage."""
         documents, picked = self.head_of(head)
         if not passages:
             return documents
         pairs = zip(documents, picked, strict=True)
-        return [piece_of(document, 0, spans[0]).document if spans else document for document, spans in pairs]
+        return [part_of_document(document, 0, spans[0]).document if spans else document for document, spans in pairs]
 
     def band(self, head: Sequence[int], cut: int) -> int:
-        """How many of `head` the next stage could still bring above `cut`, by the last stage's scores and margin."""
+        """Number of documents in `head` whose last score is within `margin` of the score at rank `cut`.
+
+        All of them if the last stage has no margin or did not read all of `head`.
+        """
         if self.margin is None or not all(index in self.stages for index in head):
             return len(head)
         return band([self.stages[index][-1].score for index in head], cut, self.margin, len(head))
 
-    def take(self, model: str, head: list[int], found: Ranking, read: set[int], margin: float | None = None) -> None:
-        """What a stage made of `head`: `read` are the places in it of the documents that it looked at."""
-        self.order[: len(head)] = [head[hit.index] for hit in found]
-        for hit in found:
+    def add_result(
+        self, model: str, head: list[int], ranking: Ranking, read: set[int], margin: float | None = None
+    ) -> None:
+        """Adds a stage's `ranking` of the documents `head`; `read` are the positions in `head` that it had time for."""
+        self.order[: len(head)] = [head[hit.index] for hit in ranking]
+        for hit in ranking:
             if hit.index in read:
                 index = head[hit.index]
-                known = self.hits.get(index)  # a listwise stage has no probability: the one before it stays
-                relevance = hit.relevance if hit.relevance is not None or known is None else known.relevance
-                passages = hit.passages or (() if known is None else known.passages)
+                previous = self.hits.get(index)  # a listwise stage has no relevance and no passages: keep the previous
+                relevance = hit.relevance if hit.relevance is not None or previous is None else previous.relevance
+                passages = hit.passages or (() if previous is None else previous.passages)
                 self.hits[index] = replace(hit, relevance=relevance, passages=passages)
                 self.stages.setdefault(index, []).append(StageScore(model, hit.rank, hit.score))
         self.margin = margin
-        self.reasoning += found.reasoning
-        self.problems += found.problems
-        self.query_truncated |= found.query_truncated
-        self.agreement = found.agreement if found.agreement is not None else self.agreement
+        self.reasoning += ranking.reasoning
+        self.problems += ranking.problems
+        self.query_truncated |= ranking.query_truncated
+        self.agreement = ranking.agreement if ranking.agreement is not None else self.agreement
         self.complete &= len(read) == len(head)
-        self.reports.append(StageReport(model, found.device, len(head), len(read), found.elapsed_s))
+        self.reports.append(StageReport(model, ranking.device, len(head), len(read), ranking.elapsed_s))
 
     def ranking(self, model: str, elapsed_s: float, top_k: int | None) -> Ranking:
-        """What came of it: every document once."""
+        """The final ranking of the first `top_k` documents, all if None."""
         count = len(self.order)
         hits = [self._hit(index, rank, count) for rank, index in enumerate(self.order[:top_k], start=1)]
         devices = dict.fromkeys(report.device for report in self.reports if report.device)
@@ -96,31 +101,31 @@ class QueryState:
 
     def _hit(self, index: int, rank: int, count: int) -> Hit:
         document, stages = self.documents[index], tuple(self.stages.get(index, ()))
-        known = self.hits.get(index)
-        if known is not None:
+        hit = self.hits.get(index)
+        if hit is not None:
             score = float(count - rank)
-            return replace(known, rank=rank, index=index, score=score, stages=stages, text=document.text)
+            return replace(hit, rank=rank, index=index, score=score, stages=stages, text=document.text)
         return make_hit(document, rank, index, count - rank, (0, 0))
 
 
 class StageMeter(Meter):
-    """Counts documents over all stages and queries."""
+    """A Meter of the documents of all stages and queries."""
 
     @contextmanager
     def stage(self, documents: int) -> Iterator[Progress]:
-        """What to tell of a stage that has so many documents to look at, in its own numbers."""
+        """The progress callback of a stage that reads `documents`; the stage calls it with counts of its own work."""
         before = self.done
         yield lambda done, of: self.reach(before + documents * done // max(1, of))
         self.reach(before + documents)
 
 
 def band(scores: Sequence[float], cut: int, margin: float, depth: int) -> int:
-    """How many of `scores`, which fall, a later stage should see: what lies above the cut less the margin.
+    """Number of the descending `scores` that are at least (score at rank `cut`) - `margin`.
 
-    At least `cut`, at most `depth`. Example: [9, 8, 5, 4, 1] with cut 2 and margin 3.5 -> 3, down to 4.5.
+    At least `cut`, at most `depth`. Example: [9, 8, 5, 4, 1] with cut 2 and margin 3.5 -> 3: 9, 8 and 5 are >= 4.5.
     """
     depth = min(depth, len(scores))
     if depth <= cut:
         return depth
     least = scores[cut - 1] - margin
-    return max(cut, next((place for place in range(cut, depth) if scores[place] < least), depth))
+    return max(cut, next((position for position in range(cut, depth) if scores[position] < least), depth))

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,8 @@ def test_bad_document_is_named(reranker, doc):
 def test_bad_options_are_usage_errors(reranker):
     for call in (
         lambda: reranker.rerank(QUERY, ["a"], top_k=0),
+        lambda: reranker.rerank_many([(QUERY, ["a"])], together=0),
+        lambda: Reranker.load(gpu_layers=-1),
         lambda: Reranker.load(threads=0),
         lambda: Reranker.load(device="tpu"),
         lambda: Reranker.load("missing.dear"),
@@ -204,6 +207,14 @@ def test_rankings_show_themselves(reranker):
     text = console.export_text()
     assert "[bold]x[/bold]" in text  # markup of a document is text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("function", [rerank, Reranker.rerank_many])
+def test_example_in_the_docstring_prints_what_it_says(function, capsys):
+    code = textwrap.dedent(function.__doc__.partition("```python\n")[2].partition("```")[0])
+    exec(code, {})
+    comments = [line.partition("# ")[2] for line in code.splitlines() if "# " in line]
+    assert capsys.readouterr().out.splitlines() == comments
 
 
 def test_errors_form_one_tree():

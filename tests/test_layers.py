@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "files": "errors documents ranking",
     "models": "errors checks options",
     "loading": "errors options models",
-    "reranker": "errors progress documents options ranking models loading",
+    "reranker": "errors checks progress documents options ranking models loading",
     "stages": "errors progress documents ranking passages",
     "anytime": "errors progress documents options deadline ranking passages reranker stages",
     "pointwise": f"{_RUNTIME}",

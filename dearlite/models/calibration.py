@@ -1,7 +1,7 @@
-"""A score as a probability: what a model file says its logits mean, as `dearlite models calibrate` fitted it.
+"""Calibration of a model's scores: the map from raw logit to probability that `dearlite models calibrate` fitted.
 
-A cross-encoder's sigmoid is not that: it was trained on batches with as many negatives as its authors chose. Where a
-file says nothing, nothing is claimed.
+The sigmoid of a cross-encoder's logit is no probability of relevance: its training batches had an arbitrary share of
+negatives. A file without a calibration therefore gives no relevance.
 """
 
 from __future__ import annotations
@@ -13,31 +13,36 @@ from typing import Any
 
 from dearlite.errors import ModelFileError
 
+MARGIN_CUT = 10  # rank of the cut-off that the margin is fitted for, and that an adaptive stage uses without a top_k
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """P(relevant | score) = 1 / (1 + exp(-(scale · score + bias))): Platt 1999. It keeps the order of scores."""
+    """P(relevant | score) = 1 / (1 + exp(-(scale · score + bias))): Platt 1999. It keeps the order of scores.
+
+    `margin`: 95% of the relevant documents score at least (score at rank MARGIN_CUT) - margin. None: not calibrated.
+    """
 
     scale: float
     bias: float
-    margin: float | None = None  # below the cut by so much at most lie 95% of the relevant documents; None: not known
+    margin: float | None = None
 
     def __call__(self, score: float) -> float:
-        """The probability for a raw logit, between 0 and 1."""
+        """The probability of relevance for a raw logit, from 0 to 1."""
         x = self.scale * score + self.bias
         return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
 
 
 def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibration | None:
-    """The manifest's `calibration`, None where it has none. Raises ModelFileError for a kind that is not known.
+    """The Calibration in a manifest's `calibration`, None if it has none. Raises ModelFileError for an unknown kind.
 
-    Format: {"kind": "logistic", "scale": …, "bias": …, "margin": …} and what is only to be read: "fitted_on", "pairs",
+    Format: {"kind": "logistic", "scale": …, "bias": …, "margin": …}, and for readers only "fitted_on", "pairs",
     "relevant", "ece", "ece_sigmoid".
     """
     if record is None:
         return None
     if record.get("kind") != "logistic":
-        raise ModelFileError(f"{where} has a calibration of kind {record.get('kind')!r}: update dearlite")
+        raise ModelFileError(f"{where} has a calibration of unknown kind {record.get('kind')!r}: update dearlite")
     values = [record.get("scale"), record.get("bias")]
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) != 2 or numbers[0] <= 0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dearlite.documents import Document
 from dearlite.errors import UsageError
 from dearlite.options import LEAST_PASSAGE_TOKENS, Long
-from dearlite.passages import Piece, piece_of, window_spans_of
+from dearlite.passages import DocumentPart, part_of_document, window_spans_of
 
 if TYPE_CHECKING:
     from dearlite.pointwise.tokens import PairEncoder
@@ -19,7 +19,7 @@ _SLACK_TOKENS = 4  # a passage encoded alone may have this many tokens more than
 
 def split_documents(
     documents: Sequence[Document], encoder: PairEncoder, query_tokens: int, head_tokens: int, long: Long
-) -> list[Piece]:
+) -> list[DocumentPart]:
     """The passages of all documents, in order. Each begins with its document's title, like the document itself.
 
     `head_tokens` is the number of tokens that the prompt form puts before a document. Raises UsageError if the passages
@@ -36,5 +36,5 @@ def split_documents(
     for index, document in enumerate(documents):
         most = max(LEAST_PASSAGE_TOKENS, min(size, room - len(encoder.ids(document.title))))
         for span in window_spans_of(encoder.offsets(document.text), most, len(document.text)):
-            passages.append(piece_of(document, index, span))
+            passages.append(part_of_document(document, index, span))
     return passages

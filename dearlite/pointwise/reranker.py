@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.anytime import Reading, rank_within, score_within
+from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
@@ -88,15 +88,10 @@ class PointwiseReranker(Reranker):
         _check_no_listwise(call.listwise, self.model)
         long = None if call.long is None or call.long.checked().mode == "truncate" else call.long
         if call.budget_s is not None:
-            if long is not None and long.mode == "cascade":
-                raise UsageError(
-                    f"{self.model} is one stage, and long mode cascade needs a stage before it that picks passages: "
-                    "give two models"
-                )
 
             def stage(query: QueryState, deadline: Deadline, progress: Progress) -> tuple[Ranking, set[int]]:
-                reading = Reading(self, query.text, *query.head_of(query.order), long)
-                return score_within(reading, deadline, progress, first=True)
+                pointwise = PointwiseStage(self, query.text, *query.head_of(query.order), long)
+                return score_within(pointwise, deadline, progress, first=True)
 
             return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
         top_k = check_top_k(call.top_k)

@@ -18,6 +18,7 @@ import numpy as np
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Qrels
 from dearlite.models.bundle import Bundle, add_members
+from dearlite.models.calibration import MARGIN_CUT
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection
 from dearlite.progress import Progress
@@ -25,7 +26,7 @@ from dearlite.reranker import Reranker
 
 _STEPS = 100
 BINS = 15
-CUT, SHARE = 10, 0.95  # of the margin
+SHARE = 0.95  # of the relevant documents, which the margin covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def fit_logistic(pairs: Judged) -> tuple[float, float]:
     return scale, bias
 
 
-def margin_of(pairs: Judged, cut: int = CUT, share: float = SHARE) -> float:
+def margin_of(pairs: Judged, cut: int = MARGIN_CUT, share: float = SHARE) -> float:
     """The least margin by which `share` of the relevant documents lie above their query's score at the cut, less it.
 
     A later stage that sees what lies above this could bring so many of them up. Example: of two relevant documents one

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from dearlite import Reranker, rerank
-from dearlite.anytime import Reading, score_within
-from dearlite.cascade import CascadeReranker, Link
+from dearlite.anytime import PointwiseStage, score_within
+from dearlite.cascade import CascadeReranker, CascadeStage
 from dearlite.cli.rerank import command, parse_budget
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
@@ -55,8 +55,8 @@ class Counts(Reranker):
 
 
 def cascade(*stages, **options):
-    links = [Link(model.model, depth, "pointwise", lambda model=model: model) for model, depth in stages]
-    return CascadeReranker(links, **options)
+    chain = [CascadeStage(model.model, depth, "pointwise", lambda model=model: model) for model, depth in stages]
+    return CascadeReranker(chain, **options)
 
 
 NUMBERS = ["3", "9", "1", "7", "5"]
@@ -127,17 +127,17 @@ def test_progress_counts_over_all_stages():
 def test_stage_is_loaded_when_it_is_needed_and_dropped_for_low_memory():
     loads = []
 
-    def link(name):
-        return Link(name, None, "pointwise", lambda: loads.append(name) or Counts(name))
+    def stage(name):
+        return CascadeStage(name, None, "pointwise", lambda: loads.append(name) or Counts(name))
 
-    lazy = CascadeReranker([link("a"), link("b")])
+    lazy = CascadeReranker([stage("a"), stage("b")])
     assert loads == []
     lazy.rerank("q", NUMBERS)
     lazy.rerank("q", NUMBERS)
     assert loads == ["a", "b"]
-    small = CascadeReranker([link("c"), link("d")], low_memory=True)
+    small = CascadeReranker([stage("c"), stage("d")], low_memory=True)
     small.rerank("q", NUMBERS)
-    assert [one.loaded is None for one in small._links] == [True, False]
+    assert [one.loaded is None for one in small._stages] == [True, False]
 
 
 @pytest.mark.parametrize("fails", [ScoringError("no score"), UsageError("no model file b.gguf")])
@@ -228,9 +228,9 @@ def test_budget_that_is_none_is_refused(budget):
 
 
 def test_budget_below_the_first_batch_is_refused():
-    reading = Reading(Counts("a", pause_s=0.03), "q", as_documents(NUMBERS), [()] * 5, None)
+    stage = PointwiseStage(Counts("a", pause_s=0.03), "q", as_documents(NUMBERS), [()] * 5, None)
     with pytest.raises(UsageError, match=r"a budget of 0\.01 s is below the first batch, which takes 0\.0"):
-        score_within(reading, Deadline(0.01), lambda *_: None, first=True)
+        score_within(stage, Deadline(0.01), lambda *_: None, first=True)
 
 
 def test_later_stage_that_is_too_slow_leaves_what_there_is():
@@ -357,7 +357,7 @@ def test_models_toml_is_parsed_once_and_read_again_when_it_changes(tmp_path, mon
 def test_a_file_in_two_stages_is_loaded_once():
     reranker = Reranker.load(["minilm-l12", "minilm-l12:2"])
     reranker.rerank("tea", ["coffee", "tea"])
-    first, second = (link.loaded for link in reranker._links)
+    first, second = (stage.loaded for stage in reranker._stages)
     assert first is second is not None
 
 

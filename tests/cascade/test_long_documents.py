@@ -79,11 +79,16 @@ def test_passages_have_the_length_that_is_asked_for(reranker):
 @pytest.mark.parametrize(
     ("long", "says"),
     [(Long("chunk", 600), "passages of 600 tokens are longer than the"), (Long("fold"), "no long mode 'fold'"),
-     (Long("chunk", 3), "passage_tokens is 3"), (Long("chunk", keep=0), "keep is 0")],
+     (Long("chunk", 3), "passage_tokens is 3"), (Long("chunk", keep=0), "keep is 0"),
+     (Long(passage_tokens=50), "passage_tokens is 50, and long mode truncate reads no passages"),
+     (Long("truncate", keep=2), "keep is 2, and long mode truncate reads no passages"),
+     (Long("cascade"), "is one stage, and long mode cascade needs a stage before it that picks")],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(reranker, long, says):
     with pytest.raises(UsageError, match=says):
         reranker.rerank(QUERY, DOCS, long=long)
+    with pytest.raises(UsageError, match=says):
+        reranker.rerank_many([(QUERY, DOCS)], long=long)
 
 
 def test_second_stage_reads_the_passages_that_the_first_picked():
