@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "listwise": f"{_RUNTIME}",
     "cascade": f"{_RUNTIME}",
     "api": "options progress ranking models reranker",
-    "offline.collection": "errors documents files",
+    "offline.collection": "errors checks documents files",
     "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
     "offline.cluster": f"{_RECORDS} files models loading reranker offline.collection offline.run",
     "offline.evaluation": f"{_RECORDS} files offline.collection offline.run",

@@ -1,1 +1,1 @@
-"""Files in and out: readers of documents, TREC runs and judgements, writing whole or not at all."""
+"""File input and output: readers of documents, TREC runs and judgements, atomic writing, and hashes."""

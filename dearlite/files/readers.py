@@ -1,6 +1,6 @@
-"""Files of documents, read a record at a time. One entry of FORMATS is one format; `.gz` of each works.
+"""Readers of document files, one record at a time. FORMATS has one entry per format; each also reads `.gz`.
 
-Every record comes with the place it stood ("docs.jsonl:7"), so that a bad one can be named or skipped.
+Each record has a location ("docs.jsonl:7"), so that an error can name it.
 """
 
 from __future__ import annotations
@@ -19,58 +19,58 @@ from typing import BinaryIO, TypeVar
 from dearlite.documents import Document, as_document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
 
-# A record, or the reason why there is none at that place.
+# (location, record); the record is an InvalidInput if it cannot be read
 Record = tuple[str, object | InvalidInput]
 T = TypeVar("T")
-_UTF8_REMEDY = "save the file as UTF-8 (iconv -f LATIN1 -t UTF-8, say)"
+_UTF8_REMEDY = "save the file as UTF-8 (for example: iconv -f LATIN1 -t UTF-8)"
 
 
 @dataclass(slots=True)
 class DocumentFile:
-    """What a file held: the documents, and one line for each record that was skipped."""
+    """The documents of a file, and one line for each record that was skipped."""
 
     documents: list[Document] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
 def read_documents(path: str, *, format: str | None = None, skip_bad: bool = False) -> DocumentFile:
-    """The documents of `path`, or of standard input when it is "-".
+    """The documents of `path`; "-" is standard input.
 
-    `format` is a name in FORMATS; without it the file's ending decides, and standard input is JSON Lines. With
-    `skip_bad` a record that cannot be used is left out and reported; otherwise it raises InvalidInput.
+    `format` is a name in FORMATS; None takes the one of the file's suffix, and JSON Lines for standard input. With
+    `skip_bad` an unusable record is left out and reported; otherwise it raises InvalidInput.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"no document format {format!r}: it is one of {', '.join(FORMATS)}")
     reader = FORMATS[format] if format else reader_for(path)
     name = "<stdin>" if path == "-" else Path(path).name
-    out, seen = DocumentFile(), dict[str, str]()
+    file, locations = DocumentFile(), dict[str, str]()
     with open_stream(path) as stream:
-        for where, record in whole(reader(stream, name), name):
+        for where, record in report_damage(reader(stream, name), name):
             try:
                 if isinstance(record, InvalidInput):
                     raise record
                 document = as_document(record, where)
-                if document.id is not None and document.id in seen:
-                    first = seen[document.id]
-                    raise InvalidInput(f"{where}: id {document.id!r} stands at {first} already: ids must be unique")
+                if document.id is not None and document.id in locations:
+                    first = locations[document.id]
+                    raise InvalidInput(f"{where}: id {document.id!r} is already at {first}: ids must be unique")
             except InvalidInput as err:
                 if not skip_bad:
                     raise InvalidInput(f"{err} (or go on without it: --skip-bad)") from None
-                out.skipped.append(str(err))
+                file.skipped.append(str(err))
                 continue
             if document.id is not None:
-                seen[document.id] = where
-            out.documents.append(document)
-    if not out.documents:
-        raise InvalidInput(f"{name} holds no {'usable ' if out.skipped else ''}documents: nothing to rank")
-    return out
+                locations[document.id] = where
+            file.documents.append(document)
+    if not file.documents:
+        raise InvalidInput(f"{name} holds no {'usable ' if file.skipped else ''}documents: nothing to rank")
+    return file
 
 
 def reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
-    """The reader for a file of that name. Raises UsageError where its ending tells nothing."""
+    """The reader for the suffix of `path`. Raises UsageError for an unknown suffix."""
     if path == "-":
         return FORMATS["jsonl"]
-    suffixes = [s.lower().lstrip(".") for s in Path(path).suffixes]
+    suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] == "gz":
         suffixes.pop()
     if suffixes and suffixes[-1] in FORMATS:
@@ -79,7 +79,10 @@ def reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
 
 
 def open_stream(path: str) -> BinaryIO:
-    """The file's bytes, gunzipped where they are gzip (told by the two magic bytes, not by the name)."""
+    """The file's bytes, decompressed if they begin with gzip's two magic bytes; the name does not matter.
+
+    Raises UsageError if the file cannot be opened.
+    """
     if path == "-":
         raw: BinaryIO = sys.stdin.buffer
     else:
@@ -90,13 +93,13 @@ def open_stream(path: str) -> BinaryIO:
     peek = getattr(raw, "peek", None)
     if peek is not None and peek(2)[:2] == b"\x1f\x8b":
         unzipped = gzip.GzipFile(fileobj=raw)
-        unzipped.myfileobj = raw  # type: ignore[assignment]  # closed together with it
+        unzipped.myfileobj = raw  # type: ignore[assignment]  # closes the file with it
         return unzipped  # type: ignore[return-value]
     return raw
 
 
-def whole(items: Iterator[T], name: str) -> Iterator[T]:
-    """What is read from the stream `name`, with damage to it told as one line."""
+def report_damage(items: Iterator[T], name: str) -> Iterator[T]:
+    """`items` read from the file `name`. Raises InvalidInput on one line for damaged gzip and read errors."""
     try:
         yield from items
     except (EOFError, gzip.BadGzipFile, zlib.error) as err:
@@ -106,7 +109,7 @@ def whole(items: Iterator[T], name: str) -> Iterator[T]:
 
 
 def read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | InvalidInput]]:
-    """Lines that are not blank, decoded, each with its place; a line that is not UTF-8 comes as its error."""
+    """(location, text) of each line that is not blank; the text is an InvalidInput if the line is not UTF-8."""
     for number, raw in enumerate(stream, start=1):
         where = f"{name}:{number}"
         try:
@@ -162,15 +165,15 @@ def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:
 def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
     def read(stream: BinaryIO, name: str) -> Iterator[Record]:
         csv.field_size_limit(2**31 - 1)  # a document of a megabyte is one field
-        # surrogateescape: a byte that is not UTF-8 then spoils its own row only
+        # surrogateescape: a byte that is not UTF-8 makes only its own row an error
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.DictReader(text, dialect=dialect, restkey="", strict=True)
         try:
-            if any("\udc80" <= c <= "\udcff" for c in "".join(rows.fieldnames or ())):
+            if _has_bad_byte("".join(rows.fieldnames or ())):
                 raise InvalidInput(f"{name}:1 is not UTF-8: {_UTF8_REMEDY}")
             for row in rows:
                 where = f"{name}:{rows.line_num}"
-                if any(isinstance(v, str) and any("\udc80" <= c <= "\udcff" for c in v) for v in row.values()):
+                if any(isinstance(value, str) and _has_bad_byte(value) for value in row.values()):
                     yield where, InvalidInput(f"{where} is not UTF-8: {_UTF8_REMEDY}")
                 else:
                     yield where, {key: value for key, value in row.items() if key}
@@ -180,15 +183,20 @@ def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
     return read
 
 
+def _has_bad_byte(text: str) -> bool:
+    """True if `surrogateescape` replaced a byte of `text`."""
+    return any("\udc80" <= char <= "\udcff" for char in text)
+
+
 def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
     return read_group(stream, name, None)
 
 
 def read_group(stream: BinaryIO, name: str, group: int | None) -> Iterator[Record]:
-    """The records of a Parquet file, or of one of its row groups alone."""
+    """The records of a Parquet file, or of its row group `group`."""
     parquet = need("pyarrow.parquet", extra="parquet")
     arrow = need("pyarrow", extra="parquet")
-    try:  # a file is read a batch at a time; a pipe has to be held
+    try:  # a file is read in batches; a pipe must be held in memory
         table = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
         number = 0
         for batch in table.iter_batches(row_groups=None if group is None else [group]):
@@ -200,7 +208,7 @@ def read_group(stream: BinaryIO, name: str, group: int | None) -> Iterator[Recor
 
 
 class _PlainTabs(csv.excel_tab):
-    quoting = csv.QUOTE_NONE  # in TSV collections a quotation mark is a character of the text
+    quoting = csv.QUOTE_NONE  # in TSV collections a quotation mark is part of the text
 
 
 csv.register_dialect("dearlite-tsv", _PlainTabs)

@@ -1,4 +1,4 @@
-"""dearlite.files.writing."""
+"""Atomic writing of text files, and checks of output paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dearlite.errors import DearliteError, UsageError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text stream that becomes `path` when the block ends well, and leaves nothing behind when it does not."""
+    """A text stream whose content replaces the file `path` when the block ends; an error leaves no new or partial file.
+
+    Raises DearliteError if the file cannot be written.
+    """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or ".")
     except OSError as err:
@@ -23,7 +26,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     try:
         with open(handle, "w", encoding="utf-8", newline="\n") as stream:
             yield stream
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are their owner's alone
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are readable by their owner only
         os.replace(name, path)
     except OSError as err:
         Path(name).unlink(missing_ok=True)
@@ -40,17 +43,17 @@ def _umask() -> int:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON that can be written as UTF-8."""
+    """`value` as JSON that can be encoded as UTF-8."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair in the caller's record: escaped, as it was in theirs
+    except UnicodeEncodeError:  # half a surrogate pair in the caller's record: escape it, as JSON does
         text = json.dumps(value, indent=indent, default=str)
     return text
 
 
 def check_output(path: str | Path | None) -> None:
-    """Raises UsageError for a file that cannot be written, before the work and not after it."""
+    """Raises UsageError if `path` is in no folder or is one; called before the work. None and "-" (stdout) pass."""
     if path is None or str(path) == "-":
         return
     if not Path(path).parent.is_dir():

@@ -7,7 +7,7 @@ from html import escape
 from importlib import resources
 
 from dearlite.offline.evaluation.evaluation import Evaluation, System
-from dearlite.offline.evaluation.measures import in_order
+from dearlite.offline.evaluation.measures import without_ties
 from dearlite.render.charts import Bar, Point, gain_chart, time_chart
 from dearlite.render.evaluation import best_values, difference_lines, marked, number, p_text
 from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
@@ -135,7 +135,7 @@ def _query(evaluation: Evaluation, first: str, query_id: str, delta: float) -> s
     sides = []
     for title, name in (("before", first), ("after", evaluation.subject)):
         run = evaluation.system(name).run or {}
-        order = list(in_order(run.get(query_id, {}), "rank"))[:_SHOWN]
+        order = list(without_ties(run.get(query_id, {}), "rank"))[:_SHOWN]
         value = evaluation.per_query[name][evaluation.main_measure][query_id]
         items = "".join(_document(evaluation, query_id, query, one) for one in order) or "<li>no documents</li>"
         sides.append(

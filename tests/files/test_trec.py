@@ -18,7 +18,7 @@ def test_the_scores_make_the_order_and_the_depth(tmp_path):
     assert run == {"q": {"b": 9.0, "c": 4.0}}
     assert list(run["q"]) == ["b", "c"]
     assert notes == [
-        "run.trec: the ranks of 1 queries ('q' first) do not follow their scores: taken by score, as trec_eval does"
+        "run.trec: the ranks of 1 queries ('q' first) do not follow their scores: ordered by score, as trec_eval does"
     ]
 
 
@@ -48,9 +48,9 @@ def test_tabs_crlf_marks_and_ids_that_look_like_numbers(tmp_path, text):
         ("q Q0 a 1 2.5", "run.trec:2 has 5 columns instead of the 6 of a run (qid Q0 docid rank score tag)"),
         ("q Q0 a 1 2.5 my tag", "run.trec:2 has 7 columns"),
         ("q Q0 x 2 1 t", "run.trec:2: query 'q' names document 'x' twice"),
-        ("q Q0 a one 2.5 t", "run.trec:2: the rank 'one' is no whole number"),
-        ("q Q0 a 1 much t", "run.trec:2: the score 'much' is no number"),
-        ("q Q0 a 1 nan t", "run.trec:2: the score 'nan' is no number"),
+        ("q Q0 a one 2.5 t", "run.trec:2: the rank 'one' is not a whole number"),
+        ("q Q0 a 1 much t", "run.trec:2: the score 'much' is not a number"),
+        ("q Q0 a 1 nan t", "run.trec:2: the score 'nan' is not a number"),
     ],
 )
 def test_a_bad_line_is_named_or_left_out(tmp_path, line, reason):
@@ -58,7 +58,7 @@ def test_a_bad_line_is_named_or_left_out(tmp_path, line, reason):
     with pytest.raises(InvalidInput) as caught:
         read_run(path)
     assert str(caught.value).startswith(reason)
-    assert str(caught.value).endswith("mend the run (or go on without the line: --skip-bad)")
+    assert str(caught.value).endswith("correct the run (or go on without the line: --skip-bad)")
     run, notes = read_run(path, skip_bad=True)
     assert run == {"q": {"x": 3.0}}
     assert notes == [f"skipped: {notes[0].removeprefix('skipped: ')}"] and reason in notes[0]
@@ -92,8 +92,8 @@ def test_qrels_of_trec_and_of_beir(tmp_path):
     ("text", "reason"),
     [
         ("1 d1 2\n", r"q\.tsv:1 has 3 columns instead of 4 \(qid 0 docid grade\) \(three columns need BEIR's header"),
-        ("1 0 d1 1.5\n", r"q\.tsv:1: the grade '1\.5' is no whole number"),
-        ("1 0 d1 high\n", r"q\.tsv:1: the grade 'high' is no number"),
+        ("1 0 d1 1.5\n", r"q\.tsv:1: the grade '1\.5' is not a whole number"),
+        ("1 0 d1 high\n", r"q\.tsv:1: the grade 'high' is not a number"),
         ("1 0 d1 1\n1 0 d1 2\n", r"q\.tsv:2: document 'd1' of query '1' has two grades: keep one"),
         ("", r"q\.tsv holds no judgements"),
     ],

@@ -330,7 +330,7 @@ def test_a_second_process_on_one_journal_refuses(small, cli, tmp_path):
     with Journal(Path(f"{out}.journal")):
         code, _, stderr = cli("batch", small, "-o", out)
     assert code == 2
-    assert "is being written by another dearlite: wait until it ends, or write to another -o" in stderr
+    assert "is being written by another dearlite: wait until that ends, or write to another -o" in stderr
     assert cli("batch", small, "-o", out)[0] == 0
 
 
@@ -347,7 +347,7 @@ def test_a_full_disk_keeps_what_was_scored(small, tmp_path):
     )
     assert done.returncode == 1
     assert "pairs are kept: the same command goes on from them" in done.stderr
-    assert done.stderr.rstrip().endswith("what is in it is whole; make room and run the same command again")
+    assert done.stderr.rstrip().endswith("its entries are complete; free space and run the same command again")
     assert "Traceback" not in done.stderr and not out.exists()
     again = subprocess.run([*COMMAND, str(small), "-o", str(out)], capture_output=True, text=True, check=True)
     assert "dearlite: going on: " in again.stderr

@@ -63,7 +63,7 @@ def test_another_file_is_left_alone(tmp_path):
     path = tmp_path / "precious.txt"
     for text in ("my notes", "my notes\nmore\n", '00000000 {"dearlite":"journal","schema":1}\n'):
         path.write_text(text)
-        with pytest.raises(UsageError, match="is no journal of this dearlite: move it away"):
+        with pytest.raises(UsageError, match="is not a journal of this dearlite: move it away"):
             Journal(path)
         assert path.read_text() == text
 
@@ -101,7 +101,7 @@ except DiskFull as err:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     number, message = done.stdout.split(" ", 1)
-    assert "no room left for" in message and "make room and run the same command again" in message
+    assert "no disk space left for" in message and "free space and run the same command again" in message
     found, cut, damaged = entries(path)
     assert len(found) == int(number) > 3
     assert (cut, damaged) == (0, 0)
@@ -111,7 +111,7 @@ except DiskFull as err:
 
 
 def test_a_journal_is_an_ordinary_file(tmp_path):
-    with pytest.raises(UsageError, match="is no ordinary file"):
+    with pytest.raises(UsageError, match="is not an ordinary file"):
         Journal(Path(os.devnull))
     with pytest.raises(DearliteError, match="cannot write the journal"):
         Journal(tmp_path)

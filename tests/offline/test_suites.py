@@ -67,7 +67,7 @@ def test_a_folder_is_found_and_what_is_missing_is_said(root):
     [
         (lambda text: text.replace('title = "NovelEval"', 'titel = "NovelEval"'), "unknown or missing: titel, title"),
         (lambda text: text.replace('ir_datasets = "beir/trec-covid"', 'ir_datasets = ""'), "both empty"),
-        (lambda text: text.replace("[dear]\n", "[dear]\nextra = 1\n"), "suite dear: it has"),
+        (lambda text: text.replace("[dear]\n", "[dear]\nextra = 1\n"), "suite dear: its keys are"),
     ],
 )
 def test_a_wrong_file_is_refused(change, message):

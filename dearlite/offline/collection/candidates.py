@@ -23,7 +23,7 @@ from dearlite.documents import (
     first_field,
 )
 from dearlite.errors import InvalidInput
-from dearlite.files.readers import open_stream, read_group, reader_for, whole
+from dearlite.files.readers import open_stream, read_group, reader_for, report_damage
 
 _LIST_FIELDS = ("hits", "candidates")
 
@@ -47,7 +47,7 @@ def iter_candidates(
     """
     with closing(open_stream(str(path))) as stream:
         records = reader_for(str(path))(stream, path.name) if group is None else read_group(stream, path.name, group)
-        for number, (where, record) in enumerate(whole(records, path.name), start=1):
+        for number, (where, record) in enumerate(report_damage(records, path.name), start=1):
             if isinstance(record, InvalidInput):
                 raise record
             yield _candidates(record, where, number, depth, skip_bad)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from dearlite.checks import whole_number
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Qrels, Run, read_run
@@ -87,8 +88,8 @@ def open_collection(
     each query are read. Raises UsageError for a missing part and InvalidInput for bad content; with `skip_bad`
     documents that are missing or unusable are left out, and the notes count them.
     """
-    if depth is not None and depth < 1:
-        raise UsageError(f"depth is {depth}: it must be a whole number from 1")
+    if depth is not None:
+        whole_number("depth", depth)
     folder = Path(source) if source is not None else None
     if folder is not None and not folder.exists():
         raise UsageError(f"{source}: no such folder or file (a collection's folder, or rank_llm's JSON)")

@@ -22,7 +22,7 @@ from dearlite.documents import (
     first_field,
 )
 from dearlite.errors import InvalidInput
-from dearlite.files.readers import Record, open_stream, read_lines, reader_for, whole
+from dearlite.files.readers import Record, open_stream, read_lines, reader_for, report_damage
 
 # A header line of a TSV file names at least one column of each set.
 _ID_COLUMNS = {*ID_FIELDS, "qid"}
@@ -92,9 +92,9 @@ def _records(path: Path) -> Iterator[Record]:
     """The records of a query or corpus file, each with its location."""
     with closing(open_stream(str(path))) as stream:
         if ".tsv" in path.suffixes:
-            yield from whole(_tab_separated(read_lines(stream, path.name)), path.name)
+            yield from report_damage(_tab_separated(read_lines(stream, path.name)), path.name)
         else:
-            yield from whole(reader_for(str(path))(stream, path.name), path.name)
+            yield from report_damage(reader_for(str(path))(stream, path.name), path.name)
 
 
 def _tab_separated(lines: Iterable[tuple[str, str | InvalidInput]]) -> Iterator[Record]:

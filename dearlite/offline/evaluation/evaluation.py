@@ -1,4 +1,4 @@
-"""Several runs over the same judgements, measured and compared query by query."""
+"""Evaluation of several runs over the same judgements, with a query-by-query comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAIN_MEASURE = "nDCG@10"
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One row of the table: a run, or a `published` row of measures alone (0 to 1) with `run` None."""
+    """One row of the table: a run, or published values of measures (`published`, 0 to 1) with `run` None."""
 
     name: str
     role: str
@@ -30,7 +30,10 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The subject against one other run in one measure: mean difference, queries won, tied and lost, p values."""
+    """The subject against one other run in one measure: mean difference, queries won, tied and lost, and p values.
+
+    `p_holm` is `p` with Holm's correction.
+    """
 
     baseline: str
     measure: str
@@ -44,9 +47,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured. `values[system][measure]` are means, `per_query[system][measure][query id]` what they are of.
+    """Measures of several systems. `values[system][measure]` are means of `per_query[system][measure][query id]`.
 
-    `subject` is the system that `comparisons` are about; `facts` are what a reader needs to repeat it.
+    `comparisons` compare the system `subject` with each other run. `facts` are the settings, hashes and versions needed
+    to repeat the evaluation.
     """
 
     name: str
@@ -65,20 +69,20 @@ class Evaluation:
 
     @property
     def main_measure(self) -> str:
-        """nDCG@10, or what was asked for first."""
+        """nDCG@10, or the first measure if nDCG@10 is not among them."""
         return MAIN_MEASURE if MAIN_MEASURE in self.measures else self.measures[0]
 
     def system(self, name: str) -> System:
-        """The system of that name."""
+        """The system called `name`."""
         return next(system for system in self.systems if system.name == name)
 
     def comparison(self, baseline: str, measure: str) -> Comparison | None:
-        """The subject against `baseline` in `measure`, None where it was not compared."""
-        found = (one for one in self.comparisons if (one.baseline, one.measure) == (baseline, measure))
-        return next(found, None)
+        """The comparison of the subject with `baseline` in `measure`; None if there is none."""
+        matching = (entry for entry in self.comparisons if (entry.baseline, entry.measure) == (baseline, measure))
+        return next(matching, None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the texts, in JSON's own types."""
+        """Everything except the texts, in JSON types."""
         return {
             "name": self.name,
             "subject": self.subject,
@@ -92,16 +96,19 @@ class Evaluation:
                     "seconds_per_query": system.seconds_per_query,
                     "tokens_per_second": system.tokens_per_second,
                     "facts": dict(system.facts),
-                    "per_query": {m: dict(found) for m, found in self.per_query.get(system.name, {}).items()},
+                    "per_query": {
+                        measure: dict(values) for measure, values in self.per_query.get(system.name, {}).items()
+                    },
                 }
                 for system in self.systems
             ],
             "comparisons": [
-                {name: getattr(one, name) for name in Comparison.__dataclass_fields__} for one in self.comparisons
+                {name: getattr(comparison, name) for name in Comparison.__dataclass_fields__}
+                for comparison in self.comparisons
             ],
             "deltas": {
                 baseline: {measure: self.deltas(baseline, measure) for measure in self.measures}
-                for baseline in dict.fromkeys(one.baseline for one in self.comparisons)
+                for baseline in dict.fromkeys(comparison.baseline for comparison in self.comparisons)
             },
             "notes": list(self.notes),
             "command": self.command,
@@ -109,17 +116,17 @@ class Evaluation:
         }
 
     def deltas(self, baseline: str, measure: str) -> dict[str, float]:
-        """Query id -> the subject's value less that of `baseline`."""
+        """Query id -> (value of the subject) - (value of `baseline`)."""
         ours, theirs = self.per_query[self.subject][measure], self.per_query[baseline][measure]
         return {query_id: ours[query_id] - theirs[query_id] for query_id in ours}
 
     def to_pandas(self) -> Any:
-        """A DataFrame with a row for each query, system and measure. Raises MissingExtra without pandas."""
+        """A DataFrame with one row per query, system and measure. Raises MissingExtra without pandas."""
         rows = [
             {"query_id": query_id, "system": system, "measure": measure, "value": value}
             for system, measures in self.per_query.items()
-            for measure, found in measures.items()
-            for query_id, value in found.items()
+            for measure, values in measures.items()
+            for query_id, value in values.items()
         ]
         return need("pandas", extra="pandas").DataFrame(rows)
 
@@ -141,22 +148,22 @@ def compare(
     queries: Mapping[str, str] | None = None,
     documents: Mapping[str, tuple[str, str]] | None = None,
 ) -> Evaluation:
-    """`systems` measured over `qrels`, and `subject` (the reranked one without it) compared with each other run.
+    """The measures of `systems` over `qrels`, and the comparison of `subject` with each other run.
 
-    `ties` is as in `measure_run`. Holm's correction is over the other runs, within a measure. Raises UsageError for two
-    systems of one name.
+    `subject` is the name of a system, by default the reranked one. `ties` is as in `measure_run`. Holm's correction is
+    over the other runs, separately for each measure. Raises UsageError if two systems have the same name.
     """
     names = [system.name for system in systems]
-    if twice := [one for one in names if names.count(one) > 1]:
-        raise UsageError(f"two systems are called {twice[0]!r}: give them names of their own")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two systems are called {repeated[0]!r}: give them different names")
     if not qrels:
         raise InvalidInput("there are no judgements: nothing can be measured")
     runs = {system.name: system.run for system in systems if system.run is not None}
     if subject is None:
-        subject = next((one.name for one in systems if one.role == "reranked"), [*runs][-1])
-    per_query = {one: measure_run(run, qrels, measures, ties=ties) for one, run in runs.items()}
+        subject = next((system.name for system in systems if system.role == "reranked"), [*runs][-1])
+    per_query = {system: measure_run(run, qrels, measures, ties=ties) for system, run in runs.items()}
     values = {
-        system.name: {measure: mean(found) for measure, found in per_query[system.name].items()}
+        system.name: {measure: mean(of_queries) for measure, of_queries in per_query[system.name].items()}
         if system.name in per_query
         else dict(system.published)
         for system in systems
@@ -164,9 +171,9 @@ def compare(
     measured = tuple(per_query[subject])
     comparisons = []
     for measure in measured:
-        found = [_compare(per_query, subject, one, measure) for one in runs if one != subject]
-        for one, p_holm in zip(found, holm([one.p for one in found]), strict=True):
-            comparisons.append(replace(one, p_holm=p_holm))
+        of_measure = [_compare(per_query, subject, baseline, measure) for baseline in runs if baseline != subject]
+        corrected = holm([comparison.p for comparison in of_measure])
+        comparisons += [replace(entry, p_holm=p_holm) for entry, p_holm in zip(of_measure, corrected, strict=True)]
     return Evaluation(
         name=name,
         systems=tuple(systems),
@@ -175,7 +182,7 @@ def compare(
         values=values,
         per_query=per_query,
         comparisons=tuple(comparisons),
-        notes=(*notes, *_said(runs, qrels, ties)),
+        notes=(*notes, *_notes_on(runs, qrels, ties)),
         command=command,
         facts=facts or {},
         qrels=qrels,
@@ -187,9 +194,9 @@ def compare(
 def _compare(
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]], subject: str, baseline: str, measure: str
 ) -> Comparison:
-    """One comparison, `p_holm` not adjusted yet. Differences below 1e-9 are ties: rounding, no quality."""
+    """One comparison, `p_holm` not corrected yet. Differences below 1e-9 are rounding errors and count as ties."""
     ours, theirs = per_query[subject][measure], per_query[baseline][measure]
-    deltas = [ours[one] - theirs[one] for one in ours]
+    deltas = [value - theirs[query_id] for query_id, value in ours.items()]
     deltas = [0.0 if abs(delta) < 1e-9 else delta for delta in deltas]
     wins, losses = sum(delta > 0 for delta in deltas), sum(delta < 0 for delta in deltas)
     p = randomisation_test(deltas)
@@ -197,23 +204,23 @@ def _compare(
     return Comparison(baseline, measure, delta, wins, len(deltas) - wins - losses, losses, p, p)
 
 
-def _said(runs: Mapping[str, Run], qrels: Qrels, ties: str) -> list[str]:
-    """What was counted in a way that a reader should know."""
-    said: dict[str, list[str]] = {}  # a line -> the runs that it is true of
+def _notes_on(runs: Mapping[str, Run], qrels: Qrels, ties: str) -> list[str]:
+    """Notes on queries without documents or judgements, on equal scores, and on negative grades."""
+    runs_of: dict[str, list[str]] = {}  # note -> names of the runs that it applies to
     for name, run in runs.items():
-        if lost := [one for one in qrels if not run.get(one)]:
-            line = f"{len(lost)} of {len(qrels)} judged queries have no documents ({_few(lost)}): they count as zero"
-            said.setdefault(line, []).append(name)
-        if strange := [one for one in run if one not in qrels]:
-            line = f"{len(strange)} queries have no judgements ({_few(strange)}): they are left out"
-            said.setdefault(line, []).append(name)
-        equal = sum(len(found) - len(set(found.values())) for query_id, found in run.items() if query_id in qrels)
+        if empty := [query_id for query_id in qrels if not run.get(query_id)]:
+            note = f"{len(empty)} of {len(qrels)} judged queries have no documents ({_few(empty)}): they count as zero"
+            runs_of.setdefault(note, []).append(name)
+        if unjudged := [query_id for query_id in run if query_id not in qrels]:
+            note = f"{len(unjudged)} queries have no judgements ({_few(unjudged)}): they are left out"
+            runs_of.setdefault(note, []).append(name)
+        equal = sum(len(scores) - len(set(scores.values())) for query_id, scores in run.items() if query_id in qrels)
         if equal and ties == "rank":
-            line = f"{equal} documents share a score with another: they stand by rank (trec_eval goes by id: --ties)"
-            said.setdefault(line, []).append(name)
-    notes = [f"{', '.join(names) if len(names) < len(runs) else 'all runs'}: {line}" for line, names in said.items()]
+            note = f"{equal} documents share a score with another: ordered by rank (trec_eval orders by id: --ties)"
+            runs_of.setdefault(note, []).append(name)
+    notes = [f"{', '.join(names) if len(names) < len(runs) else 'all runs'}: {note}" for note, names in runs_of.items()]
     negative = sum(grade < 0 for grades in qrels.values() for grade in grades.values())
-    return [*notes, f"{negative} grades are below zero: not relevant"] if negative else notes
+    return [*notes, f"{negative} grades are negative: not relevant"] if negative else notes
 
 
 def _few(ids: Sequence[str]) -> str:

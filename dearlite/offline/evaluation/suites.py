@@ -1,4 +1,4 @@
-"""Published evaluations (suites.toml): which collections, what their folders hold, and what their authors report."""
+"""Published evaluations (suites.toml): their collections, the files of each, and the values that the authors report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _OPTIONAL = {"how": "", "note": "", "timed": {}}
 
 @dataclass(frozen=True, slots=True)
 class SuiteCollection:
-    """One collection. `published` is method -> measure -> value in percent; `timed` adds `seconds` a query.
+    """One collection. `published` is method -> measure -> value in percent; `timed` also has `seconds` per query.
 
-    `ir_datasets` is its id in that library; where that is empty, `how` says how a user gets it.
+    `folders` are the names that its folder may have. `ir_datasets` is its id in that library; if that is empty, `how`
+    explains how to get the collection.
     """
 
     folders: tuple[str, ...]
@@ -29,21 +30,20 @@ class SuiteCollection:
     how: str
     run: str
     depth: int
-    first_stage: str
     measures: tuple[str, ...]
     note: str
     published: Mapping[str, Mapping[str, float]]
     timed: Mapping[str, Mapping[str, float]]
 
     def folder(self, root: Path) -> Path | None:
-        """Its folder in `root`, None where no folder of its names holds all of its parts."""
+        """The collection's folder in `root`; None if no folder with one of its names holds all parts."""
         for name in self.folders:
             if (root / name).is_dir() and not self.missing(root / name):
                 return root / name
         return None
 
     def missing(self, folder: Path) -> list[str]:
-        """The parts that `folder` lacks, each by the names that it may have."""
+        """The parts that `folder` lacks, each with its possible file names."""
         layout = FOLDER_LAYOUT | {"run": (self.run, *(FOLDER_LAYOUT["run"] if self.run == "run.trec" else ()))}
         return [
             f"{part} ({' or '.join(dict.fromkeys(names))})"
@@ -52,10 +52,10 @@ class SuiteCollection:
         ]
 
     def how_to_get(self, root: Path) -> str:
-        """What to do so that `root` holds it, on one line."""
-        here = next((root / name for name in self.folders if (root / name).is_dir()), None)
-        if here is not None:
-            return f"{here} lacks {', '.join(self.missing(here))}"
+        """Instruction for getting the collection into `root`, on one line."""
+        folder = next((root / name for name in self.folders if (root / name).is_dir()), None)
+        if folder is not None:
+            return f"{folder} lacks {', '.join(self.missing(folder))}"
         if self.ir_datasets:
             return f"python examples/from_ir_datasets.py {self.ir_datasets} {root / self.folders[0]} --run RUN"
         return self.how
@@ -71,22 +71,22 @@ class Suite:
 
 
 def find_suite(name: str) -> Suite:
-    """The suite called `name`. Raises UsageError with the names that there are."""
-    known = load_suites(
+    """The suite called `name`. Raises UsageError with the nearest known names."""
+    suites = load_suites(
         resources.files("dearlite.offline.evaluation").joinpath("suites.toml").read_text(encoding="utf-8")
     )
-    if name not in known:
-        near = get_close_matches(name, known, cutoff=0.4) or list(known)
-        raise UsageError(f"no suite {name!r} (nearest: {', '.join(near)})")
-    return known[name]
+    if name not in suites:
+        nearest = get_close_matches(name, suites, cutoff=0.4) or list(suites)
+        raise UsageError(f"no suite {name!r} (nearest: {', '.join(nearest)})")
+    return suites[name]
 
 
 def load_suites(text: str) -> dict[str, Suite]:
-    """Suites by name. Unknown and missing keys are errors."""
+    """Suites by name. Raises ValueError for unknown and missing keys."""
     suites = {}
     for name, table in tomllib.loads(text).items():
         if set(table) != {"title", "collection"}:
-            raise ValueError(f"suite {name}: it has {sorted(table)}, not title and collection")
+            raise ValueError(f"suite {name}: its keys are {sorted(table)} instead of title and collection")
         suites[name] = Suite(name, table["title"], tuple(map(_collection, table["collection"])))
     return suites
 

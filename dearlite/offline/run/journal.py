@@ -1,8 +1,9 @@
-"""The journal: what has been scored, on disk before it counts as done, so that no kill loses more than a few seconds.
+"""The journal: a file of results, written as they are computed, so that a kill loses at most a few seconds of work.
 
-One line an entry: CRC-32 of the rest in eight hex digits, a space, JSON, a newline. Lines are only ever added. A line
-that a kill or a full disk cut short is taken off when the file is opened next; a damaged one is not believed. Each
-entry carries the key of what it is a result of (`result_key`): those of another model, option or text are never taken.
+One entry per line: CRC-32 of the rest in eight hex digits, a space, JSON, a newline. Lines are only appended. A last
+line that a kill or a full disk cut short is removed when the file is opened again; a line whose CRC does not match is
+ignored. Each entry has a key (`result_key`), a hash of the model, its options and all texts, so that results of another
+model, option or text are never used.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import Any
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, DiskFull, JournalInUse, UsageError
 
-_HEAD = {"dearlite": "journal", "schema": 1}
-_SYNC_EVERY_S = 10.0  # against a power cut; against a kill the system's own cache is enough
+_HEADER = {"dearlite": "journal", "schema": 1}
+_SYNC_EVERY_S = 10.0  # for a power failure; after a kill the operating system still writes its cache
 
 
 def lock_alone(file: int) -> None:
-    """Holds an open file against other processes until it is closed. Raises OSError where another holds it."""
+    """Locks an open file for this process until it is closed. Raises OSError if another process holds the lock."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -39,18 +40,18 @@ def lock_alone(file: int) -> None:
 
 
 def digest_of(document: Document) -> bytes:
-    """16 bytes that stand for a document's title and text."""
+    """A hash of a document's title and text, 16 bytes."""
     return blake2b(f"{len(document.title)} {document.title}{document.text}".encode(), digest_size=16).digest()
 
 
 def settings_key(identity: Mapping[str, str], version: str) -> bytes:
-    """16 bytes for all that a score depends on besides its texts: a Reranker's `identity` and dearlite's version."""
+    """A hash of a Reranker's `identity` and dearlite's version, 16 bytes: all that a score depends on but the texts."""
     text = json.dumps([version, *sorted(identity.items())])
     return blake2b(text.encode(), digest_size=16).digest()
 
 
 def result_key(settings: bytes, query_id: str, query: str, ids: Sequence[str], digests: Sequence[bytes]) -> str:
-    """The key of one query's result: settings, query, and the documents with their texts, in their order."""
+    """The key of one query's result: a hash of settings, query, and the documents' ids and texts, in their order."""
     hashed = blake2b(settings, digest_size=16)
     hashed.update(json.dumps([query_id, query, *ids]).encode())
     hashed.update(b"".join(digests))
@@ -58,13 +59,13 @@ def result_key(settings: bytes, query_id: str, query: str, ids: Sequence[str], d
 
 
 class Journal:
-    """An open journal, which no other process may write meanwhile. A context manager."""
+    """An open journal, a context manager. It is locked: no other process can write it."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or begins the journal at `path`. Raises JournalInUse, and UsageError where `path` is something else."""
+        """Opens or creates the journal at `path`. Raises JournalInUse, or UsageError if the file is something else."""
         self.path = path
-        self.cut_bytes = 0  # what a kill had left of a last line
-        self.damaged = 0  # lines whose CRC does not fit
+        self.cut_bytes = 0  # size of an incomplete last line, which was removed
+        self.damaged = 0  # lines whose CRC does not match
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -73,7 +74,7 @@ class Journal:
         try:
             self._lock()
             self._synced = time.monotonic()
-            self._size = self._mend()
+            self._size = self._repair()
         except BaseException:
             os.close(self._file)
             raise
@@ -85,14 +86,14 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Puts everything on the disk itself and lets other processes in."""
+        """Flushes the file to the disk and releases the lock."""
         if self._file >= 0:
             os.fsync(self._file)
             os.close(self._file)
             self._file = -1
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Every entry that is whole, oldest first."""
+        """All undamaged entries, oldest first."""
         self.damaged = 0
         for number, line in enumerate(self._lines()):
             entry = _parse(line)
@@ -102,11 +103,11 @@ class Journal:
                 yield entry
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Adds one entry, wholly or not at all. Raises DiskFull."""
+        """Appends one entry; an error leaves no part of it. Raises DiskFull."""
         line = _line(entry)
         try:
             written = os.write(self._file, line)
-            if written < len(line):  # the disk took a part of it: ask again for the reason
+            if written < len(line):  # a partial write: a second one raises the reason
                 os.write(self._file, line[written:])
             if time.monotonic() - self._synced > _SYNC_EVERY_S:
                 os.fsync(self._file)
@@ -115,7 +116,8 @@ class Journal:
             os.ftruncate(self._file, self._size)
             if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise DiskFull(
-                    f"no room left for {self.path}: what is in it is whole; make room and run the same command again"
+                    f"no disk space left for {self.path}: its entries are complete; "
+                    "free space and run the same command again"
                 ) from None
             raise DearliteError(f"cannot write {self.path}: {err.strerror}") from None
         self._size += len(line)
@@ -125,28 +127,28 @@ class Journal:
             lock_alone(self._file)
         except OSError:
             raise JournalInUse(
-                f"{self.path} is being written by another dearlite: wait until it ends, or write to another -o"
+                f"{self.path} is being written by another dearlite: wait until that ends, or write to another -o"
             ) from None
 
-    def _mend(self) -> int:
-        """The size in bytes, after a line that was cut short is off and the head is there."""
+    def _repair(self) -> int:
+        """The size in bytes, after an incomplete last line is removed and the header is written."""
         status = os.fstat(self._file)
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{self.path} is no ordinary file, which a journal must be: name another --journal")
+            raise UsageError(f"{self.path} is not an ordinary file, which a journal must be: name another --journal")
         size = status.st_size
         if size:
             first = next(self._lines(), b"")
-            if not _line(_HEAD).startswith(first) and _parse(first) != _HEAD:
-                raise UsageError(f"{self.path} is no journal of this dearlite: move it away, or name another --journal")
-        whole = 0
-        for line in self._lines():
-            whole += len(line) if line.endswith(b"\n") else 0
-        self.cut_bytes = size - whole
+            if not _line(_HEADER).startswith(first) and _parse(first) != _HEADER:
+                raise UsageError(
+                    f"{self.path} is not a journal of this dearlite: move it away, or name another --journal"
+                )
+        complete = sum(len(line) for line in self._lines() if line.endswith(b"\n"))
+        self.cut_bytes = size - complete
         if self.cut_bytes:
-            os.ftruncate(self._file, whole)
-        self._size = whole
-        if not whole:
-            self.add(_HEAD)
+            os.ftruncate(self._file, complete)
+        self._size = complete
+        if not complete:
+            self.add(_HEADER)
         return self._size
 
     def _lines(self) -> Iterator[bytes]:
@@ -161,7 +163,7 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The entry of a line, None for one that is not as it was written."""
+    """The entry of a line; None for a damaged line."""
     crc, _, text = line.rstrip(b"\n").partition(b" ")
     try:
         if int(crc, 16) != zlib.crc32(text):

@@ -19,7 +19,7 @@ from typing import Any
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.files.readers import open_stream, reader_for, whole
+from dearlite.files.readers import open_stream, reader_for, report_damage
 
 _LISTS = {"positives": ("positives", "positive_passages"), "negatives": ("negatives", "negative_passages")}
 
@@ -76,7 +76,7 @@ def read_groups(paths: Iterable[Path], *, skip_bad: bool = False) -> tuple[list[
 
 def _read(path: Path) -> Iterator[Group | InvalidInput]:
     with closing(open_stream(str(path))) as stream:
-        for place, record in whole(reader_for(str(path))(stream, path.name), path.name):
+        for place, record in report_damage(reader_for(str(path))(stream, path.name), path.name):
             try:
                 yield record if isinstance(record, InvalidInput) else _group(record, place)
             except InvalidInput as err:

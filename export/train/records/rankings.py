@@ -16,7 +16,7 @@ from typing import Any
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.files.readers import open_stream, reader_for, whole
+from dearlite.files.readers import open_stream, reader_for, report_damage
 from dearlite.listwise.prompts import Turn
 
 _ROLES = ("system", "user", "assistant")
@@ -61,7 +61,7 @@ def read_list_records(paths: Iterable[Path], *, skip_bad: bool = False) -> tuple
 
 def _read(path: Path) -> Iterator[ListRecord | InvalidInput]:
     with closing(open_stream(str(path))) as stream:
-        for place, value in whole(reader_for(str(path))(stream, path.name), path.name):
+        for place, value in report_damage(reader_for(str(path))(stream, path.name), path.name):
             try:
                 yield value if isinstance(value, InvalidInput) else _record(value, place)
             except InvalidInput as err:
