@@ -30,7 +30,7 @@ from dearlite.models.facts import PointwiseFacts
 
 
 def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisation:
-    return Quantisation(int8=True, rotated=rotated, mixed=mixed, ways=((way, last_way, ()),))
+    return Quantisation(int8=True, rotated=rotated, block_hadamard=mixed, ways=((way, last_way, ()),))
 
 
 INT8 = QUANTISATIONS["int8"]
@@ -83,7 +83,7 @@ def scores(
         if calibrated:
             shape = shape_of(source.config, max_tokens)
             rows = calibration_rows(tokenizer, "dear", max_tokens, macs_per_token(shape))
-            forward = ForwardPass(shape, rows, [], mixes=plan.mixes(shape))
+            forward = ForwardPass(shape, rows, [], block_hadamard=plan.uses_block_hadamard(shape))
         write_bundle(source, tokenizer, facts, path, plan=plan, forward=forward)
         return Reranker.load(path).score([(query, record) for _, _, query, record in pairs.rows])
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import CheckpointError
-from dearlite.export.decoders.pooling import read_at
+from dearlite.export.decoders.pooling import with_pooling
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation, graphs_of
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.numerics.leading_directions import DIRECTIONS, extend_weight, leading_directions
@@ -52,12 +52,12 @@ def write_bundle(
     """
     shape = shape_of(source.config, facts.max_tokens)
     check_tensors(source, shape)
-    mixes = plan.mixes(shape)
+    block_hadamard = plan.uses_block_hadamard(shape)
     built = list(graphs_of(plan, shape, devices))
     graphs = {build.graph: graph for build, graph in built}
     with BundleWriter(path) as bundle:
         written = set()
-        for name, dtype, value_shape, blocks in _tensors(source, shape, plan, mixes, forward):
+        for name, dtype, value_shape, blocks in _tensors(source, shape, plan, block_hadamard, forward):
             bundle.add_tensor(name, dtype, value_shape, blocks)
             written.add(name)
         for graph in graphs.values():
@@ -69,7 +69,7 @@ def write_bundle(
             missing = set(graph.weights) - written
             assert not missing, f"the graph wants tensors that were not written: {sorted(missing)[:5]}"
         parts = {"tokenizer.json": tokenizer, "config.json": _config_json(source.config), **(members or {})}
-        parts |= {n: read_at(facts.pooling, g.to_bytes(), pad_id, shape.max_tokens) for n, g in graphs.items()}
+        parts |= {n: with_pooling(facts.pooling, g.to_bytes(), pad_id, shape.max_tokens) for n, g in graphs.items()}
         bundle.finish(parts, facts, [build for build, _ in built])
 
 
@@ -83,7 +83,11 @@ Written = tuple[str, str, tuple[int, ...], Iterator[bytes]]
 
 
 def _tensors(
-    source: TensorSource, shape: LlamaShape, plan: Quantisation, mixes: bool, forward: ForwardPass | None = None
+    source: TensorSource,
+    shape: LlamaShape,
+    plan: Quantisation,
+    block_hadamard: bool,
+    forward: ForwardPass | None = None,
 ) -> Iterator[Written]:
     """Every weight under the graph's names, made as it is asked for."""
     basis = residual_rotation(shape.hidden) if plan.rotated else None
@@ -91,7 +95,7 @@ def _tensors(
     for number in range(shape.layers):
         at, layer = f"model.layers.{number}", f"layer.{number}"
         yield from _attention(source, shape, plan, basis, forward, at, layer)
-        yield from _feed_forward(source, plan, basis, mixes, forward, at, layer)
+        yield from _feed_forward(source, plan, basis, block_hadamard, forward, at, layer)
     head = (source.read("score.weight") * source.read("model.norm.weight")).astype(np.float32)  # (1, hidden)
     head = np.ascontiguousarray((head if basis is None else head @ basis).T)
     if forward is not None:
@@ -131,24 +135,30 @@ def _attention(
 
 
 def _feed_forward(
-    source: TensorSource, plan: Quantisation, basis: Any, mixes: bool, forward: ForwardPass | None, at: str, layer: str
+    source: TensorSource,
+    plan: Quantisation,
+    basis: Any,
+    block_hadamard: bool,
+    forward: ForwardPass | None,
+    at: str,
+    layer: str,
 ) -> Iterator[Written]:
     gain = source.read(f"{at}.post_attention_layernorm.weight")
     gate_up = _reading(source, [f"{at}.mlp.{p}_proj" for p in ("gate", "up")], gain, basis)
     down = None
     moments: tuple[Moments | None, Moments | None] = (None, None)
     if forward is not None:  # it needs both at once; a file without it is made with one of them in memory
-        down = _down(source, basis, mixes, at)
+        down = _down(source, basis, block_hadamard, at)
         moments = forward.feed(gate_up, down)
     yield from _reading_matrix(gate_up, f"{layer}.gate_up", [f"{layer}.gate", f"{layer}.up"], plan, moments[0])
     del gate_up
-    down = _down(source, basis, mixes, at) if down is None else down
+    down = _down(source, basis, block_hadamard, at) if down is None else down
     yield from _matrices(down, [f"{layer}.down"], plan, moments[1])
 
 
-def _down(source: TensorSource, basis: Any, mixes: bool, at: str) -> Any:
+def _down(source: TensorSource, basis: Any, block_hadamard: bool, at: str) -> Any:
     down = _writing(source, f"{at}.mlp.down_proj", basis)
-    return mix_rows_in_blocks(down, HADAMARD_BLOCK) if mixes else down
+    return mix_rows_in_blocks(down, HADAMARD_BLOCK) if block_hadamard else down
 
 
 def _embedding(

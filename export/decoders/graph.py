@@ -1,15 +1,15 @@
-"""LLaMA-family scorers: the graph from one document's token ids, and its query's keys and values, to one score.
+"""The graph of a LLaMA-family scorer for a CPU: a document's token ids and its query's keys and values to one score.
 
-Pre-norm decoder (RMSNorm, rotary positions, grouped queries, SwiGLU) with a `score` head on the last token's state.
-Three things differ from how such a graph is usually written; each is exact in real numbers:
+The network is a pre-norm decoder (RMSNorm, rotary positions, grouped-query attention, SwiGLU) with the head `score` on
+the last token's state. The graph differs from the usual form in three points, each exact in real arithmetic:
 
-- RMSNorm's gain is folded into the next matrix by the exporter, and its 1/rms, one number a token, multiplies that
-  matrix's output: a row's int8 rounding does not change with the row's scale, so the normalised row is never written.
-- The query's tokens come first in every pair, so their keys and values are computed once and given as `past`.
-- In the last layer only the last token is needed; all but its keys and values run on one row.
+- The exporter folds RMSNorm's gain into the next matrix. Its 1/rms, one number per token, multiplies the output of that
+  matrix: the int8 rounding of a row does not depend on the row's scale, so the normalised row is never computed.
+- The query's tokens come first in every pair, so their keys and values are computed once and passed in as `past`.
+- The last layer needs the last token only: apart from its keys and values it runs on one row.
 
-`past` is (layers, 2, 1, kv_heads, prefix, head_dim) float32, [:, 0] keys and [:, 1] values; the outputs `keys_N` and
-`values_N`, (1, kv_heads, prefix + tokens, head_dim), are what the next call's `past` is made of.
+`past` is (layers, 2, 1, kv_heads, prefix, head_dim) float32, [:, 0] keys and [:, 1] values. The outputs `keys_N` and
+`values_N`, (1, kv_heads, prefix + tokens, head_dim), make up the `past` of the next call.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from dearlite.export.source.families import LlamaShape
 
 
 def llama_graph(shape: LlamaShape, way: str, last_way: str, *, block_hadamard: bool, leading: bool = False) -> Graph:
-    """From ids (tokens,) and past to score (1, 1), for the layout "shared-prefix".
+    """The graph from ids (tokens,) and past to score (1, 1), for the layout "shared-prefix".
 
-    `way` and `last_way` are entries of LINEAR_WAYS, the latter for the last layer's single row. With `block_hadamard`
-    the down projection's input is multiplied by a Hadamard matrix in blocks (its weights have taken the inverse), with
-    `leading` the residual stream's leading directions are read apart (leading_directions.py). The
-    graph's weights are named only: `Graph.weights` maps them to their dtype and shape.
+    `way` and `last_way` are entries of LINEAR_WAYS, `last_way` for the single row of the last layer. With
+    `block_hadamard` the down projection's input is multiplied by Hadamard matrices in blocks (its weights contain the
+    inverse). With `leading` the leading directions of the residual stream have separate inputs
+    (leading_directions.py). The graph holds no weights: `Graph.weights` maps their names to empty arrays of their dtype
+    and shape.
     """
     return _Writer(shape, LINEAR_WAYS[way], LINEAR_WAYS[last_way], block_hadamard, leading).write()
 
@@ -44,7 +45,7 @@ class _Writer:
         self.shape, self.way, self.last_way, self.block_hadamard = shape, way, last_way, block_hadamard
         self.leading = leading
         self.g = Graph()
-        self.count = ""  # names the number of rows that the linear layers see
+        self.count = ""  # the value with the number of rows of the linear layers
 
     def write(self) -> Graph:
         g, s = self.g, self.shape
@@ -65,43 +66,45 @@ class _Writer:
         return g
 
     def layer(self, x: str, past: str, number: int, *, last: bool) -> str:
-        g, s, at = self.g, self.shape, f"layer.{number}"
+        g, s, prefix = self.g, self.shape, f"layer.{number}"
         width = (s.heads + 2 * s.kv_heads) * s.head_dim
-        (qkv,) = self.reading(x, f"{at}.qkv", (f"{at}.qkv",), width, self.way)
+        (qkv,) = self.normed_linear(x, f"{prefix}.qkv", (f"{prefix}.qkv",), width, self.way)
         if s.qkv_bias:
-            qkv = g.add("Add", qkv, g.weight(f"{at}.qkv.bias", spec(np.float32, width)))
-        inputs = self.normed_heads(qkv, at) if s.head_norms else [qkv]
+            qkv = g.add("Add", qkv, g.weight(f"{prefix}.qkv.bias", spec(np.float32, width)))
+        inputs = self.normed_heads(qkv, prefix) if s.head_norms else [qkv]
         attended = self.attention(inputs, past, number)
         way = self.way
         if last:
             attended, x = (self.last_row(value) for value in (attended, x))
             self.count, way = self.ints("one_row", 1), self.last_way
-        x = g.add("Add", x, self.linear(attended, f"{at}.o", s.heads * s.head_dim, s.hidden, way=way))
-        gate, up = self.reading(x, f"{at}.gate_up", (f"{at}.gate", f"{at}.up"), s.ffn, way)
+        x = g.add("Add", x, self.linear(attended, f"{prefix}.o", s.heads * s.head_dim, s.hidden, way=way))
+        gate, up = self.normed_linear(x, f"{prefix}.gate_up", (f"{prefix}.gate", f"{prefix}.up"), s.ffn, way)
         product = g.add("Mul", g.add("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)  # SiLU(gate) * up
         if self.block_hadamard:
             product = self.hadamard(product)
-        return g.add("Add", x, self.linear(product, f"{at}.down", s.ffn, s.hidden, way=way))
+        return g.add("Add", x, self.linear(product, f"{prefix}.down", s.ffn, s.hidden, way=way))
 
-    def normed_heads(self, qkv: str, at: str) -> list[str]:
+    def normed_heads(self, qkv: str, prefix: str) -> list[str]:
         q, k, v = split_heads(self.g, self.shape, qkv)
-        gains = [self.g.weight(f"{at}.{name}", spec(np.float32, self.shape.head_dim)) for name in ("q_norm", "k_norm")]
+        gains = [
+            self.g.weight(f"{prefix}.{name}", spec(np.float32, self.shape.head_dim)) for name in ("q_norm", "k_norm")
+        ]
         return [*(head_norm(self.g, self.shape, *pair, sides=1) for pair in zip((q, k), gains, strict=True)), v]
 
     def attention(self, inputs: list[str], past: str, number: int) -> str:
         """Causal grouped-query attention over the prefix and the row's own tokens; the operator rotates q and k.
 
-        `inputs` are q, k and v, each (tokens, heads * head_dim), or the three side by side as one.
+        `inputs` are q, k and v, each (tokens, heads * head_dim), or a single value with the three concatenated.
         """
         g, s = self.g, self.shape
-        both = g.add("Gather", past, self.index(number), axis=0)
-        keys, values = (g.add("Gather", both, self.index(i), axis=0) for i in (0, 1))
+        cache = g.add("Gather", past, self.index(number), axis=0)
+        keys, values = (g.add("Gather", cache, self.index(i), axis=0) for i in (0, 1))
         names = (f"attended_{number}", f"keys_{number}", f"values_{number}")
         batch = self.ints("batch_axis", 0)
-        three = [g.add("Unsqueeze", value, batch) for value in inputs] + [""] * (3 - len(inputs))
+        qkv = [g.add("Unsqueeze", value, batch) for value in inputs] + [""] * (3 - len(inputs))
         g.add_named(
             "GroupQueryAttention",
-            (*three, keys, values, self.last_position, self.total, self.cos, self.sin),
+            (*qkv, keys, values, self.last_position, self.total, self.cos, self.sin),
             names,
             domain=CONTRIB,
             num_heads=s.heads,
@@ -113,19 +116,19 @@ class _Writer:
 
     def inverse_rms(self, x: str) -> str:
         """(tokens, 1): 1 / sqrt(mean(x^2) + epsilon)."""
-        # The norm's own second output: with the first, which nobody reads, it takes a third of ReduceSumSquare's time.
+        # The norm operator's second output; while its first is unused, it takes a third of ReduceSumSquare's time.
         ones = self.g.const("ones", np.ones(self.shape.hidden, np.float32))
         norm = "SimplifiedLayerNormalization"
         return self.g.add_many(norm, x, ones, outputs=2, axis=-1, epsilon=self.shape.epsilon)[1]
 
-    def reading(self, x: str, together: str, names: tuple[str, ...], outputs: int, way: LinearWay) -> list[str]:
-        """Matrices of `outputs` columns each that read the residual stream, through RMSNorm.
+    def normed_linear(self, x: str, group: str, names: tuple[str, ...], outputs: int, way: LinearWay) -> list[str]:
+        """The products of RMSNorm(x) with matrices of `outputs` columns each, which read the residual stream.
 
-        They share its rounding, and its leading directions, the tensor of the name `together`.
+        The matrices share the rounding of x and its leading directions, the tensor `group`.leading.
         """
         s, factor, inputs = self.shape, self.inverse_rms(x), self.shape.hidden
         if self.leading:
-            directions = self.g.weight(f"{together}.leading", spec(np.float32, s.hidden, DIRECTIONS))
+            directions = self.g.weight(f"{group}.leading", spec(np.float32, s.hidden, DIRECTIONS))
             x = write_extended(self.g, x, directions, s.hidden, np.float32)
             inputs += sum(copy_counts(s.hidden))
         return [self.linear(x, name, inputs, outputs, factor, way) for name in names]
@@ -156,7 +159,7 @@ class _Writer:
 
 
 def embed(g: Graph, s: LlamaShape, way: LinearWay, ids: str) -> str:
-    """(*ids, hidden) float32: a row of the table for each id, times its scale where the weights are int8."""
+    """(*ids, hidden) float32: the table's row of each id, times its scale if the weights are int8."""
     rows = g.add("Gather", g.weight("embedding", spec(way.weights, s.vocabulary, s.hidden)), ids)
     if way.weights is np.float32:
         return rows
@@ -168,26 +171,26 @@ def embed(g: Graph, s: LlamaShape, way: LinearWay, ids: str) -> str:
 
 
 def split_heads(g: Graph, s: LlamaShape, qkv: str) -> list[str]:
-    """q, k and v from the three side by side on the last axis."""
+    """q, k and v from one value that has them concatenated on the last axis."""
     sizes = np.array([s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim], np.int64)
     return g.add_many("Split", qkv, g.const("qkv_sizes", sizes), outputs=3, axis=-1)
 
 
 def head_norm(g: Graph, s: LlamaShape, x: str, gain: str, *, sides: int) -> str:
-    """RMSNorm of every head; x is (heads * head_dim) on its last axis, after `sides` others."""
-    kept = [0] * sides
+    """RMSNorm of every head; x is (heads * head_dim) on its last axis, after `sides` other axes."""
+    kept = [0] * sides  # in Reshape, 0 keeps an axis
     heads = g.add("Reshape", x, g.const(f"in_heads_{sides}", np.array([*kept, -1, s.head_dim], np.int64)))
     normed = g.add("SimplifiedLayerNormalization", heads, gain, axis=-1, epsilon=s.epsilon)
     return g.add("Reshape", normed, g.const(f"heads_joined_{sides}", np.array([*kept, -1], np.int64)))
 
 
 def spec(dtype: Any, *shape: int) -> Any:
-    """An array of that dtype and shape without memory of its own: the weights are streamed, and only named here."""
+    """An array of that dtype and shape without memory: the exporter streams the weights, a graph only names them."""
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def write_extended(g: Graph, x: str, directions: str, inputs: int, kind: Any) -> str:
-    """The graph's extended(x), over the last axis; `directions` names V in the arithmetic `kind`."""
+    """extended(x) over the last axis, see leading_directions.py; `directions` names V, of the dtype `kind`."""
     components = g.add("MatMul", x, directions)
     rest = g.add("Sub", x, g.add("MatMul", components, g.once("Transpose", directions)))
     shared = g.add("MatMul", components, g.const(f"sharing_{inputs}", sharing_matrix(inputs).astype(kind)))

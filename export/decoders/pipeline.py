@@ -44,7 +44,7 @@ def export_decoder(
     pairs = card_pairs(tokenizer, prompt, max_tokens, work) if carded else None
     scored = [row.ids for row in pair_rows(tokenizer, prompt, max_tokens, pairs)] if pairs is not None else []
     padding = pad_id if facts.pooling == "last-position" else None
-    forward = ForwardPass(shape, calibration, scored, mixes=plan.mixes(shape), pad_id=padding)
+    forward = ForwardPass(shape, calibration, scored, block_hadamard=plan.uses_block_hadamard(shape), pad_id=padding)
     draft = output.with_name(output.name + ".draft")
     try:
         write_bundle(

@@ -1,10 +1,11 @@
-"""Where a decoder's score is read: the token that pads a row, and the change to a graph that reads the score there.
+"""Pooling of decoders: changes a graph so that its score is read at the token that pads a row.
 
-A graph of the layout "shared-prefix" reads the last token. "last-position" is what transformers computes where a batch
-is padded on the right with one token (eos) while `pad_token_id` in the model's configuration names another: it takes
-the last position of the padded row for the last token. There stands a padding token that attends to the real tokens
-alone, since the mask hides every padding token, itself included. The score depends on no other padding token, so the
-graph appends that one, at the position where the row ends, and hides its own key from it: the same in real numbers.
+A graph of the layout "shared-prefix" reads the score at the last token ("last-token"). "last-position" is the result of
+transformers for a batch that is padded on the right with one token (eos) while `pad_token_id` in the model's
+configuration names another: transformers then treats the last position of the padded row as the last token. At this
+position is a padding token. It attends to the real tokens only, because the mask hides every padding token, itself
+included. So its score depends on no other padding token: the graph appends this single token at the position where the
+row ends and hides its own key from it, which gives the same value in exact arithmetic.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 POOLINGS = ("last-token", "last-position")
-LENGTH = "length"  # the input that says where the padded row ends; backends/onnx.py feeds it by this name
-_HIDDEN = -1e9  # added to a hidden key's logit
-_POSITIONS = 9  # where position_ids stand among GroupQueryAttention's inputs; attention_bias is the next
+LENGTH = "length"  # the input with the length of the padded row; pointwise/engine.py feeds it by this name
+_HIDDEN = -1e9  # added to the attention logit of a hidden key
+_POSITIONS = 9  # index of position_ids among GroupQueryAttention's inputs; attention_bias is the next input
 
 
-def read_at(pooling: str, graph: bytes, pad_id: int | None, max_tokens: int) -> bytes:
-    """The serialised graph as the manifest's field `pooling` wants it, one of POOLINGS."""
+def with_pooling(pooling: str, graph: bytes, pad_id: int | None, max_tokens: int) -> bytes:
+    """The serialised `graph`, which reads the last token, changed to `pooling`, one of POOLINGS."""
     if pooling == "last-token":
         return graph
     assert pooling == "last-position" and pad_id is not None, f"{pooling!r} with the padding token {pad_id}"
@@ -30,11 +31,11 @@ def read_at(pooling: str, graph: bytes, pad_id: int | None, max_tokens: int) -> 
 
 
 def at_last_position(model: bytes, pad_id: int, max_tokens: int) -> bytes:
-    """The serialised graph `model`, reading its score at the last position of a row padded with `pad_id`.
+    """The serialised graph `model`, changed to read its score at the last position of a row padded with `pad_id`.
 
-    Its new input `length`, int64 (1,), is the length of the padded row, prefix included. It has a default,
-    `max_tokens`, so ONNX Runtime lists it as an overridable initializer. A row that is as long already is read at its
-    last token. A call that pads must not have an empty `past`: GroupQueryAttention then counts positions by itself.
+    The new input `length`, int64 (1,), is the length of the padded row, prefix included. It has the default
+    `max_tokens`, so ONNX Runtime lists it as an overridable initializer. A row of that length or longer is read at its
+    last token. A call that pads must not have an empty `past`: GroupQueryAttention would count positions by itself.
     """
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
@@ -62,7 +63,7 @@ def at_last_position(model: bytes, pad_id: int, max_tokens: int) -> bytes:
 
 
 def padded_to(model: bytes, length: int) -> bytes:
-    """A graph of `at_last_position` with another default: 1 pads nothing, so that it reads the last token."""
+    """A graph of `at_last_position` with another default `length`. With 1 it never pads and reads the last token."""
     proto = onnx.load_model_from_string(model)
     default = next(tensor for tensor in proto.graph.initializer if tensor.name == LENGTH)
     default.CopyFrom(numpy_helper.from_array(np.array([length], np.int64), LENGTH))
@@ -70,7 +71,7 @@ def padded_to(model: bytes, length: int) -> bytes:
 
 
 def _nodes() -> list[onnx.NodeProto]:
-    """The row with its padding token, if it gets one, and each token's position and the bias on its logits."""
+    """Nodes for the row with its padding token, if it needs one, for the tokens' positions and for the logits' bias."""
     steps: list[tuple[str, tuple[str, ...], str, dict[str, Any]]] = [
         ("Shape", ("ids",), "tokens", {}),  # counts are (1,)
         ("Shape", ("past",), "prefix", {"start": 4, "end": 5}),
@@ -86,7 +87,7 @@ def _nodes() -> list[onnx.NodeProto]:
         ("Slice", ("pool.last", "pool.zero", "pool.pads"), "pad_position", {}),
         ("Concat", ("pool.real_positions", "pool.pad_position"), "flat_positions", {"axis": 0}),
         ("Unsqueeze", ("pool.flat_positions", "pool.zero"), "positions", {}),  # (1, tokens + pads)
-        # All zeros but the last token's own key, in the last corner, and that only where it is padding.
+        # The bias is zero except in the last corner, the padding token's own key, if there is a padding token.
         ("Cast", ("pool.pads",), "hides", {"to": TensorProto.FLOAT}),
         ("Mul", ("pool.hidden", "pool.hides"), "corner", {}),  # (1, 1, 1, 1)
         ("Add", ("pool.tokens", "pool.pads"), "queries", {}),

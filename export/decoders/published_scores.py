@@ -1,8 +1,8 @@
-"""Published scores, and which way of reading a model file reproduces them.
+"""Published scores, and the comparison of a model file with them in every plausible reading.
 
-A reading is where the score is read, and how many spaces stand before a passage without a title. Each runs in the
-runtime's own engine on the file's own weights: only the graph's reading is changed. Differences count by value, since
-a wrong reading often keeps the order.
+A reading is a position at which the score is read, and a number of spaces before a passage without a title. Each is run
+by the runtime's own engine on the weights of the file; only the graph's pooling is changed. Readings are compared by
+the values of the scores, since a wrong reading often keeps their order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
-# The published scores stand on bf16's grid of 1/32 to 1/16 and carry its error in the layers; int8 adds its own.
+# Published scores are rounded to bf16, in steps of 1/32 to 1/16, and have its error in each layer; int8 adds its own.
 TOLERANCE = 0.25
 
 QUERY = "When did Thomas Edison invent the light bulb?"
@@ -33,7 +33,7 @@ DOCUMENTS = (
     "KEPCO fixes light problems",
     "Thomas Edison invented the light bulb in 1879",
 )
-# From the models' cards: no titles, bf16, one batch padded to its longest. models.toml names the entry.
+# From the models' cards: no titles, bf16, one batch padded to its longest row. `golden` in models.toml is the key.
 SCORES = {
     "8b-ce": (-6.5, -5.6875, -6.375, -6.78125, -2.015625),
     "8b-ranknet": (-7.75, -6.375, -8.125, -7.4375, -2.984375),
@@ -44,61 +44,63 @@ SCORES = {
 
 @dataclass(frozen=True, slots=True)
 class ScoreReading:
-    """One way to read the file, and the scores of DOCUMENTS that it gives."""
+    """A way to read the file, with the scores of DOCUMENTS that it gives."""
 
     pooling: str
     two_spaces: bool
-    own: bool  # whether it is how dearlite reads this file
+    own: bool  # True for the reading that dearlite uses with this file
     scores: tuple[float, ...]
     published: tuple[float, ...]
 
     @property
     def name(self) -> str:
-        """For tables and messages: "last-token, two spaces"."""
+        """A label for tables and messages, as "last-token, two spaces"."""
         return f"{self.pooling}, {'two spaces' if self.two_spaces else 'one space'}"
 
     @property
     def largest(self) -> float:
-        """The largest difference from the published scores."""
+        """The largest absolute difference from the published scores."""
         return max(abs(a - b) for a, b in zip(self.scores, self.published, strict=True))
 
     @property
     def mean(self) -> float:
-        """The mean difference from the published scores."""
+        """The mean absolute difference from the published scores."""
         return fmean(abs(a - b) for a, b in zip(self.scores, self.published, strict=True))
 
     @property
     def agreeing(self) -> int:
-        """How many pairs of documents stand in the published order, of all n (n - 1) / 2."""
+        """The number of document pairs in the published order, out of n (n - 1) / 2."""
         both = zip(self.scores, self.published, strict=True)
         return sum((a - b) * (x - y) > 0 for (a, x), (b, y) in combinations(both, 2))
 
 
 def readings(bundle: Bundle, golden: str) -> list[ScoreReading]:
-    """The file read in every way, its own first. Raises UsageError where SCORES has no `golden`."""
+    """The scores of the file in every reading, its own first. Raises UsageError if SCORES has no entry `golden`."""
     if golden not in SCORES:
         raise UsageError(f"no published scores are called {golden!r}: models.toml may name {', '.join(SCORES)}")
     manifest, published = bundle.manifest, SCORES[golden]
     if manifest.pooling not in POOLINGS or not any(build.layout == "shared-prefix" for build in manifest.builds):
-        raise ModelFileError(f"{bundle.path} has no decoder's graph for a CPU, where scores are checked: export one")
+        raise ModelFileError(
+            f"{bundle.path} has no decoder graph for a CPU, on which scores are compared: export a decoder with --for "
+            "cpu or both"
+        )
     encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
-    own = PAIR_FORMS[manifest.prompt]
-    found = []
+    own_form = PAIR_FORMS[manifest.prompt]
+    results = []
     for pooling in sorted(POOLINGS, key=lambda name: name != manifest.pooling):
-        for two_spaces in (own.keep_empty_title, not own.keep_empty_title):
-            form = replace(own, keep_empty_title=two_spaces)
+        for two_spaces in (own_form.keep_empty_title, not own_form.keep_empty_title):
+            form = replace(own_form, keep_empty_title=two_spaces)
             texts = [form.document(Document(text)) for text in DOCUMENTS]
             rows = list(encoder.pairs(encoder.ids(form.query(QUERY)), texts))
-            own_reading = pooling == manifest.pooling and two_spaces == own.keep_empty_title
-            scores = tuple(_scores(bundle, pooling, rows))
-            found.append(ScoreReading(pooling, two_spaces, own_reading, scores, published))
-    return found
+            own = pooling == manifest.pooling and two_spaces == own_form.keep_empty_title
+            results.append(ScoreReading(pooling, two_spaces, own, tuple(_scores(bundle, pooling, rows)), published))
+    return results
 
 
-def verdict(found: Sequence[ScoreReading], golden: str) -> tuple[bool, str]:
-    """Whether the file, as dearlite reads it, gives the published scores; and one line that says which reading does."""
-    nearest = min(found, key=lambda reading: reading.largest)
-    own = next(reading for reading in found if reading.own)
+def verdict(results: Sequence[ScoreReading], golden: str) -> tuple[bool, str]:
+    """True if the file's own reading gives the published scores, and a line that names the nearest reading."""
+    nearest = min(results, key=lambda reading: reading.largest)
+    own = next(reading for reading in results if reading.own)
     if nearest.largest > TOLERANCE:
         return False, (
             f"no reading is within {TOLERANCE} of the published scores {golden!r} (nearest: {nearest.name}, largest "
@@ -108,36 +110,41 @@ def verdict(found: Sequence[ScoreReading], golden: str) -> tuple[bool, str]:
     if own.largest > TOLERANCE:
         return False, (
             f"{line}, but this file is read at {own.name} (largest difference {own.largest:.2f}): "
-            "say so in its entry of models.toml and export it again"
+            "correct its entry of models.toml and export it again"
         )
-    near = [reading for reading in found if reading is not nearest and reading.largest <= TOLERANCE]
-    if near:
-        names = ", ".join(f"{r.name}{', as this file is read' * r.own} ({r.largest:.2f})" for r in near)
-        line += f"; so do, within {TOLERANCE}: {names}"
+    others = [reading for reading in results if reading is not nearest and reading.largest <= TOLERANCE]
+    if others:
+        line += f"; so do, within {TOLERANCE}: {', '.join(map(_describe, others))}"
     return True, line
 
 
+def _describe(reading: ScoreReading) -> str:
+    """The reading's name and its largest difference; the file's own reading is marked."""
+    own = ", as this file is read" if reading.own else ""
+    return f"{reading.name}{own} ({reading.largest:.2f})"
+
+
 def _scores(bundle: Bundle, pooling: str, rows: list[TokenRow]) -> list[float]:
-    """The rows' scores in the runtime's engine, read as `pooling` says, padded to the longest of them."""
-    change = _change(bundle.manifest, pooling, max(row.tokens_used for row in rows))
-    read_so = bundle if change is None else _Changed(bundle, change)
-    return list(OnnxBackend(read_so, device="cpu", threads=check_threads(None)).score(rows))
+    """The rows' scores from the runtime's engine, read at `pooling`, with padding up to the longest row."""
+    change = _graph_change(bundle.manifest, pooling, max(row.tokens_used for row in rows))
+    changed = bundle if change is None else _BundleWithChangedGraphs(bundle, change)
+    return list(OnnxBackend(changed, device="cpu", threads=check_threads(None)).score(rows))
 
 
-def _change(manifest: Manifest, pooling: str, longest: int) -> Callable[[bytes], bytes] | None:
-    """What is done to the file's graphs so that they read at `pooling`; None where they do as they are."""
+def _graph_change(manifest: Manifest, pooling: str, longest: int) -> Callable[[bytes], bytes] | None:
+    """The function that makes a graph of the file read its score at `pooling`; None if it does so already."""
     if manifest.pooling == "last-position":
         return lambda graph: padded_to(graph, 1 if pooling == "last-token" else longest)
     if pooling == "last-token":
         return None
     pad_id = manifest.source.get("pad_id", "")
     if not pad_id.isdecimal():
-        raise ModelFileError(f"{manifest.name} does not say which token it is padded with: export the model again")
+        raise ModelFileError(f"{manifest.name} does not record its padding token (pad_id): export the model again")
     return lambda graph: at_last_position(graph, int(pad_id), longest)
 
 
-class _Changed(Bundle):
-    """A bundle whose graphs are changed as they are read."""
+class _BundleWithChangedGraphs(Bundle):
+    """A bundle that passes each CPU graph through `change` when it is read."""
 
     def __init__(self, bundle: Bundle, change: Callable[[bytes], bytes]) -> None:
         super().__init__(bundle.path)

@@ -1,4 +1,4 @@
-"""The ways to write a decoder's weights, as a table: what is stored, and the graph of each device over it."""
+"""The quantisations of a decoder, as a table: the stored weights, and the graphs of each device that read them."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from dearlite.export.onnx.graph import Graph
 from dearlite.export.source.families import LlamaShape
 from dearlite.models.manifest import Build
 
-# What `--for` may say -> the devices that the file has a graph for. All graphs of a file share one set of weights.
+# Value of `--for` -> the devices for which the file gets a graph. All graphs of a file share one set of weights.
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}
 
-Ways = tuple[tuple[str, str, tuple[str, ...]], ...]
+# (entry of LINEAR_WAYS, entry for the last layer, required capabilities of the machine), for each graph of a CPU
+CpuWays = tuple[tuple[str, str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """One way to write the weights: in int8, fp16 or fp32, rotated and mixed or not; and the graphs' ways."""
+    """A format of the weights (int8, fp16 or fp32, with or without rotations), and the arithmetic of the graphs."""
 
     int8: bool
-    rotated: bool  # the residual stream
-    mixed: bool  # the down projection's input, in blocks, at run time
-    ways: Ways  # on a CPU: (way, the last layer's way, what the machine must be able to do)
-    half: bool = False  # fp16 where it is not int8
-    cuda_way: str | None = None  # None where there is no graph for CUDA
-    leading: bool = False  # the residual stream's leading directions apart
+    rotated: bool  # the residual stream is rotated
+    block_hadamard: bool  # the down projection's input is multiplied by block Hadamards at run time
+    ways: CpuWays
+    half: bool = False  # fp16 weights, if they are not int8
+    cuda_way: str | None = None  # an entry of LINEAR_WAYS; None: no graph for CUDA
+    leading: bool = False  # separate inputs for the residual stream's leading directions
     about: str = ""  # for the help of --quant
 
     @property
     def bytes_per_weight(self) -> int:
         return 1 if self.int8 else 2 if self.half else 4
 
-    def mixes(self, shape: LlamaShape) -> bool:
-        """Whether the down projection's input is multiplied by a Hadamard matrix, in blocks that must fill it."""
-        return self.mixed and shape.ffn % HADAMARD_BLOCK == 0
+    def uses_block_hadamard(self, shape: LlamaShape) -> bool:
+        """True if the down projection's input is multiplied by block Hadamards, which must divide its width."""
+        return self.block_hadamard and shape.ffn % HADAMARD_BLOCK == 0
 
 
 QUANTISATIONS = {
     "int8": Quantisation(
         int8=True,
         rotated=True,
-        mixed=True,
+        block_hadamard=True,
         ways=(
             ("int8-per-row", "int16-per-row", ("u8s8-exact",)),
             ("int8-per-row-wide", "int16-per-row-wide", ()),
@@ -57,7 +58,7 @@ QUANTISATIONS = {
     "int8-accurate": Quantisation(
         int8=True,
         rotated=True,
-        mixed=True,
+        block_hadamard=True,
         ways=(
             ("int16-per-row", "int16-per-row", ("u8s8-exact",)),
             ("int16-per-row-wide", "int16-per-row-wide", ()),
@@ -69,7 +70,7 @@ QUANTISATIONS = {
     "fp16": Quantisation(
         int8=False,
         rotated=False,
-        mixed=False,
+        block_hadamard=False,
         ways=(("fp16-as-fp32", "fp16-as-fp32", ()),),
         half=True,
         cuda_way="half",
@@ -78,7 +79,7 @@ QUANTISATIONS = {
     "fp32": Quantisation(
         int8=False,
         rotated=False,
-        mixed=False,
+        block_hadamard=False,
         ways=(("fp32", "fp32", ()),),
         about="the reference; has no graph for CUDA",
     ),
@@ -86,7 +87,7 @@ QUANTISATIONS = {
 
 
 def check_devices(quant: str, devices: Sequence[str], pooling: str) -> None:
-    """Raises UsageError where there is no graph for one of `devices` that runs these weights or reads there."""
+    """Raises UsageError if one of `devices` has no graph for this quantisation or this pooling."""
     if "cuda" not in devices:
         return
     if QUANTISATIONS[quant].cuda_way is None:
@@ -96,14 +97,14 @@ def check_devices(quant: str, devices: Sequence[str], pooling: str) -> None:
 
 
 def graphs_of(plan: Quantisation, shape: LlamaShape, devices: Sequence[str]) -> Iterator[tuple[Build, Graph]]:
-    """Each build of `devices` with its graph, in the order in which the runtime tries them."""
-    mixes = plan.mixes(shape)
+    """The builds for `devices` with their graphs, in the order in which the runtime tries them."""
+    block_hadamard = plan.uses_block_hadamard(shape)
     if "cpu" in devices:
         for number, (way, last_way, requires) in enumerate(plan.ways):
             name = "cpu.onnx" if number == 0 else "cpu-wide.onnx"
-            graph = llama_graph(shape, way, last_way, block_hadamard=mixes, leading=plan.leading)
+            graph = llama_graph(shape, way, last_way, block_hadamard=block_hadamard, leading=plan.leading)
             yield Build("cpu", name, "shared-prefix", way, requires, tuple(graph.weights)), graph
     if "cuda" in devices:
-        assert plan.cuda_way is not None, "check_devices comes first"
-        graph = padded_llama_graph(shape, plan.cuda_way, block_hadamard=mixes, leading=plan.leading)
+        assert plan.cuda_way is not None, "check_devices was not called"
+        graph = padded_llama_graph(shape, plan.cuda_way, block_hadamard=block_hadamard, leading=plan.leading)
         yield Build("cuda", "cuda.onnx", "padded", plan.cuda_way, (), tuple(graph.weights)), graph

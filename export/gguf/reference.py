@@ -37,7 +37,7 @@ class Reference(ForwardPass):
 
     def __init__(self, shape: LlamaShape, rows: Sequence[Any], positions: Sequence[Sequence[int]]) -> None:
         """`rows` are (tokens,) int64 arrays, none longer than shape.max_tokens; `positions` those wanted of each."""
-        super().__init__(shape, [], rows, mixes=False)
+        super().__init__(shape, [], rows, block_hadamard=False)
         starts = [start for start, _ in self.spans]
         self.chosen = [start + place for start, places in zip(starts, positions, strict=True) for place in places]
         self.logits = np.zeros((0, shape.vocabulary), np.float32)

@@ -30,16 +30,16 @@ class ForwardPass:
         calibration: Sequence[Any],
         scored: Sequence[Any],
         *,
-        mixes: bool,
+        block_hadamard: bool,
         pad_id: int | None = None,
     ) -> None:
         """`calibration` and `scored` are (tokens,) int64 rows: for `Moments`, and for `scores`.
 
-        `mixes` means that the down projection's input is multiplied by block Hadamards, as its weights then are. The
+        With `block_hadamard` the input of the down projection is multiplied by block Hadamards, as its weights are. The
         score of a row is read at its last token or, with `pad_id`, at the end of the row padded with that token to
         `max_tokens` (pooling.py).
         """
-        self.shape, self.mixes = shape, mixes
+        self.shape, self.block_hadamard = shape, block_hadamard
         short = [pad_id is not None and len(row) < shape.max_tokens for row in scored]
         padded = (np.append(row, [pad_id]) if is_short else row for row, is_short in zip(scored, short, strict=True))
         rows = [*calibration, *padded]
@@ -91,7 +91,7 @@ class ForwardPass:
             gate, up = np.split(x @ gate_up, 2, axis=1)
             up *= gate
             up /= 1 + np.exp(-gate)  # SiLU(gate) * up
-            if self.mixes:
+            if self.block_hadamard:
                 blocks = up.reshape(len(up), -1, HADAMARD_BLOCK)
                 up = (blocks @ hadamard(HADAMARD_BLOCK).astype(np.float32)).reshape(len(up), -1)
             if calibrating:

@@ -249,7 +249,7 @@ def test_peak_memory_stays_near_one_matrix(tmp_path):
     rows = source.rows
     source.rows = lambda name, start, stop: (read.append(name), rows(name, start, stop))[1]
     shape = families.shape_of(source.config, 96)
-    stream = llama._tensors(source, shape, QUANTISATIONS["int8"], mixes=True)
+    stream = llama._tensors(source, shape, QUANTISATIONS["int8"], block_hadamard=True)
     name, _, _, blocks = next(stream)
     for _ in blocks:
         pass

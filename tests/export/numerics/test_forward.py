@@ -40,7 +40,7 @@ def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
     rows = [row.ids for row in _encode(tokenizer, "dear", 96, records)]
     plan = QUANTISATIONS[plan]
     shape = shape_of(source.config, 96)
-    forward = ForwardPass(shape, rows[:studied], rows, mixes=plan.mixes(shape), pad_id=pad_id)
+    forward = ForwardPass(shape, rows[:studied], rows, block_hadamard=plan.uses_block_hadamard(shape), pad_id=pad_id)
     pooling = "last-token" if pad_id is None else "last-position"
     write_bundle(source, tokenizer, facts(pooling), folder / "m.dear", plan=plan, forward=forward, pad_id=pad_id)
     return folder / "m.dear", forward
