@@ -1,7 +1,8 @@
 """Packages and models.toml; all else is declared in pyproject.toml.
 
 The list of packages is computed: `dearlite.export` lies beside `dearlite/`, in a folder of its own, and a list written
-by hand would leave a new folder out of the wheel in silence.
+by hand would leave a new folder out of the wheel in silence. The link dearlite/export leads editors and type checkers
+to that folder; installing does not need it, and a checkout on Windows may have a plain file in its place.
 """
 
 from pathlib import Path
@@ -20,12 +21,13 @@ class BuildWithModels(build_py):
             copyfile("models.toml", Path(self.build_lib) / "dearlite" / "models.toml")
 
 
+packages = {
+    *find_packages(include=["dearlite", "dearlite.*"]),
+    "dearlite.export",
+    *(f"dearlite.export.{package}" for package in find_packages("export")),
+}
 setup(
-    packages=[
-        *find_packages(include=["dearlite", "dearlite.*"]),
-        "dearlite.export",
-        *(f"dearlite.export.{package}" for package in find_packages("export")),
-    ],
+    packages=sorted(packages),
     package_dir={"dearlite.export": "export"},
     cmdclass={"build_py": BuildWithModels},
 )

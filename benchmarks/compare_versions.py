@@ -59,7 +59,7 @@ def compare(
         for quant in ("q8_0", "q4_k_m", "f16"):
             dearlite(python, out, "export", language_model, "--quant", quant, "--force", "-o", out / f"{quant}.gguf")
         dearlite(
-            python, out, "rerank", "-q", "light bulb", ROOT / "examples/docs.jsonl", "-m", out / "q8_0.gguf",
+            python, out, "rerank", "-q", "light bulb", ROOT / "examples/docs.jsonl", "-m", language_model_file(), "--mode", "first",
             "--passage-tokens", "20", "--window", "5", "--format", "jsonl", "-o", out / "order.jsonl",
         )  # fmt: skip
         if published is not None:

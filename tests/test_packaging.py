@@ -35,7 +35,7 @@ def modules_of(root):
 def test_every_module_is_in_the_wheel(tmp_path):
     root = tmp_path / "checkout"
     root.mkdir()
-    unwanted = shutil.ignore_patterns("__pycache__", "*.dear")
+    unwanted = shutil.ignore_patterns("__pycache__", "*.dear", "export")
     for part in ("dearlite", "export"):
         shutil.copytree(ROOT / part, root / part, ignore=unwanted)
     for file in ("pyproject.toml", "setup.py", "MANIFEST.in", "models.toml", "README.md", "LICENSE", "NOTICE"):

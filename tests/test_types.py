@@ -16,7 +16,7 @@ MISTAKE = '_proof: int = "a string"\n'
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
-    unwanted = shutil.ignore_patterns("__pycache__", "*.dear", "*.onnx", "data")
+    unwanted = shutil.ignore_patterns("__pycache__", "*.dear", "*.onnx", "data", "export")
     for package in ("dearlite", "export"):
         shutil.copytree(ROOT / package, folder / package, ignore=unwanted)
     return folder
