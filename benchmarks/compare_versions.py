@@ -59,9 +59,25 @@ def compare(
         for quant in ("q8_0", "q4_k_m", "f16"):
             dearlite(python, out, "export", language_model, "--quant", quant, "--force", "-o", out / f"{quant}.gguf")
         dearlite(
-            python, out, "rerank", "-q", "light bulb", ROOT / "examples/docs.jsonl", "-m", language_model_file(), "--mode", "first",
-            "--passage-tokens", "20", "--window", "5", "--format", "jsonl", "-o", out / "order.jsonl",
-        )  # fmt: skip
+            python,
+            out,
+            "rerank",
+            "-q",
+            "light bulb",
+            ROOT / "examples/docs.jsonl",
+            "-m",
+            language_model_file(),
+            "--mode",
+            "first",
+            "--passage-tokens",
+            "20",
+            "--window",
+            "5",
+            "--format",
+            "jsonl",
+            "-o",
+            out / "order.jsonl",
+        )
         if published is not None:
             make_embedded(python, published, out / "minilm-l12.dear")
     for file in sorted((folder / "0").iterdir()):
