@@ -1,6 +1,6 @@
-"""What the caller gives, as `Document` records. Knows files and field names; knows nothing of models or tokens.
+"""Queries and documents of the caller, checked and converted to `Document` records. Knows nothing of models or tokens.
 
-Nothing that the caller passed is changed: `Document.record` is the caller's own object.
+The caller's objects are never changed: `Document.record` is the caller's own object.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dearlite.errors import InvalidInput
 
-# The first of these that is present is taken. They cover BEIR, Tevatron, Pyserini and plain JSON.
+# Field names in order of precedence. They cover BEIR, Tevatron, Pyserini and plain JSON.
 TEXT_FIELDS = ("text", "contents", "passage")
 ID_FIELDS = ("id", "_id", "docid")
 TITLE_FIELDS = ("title",)
@@ -23,7 +23,7 @@ CANDIDATE_TEXT_FIELDS = ("content", "contents", "text", "segment", "passage", "b
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document: `text` and `title` as the model will see them, `record` as the caller gave it."""
+    """A document: `text` and `title` as the model reads them, `id` as text, and `record`, the caller's own object."""
 
     text: str
     id: str | None = None
@@ -32,18 +32,20 @@ class Document:
 
 
 def as_documents(items: Iterable[object]) -> list[Document]:
-    """`items` as Documents, in order. Raises InvalidInput naming the position (from 0) of a bad one."""
+    """`items` as Documents, in order. Raises InvalidInput with the position, from 0, of a bad document."""
     if isinstance(items, (str, bytes, Mapping, Document)) or not isinstance(items, Iterable):
         raise InvalidInput(f"docs is one {type(items).__name__}, not a list: put it in brackets, [doc]")
-    if hasattr(items, "to_dict") and hasattr(items, "columns"):  # iterating a DataFrame gives its column names
+    if hasattr(items, "to_dict") and hasattr(
+        items, "columns"
+    ):  # iterating over a DataFrame would yield its column names
         raise InvalidInput("docs is a DataFrame: pass df.to_dict('records')")
     return [as_document(item, f"document {index}") for index, item in enumerate(items)]
 
 
 def as_document(item: object, where: str) -> Document:
-    """`item` (a string, a mapping, a Document or an object with those attributes) as a Document.
+    """`item` (a string, a mapping, a Document or an object with its attributes) as a Document.
 
-    Raises InvalidInput, its message opening with `where`, for null, numbers, a missing text, or nothing but spaces.
+    Raises InvalidInput, whose message begins with `where`, for None, numbers, a missing text, and only spaces.
     """
     if isinstance(item, Document):
         return _checked(_clean(item.text, where), item.id, _clean(item.title, where), item.record, where)
@@ -54,8 +56,8 @@ def as_document(item: object, where: str) -> Document:
         raise InvalidInput(f"{where} is {kind}, not a document: give a string or a record with a 'text' field")
     text = first_field(item, TEXT_FIELDS)
     if text is None:
-        has = f" (it has {', '.join(map(repr, list(item)[:6]))})" if isinstance(item, Mapping) and item else ""
-        raise InvalidInput(f"{where} has no text{has}: name the field 'text', 'contents' or 'passage'")
+        fields = f" (it has {', '.join(map(repr, list(item)[:6]))})" if isinstance(item, Mapping) and item else ""
+        raise InvalidInput(f"{where} has no text{fields}: name the field 'text', 'contents' or 'passage'")
     title, doc_id = first_field(item, TITLE_FIELDS), first_field(item, ID_FIELDS)
     for name, value in (("text", text), ("title", title)):
         if value is not None and not isinstance(value, str):
@@ -66,17 +68,17 @@ def as_document(item: object, where: str) -> Document:
 
 
 def check_query(query: object) -> str:
-    """`query` as clean text. Raises InvalidInput when it is no string or only spaces."""
+    """`query` without spaces around it, as valid UTF-8. Raises InvalidInput if it is no string or only spaces."""
     if not isinstance(query, str):
         raise InvalidInput(f"the query is a {type(query).__name__}: it must be a string")
     if not query.strip():
-        raise InvalidInput("the query is empty: give it some words")
+        raise InvalidInput("the query is empty: give at least one word")
     return _clean(query.strip(), "the query")
 
 
 def _checked(text: str, doc_id: str | None, title: str, record: object, where: str) -> Document:
     if not text.strip() and not title.strip():
-        raise InvalidInput(f"{where} is empty or only spaces: drop it, or give it some text")
+        raise InvalidInput(f"{where} is empty or only spaces: remove it, or give it a text")
     return Document(_clean(text, where), doc_id, _clean(title, where), record)
 
 
@@ -90,12 +92,12 @@ def first_field(item: object, names: tuple[str, ...]) -> object:
 
 
 def _clean(text: str, where: str) -> str:
-    """`text` that can be written as UTF-8: surrogate pairs joined, a half of one replaced by U+FFFD.
+    """`text` as valid UTF-8: surrogate pairs are joined, a lone surrogate becomes U+FFFD.
 
-    JSON may hold one half alone, which is legal there and breaks every tokenizer.
+    JSON may legally hold a lone surrogate, which no tokenizer accepts.
     """
     if not isinstance(text, str):
-        raise InvalidInput(f"{where} holds a {type(text).__name__} where text belongs")
+        raise InvalidInput(f"{where} has a {type(text).__name__} as its text or title: it must be a string")
     try:
         text.encode()
     except UnicodeEncodeError:

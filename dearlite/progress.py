@@ -1,4 +1,4 @@
-"""Progress of a call: the callback that callers pass in, and a counter that calls it when the count moves."""
+"""Progress of a call: the type of the callback, a counter that calls it, and a callback that writes a line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 
-_LINE_S = 0.5
+_LINE_S = 0.5  # minimum time between two lines
 
 Progress = Callable[[int, int], None]  # (done, total)
 
 
 class Meter:
-    """Counts documents up to `total` and tells `progress` of each new count."""
+    """A count of documents up to `total` that calls `progress` whenever it changes."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self.done, self.total, self._progress = 0, total, progress
@@ -26,7 +26,11 @@ class Meter:
 
 
 def line_progress(what: str = "pairs") -> Callable[[int, int], None]:
-    """A progress callback that rewrites one line of stderr twice a second: it works in notebooks, too."""
+    """A progress callback that rewrites a line on stderr at most twice a second, in notebooks too.
+
+    `what` is the plural noun of the counted things. The count of the first call was done before and is not part of the
+    rate.
+    """
     start, before, written = time.perf_counter(), -1, 0.0
 
     def update(done: int, total: int) -> None:

@@ -1,1 +1,1 @@
-"""Names of models and model files. Nothing is run here."""
+"""Model names, chains of models, and the formats of model files. No model runs here."""

@@ -1,13 +1,13 @@
 """The `.dear` file: one pointwise model in one ZIP whose members are stored, not compressed.
 
-    manifest.json   what it is, and sha256 and size of every other member (manifest.py)
-    tokenizer.json  as the tokenizers library reads it
-    *.onnx          a graph for each kind of device, without weights
+    manifest.json   facts about the model, and sha256 and size of every other member (manifest.py)
+    tokenizer.json  the tokenizer, in the format of the tokenizers library
+    *.onnx          one graph per kind of device, without weights
     weights.bin     the tensors, each at a multiple of 64 bytes; the member's data starts at a multiple of 4096
-    card.json       how it was measured (optional); LICENSE
+    card.json       the quality card (optional); LICENSE
 
-Nothing is extracted: the weights are memory-mapped where they lie in the ZIP, so a bundle may be renamed and moved,
-processes share its pages, and it may be larger than memory or than 2 GB. `unzip -l` lists it.
+Nothing is extracted: the weights are memory-mapped inside the ZIP. A bundle may therefore be renamed and moved,
+processes share its pages, and it may be larger than memory or than 2 GB. `unzip -l` lists its members.
 Format: PKWARE APPNOTE 6.3 (ZIP64 records for weights.bin); the padding that aligns a member is an extra field 0xD935,
 which zipalign introduced.
 """
@@ -39,7 +39,7 @@ TENSOR_ALIGNMENT = 64
 WEIGHTS_ALIGNMENT = 4096
 WEIGHTS = "weights.bin"
 MANIFEST = "manifest.json"
-# Larger weights than this are hashed by `verify` only: it would cost more than loading them.
+# Larger members are hashed by `verify` only: hashing them would take longer than loading them.
 _HASH_ON_OPEN_BYTES = 256 * 2**20
 _LOCAL_HEADER_BYTES = 30
 _ZIP64_EXTRA_BYTES = 20
@@ -47,12 +47,12 @@ _ALIGNMENT_EXTRA = 0xD935
 
 
 class Bundle:
-    """An opened `.dear` file, checked: its layout, schema, sizes and the sha256 of its members."""
+    """An open `.dear` file. Layout, schema, sizes and the sha256 of its members (up to 256 MiB) have been checked."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises UsageError when there is no such file, ModelFileError when it is not a whole, unedited bundle."""
+        """Raises UsageError if the file cannot be read, ModelFileError if it is incomplete, edited or no bundle."""
         self.path = Path(path)
-        self._map: mmap.mmap | None = None  # the whole file, from the first call of `tensors`
+        self._map: mmap.mmap | None = None  # the mapped file, from the first call of `tensors` on
         try:
             file = open(self.path, "rb")
         except OSError as err:
@@ -65,19 +65,19 @@ class Bundle:
             self._check_hashes(file, small)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a member. Raises ModelFileError when the bundle has none of that name."""
+        """The bytes of a member. Raises ModelFileError if the bundle has no member of this name."""
         if name not in self._offsets:
             raise ModelFileError(f"{self.path} has no member {name}: export the model again")
         with open(self.path, "rb") as file:
             return self._bytes(file, name)
 
     def card(self) -> dict[str, Any]:
-        """The quality card, empty when the bundle has none."""
+        """The quality card, empty if the bundle has none."""
         card: dict[str, Any] = json.loads(self.read("card.json")) if "card.json" in self._offsets else {}
         return card
 
     def tensors(self, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
-        """The named tensors, all when None, as read-only views of the file: pages are read when they are first used."""
+        """Name -> read-only view of the mapped file, for `names`, all if None. Pages are read at their first use."""
         start, size = self._offsets[WEIGHTS]
         if self._map is None:
             with open(self.path, "rb") as file:
@@ -85,36 +85,36 @@ class Bundle:
         weights = np.frombuffer(self._map, np.uint8, size, start)
         specs = {name: self.manifest.tensors[name] for name in (self.manifest.tensors if names is None else names)}
         return {
-            name: weights[t.offset : t.offset + t.size_bytes].view(t.dtype).reshape(t.shape)
-            for name, t in specs.items()
+            name: weights[spec.offset : spec.offset + spec.size_bytes].view(spec.dtype).reshape(spec.shape)
+            for name, spec in specs.items()
         }
 
     def release_pages(self) -> None:
-        """Takes the mapped file out of this process's memory; a page that is used again is read again.
+        """Removes the mapped file's pages from this process's memory; a page that is used again is read again.
 
-        Does nothing where the system has no such call (Windows).
+        Does nothing on Windows, which has no madvise.
         """
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def verify(self) -> None:
-        """Hashes every member, however large. Raises ModelFileError for the first that differs."""
+        """Checks the sha256 of every member, of any size. Raises ModelFileError for the first that differs."""
         with open(self.path, "rb") as file:
             self._check_hashes(file, self.manifest.members)
 
     def sha256(self) -> str:
-        """A name for this model's content: the manifest's hash, which covers the hash of all else."""
+        """The sha256 of the manifest. It identifies all content, since the manifest has the sha256 of each member."""
         return hashlib.sha256(self.read(MANIFEST)).hexdigest()
 
     def _locate(self, file: IO[bytes]) -> dict[str, tuple[int, int]]:
-        """Where each member's data starts, and its size in bytes."""
+        """Member -> (offset of its data in the file, size), in bytes. Raises ModelFileError for a damaged ZIP."""
         offsets: dict[str, tuple[int, int]] = {}
         try:
             with zipfile.ZipFile(file) as archive:
                 for info in archive.infolist():
                     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                         raise ModelFileError(
-                            f"{self.path}: member {info.filename} is compressed or encrypted: it was repacked"
+                            f"{self.path}: member {info.filename} is compressed or encrypted: export the model again"
                         )
                     file.seek(info.header_offset)
                     header = file.read(_LOCAL_HEADER_BYTES)
@@ -126,9 +126,11 @@ class Bundle:
                         if zlib.crc32(file.read(info.file_size)) != info.CRC:
                             raise ModelFileError(f"{self.path}: {MANIFEST} is damaged: fetch or export it again")
         except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError) as err:
-            raise ModelFileError(f"{self.path} is not a whole .dear file ({err}): fetch or export it again") from None
+            raise ModelFileError(
+                f"{self.path} is not a complete .dear file ({err}): fetch or export it again"
+            ) from None
         if MANIFEST not in offsets:
-            raise ModelFileError(f"{self.path} is a ZIP without {MANIFEST}: it is not a .dear file")
+            raise ModelFileError(f"{self.path} is no .dear file but a ZIP without {MANIFEST}: export the model again")
         return offsets
 
     def _check_sizes(self) -> None:
@@ -136,18 +138,19 @@ class Bundle:
         wrong = [f"{name} is missing" for name in members if name not in self._offsets]
         wrong += [f"{name} was added" for name in self._offsets if name not in members and name != MANIFEST]
         for name, member in members.items():
-            found = self._offsets.get(name, (0, member.size_bytes))[1]
-            if found != member.size_bytes:
-                wrong.append(f"{name} has {found} bytes instead of {member.size_bytes}")
+            size = self._offsets.get(name, (0, member.size_bytes))[1]
+            if size != member.size_bytes:
+                wrong.append(f"{name} has {size} bytes instead of {member.size_bytes}")
         for build in self.manifest.builds:
-            wanted = [build.graph, *(f"tensor {name}" for name in build.tensors if name not in self.manifest.tensors)]
-            wrong += [f"{name} of the {build.device} build is missing" for name in wanted if name not in members]
+            tensors = [f"tensor {name}" for name in build.tensors if name not in self.manifest.tensors]
+            missing = [*([] if build.graph in members else [build.graph]), *tensors]
+            wrong += [f"{name} of the {build.device} build is missing" for name in missing]
         if "tokenizer.json" not in members:
             wrong.append("tokenizer.json is missing")
         end = members[WEIGHTS].size_bytes if WEIGHTS in members else 0
         for name, tensor in self.manifest.tensors.items():
             if tensor.offset % TENSOR_ALIGNMENT or not 0 <= tensor.offset <= tensor.offset + tensor.size_bytes <= end:
-                wrong.append(f"tensor {name} lies outside {WEIGHTS} or is not aligned")
+                wrong.append(f"tensor {name} is outside {WEIGHTS} or not aligned")
         if wrong:
             raise ModelFileError(
                 f"{self.path} was changed after it was written ({'; '.join(wrong[:5])}): fetch or export it again"
@@ -177,10 +180,10 @@ def _sha256(file: IO[bytes], size: int) -> str:
 
 
 class BundleWriter:
-    """Writes a bundle tensor by tensor; nothing larger than one block of one tensor is held.
+    """Writes a bundle tensor by tensor, with at most one block of one tensor in memory.
 
-    Use as a context manager: weights first, then `finish`. The file takes its name only when it is whole, and the same
-    content gives the same bytes.
+    A context manager: call `add_tensor` for every tensor, then `finish`. The file gets its name only when it is
+    complete; until then it ends in ".partial". Equal content gives equal bytes.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -198,34 +201,37 @@ class BundleWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None and self._weights is None:  # otherwise `finish` was not reached: there is no bundle
+            if kind is None and self._weights is None:  # otherwise `finish` was not called: there is no bundle
                 self._archive.close()
                 self._partial.replace(self._path)
         finally:
             self._discard()
 
     def _discard(self) -> None:
-        """Removes what was written under the temporary name, on a full disk too: closing it fails there."""
+        """Removes the partial file if it still exists. Closing it may fail (full disk): it is removed all the same."""
         with suppress(OSError):
             if self._weights is not None:
                 self._weights.close()
-        file, self._archive.fp = self._archive.fp, None  # the archive then writes nothing when it is collected
+        file, self._archive.fp = (
+            self._archive.fp,
+            None,
+        )  # else the archive writes its directory when garbage-collected
         with suppress(OSError):
             if file is not None:
                 file.close()
         self._partial.unlink(missing_ok=True)
 
     def add_tensor(self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
-        """Appends one tensor whose bytes come in `blocks`, at the next multiple of 64."""
+        """Appends one tensor at the next multiple of 64 bytes. `blocks` are its bytes, little-endian, in C order."""
         if name in self._tensors:
-            raise ModelFileError(f"tensor {name} was written already")
+            raise ModelFileError(f"tensor {name} was already written: give each tensor its own name")
         self._append(b"\0" * (-self._size % TENSOR_ALIGNMENT))
         tensor = Tensor(dtype, shape, self._size)
         for block in blocks:
             self._append(block)
         if self._size - tensor.offset != tensor.size_bytes:
             raise ModelFileError(
-                f"tensor {name}: {self._size - tensor.offset} bytes were given for {tensor.size_bytes}"
+                f"tensor {name}, {dtype} {shape}, has {self._size - tensor.offset} bytes instead of {tensor.size_bytes}"
             )
         self._tensors[name] = tensor
 
@@ -263,15 +269,15 @@ class BundleWriter:
 
 
 def add_members(path: Path, members: Mapping[str, bytes], **facts: Any) -> None:
-    """Adds small members to a written bundle, and changes the manifest's `facts`, in place.
+    """Adds small members to a finished bundle and replaces the fields `facts` of its manifest, in place.
 
-    For a file that has not got its own name yet.
+    An interrupted call leaves a damaged file, so that callers do this before the file gets its final name.
     """
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         manifest = parse_manifest(archive.read(MANIFEST), str(path))
         last = archive.infolist()[-1]
         assert last.filename == MANIFEST, "the writer puts the manifest last"
-        # What is written next, and then the directory, goes to `start_dir`: over the manifest, whose place is last.
+        # New members and the directory are written from `start_dir` on: over the manifest, the last member.
         archive.filelist.pop()
         del archive.NameToInfo[MANIFEST]
         archive.start_dir = last.header_offset
@@ -283,7 +289,10 @@ def add_members(path: Path, members: Mapping[str, bytes], **facts: Any) -> None:
 
 
 def _entry(name: str, align_in: zipfile.ZipFile | None) -> zipfile.ZipInfo:
-    """A stored member with a fixed date: bytes repeat. With `align_in` its data starts at a multiple of 4096."""
+    """A stored member with a fixed date, so that equal content gives equal bytes.
+
+    With `align_in`, the archive that it is written to, its data starts at a multiple of 4096 bytes.
+    """
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3
     info.external_attr = 0o644 << 16

@@ -1,4 +1,4 @@
-"""What runs a model file, by the file's first bytes: one entry a format."""
+"""The formats of model files, recognised by their first bytes, and the class that runs each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dearlite.errors import ModelFileError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """A kind of model: its class, which takes (path, device=, threads=), and the package that it computes with."""
+    """The class that runs a kind of model, as `module` and `name`, and the `package` that it computes with.
+
+    The class is called with (path, device=, threads=). `extra` is the extra of dearlite that installs the package.
+    """
 
     kind: str
     module: str
@@ -19,15 +22,16 @@ class Runner:
     extra: str
 
 
+# magic bytes -> runner
 RUNNERS = {
     b"PK": Runner("pointwise", "dearlite.pointwise.reranker", "PointwiseReranker", "onnxruntime", "cpu"),
     b"GGUF": Runner("listwise", "dearlite.listwise.reranker", "ListwiseReranker", "llama_cpp", "listwise"),
 }
-CASCADE = ("dearlite.cascade", "CascadeReranker")  # what runs a chain of models
+CASCADE = ("dearlite.cascade", "CascadeReranker")  # (module, name) of the class that runs a chain of models
 
 
 def runner_of(path: Path) -> Runner:
-    """The entry for the file at `path`. Raises UsageError where it cannot be read, ModelFileError for no model file."""
+    """The runner of the file at `path`. Raises UsageError if it cannot be read, ModelFileError if it is no model."""
     try:
         with open(path, "rb") as file:
             head = file.read(4)

@@ -1,9 +1,10 @@
-"""The header of a GGUF file, read and held to the file's size before any library maps it.
+"""The header of a GGUF file, read and checked against the file's size before llama.cpp maps the file.
 
-Knows the format, not what a model is for. llama.cpp trusts much of a file: a truncated or edited one ends the process.
-Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), version 2 and 3, little endian: "GGUF", version
-u32, tensor count u64, metadata count u64; each metadata entry a string key, a type u32 and a value; each tensor its
-name, number of sides u32, sides u64, type u32 and offset u64 from the data's start, which is aligned.
+llama.cpp checks little of a file: a truncated or edited one ends the process. This module knows the format, not the
+models. Format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), version 2 and 3, little-endian: "GGUF",
+version u32, tensor count u64, metadata count u64; per metadata entry a string key, a type u32 and a value; per tensor
+its name, number of dimensions u32, dimensions u64, type u32, and offset u64 from the start of the data, which is
+aligned.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import IO, Any
 
 from dearlite.errors import ModelFileError, UsageError
 
-SHA256 = "dearlite.sha256"  # metadata key: 64 hex digits, of the file with these digits read as zeros
+SHA256 = "dearlite.sha256"  # metadata key: 64 hex digits, the hash of the file with these digits set to zero
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-# ggml type -> (its name, weights in a block, bytes of a block); ggml-common.h. Types that are gone are not listed.
+# ggml type -> (name, weights per block, bytes per block), from ggml-common.h, without types that ggml has removed.
 TENSOR_TYPES = {
     0: ("f32", 1, 4), 1: ("f16", 1, 2), 2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22),
     7: ("q5_1", 32, 24), 8: ("q8_0", 32, 34), 9: ("q8_1", 32, 36), 10: ("q2_k", 256, 84), 11: ("q3_k", 256, 110),
@@ -36,13 +37,13 @@ _LARGEST_STRING_BYTES = 2**26
 _LARGEST_ARRAY = 2**24
 _MOST_TENSORS = _MOST_KEYS = 2**16
 _DEEPEST_ARRAY = 4
-# Larger files are hashed by `dearlite models verify` only: it would cost more than loading them.
+# Larger files are hashed by `dearlite models verify` only: hashing them would take longer than loading them.
 HASH_ON_OPEN_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor: sides as the file lists them (fastest first), its type, and `offset` from the file's first byte."""
+    """A tensor: dimensions, fastest first as in the file, ggml type, and `offset` in bytes from the file's start."""
 
     shape: tuple[int, ...]
     type: str
@@ -51,13 +52,13 @@ class GgufTensor:
 
 
 class GgufFile:
-    """An opened GGUF, checked: magic, version, counts, types, and that its last tensor ends where the file does.
+    """A GGUF file with a checked header: magic, version, counts, types, and that all tensors are inside the file.
 
-    `metadata` maps a key to its value (numbers, strings, lists), `tensors` a name to its place.
+    `metadata` maps a key to its value (number, string, bool or list), `tensors` a name to its GgufTensor.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Raises UsageError when there is no such file, ModelFileError when it is not a whole GGUF."""
+        """Raises UsageError if the file cannot be read, ModelFileError if it is incomplete, damaged or no GGUF."""
         self.path = Path(path)
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
@@ -71,25 +72,25 @@ class GgufFile:
             file.seek(0)
             try:
                 self._read(file)
-            except _Damage as err:
+            except _HeaderError as err:
                 raise ModelFileError(
-                    f"{self.path} is not a whole GGUF file ({err}): fetch or export it again"
+                    f"{self.path} is not a complete GGUF file ({err}): fetch or export it again"
                 ) from None
 
     def value_span(self, key: str) -> tuple[int, int]:
-        """(first byte, bytes) of a string's value in the file: where it may be replaced by one as long."""
+        """(offset, size) in bytes of the string value of `key` in the file. A string of equal size may replace it."""
         return self._spans[key]
 
     @property
     def main_type(self) -> str:
-        """The type that takes most of the file, "q4_k" say."""
+        """The tensor type with the most bytes, for example "q4_k"; "none" for a file without tensors."""
         sizes: dict[str, int] = {}
         for tensor in self.tensors.values():
             sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size_bytes
         return max(sizes, key=lambda name: sizes[name], default="none")
 
     def sha256(self) -> str:
-        """The file's hash with the digits of its own `dearlite.sha256`, where it has them, read as zeros."""
+        """The sha256 of the file. The digits of its own `dearlite.sha256`, if it has them, are hashed as zeros."""
         digest, (start, size) = hashlib.sha256(), self._spans.get(SHA256, (self.size_bytes, 0))
         with open(self.path, "rb") as file:
             _hash_up_to(file, start, digest)
@@ -100,14 +101,15 @@ class GgufFile:
 
     @property
     def recorded_sha256(self) -> str | None:
-        """What `sha256()` was when the file was written, None for a file of another maker."""
+        """The value of `sha256()` when dearlite wrote the file, None for a file of another program."""
         value = self.metadata.get(SHA256)
         return value if isinstance(value, str) else None
 
     def verify(self, *, largest_bytes: int | None = None) -> bool:
-        """Whether the file was held to its recorded hash; a file without one, or over `largest_bytes`, was not.
+        """True if the file matches its recorded hash; False, without reading it, if it has none or is too large.
 
-        Raises ModelFileError where they differ.
+        `largest_bytes` is the maximum size in bytes of a file that is hashed, None for no limit. Raises ModelFileError
+        if the hashes differ.
         """
         recorded = self.recorded_sha256
         if recorded is None or (largest_bytes is not None and self.size_bytes > largest_bytes):
@@ -117,54 +119,55 @@ class GgufFile:
         return True
 
     def _read(self, file: IO[bytes]) -> None:
+        """Fills `metadata` and `tensors`. Raises _HeaderError."""
         magic = file.read(4)
         if magic != b"GGUF":
-            raise _Damage(f"it begins with {magic!r}")
+            raise _HeaderError(f"it begins with {magic!r}")
         version = self._scalar(file, "<I")
         if version not in (2, 3):
-            raise _Damage(f"its version is {version}, and 2 and 3 are read")
+            raise _HeaderError(f"its version is {version}, and dearlite reads 2 and 3")
         tensors, keys = self._scalar(file, "<Q"), self._scalar(file, "<Q")
         if tensors > _MOST_TENSORS or keys > _MOST_KEYS:
-            raise _Damage(f"it counts {tensors} tensors and {keys} metadata entries")
+            raise _HeaderError(f"it claims {tensors} tensors and {keys} metadata entries")
         for _ in range(keys):
             key = self._string(file)
             kind = self._scalar(file, "<I")
             if key in self.metadata:
-                raise _Damage(f"its metadata has {key!r} twice")
+                raise _HeaderError(f"its metadata has {key!r} twice")
             if kind == _STRING:
                 start = file.tell() + 8
                 self.metadata[key] = self._string(file)
                 self._spans[key] = (start, file.tell() - start)
             else:
                 self.metadata[key] = self._value(file, kind)
-        places = [self._tensor(file) for _ in range(tensors)]
+        tensor_entries = [self._tensor(file) for _ in range(tensors)]
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise _Damage(f"general.alignment is {alignment!r}")
+            raise _HeaderError(f"general.alignment is {alignment!r}")
         data = -(-file.tell() // alignment) * alignment
-        for name, shape, kind, offset, size in places:
+        for name, shape, kind, offset, size in tensor_entries:
             if name in self.tensors:
-                raise _Damage(f"tensor {name!r} is there twice")
+                raise _HeaderError(f"two tensors are named {name!r}")
             if offset % alignment or data + offset + size > self.size_bytes:
-                raise _Damage(
+                raise _HeaderError(
                     f"tensor {name!r} ends at byte {data + offset + size} of {self.size_bytes}, or is not aligned"
                 )
             self.tensors[name] = GgufTensor(shape, kind, data + offset, size)
         ends = sorted((t.offset, t.offset + t.size_bytes) for t in self.tensors.values())
         if any(end > start for (_, end), (start, _) in pairwise(ends)):
-            raise _Damage("two of its tensors overlap")
+            raise _HeaderError("two of its tensors overlap")
 
     def _tensor(self, file: IO[bytes]) -> tuple[str, tuple[int, ...], str, int, int]:
-        name, sides = self._string(file), self._scalar(file, "<I")
-        if not 1 <= sides <= 4:
-            raise _Damage(f"tensor {name!r} has {sides} sides")
-        shape = tuple(self._scalar(file, "<Q") for _ in range(sides))
+        name, dimensions = self._string(file), self._scalar(file, "<I")
+        if not 1 <= dimensions <= 4:
+            raise _HeaderError(f"tensor {name!r} has {dimensions} dimensions")
+        shape = tuple(self._scalar(file, "<Q") for _ in range(dimensions))
         kind, offset = self._scalar(file, "<I"), self._scalar(file, "<Q")
         if kind not in TENSOR_TYPES:
-            raise _Damage(f"tensor {name!r} has type {kind}, which this dearlite does not know")
+            raise _HeaderError(f"tensor {name!r} has type {kind}, which is unknown")
         type_name, block, block_bytes = TENSOR_TYPES[kind]
         if not all(1 <= side < 2**40 for side in shape) or shape[0] % block:
-            raise _Damage(f"tensor {name!r} of type {type_name} has the sides {shape}")
+            raise _HeaderError(f"tensor {name!r} of type {type_name} has the shape {shape}")
         return name, shape, type_name, offset, prod(shape) // block * block_bytes
 
     def _value(self, file: IO[bytes], kind: int, depth: int = 0) -> Any:
@@ -173,10 +176,10 @@ class GgufFile:
         if kind == _STRING:
             return self._string(file)
         if kind != _ARRAY or depth >= _DEEPEST_ARRAY:
-            raise _Damage(f"a metadata value has type {kind}")
+            raise _HeaderError(f"a metadata value has type {kind}")
         inner, count = self._scalar(file, "<I"), self._scalar(file, "<Q")
         if count > _LARGEST_ARRAY:
-            raise _Damage(f"a metadata list has {count} items")
+            raise _HeaderError(f"a metadata list has {count} items")
         if inner in _SCALARS:
             form = _SCALARS[inner]
             data = self._exactly(file, count * struct.calcsize(form))
@@ -189,18 +192,18 @@ class GgufFile:
     def _string(self, file: IO[bytes]) -> str:
         size = self._scalar(file, "<Q")
         if size > _LARGEST_STRING_BYTES:
-            raise _Damage(f"a string of {size} bytes")
+            raise _HeaderError(f"its header has a string of {size} bytes")
         return self._exactly(file, size).decode("utf-8", "replace")
 
     def _exactly(self, file: IO[bytes], size: int) -> bytes:
         data = file.read(size) if size <= self.size_bytes else b""
         if len(data) != size:
-            raise _Damage(f"its header ends at byte {self.size_bytes}, in the middle")
+            raise _HeaderError(f"the file ends at byte {self.size_bytes}, inside its header")
         return data
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file begins as a GGUF does."""
+    """True if the file begins with the magic of GGUF. Raises UsageError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(4) == b"GGUF"
@@ -208,10 +211,11 @@ def is_gguf(path: Path) -> bool:
         raise UsageError(f"cannot read the model file {path}: {err.strerror}") from None
 
 
-class _Damage(Exception):
-    """What is wrong with the header; becomes a ModelFileError that names the file."""
+class _HeaderError(Exception):
+    """A fault of the header; `GgufFile` raises it as a ModelFileError that names the file."""
 
 
 def _hash_up_to(file: IO[bytes], end: int, digest: Any) -> None:
+    """Adds the bytes of `file` from its position to `end` to `digest`."""
     while (left := end - file.tell()) > 0 and (block := file.read(min(left, 2**20))):
         digest.update(block)

@@ -1,25 +1,27 @@
-"""manifest.json of a `.dear` file: what the model is, as frozen dataclasses. Unknown and missing keys are errors."""
+"""manifest.json of a `.dear` file as frozen dataclasses. Unknown and missing keys are errors."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from dearlite.errors import ModelFileError
 
 SCHEMA = 1
-DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes an element
+DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes per element
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One graph of the bundle: the device it is for, how rows are laid out, and what the machine must be able to do.
+    """One graph of the bundle, and the machines that can run it.
 
-    `layout` is an entry of `backends.onnx.LAYOUTS`; `tensors` are the names that the graph takes from weights.bin.
-    `requires` names capabilities of `devices.CAPABILITIES`; the first
-    build in the manifest whose device and capabilities fit is taken.
+    `device` is "cpu" or "cuda"; `graph` the name of its member; `layout` the layout of its input rows, a key of
+    `pointwise.engine.LAYOUTS`. `requires` names capabilities of the machine, keys of
+    `pointwise.onnxruntime.CAPABILITIES`; `tensors` names the tensors of weights.bin that the graph uses. The engine
+    takes the first build of the manifest whose device and capabilities fit.
     """
 
     device: str
@@ -32,7 +34,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file inside the bundle."""
+    """The size and sha256 of a file inside the bundle."""
 
     size_bytes: int
     sha256: str
@@ -40,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor inside weights.bin: `offset` in bytes from the member's start, little-endian, C order."""
+    """A tensor inside weights.bin, little-endian, in C order. `offset` counts bytes from the start of weights.bin."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,21 +50,19 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count * DTYPES[self.dtype]
+        """Size in bytes, without the padding after it."""
+        return prod(self.shape) * DTYPES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything the runtime needs to know about a model; no behaviour is chosen by anything else."""
+    """The facts that decide how the runtime runs a model. Nothing else does, neither its name nor its tensors."""
 
     kind: str  # "pointwise"
     name: str
     architecture: str
-    prompt: str  # an entry of prompts.PAIR_FORMS
-    pooling: str  # where the score is read: "first-token", "mean", "last-token", "last-position"
+    prompt: str  # a key of pointwise.prompts.PAIR_FORMS
+    pooling: str  # hidden state that the score is read from: "first-token", "mean", "last-token", "last-position"
     max_tokens: int  # of the whole pair, special tokens included
     licence: str
     source: dict[str, str]
@@ -73,12 +73,12 @@ class Manifest:
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:
-        """The manifest as it stands in the file: the same bytes for the same facts."""
+        """The content of manifest.json. Equal manifests give equal bytes."""
         return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """The manifest in `data`. Raises ModelFileError, opening with `where`, for anything that is not schema 1."""
+    """The manifest in `data`. Raises ModelFileError, whose message begins with `where`, if it does not fit schema 1."""
     try:
         raw = json.loads(data)
         schema = raw["schema"]
@@ -88,17 +88,19 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         ) from None
     if schema != SCHEMA:
         raise ModelFileError(
-            f"{where}: it has manifest schema {schema!r}, this dearlite reads {SCHEMA}: update dearlite"
+            f"{where}: its manifest has schema {schema!r}, and this dearlite reads schema {SCHEMA}: update dearlite"
         )
     try:
         raw["builds"] = tuple(
-            _fields(Build, b | {n: tuple(b.get(n, ())) for n in ("requires", "tensors")}) for b in raw["builds"]
+            _record(Build, build | {key: tuple(build.get(key, ())) for key in ("requires", "tensors")})
+            for build in raw["builds"]
         )
-        raw["members"] = {name: _fields(Member, m) for name, m in raw["members"].items()}
+        raw["members"] = {name: _record(Member, member) for name, member in raw["members"].items()}
         raw["tensors"] = {
-            name: _fields(Tensor, {**t, "shape": tuple(t["shape"])}) for name, t in raw["tensors"].items()
+            name: _record(Tensor, {**tensor, "shape": tuple(tensor["shape"])})
+            for name, tensor in raw["tensors"].items()
         }
-        manifest: Manifest = _fields(Manifest, raw)
+        manifest: Manifest = _record(Manifest, raw)
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise ModelFileError(
             f"{where}: its manifest.json does not fit schema {SCHEMA} ({err}): export the model again"
@@ -106,23 +108,23 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _fields(cls: type[Any], raw: dict[str, Any]) -> Any:
-    """`cls(**raw)` with the values' types checked; unknown, missing and mistyped keys are told together."""
+def _record(cls: type[Any], raw: dict[str, Any]) -> Any:
+    """`cls(**raw)`, with checked types. Raises ValueError that lists all unknown, missing and mistyped keys."""
     specs = {spec.name: spec for spec in dataclasses.fields(cls)}
-    optional = {n for n, s in specs.items() if s.default is not dataclasses.MISSING}
+    optional = {name for name, spec in specs.items() if spec.default is not dataclasses.MISSING}
     wrong = [f"unknown key {key!r}" for key in sorted(set(raw) - set(specs))]
     wrong += [f"missing key {key!r}" for key in sorted(set(specs) - set(raw) - optional)]
     scalars = {"str": str, "int": int}
     for name in set(raw) & set(specs):
         kind = scalars.get(str(specs[name].type))
         if kind is not None and (not isinstance(raw[name], kind) or isinstance(raw[name], bool)):
-            wrong.append(f"{name!r} is no {kind.__name__}")
+            wrong.append(f"{name!r} is not of type {kind.__name__}")
     if cls is Manifest and not isinstance(raw.get("source", {}), dict):
-        wrong.append("'source' is no object")
+        wrong.append("'source' is not an object")
     if cls is Tensor and raw.get("dtype") not in DTYPES:
         wrong.append(f"dtype {raw.get('dtype')!r} is not one of {', '.join(DTYPES)}")
     if cls is Tensor and not all(isinstance(side, int) and side >= 0 for side in raw.get("shape", ())):
-        wrong.append(f"shape {raw.get('shape')!r} is not of whole numbers")
+        wrong.append(f"shape {raw.get('shape')!r} is not a list of whole numbers from 0")
     if wrong:
         raise ValueError("; ".join(wrong))
     return cls(**raw)

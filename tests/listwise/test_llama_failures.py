@@ -207,7 +207,7 @@ def test_an_adapter_that_does_not_fit(model, tmp_path):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(bad.read_bytes()[:-40])
     told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))
-    assert "not a whole GGUF" in told[0]
+    assert "not a complete GGUF" in told[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -58,7 +58,7 @@ def test_measurement_errors_are_one_line(cli, tmp_path):
     for args, code, words in (
         (("-m", "minilm-l21"), 2, "no model 'minilm-l21' (nearest: minilm-l12)"),
         (("-m", tmp_path / "none.dear"), 2, "no model file"),
-        (("-m", broken), 1, "not a whole .dear file"),
+        (("-m", broken), 1, "not a complete .dear file"),
         (("--tokens", 513), 2, "--tokens 513: a pair of minilm-l12 has"),
         (("--tokens", 3), 2, "to 512 tokens"),
         (("--docs", 0), 2, "--docs"),
