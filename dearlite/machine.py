@@ -90,12 +90,12 @@ def versions_of(*names: str) -> dict[str, str]:
     return versions
 
 
-def peak_memory_mb() -> float | None:
-    """Peak resident memory of this process in MB of 10^6 bytes, None on Windows. ru_maxrss: kB on Linux, B on macOS."""
+def peak_memory_mb(*, children: bool = False) -> float | None:
+    """Peak resident memory in MB of 10^6 bytes of this process, or of its largest finished child; None on Windows."""
     try:
         resource: Any = import_module("resource")
     except ModuleNotFoundError:  # Windows
         return None
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    megabytes: float = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
+    megabytes: float = round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # ru_maxrss: B on macOS, kB on Linux
     return megabytes

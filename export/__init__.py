@@ -1,40 +1,65 @@
-"""The workshop: makes the model files that the runtime loads. Installed as `dearlite.export`, with heavier needs.
+"""The workshop: functions that make and check model files and training data. They need more packages than the runtime.
 
-It imports dearlite; dearlite never imports it, except for a command of the CLI at the moment it is called.
+    from dearlite.export import export, verify
+    result = export("path/to/scorer", output="scorer.dear")
+    print(result.card["kendall_tau"], verify(result.path).parts)
 
     from dearlite.export import PointwiseConfig, train_pointwise
     train_pointwise(PointwiseConfig(base="HuggingFaceTB/SmolLM2-135M", data=("train.jsonl",), output="scorer"))
 
-The names below are imported at their first use, so that `import dearlite.export` loads no torch and no onnx.
+The workshop imports dearlite; dearlite imports it only to run a command of the CLI. The names below are imported at
+their first use, so that `import dearlite.export` loads no torch and no onnx.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dearlite.errors import need
+
 if TYPE_CHECKING:
+    from dearlite.export.options import ExportOptions
+    from dearlite.export.pipeline import export, export_model
+    from dearlite.export.quality.calibrate import CalibrationResult, calibrate
+    from dearlite.export.results import ExportResult
     from dearlite.export.train.config import ListwiseConfig, PointwiseConfig
     from dearlite.export.train.listwise import train_listwise
     from dearlite.export.train.pointwise import train_pointwise
     from dearlite.export.train.records.mine import MinedRecords, MiningOptions, mine
+    from dearlite.export.verification import Verification, verify
 
 __all__ = [
+    "CalibrationResult",
+    "ExportOptions",
+    "ExportResult",
     "ListwiseConfig",
     "MinedRecords",
     "MiningOptions",
     "PointwiseConfig",
+    "Verification",
+    "calibrate",
+    "export",
+    "export_model",
     "mine",
     "train_listwise",
     "train_pointwise",
+    "verify",
 ]
 
 _MODULES = {
+    "CalibrationResult": "quality.calibrate",
+    "ExportOptions": "options",
+    "ExportResult": "results",
     "ListwiseConfig": "train.config",
     "MinedRecords": "train.records.mine",
     "MiningOptions": "train.records.mine",
     "PointwiseConfig": "train.config",
+    "Verification": "verification",
+    "calibrate": "quality.calibrate",
+    "export": "pipeline",
+    "export_model": "pipeline",
     "mine": "train.records.mine",
     "train_listwise": "train.listwise",
     "train_pointwise": "train.pointwise",
+    "verify": "verification",
 }
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and reports a name that is not among them
@@ -43,4 +68,5 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and reports a n
         """The public function or record called `name`, from its module."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        module = _MODULES[name]
+        return getattr(need(f"{__name__}.{module}", extra="train" if module.startswith("train.") else "export"), name)

@@ -56,6 +56,13 @@ def test_training_is_imported_from_the_workshops_front_without_torch():
     assert not loaded & {"torch", "transformers", "peft", "trl", "onnx"}
 
 
+def test_workshops_front_is_cheap_to_import():
+    front = modules_after("import dearlite.export")
+    assert not front & HEAVY
+    functions = modules_after("from dearlite.export import ExportOptions, calibrate, export, verify")
+    assert not functions & {"torch", "transformers", "onnx", "gguf", "llama_cpp", "onnxruntime"}
+
+
 def test_every_public_name_of_the_workshop_is_found():
     import dearlite.export as front
 

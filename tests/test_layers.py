@@ -53,10 +53,17 @@ MAY_IMPORT = {
     "export.train.records": f"{_RECORDS} reranker models files listwise offline offline.collection",
     "export.train": f"{_RECORDS} version models files pointwise listwise offline.collection offline.run render "
     "export.source export.train.records",
-    "export": f"{_RECORDS} models files export.source export.quality export.decoders export.encoders export.gguf "
-    "export.train export.train.records",
-    "export.command": f"{_RECORDS} models files pointwise listwise cli.options render export export.source "
-    "export.quality export.decoders export.encoders export.gguf",
+    "export.options": "errors checks pointwise listwise export.decoders export.gguf",
+    "export.results": "models export.source",
+    "export.pointwise": "errors models export.options export.results export.source export.quality export.decoders "
+    "export.encoders",
+    "export.listwise": "errors models listwise export.options export.results export.source export.gguf",
+    "export.pipeline": "errors machine models export.options export.results export.pointwise export.listwise",
+    "export.verification": "errors models export.options export.decoders",
+    "export": "errors export.options export.results export.pipeline export.verification export.quality export.train "
+    "export.train.records",
+    "export.command": "pointwise listwise export.options export.results export.pipeline export.quality "
+    "export.decoders export.gguf",
 }
 
 

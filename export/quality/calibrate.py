@@ -8,7 +8,7 @@ candidate of such a first stage, with this score, is judged relevant.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.files.trec import Qrels
+from dearlite.files.trec import Qrels, read_qrels
+from dearlite.files.writing import check_output
 from dearlite.models.bundle import Bundle, add_members
 from dearlite.models.calibration import MARGIN_CUT
+from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.collection import Collection, collection_files, open_collection
 from dearlite.progress import Progress
 from dearlite.reranker import Reranker
 
@@ -36,6 +38,39 @@ class Judged:
     scores: Any
     relevant: Any
     queries: Any  # (pairs,) int64: which query a pair is of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationResult:
+    """A written `.dear` file, and the calibration in it: relevance = sigmoid(scale * score + bias).
+
+    `ece` is the expected calibration error of the fit, `ece_sigmoid` that of the uncalibrated sigmoid, both on the
+    pairs of the fit. `margin` is in score units.
+    """
+
+    path: Path
+    scale: float
+    bias: float
+    margin: float
+    fitted_on: str
+    pairs: int
+    relevant: int
+    ece: float
+    ece_sigmoid: float
+
+    def record(self) -> dict[str, Any]:
+        """The object that the file's manifest holds under "calibration"."""
+        return {
+            "kind": "logistic",
+            "scale": self.scale,
+            "bias": self.bias,
+            "margin": self.margin,
+            "fitted_on": self.fitted_on,
+            "pairs": self.pairs,
+            "relevant": self.relevant,
+            "ece": self.ece,
+            "ece_sigmoid": self.ece_sigmoid,
+        }
 
 
 def judged_pairs(
@@ -122,41 +157,88 @@ def expected_calibration_error(probability: Sequence[float] | Any, relevant: Any
 
 
 def calibrate(
-    path: Path,
-    collection: Collection,
-    qrels: Qrels,
-    output: Path,
+    model: str | Path,
+    source: str | Path | Collection | None = None,
     *,
     split: str,
+    output: str | Path,
+    queries: str | Path | None = None,
+    corpus: str | Path | Sequence[str | Path] = (),
+    run: str | Path | None = None,
+    qrels: str | Path | Qrels | None = None,
+    depth: int | None = 100,
+    journal: str | Path | None = None,
     progress: Progress | None = None,
-    journal: Path | None = None,
-) -> dict[str, Any]:
-    """Writes `path` to `output` with a calibration fitted on `collection`, and gives the record that stands in it.
+) -> CalibrationResult:
+    """The calibration of `model` fitted on the judged pairs of `source`, and the `.dear` file with it at `output`.
 
-    `split` is what the pairs are called. The errors in the record are those of the fit, on the pairs it was fitted on.
+    `model` is a pointwise model: a name of models.toml or a file. `source` is a collection's folder or a Collection;
+    `queries`, `corpus`, `run` and `qrels` name files in place of the folder's. The first `depth` documents of each
+    query are scored. `split` is the name of these pairs in the file: a development split, never a test split. With
+    `journal` each score is kept at once, and the same call continues from it. `progress(done, total)` counts pairs.
+
+    Raises UsageError for a listwise model or a missing file, InvalidInput for pairs that no curve fits.
+
+    Example:
+        >>> from dearlite.export import calibrate
+        >>> result = calibrate("minilm-l12", "nfcorpus-dev", split="NFCorpus dev", output="m.dear")  # doctest: +SKIP
+        >>> result.scale, result.bias  # doctest: +SKIP
+        (0.297402, -0.858609)
+
     """
+    path = find_model(str(model))
+    check_output(output)
+    collection, grades = _judged_collection(source, queries, corpus, run, qrels, depth)
     reranker = Reranker.load(path)
     if not reranker.pointwise:
-        raise UsageError(f"{path} is a listwise model: it has no score of a document alone to calibrate")
-    pairs = judged_pairs(collection, qrels, reranker, progress, journal)
+        raise UsageError(f"{path} is a listwise model, which has no score of a single document: name a pointwise model")
+    pairs = judged_pairs(collection, grades, reranker, progress, None if journal is None else Path(journal))
     scale, bias = fit_logistic(pairs)
-    record = {
-        "kind": "logistic",
-        "scale": round(scale, 6),
-        "bias": round(bias, 6),
-        "margin": round(margin_of(pairs), 4),
-        "fitted_on": split,
-        "pairs": len(pairs.scores),
-        "relevant": int(pairs.relevant.sum()),
-        "ece": round(expected_calibration_error(sigmoid(scale * pairs.scores + bias), pairs.relevant), 4),
-        "ece_sigmoid": round(expected_calibration_error(sigmoid(pairs.scores), pairs.relevant), 4),
-    }
-    draft = output.with_name(output.name + ".partial")
+    result = CalibrationResult(
+        path=Path(output),
+        scale=round(scale, 6),
+        bias=round(bias, 6),
+        margin=round(margin_of(pairs), 4),
+        fitted_on=split,
+        pairs=len(pairs.scores),
+        relevant=int(pairs.relevant.sum()),
+        ece=round(expected_calibration_error(sigmoid(scale * pairs.scores + bias), pairs.relevant), 4),
+        ece_sigmoid=round(expected_calibration_error(sigmoid(pairs.scores), pairs.relevant), 4),
+    )
+    _write_calibrated(path, result)
+    return result
+
+
+def _judged_collection(
+    source: str | Path | Collection | None,
+    queries: str | Path | None,
+    corpus: str | Path | Sequence[str | Path],
+    run: str | Path | None,
+    qrels: str | Path | Qrels | None,
+    depth: int | None,
+) -> tuple[Collection, Qrels]:
+    """The collection, opened unless `source` is one, and its judgements. Raises UsageError without judgements."""
+    if isinstance(source, Collection):
+        judgements = source.qrels if qrels is None else qrels
+        if judgements is None:
+            raise UsageError(f"the collection {source.name} has no judgements: name them with qrels")
+        return source, judgements if isinstance(judgements, Mapping) else read_qrels(judgements)
+    parts = {"queries": queries, "run": run}
+    parts |= {} if isinstance(qrels, Mapping) else {"qrels": qrels}
+    files = collection_files(source, parts, [corpus] if isinstance(corpus, (str, Path)) else corpus)
+    collection = open_collection(
+        None, queries=files["queries"][0], corpus=files["corpus"], run=files["run"][0], depth=depth, skip_bad=True
+    )
+    return collection, qrels if isinstance(qrels, Mapping) else read_qrels(files["qrels"][0])
+
+
+def _write_calibrated(path: Path, result: CalibrationResult) -> None:
+    """Copies the bundle at `path` to `result.path`, with the calibration in its manifest."""
+    draft = result.path.with_name(result.path.name + ".partial")
     try:
         shutil.copyfile(path, draft)
-        add_members(draft, {}, calibration=record)
+        add_members(draft, {}, calibration=result.record())
         Bundle(draft)
-        draft.replace(output)
+        draft.replace(result.path)
     finally:
         draft.unlink(missing_ok=True)
-    return record

@@ -285,7 +285,7 @@ def test_command_line(cli, tmp_path):
     damaged = write_tiny(tmp_path / "card.gguf", extra={"dearlite.card": "   "})
     code, _, err = cli("models", "show", damaged)
     assert (code, err.count("\n")) == (1, 1)
-    assert "dearlite.card is no JSON object" in err
+    assert "dearlite.card is not a JSON object" in err
     for wrong, words in (
         (("--explain", "--mode", "first"), "leave out --mode first"),
         (("--window", "1"), "window is 1"),

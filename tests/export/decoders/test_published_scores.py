@@ -195,7 +195,7 @@ def test_verify_says_where_no_scores_are_published(tmp_path, capsys, name):
     scorer(tmp_path)
     assert export(tmp_path, tmp_path / f"{name}.dear", "--max-tokens", "96") == 0
     assert verify(tmp_path / f"{name}.dear") == 0
-    assert f"{name}: no scores of it are published" in capsys.readouterr().out
+    assert f"{name}: models.toml names no published scores" in capsys.readouterr().out
 
 
 def test_registry_names_published_scores_of_whole_models_only():

@@ -62,7 +62,7 @@ def test_folder_becomes_a_file_with_its_card(cli, tmp_path, model):
         "--min-agreement", 0.2,
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert "s a GB of weights, peak memory" in out and "the same likeliest token at" in out
+    assert "s per GB of weights, peak memory" in out and "the same likeliest token at" in out
     file = GgufFile(output)
     found = file.metadata
     assert file.verify()
@@ -98,7 +98,7 @@ def test_name_is_listwise_by_its_entry(cli, tmp_path, model, monkeypatch):
     """
     (tmp_path / "home" / "models.toml").write_text(entry)
     monkeypatch.setattr("dearlite.export.source.inputs.fetch", lambda repository, revision="main": model)
-    refused(cli("export", "tiny", "--quant", "int8"), 2, "--quant int8 is of pointwise models: tiny is written as GGUF")
+    refused(cli("export", "tiny", "--quant", "int8"), 2, "--quant int8 does not apply to tiny, a listwise model")
     code, _, err = cli("export", "tiny", "--quant", "f16", "--no-card")
     assert (code, err) == (0, "")
     found = GgufFile(tmp_path / "home" / "models" / "tiny.gguf").metadata
@@ -121,16 +121,19 @@ def test_existing_file_stays_unless_forced(cli, tmp_path, model):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--quant", "q4_k_m", "-o", "m.dear"], ["m.dear is to be a listwise model, whose file ends in .gguf"]),
-        (["--quant", "int8", "-o", "m.gguf"], ["--quant int8 is of pointwise models", "q4_k_m"]),
-        (["--pooling", "last-token", "-o", "m.gguf"], ["--pooling means nothing for a listwise model"]),
-        (["--for", "cuda", "--min-tau", "0.9", "-o", "m.gguf"], ["--for, --min-tau means nothing"]),
-        (["--prompt", "dear", "-o", "m.gguf"], ["--prompt dear is of pointwise models", "rankgpt"]),
-        (["--stride", "21", "-o", "m.gguf"], ["--stride 21 leaves out documents: at most --window, 20"]),
+        (["--quant", "q4_k_m", "-o", "m.dear"], ["m.dear does not end in .gguf, the format of a listwise model"]),
+        (["--quant", "int8", "-o", "m.gguf"], ["--quant int8 does not apply to", "a listwise model", "q4_k_m"]),
+        (["--pooling", "last-token", "-o", "m.gguf"], ["--pooling does not apply to a listwise model"]),
+        (["--for", "cuda", "--min-tau", "0.9", "-o", "m.gguf"], ["--for, --min-tau does not apply"]),
+        (["--prompt", "dear", "-o", "m.gguf"], ["--prompt dear does not apply to", "a listwise model", "rankgpt"]),
+        (
+            ["--stride", "21", "-o", "m.gguf"],
+            ["--stride 21 skips the documents between two windows: give at most --window, 20"],
+        ),
         (["--max-tokens", "600", "-o", "m.gguf"], ["--max-tokens 600 is more than", "max_position_embeddings, 512"]),
         (["--quant", "q4_k_m"], ["name the file to write: -o model.gguf"]),
-        (["--window", "10", "-o", "m.dear"], ["--window means nothing for a pointwise model"]),
-        (["--prompt", "rankgpt", "-o", "m.dear"], ["--prompt rankgpt is of listwise models", "dear"]),
+        (["--window", "10", "-o", "m.dear"], ["--window does not apply to a pointwise model"]),
+        (["--prompt", "rankgpt", "-o", "m.dear"], ["--prompt rankgpt does not apply to", "a pointwise model", "dear"]),
     ],
 )
 def test_options_that_do_not_fit_are_refused(cli, tmp_path, model, monkeypatch, options, words):
@@ -145,7 +148,7 @@ def test_options_that_do_not_fit_are_refused(cli, tmp_path, model, monkeypatch, 
         ({"model_type": "qwen2"}, 2, ["architecture 'qwen2' is not written as GGUF here", "llama, mistral"]),
         ({"model_type": "gpt_neox"}, 2, ["architecture 'gpt_neox'"]),
         ({"architectures": ["LlamaForSequenceClassification"]}, 2, ["is a LlamaForSequenceClassification", ".dear"]),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, 2, ["rope scaling 'yarn' is not covered"]),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, 2, ["rope scaling 'yarn' is not supported"]),
         ({"model_type": "mistral", "sliding_window": 64}, 2, ["sliding_window 64 below 512 tokens"]),
         ({"hidden_act": "gelu"}, 2, ["hidden_act 'gelu'"]),
         ({"drop": ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"]}, 1,
@@ -215,7 +218,7 @@ def test_a_base_that_names_another_repository_is_refused(cli, tmp_path):
 
 def test_too_little_disk_is_told_first(cli, tmp_path, model, monkeypatch):
     pytest.importorskip("llama_cpp")
-    monkeypatch.setattr("dearlite.export.gguf.listwise.shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr("dearlite.export.gguf.pipeline.shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
     result = cli("export", model, "--quant", "q4_k_m", "-o", tmp_path / "m.gguf")
     refused(result, 1, "GB of f16 on the way", "are free: make room")
     assert left_in(tmp_path) == ["model"]

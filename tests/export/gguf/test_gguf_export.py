@@ -19,8 +19,8 @@ from gguf_models import KINDS, VOCABULARY, config_of, smollm2_gguf, tensors_of, 
 from dearlite.errors import UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
 from dearlite.export.gguf.card import run_worker
-from dearlite.export.gguf.listwise import export_listwise
 from dearlite.export.gguf.metadata import ListwiseFacts
+from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.writer import write_weights
@@ -38,7 +38,7 @@ F16_ONLY = {"quant": "f16", "carded": False}
 
 def export(folder, output, *, adapter=None, facts=FACTS, **options):
     source = MergedCheckpoint(Checkpoint(folder), adapter and Adapter(adapter), require_head=False)
-    return export_listwise(source, facts, output, **options)
+    return export_gguf(source, facts, output, **options)[1]
 
 
 def tensors(path):

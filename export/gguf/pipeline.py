@@ -29,7 +29,7 @@ _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the 
 _VOCABULARY_BYTES = 2**24
 
 
-def export_listwise(
+def export_gguf(
     source: MergedCheckpoint,
     facts: ListwiseFacts,
     output: Path,
@@ -38,8 +38,10 @@ def export_listwise(
     carded: bool = True,
     floor: float = FLOOR,
     keep: bool = False,
-) -> dict[str, Any]:
-    """Writes `source` to `output` as a GGUF of type `quant`, and returns its card, empty where it is not `carded`.
+) -> tuple[ListwiseFacts, dict[str, Any]]:
+    """The facts as the file records them, and its quality card, which is empty unless `carded`.
+
+    Writes `source` to `output` as a GGUF of type `quant`.
 
     Where the file's likeliest tokens agree with fp32's at fewer positions than `floor`, a DearliteError says so and
     nothing is left behind, unless `keep`; the card then says so under "below_floor". What is on the way lies beside
@@ -88,14 +90,14 @@ def export_listwise(
                 if not keep:
                     raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
                 card["below_floor"] = problem
-        made_from = json.dumps(facts.source | hashes.found())
-        fill_in(draft, {"dearlite.card": _fitting(card), "dearlite.source": made_from})
+        facts = replace(facts, source=facts.source | hashes.found())
+        fill_in(draft, {"dearlite.card": _fitting(card), "dearlite.source": json.dumps(facts.source)})
         draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return card
+    return facts, card
 
 
 def _fitting(card: dict[str, Any]) -> str:

@@ -1,0 +1,89 @@
+"""The export of a listwise model to a `.gguf` file: its folders and its facts, then the pipeline of export/gguf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dearlite.errors import UsageError
+from dearlite.export.gguf.card import FLOOR
+from dearlite.export.gguf.metadata import ListwiseFacts
+from dearlite.export.gguf.pipeline import export_gguf
+from dearlite.export.options import DEFAULT_QUANT, DEFAULT_STRIDE, DEFAULT_WINDOW, ExportOptions, Report
+from dearlite.export.results import WrittenModel
+from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.inputs import folders_of, output_of
+from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base, refuse_other_base
+from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.models.facts import NOT_STATED
+from dearlite.models.registry import ModelEntry
+
+_DEFAULT_PROMPT = "chat"
+_MOST_TOKENS = 5000  # DeAR's cut-off in training (arXiv 2508.16998)
+
+
+def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions, report: Report) -> WrittenModel:
+    """The written file. `options` have passed `check`."""
+    output = output_of(options.output, entry, options.force, suffix=".gguf")
+    folder, adapter = folders_of(model, entry, options.adapter)
+    checkpoint, lora = Checkpoint(folder), Adapter(adapter) if adapter else None
+    _refuse_scorer(checkpoint)
+    source = MergedCheckpoint(checkpoint, lora, require_head=False)
+    if lora is not None:
+        if not options.force:
+            refuse_other_base(lora.config, checkpoint)
+        if note := check_base(lora.config, checkpoint):
+            report(note)
+    prompt, max_tokens = _prompt_and_length(model, entry, options, checkpoint)
+    facts = ListwiseFacts(
+        name=entry.name if entry else output.stem,
+        prompt=prompt,
+        window=options.window or DEFAULT_WINDOW,
+        stride=options.stride or DEFAULT_STRIDE,
+        max_tokens=max_tokens,
+        licence=entry.licence if entry else NOT_STATED,
+        source=_source(entry, checkpoint, lora),
+    )
+    facts, card = export_gguf(
+        source,
+        facts,
+        output,
+        quant=options.quant or DEFAULT_QUANT["listwise"],
+        carded=options.card,
+        floor=FLOOR if options.min_agreement is None else options.min_agreement,
+        keep=options.force,
+    )
+    return WrittenModel(output, facts, card, checkpoint)
+
+
+def _prompt_and_length(
+    model: str, entry: ModelEntry | None, options: ExportOptions, checkpoint: Checkpoint
+) -> tuple[str, int]:
+    """The prompt form and the tokens of prompt and answer. Raises UsageError for more tokens than positions."""
+    positions = checkpoint.config.get("max_position_embeddings") or _MOST_TOKENS
+    prompt, max_tokens = options.prompt or _DEFAULT_PROMPT, options.max_tokens or min(_MOST_TOKENS, positions)
+    if entry is not None:
+        prompt, max_tokens = entry.prompt, entry.max_tokens
+    if prompt not in LIST_FORMS:
+        raise UsageError(f"models.toml names the prompt {prompt!r} for {model}: it is one of {', '.join(LIST_FORMS)}")
+    if max_tokens > positions:
+        raise UsageError(f"--max-tokens {max_tokens} is more than the model's max_position_embeddings, {positions}")
+    return prompt, max_tokens
+
+
+def _refuse_scorer(checkpoint: Checkpoint) -> None:
+    """Raises UsageError if config.json names an architecture that is not a language model."""
+    names = checkpoint.config.get("architectures") or []
+    if names and not any(str(name).endswith("ForCausalLM") for name in names):
+        raise UsageError(
+            f"{checkpoint.folder} is a {names[0]}, not a language model, and a GGUF has no place for its head: export "
+            "it as a .dear file, without --quant or with --quant int8"
+        )
+
+
+def _source(entry: ModelEntry | None, checkpoint: Checkpoint, lora: Adapter | None) -> dict[str, Any]:
+    """The origin of the weights, without their hashes."""
+    adapter = {} if lora is None else {"adapter": lora.folder.resolve().name}
+    if entry is None:
+        return {"folder": checkpoint.folder.resolve().name} | adapter
+    base = {"base": entry.base} if entry.base else {}
+    return {"repository": entry.repository, "revision": entry.revision} | base | adapter

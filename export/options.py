@@ -1,0 +1,111 @@
+"""The options of an export as one frozen record: the command line and Python share its defaults and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from dearlite.checks import whole_number
+from dearlite.errors import UsageError
+
+Report = Callable[[str], None]  # receives one line of text, without a line end
+
+DEFAULT_QUANT = {"pointwise": "int8", "listwise": "q4_k_m"}
+DEFAULT_TARGET, DEFAULT_POOLING = "cpu", "last-token"
+DEFAULT_WINDOW, DEFAULT_STRIDE = 20, 10
+LEAST_TOKENS, LEAST_WINDOW = 8, 2
+# kind -> the options that no other kind has
+_OWN_OPTIONS = {"pointwise": ("target", "pooling", "min_tau"), "listwise": ("window", "stride", "min_agreement")}
+_SPELLINGS = {"target": "--for"}  # options that the command line spells otherwise than their field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """Options of `dearlite.export.export`. None: the model's own value, or the default of its kind.
+
+    Raises UsageError for a value that no model accepts; `check` compares the options with a kind of model.
+    """
+
+    adapter: Path | None = None  # the folder of a PEFT LoRA
+    output: Path | None = None
+    quant: str | None = None  # an entry of QUANTISATIONS, or of GGUF_QUANTS for a listwise model
+    target: str | None = None  # pointwise: an entry of decoders.quantisations.DEVICES
+    prompt: str | None = None  # an entry of PAIR_FORMS or LIST_FORMS
+    max_tokens: int | None = None
+    window: int | None = None  # listwise: documents of a prompt
+    stride: int | None = None  # listwise: documents that the window moves by
+    pooling: str | None = None  # pointwise: an entry of decoders.pooling.POOLINGS
+    card: bool = True  # compare the file with fp32, and keep the comparison in it
+    min_tau: float | None = None  # pointwise: the least Kendall's tau against fp32
+    min_agreement: float | None = None  # listwise: the least share of positions with fp32's likeliest token
+    force: bool = False  # replace an existing file, and keep one that is too inexact
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", LEAST_TOKENS), ("window", LEAST_WINDOW), ("stride", 1)):
+            if getattr(self, name) is not None:
+                whole_number(spelling(name), getattr(self, name), least)
+        for name, least in (("min_tau", -1), ("min_agreement", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 1:
+                raise UsageError(f"{spelling(name)} is {value}: it must be a number from {least} to 1")
+
+    @property
+    def names_gguf(self) -> bool:
+        """True if the quantisation or the output file is that of a listwise model."""
+        from dearlite.export.gguf.quants import GGUF_QUANTS
+
+        return self.quant in GGUF_QUANTS or (self.output is not None and self.output.suffix == ".gguf")
+
+    def check(self, model: str, kind: str) -> None:
+        """Raises UsageError for options that do not apply to `model`, which is of `kind`."""
+        unused = [
+            spelling(name)
+            for other, names in _OWN_OPTIONS.items()
+            for name in names
+            if other != kind and getattr(self, name) is not None
+        ]
+        if unused:
+            raise UsageError(f"{', '.join(unused)} does not apply to a {kind} model: leave it out")
+        if kind == "listwise":
+            self._check_listwise(model)
+        else:
+            self._check_pointwise(model)
+
+    def _check_pointwise(self, model: str) -> None:
+        from dearlite.export.decoders.pooling import POOLINGS
+        from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS
+        from dearlite.pointwise.prompts import PAIR_FORMS
+
+        _check_choice("quant", self.quant, QUANTISATIONS, f"{model}, a pointwise model")
+        _check_choice("prompt", self.prompt, PAIR_FORMS, f"{model}, a pointwise model")
+        _check_choice("target", self.target, DEVICES, model)
+        _check_choice("pooling", self.pooling, POOLINGS, model)
+
+    def _check_listwise(self, model: str) -> None:
+        from dearlite.export.gguf.quants import GGUF_QUANTS
+        from dearlite.listwise.prompts import LIST_FORMS
+
+        _check_choice("quant", self.quant, GGUF_QUANTS, f"{model}, a listwise model")
+        if self.output is not None and self.output.suffix != ".gguf":
+            raise UsageError(
+                f"{self.output} does not end in .gguf, the format of a listwise model: -o {self.output.stem}.gguf"
+            )
+        _check_choice("prompt", self.prompt, LIST_FORMS, f"{model}, a listwise model")
+        window, stride = self.window or DEFAULT_WINDOW, self.stride or DEFAULT_STRIDE
+        if stride > window:
+            raise UsageError(
+                f"--stride {stride} skips the documents between two windows: give at most --window, {window}"
+            )
+
+
+def spelling(name: str) -> str:
+    """The option of the command line for the field `name`: "max_tokens" -> "--max-tokens"."""
+    return _SPELLINGS.get(name, "--" + name.replace("_", "-"))
+
+
+def _check_choice(name: str, value: str | None, choices: Collection[str], model: str) -> None:
+    if value is not None and value not in choices:
+        raise UsageError(
+            f"{spelling(name)} {value} does not apply to {model}: it is one of {', '.join(map(str, choices))}"
+        )

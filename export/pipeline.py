@@ -1,0 +1,115 @@
+"""`dearlite.export.export`: a model as published becomes one file. The kind of the model chooses the flow.
+
+pointwise.py makes `.dear` files, listwise.py `.gguf` files; the command line (command.py) calls `export_model`, too.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from dearlite.errors import UsageError, need
+from dearlite.export.options import ExportOptions, Report
+from dearlite.export.results import ExportResult, WrittenModel
+from dearlite.machine import peak_memory_mb
+from dearlite.models.registry import ModelEntry, load_registry
+
+
+def export(
+    model: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    output: str | Path | None = None,
+    quant: str | None = None,
+    target: str | None = None,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    pooling: str | None = None,
+    card: bool = True,
+    min_tau: float | None = None,
+    min_agreement: float | None = None,
+    force: bool = False,
+    report: Report | None = None,
+) -> ExportResult:
+    """The model file made of `model`: a Hugging Face folder, a LoRA over one, or a name of models.toml.
+
+    The keywords are the options of `dearlite export`, described in docs/cli.md; `target` is its `--for`. None stands
+    for the model's own value or the default of its kind. A folder is a listwise model if `quant` is a type of GGUF or
+    `output` ends in .gguf. `report` receives each note as one line; nothing is printed.
+
+    Raises UsageError for options that do not apply, CheckpointError for a folder that is not a whole model, and
+    DearliteError for a file that is too inexact, unless `force`. A failed export leaves no file.
+
+    Example:
+        >>> from dearlite.export import export
+        >>> result = export("path/to/base", adapter="path/to/lora", output="scorer.dear")  # doctest: +SKIP
+        >>> result.path, result.card["kendall_tau"]  # doctest: +SKIP
+        (PosixPath('scorer.dear'), 0.9871)
+
+    """
+    options = ExportOptions(
+        adapter=None if adapter is None else Path(adapter),
+        output=None if output is None else Path(output),
+        quant=quant,
+        target=target,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        window=window,
+        stride=stride,
+        pooling=pooling,
+        card=card,
+        min_tau=min_tau,
+        min_agreement=min_agreement,
+        force=force,
+    )
+    return export_model(str(model), options, report)
+
+
+def export_model(model: str, options: ExportOptions, report: Report | None = None) -> ExportResult:
+    """As `export`, with the options as a record."""
+    start = time.perf_counter()
+    entry = None if Path(model).is_dir() else _entry_of(model)
+    kind = entry.kind if entry is not None else "listwise" if options.names_gguf else "pointwise"
+    written: WrittenModel
+    if kind == "listwise":
+        from dearlite.export.listwise import export_listwise
+
+        options.check(model, kind)
+        written = export_listwise(model, entry, options, report or _silent)
+    else:
+        need("onnx", extra="export")
+        from dearlite.export.pointwise import export_pointwise
+
+        options.check(model, kind)
+        written = export_pointwise(model, entry, options, report or _silent)
+    weight_files = {written.checkpoint.spec(name).file for name in written.checkpoint.names}
+    return ExportResult(
+        path=written.path,
+        kind=kind,
+        facts=written.facts,
+        card=written.card,
+        size_bytes=written.path.stat().st_size,
+        source_bytes=sum(file.stat().st_size for file in weight_files),
+        seconds=time.perf_counter() - start,
+        peak_rss_mb=peak_memory_mb(),
+        worker_peak_rss_mb=peak_memory_mb(children=True),
+        published_scores=entry.golden if entry is not None else "",
+    )
+
+
+def _silent(line: str) -> None:
+    """Drops the line."""
+
+
+def _entry_of(name: str) -> ModelEntry:
+    """The registered model `name`. Raises UsageError unless it can be exported."""
+    known = load_registry()
+    if name not in known:
+        raise UsageError(f"{name} is neither a folder nor a name of models.toml: `dearlite models` lists the names")
+    entry = known[name]
+    if entry.kind == "cascade" or entry.embedded:
+        reason = "is part of the package already" if entry.embedded else "is a cascade: export each of its models"
+        raise UsageError(f"{name} {reason}")
+    return entry

@@ -1,0 +1,169 @@
+"""The export of a pointwise model to a `.dear` file: its folders and facts, then a decoder's or encoder's pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dearlite.errors import CheckpointError, UsageError
+from dearlite.export.decoders.pipeline import check_disk, export_decoder
+from dearlite.export.decoders.pooling import POOLINGS
+from dearlite.export.decoders.quantisations import DEVICES, check_devices
+from dearlite.export.encoders.pipeline import ENCODERS, export_encoder, reading_of, refuse_unknown
+from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
+from dearlite.export.quality.check import FLOOR
+from dearlite.export.results import WrittenModel
+from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.families import FAMILIES, shape_of
+from dearlite.export.source.inputs import folders_of, output_of, padding_id, pooling_warning
+from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
+from dearlite.models.facts import NOT_STATED, PointwiseFacts
+from dearlite.models.registry import ModelEntry
+
+_DEFAULT_PROMPT, _DEFAULT_TOKENS = "dear", 228  # of a decoder, as DeAR's were trained
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One export: the model's folders, the file to write, and the options."""
+
+    entry: ModelEntry | None  # None for a folder
+    checkpoint: Checkpoint
+    adapter: Path | None
+    output: Path
+    options: ExportOptions
+
+    @property
+    def quant(self) -> str:
+        return self.options.quant or DEFAULT_QUANT["pointwise"]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return DEVICES[self.options.target or DEFAULT_TARGET]
+
+    @property
+    def floor(self) -> float:
+        return FLOOR if self.options.min_tau is None else self.options.min_tau
+
+    @property
+    def members(self) -> dict[str, bytes]:
+        return {"LICENSE": self.checkpoint.license_text.encode()}
+
+
+def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOptions, report: Report) -> WrittenModel:
+    """The written file. `options` have passed `check`."""
+    if entry is not None and entry.pooling not in POOLINGS and entry.architecture not in ENCODERS:
+        raise UsageError(
+            f"{model} is read at {entry.pooling!r}, which is not supported: only {' and '.join(POOLINGS)} are"
+        )
+    output = output_of(options.output, entry, options.force, suffix=".dear")
+    pooling = entry.pooling if entry is not None else options.pooling or DEFAULT_POOLING
+    check_devices(options.quant or DEFAULT_QUANT["pointwise"], DEVICES[options.target or DEFAULT_TARGET], pooling)
+    folder, adapter = folders_of(model, entry, options.adapter)
+    job = _Job(entry, Checkpoint(folder), adapter, output, options)
+    refuse_unknown(job.checkpoint.config.get("model_type"), FAMILIES)
+    encodes = job.checkpoint.config["model_type"] in ENCODERS
+    facts, card = _export_encoder(job) if encodes else _export_decoder(job, pooling, report)
+    return WrittenModel(output, facts, card, job.checkpoint)
+
+
+def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseFacts, dict[str, Any]]:
+    entry, options = job.entry, job.options
+    prompt = entry.prompt if entry is not None else options.prompt or _DEFAULT_PROMPT
+    max_tokens = entry.max_tokens if entry is not None else options.max_tokens or _DEFAULT_TOKENS
+    lora = Adapter(job.adapter) if job.adapter is not None else None
+    source = MergedCheckpoint(job.checkpoint, lora)
+    if lora is not None and (note := check_base(lora.config, job.checkpoint)):
+        report(note)
+    # Every refusal comes before the weights are hashed, which reads each byte of them.
+    check_disk(job.output, shape_of(source.config, max_tokens), job.quant)
+    tokenizer, pad_id = _tokenizer(job.checkpoint.folder, job.adapter, source.config)
+    if pooling == "last-position" and pad_id is None:
+        raise UsageError(
+            f"{job.checkpoint.folder} names neither a pad token nor an eos token: 'last-position' is read at one"
+        )
+    facts = _facts(job, source.config, prompt, pooling, max_tokens, pad_id)
+    card = export_decoder(
+        source,
+        tokenizer,
+        facts,
+        job.output,
+        quant=job.quant,
+        devices=job.devices,
+        pad_id=pad_id,
+        members=job.members,
+        carded=options.card,
+        floor=job.floor,
+        keep=options.force,
+    )
+    if entry is None and (note := pooling_warning(pooling, pad_id, source.config)):
+        report(note)
+    return facts, card
+
+
+def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
+    """Through optimum. A folder's config.json decides what the options leave open."""
+    entry, options, config = job.entry, job.options, job.checkpoint.config
+    if job.adapter is not None:
+        raise UsageError(
+            f"a LoRA over an encoder ({config['model_type']}) cannot be merged here: merge it with PEFT first"
+        )
+    if options.pooling is not None:
+        raise UsageError(
+            f"--pooling does not apply to an encoder ({config['model_type']}), whose config.json names the position: "
+            "leave it out"
+        )
+    prompt, max_tokens = options.prompt, options.max_tokens
+    if entry is not None:
+        prompt, max_tokens = entry.prompt, entry.max_tokens
+    prompt, pooling, max_tokens = reading_of(config, job.quant, job.devices, prompt, max_tokens)
+    tokenizer, _ = _tokenizer(job.checkpoint.folder, None, config)
+    facts = _facts(job, config, prompt, pooling, max_tokens)
+    card = export_encoder(
+        job.checkpoint,
+        tokenizer,
+        facts,
+        job.output,
+        quant=job.quant,
+        members=job.members,
+        carded=options.card,
+        floor=job.floor,
+        keep=options.force,
+    )
+    return facts, card
+
+
+def _tokenizer(folder: Path, adapter: Path | None, config: dict[str, Any]) -> tuple[bytes, int | None]:
+    """The tokenizer.json of the base, or of the adapter if the base has none, and the id of its padding token."""
+    for place in (folder, adapter):
+        if place is not None and (place / "tokenizer.json").is_file():
+            tokenizer = (place / "tokenizer.json").read_bytes()
+            return tokenizer, padding_id(place, tokenizer, config)
+    raise CheckpointError(f"{folder} has no tokenizer.json: save the model's fast tokenizer there with transformers")
+
+
+def _facts(
+    job: _Job, config: dict[str, Any], prompt: str, pooling: str, max_tokens: int, pad_id: int | None = None
+) -> PointwiseFacts:
+    """The facts that the manifest records. Hashes the weights."""
+    entry = job.entry
+    source = {f"sha256 {name}": digest for name, digest in job.checkpoint.sha256s().items()}
+    if job.adapter is not None:
+        source["adapter"] = job.adapter.name
+    if entry is not None:
+        source |= {"repository": entry.repository, "revision": entry.revision}
+        source |= {"base": entry.base} if entry.base else {}
+    else:
+        source["folder"] = job.checkpoint.folder.resolve().name
+    if pad_id is not None:
+        source["pad_id"] = str(pad_id)
+    return PointwiseFacts(
+        name=entry.name if entry else job.output.stem,
+        architecture=config["model_type"],
+        prompt=prompt,
+        pooling=pooling,
+        max_tokens=max_tokens,
+        licence=entry.licence if entry else NOT_STATED,
+        source=source,
+    )
