@@ -90,10 +90,7 @@ class Bundle:
         }
 
     def release_pages(self) -> None:
-        """Removes the mapped file's pages from this process's memory; a page that is used again is read again.
-
-        Does nothing on Windows, which has no madvise.
-        """
+        """Drops the mapped pages from memory; they are read again when used. No effect on Windows (no madvise)."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -289,10 +286,7 @@ def add_members(path: Path, members: Mapping[str, bytes], **facts: Any) -> None:
 
 
 def _entry(name: str, align_in: zipfile.ZipFile | None) -> zipfile.ZipInfo:
-    """A stored member with a fixed date, so that equal content gives equal bytes.
-
-    With `align_in`, the archive that it is written to, its data starts at a multiple of 4096 bytes.
-    """
+    """A stored member with a fixed date: bytes repeat. In the archive `align_in` its data starts at 4096 n bytes."""
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3
     info.external_attr = 0o644 << 16

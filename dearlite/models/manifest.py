@@ -63,7 +63,7 @@ class Manifest:
     architecture: str
     prompt: str  # a key of pointwise.prompts.PAIR_FORMS
     pooling: str  # hidden state that the score is read from: "first-token", "mean", "last-token", "last-position"
-    max_tokens: int  # of the whole pair, special tokens included
+    max_tokens: int  # of the pair, special tokens included
     licence: str
     source: dict[str, str]
     builds: tuple[Build, ...]
