@@ -1,1 +1,1 @@
-"""ONNX graphs written node by node, so that each runs the kernels that were measured to be right and fast."""
+"""Writes ONNX graphs node by node, with the operators whose kernels were measured to be exact and fast."""

@@ -1,7 +1,7 @@
-"""Linear layers y = x W + b on int8 matrices: the ways to compute one, as a table.
+"""Linear layers y = x W + b on quantised matrices, and the ways to compute them, as a table.
 
-A matrix is int8 (in, out) with one scale a column, W = q * scale. The ways differ in what they do with the activations;
-`docs/quantisation.md` has the measurements.
+An int8 matrix is (in, out) with one scale per column, W = q * scale. The ways differ in the treatment of activations;
+`docs/quantisation.md` has measurements.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dearlite.export.onnx.graph import CONTRIB, Graph
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """One layer's parameters. `floor` is the least value an input can have, where there is one (GELU's is -0.17).
+    """The parameters of a layer. `floor` is the minimum of its inputs, if they have one (-0.17 after GELU).
 
-    `times` is a power of two that the product is wanted times; `int8_weights_float` alone heeds it.
+    `times` is a power of two to multiply the product by; `int8_weights_float` alone uses it.
     """
 
     name: str
     weight: Any  # int8 (in, out)
     scale: Any  # float32 (out,)
-    bias: Any = None  # float32 (out,), or None where a later operator adds it
+    bias: Any = None  # float32 (out,); None if a later operator adds it, or if there is none
     floor: float | None = None
     times: float = 1.0
 
@@ -35,11 +35,11 @@ class Linear:
 def per_row_int8(
     g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, exact_u8s8: bool = True
 ) -> str:
-    """u8 activations with one scale a row (token), s8 weights, int32 sums; x is (tokens, in), `count` names (tokens,).
+    """A product of u8 activations with one scale per row (token) and s8 weights, summed in int32.
 
-    A row's scale is its largest magnitude / 127, with zero point 128, so a token's result never depends on the tokens
-    beside it. Inputs with a floor are shifted to start at zero first: then all 255 steps are used, and the shift comes
-    out through the bias, W(x + c) = Wx + c * colsum(W).
+    x is (tokens, in); `count` names an int64 (1,) value, the number of tokens. A row's scale is its largest magnitude /
+    127, with zero point 128, so a token's result never depends on the other tokens. Inputs with a floor are shifted to
+    start at zero: then all 255 steps are used, and the bias cancels the shift, W(x + c) = Wx + c * colsum(W).
     """
     bias = layer.bias
     if layer.floor is None:
@@ -57,29 +57,29 @@ def per_row_int8(
 def per_row_int16(
     g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, exact_u8s8: bool = True
 ) -> str:
-    """The int8 product of the rounded activations, and of what the rounding lost, in steps 254 times finer.
+    """The sum of two int8 products: of the rounded activations, and of their rounding errors in steps 254 times finer.
 
-    Activations then have 15 bits and the result is as good as fp32 activations on int8 weights, at twice the time.
+    Activations then have 15 bits, and the result equals fp32 activations on int8 weights in quality, in twice the time.
     """
     quantised, scale, rows, zeros = _quantise_rows(g, x, g.once("Abs", x), count, 127, 128)
-    lost = g.add("Sub", x, g.add("DequantizeLinear", quantised, rows, zeros, axis=0))
+    error = g.add("Sub", x, g.add("DequantizeLinear", quantised, rows, zeros, axis=0))
     finer = g.const("one_over_254", np.float32(1 / 254))
-    rest = g.add("QuantizeLinear", lost, g.add("Mul", rows, finer), zeros, axis=0)
+    fine = g.add("QuantizeLinear", error, g.add("Mul", rows, finer), zeros, axis=0)
     product = _int8_product(g, quantised, layer, 128, exact_u8s8)
-    product = g.add("Add", product, g.add("Mul", _int8_product(g, rest, layer, 128, exact_u8s8), finer))
+    product = g.add("Add", product, g.add("Mul", _int8_product(g, fine, layer, 128, exact_u8s8), finer))
     return _with_bias(g, g.add("Mul", product, _times(g, scale, factor)), layer, layer.bias)
 
 
 def float_weights(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None) -> str:
-    """A plain product in the weight's own dtype, which has no scale."""
+    """A product in the dtype of the weight, which has no scale."""
     product = g.add("MatMul", x, g.weight(f"{layer.name}.weight", layer.weight))
     return _with_bias(g, _times(g, product, factor), layer, layer.bias, layer.weight.dtype.type)
 
 
 def dequantised(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, half: bool = False) -> str:
-    """A float product with W = q * scale: the reference that the int8 ways are held to.
+    """A float product with W = q * scale: the reference for the int8 ways.
 
-    Written as Cast and Mul, which ONNX Runtime folds once at load; it would run DequantizeLinear at every call.
+    It uses Cast and Mul, which ONNX Runtime folds once at load; DequantizeLinear would run at every call.
     """
     scale = g.weight(f"{layer.name}.scale", layer.scale)
     w = g.add("Mul", g.add("Cast", g.weight(f"{layer.name}.weight", layer.weight), to=TensorProto.FLOAT), scale)
@@ -90,7 +90,7 @@ def dequantised(g: Graph, x: str, count: str, layer: Linear, factor: str | None 
 
 
 def half_weights(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None) -> str:
-    """An fp32 product with fp16 weights, which ONNX Runtime casts once, when it loads the graph."""
+    """An fp32 product with fp16 weights, which ONNX Runtime casts to fp32 once, when it loads the graph."""
     w = g.add("Cast", g.weight(f"{layer.name}.weight", layer.weight), to=TensorProto.FLOAT)
     return _with_bias(g, _times(g, g.add("MatMul", x, w), factor), layer, layer.bias)
 
@@ -98,10 +98,10 @@ def half_weights(g: Graph, x: str, count: str, layer: Linear, factor: str | None
 def int8_weights_float(
     g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, half: bool = False
 ) -> str:
-    """A float product with W = q * scale, the matrix made anew at every call: memory holds int8.
+    """A float product with W = q * scale, computed at every call, so that memory holds int8 only.
 
-    On a GPU that costs a call of some thousand tokens little, and half of fp16's memory is saved. ONNX Runtime folds
-    what is done to the scales, and leaves DequantizeLinear where it stands.
+    On a GPU this adds little time to a call of some thousand tokens, and takes half of fp16's memory. ONNX Runtime
+    folds the operations on the scales and keeps DequantizeLinear.
     """
     scale = g.weight(f"{layer.name}.scale", layer.scale)
     if layer.times != 1:
@@ -114,9 +114,9 @@ def int8_weights_float(
 
 
 def _quantise_rows(g: Graph, x: str, magnitude: str, count: str, steps: int, zero: int) -> tuple[str, str, str, str]:
-    """u8 rows, their scale as (tokens, 1) and as (tokens,), and their zero points (tokens,).
+    """u8 rows, their scales as (tokens, 1) and as (tokens,), and their zero points (tokens,).
 
-    Layers that read the same rows share them.
+    Layers that read the same rows share these nodes.
     """
     last = g.const("last_axis", np.array([-1], np.int64))
     largest = g.once("ReduceMax", magnitude, last, keepdims=1)  # (tokens, 1)
@@ -139,10 +139,10 @@ def _with_bias(g: Graph, product: str, layer: Linear, bias: Any, dtype: Any = np
 
 
 def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int, exact_u8s8: bool) -> str:
-    """The product of zero-point-free values, times the column scales: (tokens, out) float32."""
+    """The product, without zero points, times the column scales: (tokens, out) float32."""
     weight = g.weight(f"{layer.name}.weight", layer.weight)
     weight_zero = ""
-    if not exact_u8s8:  # constant, so ONNX Runtime folds these three when it loads the graph
+    if not exact_u8s8:  # nodes over constants, which ONNX Runtime folds when it loads the graph
         wide = g.add("Cast", weight, to=TensorProto.INT32)
         wide = g.add("Add", wide, g.const("offset_128", np.int32(128)))
         weight = g.add("Cast", wide, to=TensorProto.UINT8)
@@ -154,11 +154,11 @@ def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int, exact_u8s8
 
 @dataclass(frozen=True, slots=True)
 class LinearWay:
-    """One way to compute a layer. `weights` is the stored matrix's dtype, which has column scales where it is int8.
+    """A way to compute a layer. `weights` is the dtype of the stored matrix; int8 comes with column scales.
 
-    `half` says that inputs and outputs are fp16. `write` takes the graph, the input, the name of its row count (an
-    int64 (1,) value), the layer and, where there is one, the name of a (tokens, 1) factor that each row of the product
-    is multiplied by; it returns the output's name.
+    `half` means fp16 inputs and outputs. `write` takes the graph, the input, the name of its row count (an int64 (1,)
+    value), the layer and optionally the name of a (tokens, 1) factor of each row of the product; it returns the
+    output's name.
     """
 
     write: Callable[..., str]
@@ -172,7 +172,7 @@ class LinearWay:
 
 LINEAR_WAYS: dict[str, LinearWay] = {
     "int8-per-row": LinearWay(per_row_int8),
-    # For CPUs whose u8 x s8 product saturates: the same numbers, the weights made u8 with zero point 128 at load.
+    # For CPUs whose u8 x s8 product saturates: the same results, with weights converted to u8 (zero point 128) at load.
     "int8-per-row-wide": LinearWay(partial(per_row_int8, exact_u8s8=False)),
     "int16-per-row": LinearWay(per_row_int16),
     "int16-per-row-wide": LinearWay(partial(per_row_int16, exact_u8s8=False)),
@@ -181,7 +181,7 @@ LINEAR_WAYS: dict[str, LinearWay] = {
     "dequantised-half": LinearWay(partial(dequantised, half=True), half=True),
     "half-int8-weights": LinearWay(partial(int8_weights_float, half=True), half=True),
     "half": LinearWay(float_weights, np.float16, half=True),
-    # The same without fp16 arithmetic.
+    # The same weights without fp16 arithmetic.
     "int8-weights": LinearWay(int8_weights_float),
     "fp16-as-fp32": LinearWay(half_weights, np.float16),
     "fp32": LinearWay(float_weights, np.float32),
