@@ -178,7 +178,7 @@ def _embedding(
             if plan.int8:
                 scale = column_scales(rows.T)
                 scales.append(scale)
-                rows = np.round(rows / scale[:, None]).astype(np.int8)
+                rows = round_to_nearest(rows, scale[:, None])
             yield (rows if plan.int8 else _as_stored(rows, name, plan)).tobytes()
 
     yield "embedding", _dtype(plan), sides, blocks()

@@ -1,7 +1,7 @@
-"""BERT cross-encoders: the graph from token ids to one score, in the two layouts that the runtime feeds.
+"""The graphs of a BERT cross-encoder from token ids to scores, in the two layouts that the runtime feeds.
 
-Post-LayerNorm encoder (Devlin et al., 2018), pooled at the first token: tanh(W h + b), then a linear classifier.
-In the last layer only the first token is needed, so its query, output and feed-forward run on one row.
+The network is a post-LayerNorm encoder (Devlin et al., 2018), pooled at the first token: tanh(W h + b), then a linear
+classifier. The last layer needs the first token only, so its query, output and feed-forward run on one row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx import TensorProto
 from dearlite.export.onnx.graph import CONTRIB, Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear
 
-GELU_FLOOR = -0.17  # the least value of GELU is -0.16997
+GELU_FLOOR = -0.17  # below the minimum of GELU, -0.16997
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A table of u8 rows (entries, hidden): value = (q - zero) * scale."""
+    """An embedding table of u8 rows (entries, hidden): value = (q - zero) * scale."""
 
     table: Any
     scale: float
@@ -37,7 +37,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class BertLayer:
-    """One encoder layer; matrices are int8 (in, out), one scale each."""
+    """The parameters of an encoder layer; matrices are int8 (in, out)."""
 
     query: Linear
     key: Linear
@@ -51,7 +51,7 @@ class BertLayer:
 
 @dataclass(frozen=True, slots=True)
 class BertModel:
-    """All parameters of a classifier with one label."""
+    """The parameters of a classifier with one label."""
 
     words: Embedding
     positions: Embedding
@@ -65,12 +65,15 @@ class BertModel:
 
 
 def one_document_graph(model: BertModel, way: str) -> Graph:
-    """ids, types (tokens,) -> score (1, 1), for the layout "one-document". `way` is an entry of LINEAR_WAYS."""
+    """The graph from ids and types, (tokens,), to score (1, 1): layout "one-document". `way` is from LINEAR_WAYS."""
     return _Writer(model, way, batched=False, half=False).write()
 
 
 def padded_graph(model: BertModel, way: str) -> Graph:
-    """ids, types, mask (rows, tokens) -> score (rows, 1), for "padded"; "dequantised-half" is fp16 inside."""
+    """The graph from ids, types and mask, (rows, tokens), to score (rows, 1): layout "padded".
+
+    The way "dequantised-half" computes in fp16.
+    """
     return _Writer(model, way, batched=True, half=way == "dequantised-half").write()
 
 
@@ -78,7 +81,7 @@ class _Writer:
     def __init__(self, model: BertModel, way: str, *, batched: bool, half: bool) -> None:
         self.model, self.way, self.batched, self.half = model, LINEAR_WAYS[way].write, batched, half
         self.g = Graph()
-        self.count = ""  # names the number of rows that the linear layers see
+        self.count = ""  # the value with the number of rows of the linear layers
         self.float = np.float16 if half else np.float32
 
     def write(self) -> Graph:
@@ -93,7 +96,7 @@ class _Writer:
         return g
 
     def embed(self, ids: str, types: str) -> str:
-        """(…, tokens, hidden): the sum of the word's, the position's and the type's row, normalised."""
+        """(…, tokens, hidden): the normalised sum of the embeddings of word, position and type."""
         g = self.g
         self.count = length = g.add("Shape", ids, start=self.token_axis)  # (1,): tokens
         positions = g.add("Slice", self.table("positions", self.model.positions), self.ints("from_0", 0), length)
@@ -125,7 +128,7 @@ class _Writer:
         return self.add_norm(self.linear(wide, layer.down), x, layer.norm, f"{name}.norm")
 
     def attention(self, q: str, k: str, v: str, bias: str) -> str:
-        """Every token attends to every token of its own document; the operator adds the bias of q, k and v itself."""
+        """Attention between all tokens of a document; the operator adds the biases of q, k and v."""
         g, heads = self.g, self.model.heads
         if self.batched:
             return g.add("MultiHeadAttention", q, k, v, bias, self.mask, domain=CONTRIB, num_heads=heads)
@@ -135,7 +138,7 @@ class _Writer:
         return g.add("Squeeze", out, axis)
 
     def head(self, x: str) -> str:
-        """(rows, hidden) of first tokens -> (rows, 1), in fp32: one row costs nothing."""
+        """First tokens (rows, hidden) -> scores (rows, 1), in fp32, since a single row takes no time."""
         g = self.g
         if self.batched:
             x = g.add("Squeeze", x, self.ints("token_axis", 1))
@@ -184,6 +187,6 @@ class _Writer:
 
 
 def _joined(name: str, *parts: Linear) -> Linear:
-    """Several layers over the same input as one product; attention adds their biases."""
+    """Layers with the same input as one product; attention adds their biases."""
     weight = np.concatenate([p.weight for p in parts], axis=1)
     return Linear(name, weight, np.concatenate([p.scale for p in parts]))

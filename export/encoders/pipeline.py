@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, UsageError
-from dearlite.export.encoders.traced import Traced, trace
+from dearlite.export.encoders.tracing import EncoderTrace, trace
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.quality.check import FLOOR, card_pairs, keep_or_refuse, pair_rows, quality_card
 from dearlite.export.source.checkpoint import Checkpoint
@@ -135,7 +135,7 @@ def export_encoder(
 
 
 def write_encoder(
-    traced: Traced, tokenizer: bytes, facts: PointwiseFacts, path: Path, quant: str, members: dict[str, bytes]
+    traced: EncoderTrace, tokenizer: bytes, facts: PointwiseFacts, path: Path, quant: str, members: dict[str, bytes]
 ) -> None:
     """Writes the encoder as a `.dear` file."""
     graphs: dict[str, Graph] = {}

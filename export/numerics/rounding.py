@@ -81,10 +81,13 @@ def column_scales(weight: Any) -> Any:
 
 
 def round_to_nearest(weight: Any, scale: Any) -> Any:
-    """`weight` (in, out) float32 in int8 multiples of the column scales, each rounded to the nearest."""
-    steps = np.empty(weight.shape, np.int8)
+    """`weight` (in, out) float32 in int8 multiples of `scale`, each rounded to the nearest.
+
+    `scale` is (out,) with a scale per column, or (in, 1) with a scale per row.
+    """
+    steps, scales = np.empty(weight.shape, np.int8), np.broadcast_to(scale, weight.shape)
     for start in range(0, len(weight), _ROWS):  # in blocks: the temporary array of the division is fp32
-        steps[start : start + _ROWS] = np.round(weight[start : start + _ROWS] / scale)
+        steps[start : start + _ROWS] = np.round(weight[start : start + _ROWS] / scales[start : start + _ROWS])
     return steps
 
 

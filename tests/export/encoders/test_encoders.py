@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from dearlite import Reranker
 from dearlite.cli.main import run
 from dearlite.export.encoders import pipeline as encoders
-from dearlite.export.encoders import traced
+from dearlite.export.encoders import tracing
 from dearlite.export.encoders.pipeline import ENCODERS
 from dearlite.export.quality.card import Pairs
 from dearlite.models.bundle import Bundle
@@ -327,7 +327,7 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
 def test_model_that_our_graph_does_not_give_is_refused(tmp_path, monkeypatch, capsys):
     """The comparison with transformers is what stands between a wrong rewriting and the user."""
     checkpoint(tmp_path, "bert")
-    monkeypatch.setattr(traced, "_scores", lambda net, rows, takes_types: [7.0] * len(rows))
+    monkeypatch.setattr(tracing, "_scores", lambda net, rows, takes_types: [7.0] * len(rows))
     capsys.readouterr()
     assert export(tmp_path, tmp_path / "m.dear") == 1
     line = capsys.readouterr().err

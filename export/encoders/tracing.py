@@ -1,7 +1,7 @@
-"""A folder's encoder traced by optimum, and held to itself: its plain graph, and its fp32 scores in transformers.
+"""Traces an encoder to ONNX with optimum and checks the graph's scores against transformers in fp32.
 
-This module knows torch, transformers and optimum (the extra `encoders`), and imports them when it is called. It reads
-safetensors alone, runs no code of the folder, and asks no Hub.
+This module uses torch, transformers and optimum (the extra `encoders`) and imports them when it is called. It reads
+safetensors only, runs no code from the folder and makes no request to the Hub.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import CheckpointError, DearliteError, need
-from dearlite.export.encoders.plain import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.encoders.rewrite import Rewriter
+from dearlite.export.encoders.simplified_graph import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.encoders.simplify import move_weights_out, simplify
 from dearlite.export.onnx.graph import OPSET, Graph
 from dearlite.export.source.checkpoint import Checkpoint, name_some
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
-_LONGEST_CHECK = 512  # tokens: attention's memory grows with the square
-_TOLERANCE = 1e-3  # of the larger of 1 and the score; fp32 sums in another order differ by some 1e-5
+_LONGEST_CHECK = 512  # tokens; the memory of attention grows with the square of the length
+_TOLERANCE = 1e-3  # relative to the score, or to 1 if that is larger; fp32 sums in another order differ by about 1e-5
 
 
 @dataclass(slots=True)
-class Traced:
-    """What writes an encoder's graphs, and transformers' own fp32 scores of the rows that were asked for."""
+class EncoderTrace:
+    """A traced encoder: the writer of its graphs, and the fp32 scores of the requested rows in transformers."""
 
     rewriter: Rewriter
     reference: list[float]
@@ -42,27 +42,29 @@ class Traced:
 
 def trace(
     checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int, scratch: Path, rows: Iterable[TokenRow] = ()
-) -> Traced:
-    """The encoder in `checkpoint`, its plain graph made in the folder `scratch`; `rows` are scored on the way.
+) -> EncoderTrace:
+    """The encoder of `checkpoint`, with the reference scores of `rows`. Temporary files are in the folder `scratch`.
 
-    Raises MissingExtra without optimum, CheckpointError for a folder that holds no whole scorer, DearliteError where
-    our graph in fp32 does not give the model's own scores.
+    Raises MissingExtra without optimum, CheckpointError for a folder that is not a complete scorer, and DearliteError
+    if the exported graph in fp32 does not give the scores of transformers.
     """
     need("torch", extra="encoders")
     need("optimum.exporters.onnx", extra="encoders")
-    types_used = sees_types(checkpoint, tokenizer, max_tokens)
+    types_used = uses_token_types(checkpoint, tokenizer, max_tokens)
     _check_values(checkpoint)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="dearlite-") as folder, _quietly():
         return _trace(checkpoint, Path(folder), min(max_tokens, _LONGEST_CHECK), types_used, rows)
 
 
-def _trace(checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]) -> Traced:
+def _trace(
+    checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]
+) -> EncoderTrace:
     net = _load(checkpoint)
-    vocabulary, pad = net.config.vocab_size, net.config.pad_token_id
+    vocabulary, pad_id = net.config.vocab_size, net.config.pad_token_id
 
     def feeds(length: int) -> dict[str, Any]:
         ids = np.random.default_rng(length).integers(0, vocabulary, (1, length))
-        ids[ids == pad] = (pad or 0) + 1  # RoBERTa gives a padding token no position
+        ids[ids == pad_id] = (pad_id or 0) + 1  # RoBERTa gives a padding token no position
         types = np.zeros_like(ids)
         types[:, length // 2 :] = types_used
         return {IDS: ids, MASK: np.ones_like(ids), TYPES: types}
@@ -70,25 +72,25 @@ def _trace(checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool,
     lengths = [length for length in (2, 7, 33) if length < longest] + [longest]
     takes_types = TYPES in _export(net, checkpoint, folder)
     probes = [feeds(length) for length in lengths]
-    given = [
+    row_feeds = [
         {IDS: row.ids[None], MASK: np.ones((1, len(row.ids)), np.int64), TYPES: row.types[None] * types_used}
         for row in rows
     ]
-    scores = _scores(net, [*probes, *given], takes_types)
+    scores = _scores(net, [*probes, *row_feeds], takes_types)
     expected, reference = scores[: len(probes)], scores[len(probes) :]
     del net
     try:
-        plain = simplify(folder / "model.onnx", feeds, longest=longest, types_used=types_used)
+        graph = simplify(folder / "model.onnx", feeds, longest=longest, types_used=types_used)
     except ValueError as err:
-        raise _not_covered(checkpoint, f"its graph has {err}") from None
-    cut_to_first_token(plain)
-    plain.prune()
-    found = _run(Rewriter(plain, vocabulary=vocabulary).write("fp32"), probes)
-    for length, ours, theirs in zip(lengths, found, expected, strict=True):
-        if not abs(ours - theirs) <= _TOLERANCE * max(1.0, abs(theirs)):
-            what = f"our graph gives {ours:.5f} where transformers gives {theirs:.5f}, at {length} tokens"
-            raise _not_covered(checkpoint, what)
-    return Traced(Rewriter(plain, vocabulary=vocabulary), reference)
+        raise _unsupported(checkpoint, f"its graph has {err}") from None
+    cut_to_first_token(graph)
+    graph.prune()
+    actual = _run(Rewriter(graph, vocabulary=vocabulary).write("fp32"), probes)
+    for length, score, target in zip(lengths, actual, expected, strict=True):
+        if not abs(score - target) <= _TOLERANCE * max(1.0, abs(target)):
+            reason = f"the graph gives {score:.5f} where transformers gives {target:.5f}, at {length} tokens"
+            raise _unsupported(checkpoint, reason)
+    return EncoderTrace(Rewriter(graph, vocabulary=vocabulary), reference)
 
 
 def _load(checkpoint: Checkpoint) -> Any:
@@ -100,7 +102,7 @@ def _load(checkpoint: Checkpoint) -> Any:
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # they are told below, together with the rest
+        ignore_mismatched_sizes=True,  # reported below, together with the other errors
         output_loading_info=True,
     )
     wrong = [f"{name} is missing" for name in sorted(info["missing_keys"])]
@@ -109,40 +111,40 @@ def _load(checkpoint: Checkpoint) -> Any:
     for name in sorted(info["mismatched_keys"]):
         wrong.append(f"{name} is {checkpoint.shape(name) if name in checkpoint.names else 'other'}, not {sides[name]}")
     if wrong:
-        # Left as they are, transformers would fill the gaps with random numbers.
-        raise CheckpointError(f"the checkpoint is no scorer of its config.json: {name_some(wrong, 6, '; ')}")
+        # transformers would initialise the missing tensors with random numbers.
+        raise CheckpointError(f"the checkpoint is not the scorer of its config.json: {name_some(wrong, 6, '; ')}")
     return net.eval()
 
 
 def _export(net: Any, checkpoint: Checkpoint, folder: Path) -> list[str]:
-    """Writes model.onnx into `folder`, and returns its inputs' names."""
+    """Writes model.onnx into `folder`. Returns the names of its inputs."""
     optimum = need("optimum.exporters.onnx", extra="encoders")
     onnx = need("onnx", extra="export")
     try:
         optimum.onnx_export_from_model(net, folder, opset=OPSET, task="text-classification", do_validation=False)
     except OSError:
         raise
-    except Exception as err:  # torch's tracer and optimum have no common error
-        raise _not_covered(checkpoint, f"optimum says: {' '.join(str(err).split())[:160]}") from err
+    except Exception as err:  # the errors of torch's tracer and of optimum have no common class
+        raise _unsupported(checkpoint, f"optimum says: {' '.join(str(err).split())[:160]}") from err
     move_weights_out(folder / "model.onnx")
     return [value.name for value in onnx.load(str(folder / "model.onnx"), load_external_data=False).graph.input]
 
 
 def _scores(net: Any, rows: list[dict[str, Any]], takes_types: bool) -> list[float]:
-    """The model's score of each row in transformers: a thread a row, since threads within one wait for each other."""
+    """The score of each row in transformers. Rows run in parallel, a thread each, which avoids waits inside a row."""
     torch = need("torch", extra="encoders")
 
     def score(row: dict[str, Any]) -> float:
-        given = {name: torch.from_numpy(value) for name, value in row.items() if takes_types or name != TYPES}
+        inputs = {name: torch.from_numpy(value) for name, value in row.items() if takes_types or name != TYPES}
         with torch.inference_mode():
-            return float(net(**given).logits[0, 0])
+            return float(net(**inputs).logits[0, 0])
 
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(pool.map(score, rows))
 
 
 def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:
-    """The graph's score of each row, its weights handed over as the runtime does."""
+    """The graph's score of each row; weights are passed to the session as in the runtime."""
     ort = need("onnxruntime", extra="cpu")
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -150,26 +152,26 @@ def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:
     values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value)) for value in graph.weights.values()]
     options.add_external_initializers(list(graph.weights), values)
     session = ort.InferenceSession(graph.to_bytes(), options, providers=["CPUExecutionProvider"])
-    wanted = {node.name for node in session.get_inputs()}
+    inputs = {node.name for node in session.get_inputs()}
     feeds = [{"ids": row[IDS][0], "types": row[TYPES][0]} for row in rows]
-    return [float(session.run(["score"], {n: v for n, v in f.items() if n in wanted})[0][0, 0]) for f in feeds]
+    return [float(session.run(["score"], {n: v for n, v in f.items() if n in inputs})[0][0, 0]) for f in feeds]
 
 
-def sees_types(checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int) -> bool:
-    """Whether the model is told which tokens are the document's. Raises CheckpointError for a pair we would misread."""
+def uses_token_types(checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int) -> bool:
+    """True if the model gets token types. Raises CheckpointError if PairEncoder would join a pair differently."""
     tokenizers = need("tokenizers", extra=None)
     encoder = PairEncoder(tokenizer, max_tokens=max_tokens)
-    own = tokenizers.Tokenizer.from_str(tokenizer.decode())
-    own.no_truncation()
-    own.no_padding()
-    pair = own.encode("a", "a")
+    original = tokenizers.Tokenizer.from_str(tokenizer.decode())
+    original.no_truncation()
+    original.no_padding()
+    pair = original.encode("a", "a")
     (row,) = encoder.pairs(encoder.ids("a"), ["a"])
     settings = checkpoint.folder / "tokenizer_config.json"
     inputs = json.loads(settings.read_bytes()).get("model_input_names") if settings.is_file() else None
     types_used = any(pair.type_ids) and TYPES in (inputs or [TYPES])
     if row.ids.tolist() != pair.ids or (types_used and row.types.tolist() != pair.type_ids):
-        raise CheckpointError(f"{checkpoint.folder}: its tokenizer joins a pair in a way that is not covered")
-    largest = max(own.get_vocab(with_added_tokens=True).values())
+        raise CheckpointError(f"{checkpoint.folder}: its tokenizer joins a pair in a way that is not supported")
+    largest = max(original.get_vocab(with_added_tokens=True).values())
     if largest >= checkpoint.config.get("vocab_size", largest + 1):
         raise CheckpointError(
             f"{checkpoint.folder}: its tokenizer has the id {largest}, and config.json a vocabulary of "
@@ -179,21 +181,21 @@ def sees_types(checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int) -> boo
 
 
 def _check_values(checkpoint: Checkpoint) -> None:
-    """Reads every weight once. Raises CheckpointError for NaN and for files that end too early."""
+    """Reads every weight once. Raises CheckpointError for NaN and for truncated files."""
     for name in checkpoint.names:
         if "F" in checkpoint.spec(name).dtype:  # position ids and the like are integers
             for _ in checkpoint.blocks(name, 4096):
                 pass
 
 
-def _not_covered(checkpoint: Checkpoint, why: str) -> DearliteError:
+def _unsupported(checkpoint: Checkpoint, reason: str) -> DearliteError:
     kind = checkpoint.config["model_type"]
-    return DearliteError(f"{checkpoint.folder}: this {kind} model is not covered: {why}. Please report it")
+    return DearliteError(f"{checkpoint.folder}: this {kind} model is not supported: {reason}. Please report it")
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the libraries say on the way: what matters of it is checked here, and told as an error."""
+    """Suppresses the warnings and logs of the libraries: this module checks what matters and raises errors."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
