@@ -1,6 +1,6 @@
-"""Blocks: the units that a large run is cut into, fixed before anything runs.
+"""Blocks: the units of work of a large run, fixed before the run starts.
 
-A *block* is a JSON Lines shard, a row group of a Parquet shard, or a slice of a collection, cut into shards first.
+A *block* is a JSON Lines shard or a row group of a Parquet shard. A collection is first cut into shards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHARDS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One unit of work: all of `path`, or its row group `group` where it is Parquet. `part` is the file it becomes."""
+    """One unit of work: the file `path`, or its row group `group` (Parquet). `part` is the name of its output file."""
 
     number: int
     path: str
@@ -32,40 +32,42 @@ class Block:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
-        where = Path(self.path).name
-        return where if self.group is None else f"{where} row group {self.group}"
+        """The name of the block in messages."""
+        file_name = Path(self.path).name
+        return file_name if self.group is None else f"{file_name} row group {self.group}"
 
 
 def write_blocks(collection: Collection, folder: Path, size: int) -> Path:
-    """Shards of `size` queries with their documents in a folder of `folder` whose name no other content has."""
-    hashed = blake2b(
-        json.dumps([size, {q: list(found) for q, found in collection.run.items()}]).encode(), digest_size=8
-    )
-    for query_id, found in collection.run.items():
+    """Writes shards of `size` queries with their documents; returns their folder, FOLDER/(hash of the content).
+
+    Shards that are there already are kept.
+    """
+    ids = {query_id: list(scores) for query_id, scores in collection.run.items()}
+    hashed = blake2b(json.dumps([size, ids]).encode(), digest_size=8)
+    for query_id, document_ids in ids.items():
         hashed.update(collection.queries[query_id].encode())
-        hashed.update(b"".join(digest_of(collection.documents[one]) for one in found))
-    place = folder / hashed.hexdigest()
-    place.mkdir(parents=True, exist_ok=True)
-    names = list(collection.run)
-    for number, start in enumerate(range(0, len(names), size)):
-        path = place / f"block-{number:06d}.jsonl"
+        hashed.update(b"".join(digest_of(collection.documents[document_id]) for document_id in document_ids))
+    shards = folder / hashed.hexdigest()
+    shards.mkdir(parents=True, exist_ok=True)
+    query_ids = list(ids)
+    for number, start in enumerate(range(0, len(query_ids), size)):
+        path = shards / f"block-{number:06d}.jsonl"
         if path.exists():
             continue
         with whole_file(path) as stream:
-            for query_id in names[start : start + size]:
+            for query_id in query_ids[start : start + size]:
                 candidates = []
-                for one, score in collection.run[query_id].items():
-                    document = collection.documents[one]
+                for document_id, score in collection.run[query_id].items():
+                    document = collection.documents[document_id]
                     doc = {"title": document.title, "text": document.text}
-                    candidates.append({"docid": one, "score": score, "doc": doc})
+                    candidates.append({"docid": document_id, "score": score, "doc": doc})
                 query = {"text": collection.queries[query_id], "qid": query_id}
                 stream.write(json_text({"query": query, "candidates": candidates}) + "\n")
-    return place
+    return shards
 
 
 def list_blocks(folder: Path, settings: bytes) -> list[Block]:
-    """The blocks of a folder of shards, in the order of their names; `settings` are a part of each part file's name."""
+    """The blocks of a folder of shards, sorted by file name. `settings` is hashed into the name of each part file."""
     shards = sorted(path for path in folder.iterdir() if path.name.endswith(_SHARDS) and not path.name.startswith("."))
     if not shards:
         raise UsageError(f"{folder} holds no shards ({', '.join(_SHARDS)})")
@@ -80,20 +82,23 @@ def list_blocks(folder: Path, settings: bytes) -> list[Block]:
 
 
 def read_block(block: Block, *, depth: int | None, skip_bad: bool) -> Collection:
-    """The block's queries and documents."""
+    """The queries, documents and first-stage run of a block."""
     queries: dict[str, str] = {}
     documents: dict[str, Document] = {}
     run: dict[str, dict[str, float]] = {}
-    for one in iter_candidates(Path(block.path), depth=depth, skip_bad=skip_bad, group=block.group):
-        if one.query_id in queries:
-            raise InvalidInput(f"{block.name}: query {one.query_id!r} comes twice: keep one of them")
-        queries[one.query_id] = one.query
-        documents |= {str(document.id): document for document in one.documents}
-        run[one.query_id] = {str(d.id): score for d, score in zip(one.documents, one.scores, strict=True)}
+    for candidates in iter_candidates(Path(block.path), depth=depth, skip_bad=skip_bad, group=block.group):
+        query_id = candidates.query_id
+        if query_id in queries:
+            raise InvalidInput(f"{block.name}: query {query_id!r} comes twice: keep one of them")
+        queries[query_id] = candidates.query
+        ids = [str(document.id) for document in candidates.documents]
+        documents |= dict(zip(ids, candidates.documents, strict=True))
+        run[query_id] = dict(zip(ids, candidates.scores, strict=True))
     return Collection(block.name, queries, documents, run)
 
 
 def _groups(path: Path) -> Sequence[int | None]:
+    """The row groups of a Parquet file; one None for any other file."""
     if path.suffix != ".parquet":
         return [None]
     parquet = need("pyarrow.parquet", extra="parquet")

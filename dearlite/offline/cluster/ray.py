@@ -1,7 +1,7 @@
-"""The same work on many machines, as a Ray Data pipeline: blocks of queries in, a file of run lines a block out.
+"""Reranking on many machines, as a Ray Data pipeline: blocks of queries in, one file of run lines per block out.
 
-Ray Data deals blocks to actors that hold the model, holds back what they cannot take yet, and hands the block of a lost
-actor to another. A block's file is there when the block is done: there is no other state.
+Ray Data distributes blocks to actors that hold the model, queues blocks while all actors are busy, and gives the block
+of a lost actor to another. The only state is the part files: a block is done when its part file exists.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import platform
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,15 @@ from dearlite.options import Call, Listwise
 from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
-_ATTEMPTS = 4  # at one block, where its actor dies each time: Ray itself would go on for ever
+_ATTEMPTS = 4  # at a block whose actor dies each time; Ray itself would retry for ever
 
 _HOST_AND_PORT = re.compile(r"(ray://)?\[?(?P<host>[^/]+?)\]?:(?P<port>\d+)")
-_ANSWER_S = 10.0
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class BlockDone:
-    """What an actor says of a block: pairs scored, what the model took, or the error that ended it, on one line."""
+class BlockReport:
+    """The result of one block: pairs scored, seconds and tokens of the model, or an error message on one line."""
 
     number: int
     pairs: int = 0
@@ -50,7 +51,10 @@ class BlockDone:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How every block is scored; travels to the actors. `model` is a name that each node knows, or an absolute path."""
+    """The settings that score every block; they are sent to the actors.
+
+    `model` is a name of models.toml or an absolute path, valid on each node. `loading` are options of `Reranker.load`.
+    """
 
     model: str
     device: str
@@ -72,46 +76,53 @@ def rerank_on_ray(
     gpus: float = 0.0,
     block_queries: int = 100,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[BlockDone], int]:
-    """Reranks `source` into the folder `output`: part files and run.trec. Gives the blocks done, and how many were.
+) -> tuple[list[BlockReport], int]:
+    """Reranks `source` into the folder `output`: part files and run.trec.
 
-    `source` is a folder of shards (rank_llm's or RankGPT's records) or a Collection, which is cut into shards of
-    `block_queries` queries in OUTPUT/blocks. `address` is that of a cluster, None a Ray of this command's own. `actors`
-    are the fewest and the most models held at once, each with `scoring.threads` CPUs and `gpus` GPUs. `progress` counts
-    blocks. Both folders must be seen by every node. Raises DearliteError naming the first block that failed.
+    Returns reports of the blocks scored now, and the number of blocks that were done before.
+
+    `source` is a folder of shards (records of rank_llm or RankGPT) or a Collection, which is cut into shards of
+    `block_queries` queries in OUTPUT/blocks. `address` is that of a cluster; None starts a local Ray for this call.
+    `actors` are the least and the greatest number of actors; each holds one model and has `scoring.threads` CPUs and
+    `gpus` GPUs. `progress(done, total)` counts blocks. Every node must see both folders. Raises DearliteError naming
+    the first block that failed.
     """
-    if scoring.device == "auto":  # one device for all: a result must not depend on the node it was scored on
+    if scoring.device == "auto":  # one device for all nodes: a score must not depend on the node that computed it
         scoring = replace(scoring, device="cuda" if gpus else "cpu")
     output.mkdir(parents=True, exist_ok=True)
     if isinstance(source, Collection):
         source = write_blocks(source, output / "blocks", block_queries)
     settings = _settings(scoring)
     blocks = list_blocks(source, settings)
-    left = [block for block in blocks if not (output / block.part).exists()]
-    for block in left:
+    remaining = [block for block in blocks if not (output / block.part).exists()]
+    for block in remaining:
         (output / f"{block.part}.attempts").unlink(missing_ok=True)
-    found = len(blocks) - len(left)
+    done_before = len(blocks) - len(remaining)
 
-    def told(count: int) -> None:
+    def report(count: int) -> None:
         if progress is not None:
-            progress(found + count, len(blocks))
+            progress(done_before + count, len(blocks))
 
-    told(0)
-    done = list(_run(left, output, scoring, settings, address, actors, gpus, told))
+    report(0)
+    reports = []
+    with closing(_run(remaining, output, scoring, settings, _Pool(address, *actors, gpus))) as results:
+        for result in results:
+            reports.append(result)
+            report(len(reports))
     with whole_file(output / "run.trec") as stream:
         for block in blocks:
             with open(output / block.part, encoding="utf-8") as part:
                 stream.writelines(part)
-    return done, found
+    return reports, done_before
 
 
 class BlockScorer:
-    """The actor: one loaded model, called with a block at a time. An error of a block is its result, not a crash."""
+    """The actor: a loaded model, called with one block at a time. A block that fails gives a report, not a crash."""
 
     def __init__(self, scoring: Scoring, output: str, settings: bytes) -> None:
         self._scoring, self._output = scoring, Path(output)
         self._reranker: Reranker | None = None
-        self._failed = ""
+        self._error = ""
         try:
             if _settings(scoring) != settings:
                 raise DearliteError(
@@ -121,51 +132,54 @@ class BlockScorer:
                 scoring.model, device=scoring.device, threads=scoring.threads, **scoring.loading
             )
         except DearliteError as err:
-            self._failed = str(err)  # told once, for the first block, in place of endless restarts
+            self._error = str(err)  # reported for the first block; an exception here would restart the actor endlessly
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Rows of blocks in, rows of BlockDone out."""
+        """Rows of Blocks in, rows of BlockReports out, as JSON."""
         rows = [json.loads(row) for row in batch["block"]]
         return {"done": [json.dumps(asdict(self._score(Block(**row)))) for row in rows]}
 
-    def _score(self, block: Block) -> BlockDone:
+    def _score(self, block: Block) -> BlockReport:
         if self._reranker is None:
-            return BlockDone(block.number, error=self._failed)
+            return BlockReport(block.number, error=self._error)
         attempts = self._output / f"{block.part}.attempts"
         try:
             with open(attempts, "ab") as stream:
                 stream.write(b".")
-            if (tried := attempts.stat().st_size) > _ATTEMPTS:
-                return BlockDone(block.number, error=f"its actor died {tried - 1} times: is there too little memory?")
+            if (count := attempts.stat().st_size) > _ATTEMPTS:
+                return BlockReport(block.number, error=f"its actor died {count - 1} times: is there too little memory?")
             collection = read_block(block, depth=self._scoring.depth, skip_bad=self._scoring.skip_bad)
             start = time.perf_counter()
             call = Call(listwise=self._scoring.listwise, together=self._scoring.together)
-            found = rerank_collection(collection, self._reranker, call)
+            reranked = rerank_collection(collection, self._reranker, call)
             seconds = time.perf_counter() - start
-            found.write_trec(self._output / block.part)
+            reranked.write_trec(self._output / block.part)
             attempts.unlink(missing_ok=True)
         except (DearliteError, OSError) as err:
-            return BlockDone(block.number, error=str(err))
-        return BlockDone(block.number, collection.pairs, seconds, found.tokens)
+            return BlockReport(block.number, error=str(err))
+        return BlockReport(block.number, collection.pairs, seconds, reranked.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """The cluster's address (None: local), the least and greatest number of actors, and the GPUs of each."""
+
+    address: str | None
+    least: int
+    most: int
+    gpus: float
 
 
 def _run(
-    blocks: Sequence[Block],
-    output: Path,
-    scoring: Scoring,
-    settings: bytes,
-    address: str | None,
-    actors: tuple[int, int],
-    gpus: float,
-    told: Callable[[int], None],
-) -> Iterator[BlockDone]:
-    """Each block's result as it comes."""
+    blocks: Sequence[Block], output: Path, scoring: Scoring, settings: bytes, pool: _Pool
+) -> Generator[BlockReport]:
+    """The report of each block, in order of completion. Raises DearliteError for the first one that failed."""
     if not blocks:
         return
-    ray = _start(address, actors[0] * scoring.threads, gpus)
+    ray = _start(pool, scoring.threads)
     from ray.data import ActorPoolStrategy, DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs a plan, a path and an advice on stderr
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs a plan, a path and advice to stderr
     DataContext.get_current().enable_progress_bars = False
     try:
         results = ray.data.from_items(
@@ -174,52 +188,56 @@ def _run(
             BlockScorer,
             fn_constructor_args=(scoring, str(output.resolve()), settings),
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=min(actors[0], len(blocks)), max_size=max(actors)),
-            num_cpus=scoring.threads if not gpus else 0,
-            num_gpus=gpus or None,
+            compute=ActorPoolStrategy(min_size=min(pool.least, len(blocks)), max_size=max(pool.least, pool.most)),
+            num_cpus=scoring.threads if not pool.gpus else 0,
+            num_gpus=pool.gpus or None,
         )
         names = {block.number: block.name for block in blocks}
-        for count, row in enumerate(results.iter_rows(), start=1):
-            done = BlockDone(**json.loads(row["done"]))
-            if done.error:
-                raise DearliteError(f"block {names[done.number]}: {done.error}")
-            told(count)
-            yield done
+        for row in results.iter_rows():
+            report = BlockReport(**json.loads(row["done"]))
+            if report.error:
+                raise DearliteError(f"block {names[report.number]}: {report.error}")
+            yield report
     except (ray.exceptions.RayError, ray.data.exceptions.RayDataUserCodeException) as err:
         reason = next((line for line in reversed(str(err).splitlines()) if line.strip()), type(err).__name__)
         raise DearliteError(
-            f"the cluster gave up: {reason.strip()} (the same command goes on from what is done)"
+            f"the cluster gave up: {reason.strip()} (the same command resumes from the blocks that are done)"
         ) from None
     finally:
         ray.shutdown()
 
 
-def _start(address: str | None, cpus: int, gpus: float) -> Any:
-    """Ray, connected and quiet."""
+def _start(pool: _Pool, threads: int) -> Any:
+    """The ray module, connected to the cluster, without its log output. Raises UsageError if that fails."""
+    address = pool.address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = need("ray", extra="ray")
     need("ray.data", extra="ray")
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        options |= {"address": "local", "num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False}
+        options |= {
+            "address": "local",
+            "num_cpus": max(pool.least * threads, os.cpu_count() or 1),
+            "include_dashboard": False,
+        }
     else:
         options |= {"address": address}
     try:
-        if found := _HOST_AND_PORT.fullmatch(address or ""):  # Ray itself would try for many minutes
-            socket.create_connection((found["host"], int(found["port"])), timeout=_ANSWER_S).close()
+        if match := _HOST_AND_PORT.fullmatch(address or ""):  # Ray itself would retry for many minutes
+            socket.create_connection((match["host"], int(match["port"])), timeout=_CONNECT_S).close()
         ray.init(**options)
     except (OSError, RuntimeError, ValueError, OverflowError) as err:
         reason = first_line(err)
         raise UsageError(f"no Ray cluster at {address}: {reason}") from None
-    if address is None and gpus > ray.cluster_resources().get("GPU", 0):
+    if address is None and pool.gpus > ray.cluster_resources().get("GPU", 0):
         ray.shutdown()
-        raise UsageError(f"--actor-gpus {gpus:g}: Ray finds no such GPU on this machine: leave it out for the CPU")
+        raise UsageError(f"--actor-gpus {pool.gpus:g}: Ray finds no such GPU on this machine: leave it out for the CPU")
     return ray
 
 
 def _settings(scoring: Scoring) -> bytes:
-    """What results depend on, read off the files: the driver need not be able to run the model."""
+    """A hash of all settings that scores depend on. Model files are read, not loaded: the driver may not run them."""
     files = [find_model(scoring.model)]
     files += [Path(scoring.loading["adapter"])] if scoring.loading.get("adapter") else []
     options = {"device": scoring.device, "listwise": str(scoring.listwise)}
@@ -228,6 +246,7 @@ def _settings(scoring: Scoring) -> bytes:
 
 
 def _hash(path: Path) -> str:
+    """The SHA-256 that identifies a model file."""
     if path.suffix == ".gguf":
         file = GgufFile(path)
         return file.recorded_sha256 or file.sha256()
