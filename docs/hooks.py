@@ -25,7 +25,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The configuration with a folder in which `dearlite.export` lies below `dearlite`, as it is installed."""
     folder = _state["sources"] = tempfile.mkdtemp(prefix="dearlite-docs-")
     heavy = shutil.ignore_patterns("__pycache__", "data")
-    shutil.copytree(ROOT / "dearlite", Path(folder, "dearlite"), ignore=heavy)
+    linked = shutil.ignore_patterns("__pycache__", "data", "export")  # dearlite/export is a link to export/
+    shutil.copytree(ROOT / "dearlite", Path(folder, "dearlite"), ignore=linked)
     shutil.copytree(ROOT / "export", Path(folder, "dearlite", "export"), ignore=heavy)
     handlers: dict[str, Any] = config.plugins["mkdocstrings"].config["handlers"]
     handlers["python"]["paths"] = [folder]
