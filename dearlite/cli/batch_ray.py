@@ -50,7 +50,7 @@ def rerank_blocks(address: str, actors: str, gpus: float, block_queries: int, gi
         loading={name: _seen_by_all(value) for name, value in loading.items() if value is not None},
     )
     source = Path(given["source"]) if given["source"] is not None and _holds_shards(given) else collection_of(given)
-    with DocumentProgress(0, visible=not given["quiet"], what="blocks") as progress:
+    with DocumentProgress(0, visible=not given["quiet"], unit="blocks") as progress:
         first = True
 
         def update(count: int, total: int) -> None:

@@ -125,7 +125,7 @@ def calibrate_model(model: str, source: str | None, **options: Any) -> None:
     from dearlite.render.bar import DocumentProgress
 
     calibrate = need("dearlite.export", extra="export").calibrate
-    with DocumentProgress(0, visible=True, what="pairs") as progress:
+    with DocumentProgress(0, visible=True, unit="pairs") as progress:
         result = calibrate(model, source, progress=progress.update, **options)
     click.echo(
         f"{result.path}: relevance = sigmoid({result.scale} x score {result.bias:+}), fitted on {result.pairs} pairs, "

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for work that takes long; short work never shows it."""
+"""A progress bar on stderr, shown only for work of more than a second."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _REFRESH_S = 0.1
 
 
 class DocumentProgress:
-    """Counts documents; draws rate and time left once the work has taken a second, on a terminal only."""
+    """A progress bar with rate and time left, a context manager. It is drawn on a terminal only, after one second."""
 
-    def __init__(self, total: int, *, visible: bool, what: str = "documents") -> None:
+    def __init__(self, total: int, *, visible: bool, unit: str = "documents") -> None:
         self.total, self.done = total, 0
-        self._what = what
-        self._before = 0  # what was there already when the first was told: no part of the rate
+        self._unit = unit
+        self._before = 0  # documents done before the first update; they do not count for the rate
         self._visible = visible and sys.stderr.isatty()
-        self._start = self._drawn = 0.0  # both count from the first document: loading a model is not reranking
+        self._start = self._drawn = 0.0  # from the first document: the time to load a model does not count
         self._bar: Progress | None = None
 
     def __enter__(self) -> DocumentProgress:
@@ -31,7 +31,7 @@ class DocumentProgress:
         self.close()
 
     def update(self, done: int, total: int) -> None:
-        """Takes the count; the signature of `rerank`'s progress callback."""
+        """Sets the count and redraws the bar; the signature is that of `rerank`'s progress callback."""
         self.done, now = done, time.perf_counter()
         if not self._start:
             self._start, self._before = now, max(0, done - 1)
@@ -42,11 +42,11 @@ class DocumentProgress:
             self._bar = _bar(total)
         rate = (done - self._before) / (now - self._start)
         self._bar.update(
-            self._bar.task_ids[0], completed=done, rate=f"{rate:,.{0 if rate >= 10 else 2}f} {self._what}/s"
+            self._bar.task_ids[0], completed=done, rate=f"{rate:,.{0 if rate >= 10 else 2}f} {self._unit}/s"
         )
 
     def close(self) -> None:
-        """Takes the bar off the screen."""
+        """Removes the bar from the screen."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

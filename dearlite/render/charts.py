@@ -1,4 +1,4 @@
-"""Charts as SVG text: numbers and labels in, one self-contained element out. Colours come from the page's variables."""
+"""Charts as self-contained SVG elements, from numbers and labels. Colours are CSS variables of the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH = 720
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One query's gain or loss; `label` is shown when it is pointed at."""
+    """The gain or loss of one query; `label` is its tooltip."""
 
     value: float
     label: str
@@ -20,7 +20,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A system's quality (0 to 1) and seconds a query; None where no time is known."""
+    """A system's quality (0 to 1) and its seconds per query; None if the time is unknown."""
 
     label: str
     quality: float
@@ -29,7 +29,7 @@ class Point:
 
 
 def gain_chart(bars: Sequence[Bar], title: str) -> str:
-    """Bars from the greatest gain to the greatest loss, however many there are."""
+    """A bar chart, from the greatest gain to the greatest loss. Bars narrow as their number grows."""
     height, left, right, top, bottom = 260, 52, 12, 14, 30
     ordered = sorted(bars, key=lambda bar: -bar.value)
     reach = max([0.05, *(abs(bar.value) for bar in ordered)])
@@ -43,12 +43,12 @@ def gain_chart(bars: Sequence[Bar], title: str) -> str:
         parts.append(f'<line class="{style}" x1="{left}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{_signed(tick)}</text>')
     width = max(0.6, step - (2 if step > 6 else 0.4 if step > 2 else 0))
-    for place, bar in enumerate(ordered):
-        size = max(abs(bar.value) * scale, 0.8)
+    for position, bar in enumerate(ordered):
+        x, size = left + position * step, max(abs(bar.value) * scale, 0.8)
         y = middle - size if bar.value > 0 else middle
         kind = "gain" if bar.value > 0 else "loss" if bar.value < 0 else "same"
         parts.append(
-            f'<rect class="{kind}" x="{left + place * step:.2f}" y="{y:.1f}" width="{width:.2f}" height="{size:.1f}">'
+            f'<rect class="{kind}" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{size:.1f}">'
             f"<title>{escape(bar.label)}: {_signed(bar.value, 4)}</title></rect>"
         )
     parts.append(
@@ -58,7 +58,7 @@ def gain_chart(bars: Sequence[Bar], title: str) -> str:
 
 
 def time_chart(points: Sequence[Point], title: str, measure: str) -> str:
-    """Quality over seconds a query, on a logarithmic axis; a system without a time is a dashed line at its quality."""
+    """Quality over seconds per query, on a logarithmic axis. A dashed line: a system without a time."""
     height, left, right, top, bottom = 340, 52, 150, 16, 44
     timed = [(point, point.seconds) for point in points if point.seconds]
     low = min([seconds for _, seconds in timed], default=0.1)
@@ -83,8 +83,10 @@ def time_chart(points: Sequence[Point], title: str, measure: str) -> str:
         y = at_y(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.2f}</text>')
-    parts.append(f'<text class="tick" x="{left}" y="{height - 6}">seconds a query; upwards {escape(measure)}</text>')
-    labels = []  # (wanted y, text, class): all stand in the margin, so that none covers another or a point
+    parts.append(
+        f'<text class="tick" x="{left}" y="{height - 6}">seconds per query (vertical axis: {escape(measure)})</text>'
+    )
+    labels = []  # (preferred y, text, class), drawn in the margin: none covers another or a point
     for point in points:
         y, tip = at_y(point.quality), f"{point.label}: {measure} {point.quality:.4f}"
         if point.seconds:
@@ -92,12 +94,12 @@ def time_chart(points: Sequence[Point], title: str, measure: str) -> str:
             parts.append(f'<line class="lead" x1="{x:.1f}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(
                 f'<circle class="{point.kind}" cx="{x:.1f}" cy="{y:.1f}" r="6">'
-                f"<title>{escape(tip)}, {point.seconds:.3g} s a query</title></circle>"
+                f"<title>{escape(tip)}, {point.seconds:.3g} s per query</title></circle>"
             )
         else:
             parts.append(
                 f'<line class="untimed" x1="{left}" x2="{_WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}">'
-                f"<title>{escape(tip)}, no time known</title></line>"
+                f"<title>{escape(tip)}, time unknown</title></line>"
             )
         labels.append((y, point.label, point.kind))
     for y, label, kind in _apart(labels, 15, height - bottom):
@@ -114,26 +116,26 @@ def _svg(height: int, title: str, parts: Sequence[str]) -> str:
 
 
 def _apart(labels: Sequence[tuple[float, str, str]], gap: float, most: float) -> list[tuple[float, str, str]]:
-    """The labels from the top down, moved so that they stand `gap` apart and none below `most`."""
-    found: list[tuple[float, str, str]] = []
+    """The labels from top to bottom, moved to be at least `gap` apart and at most at y = `most`."""
+    moved: list[tuple[float, str, str]] = []
     for y, label, kind in sorted(labels):
-        found.append((max(y, found[-1][0] + gap) if found else y, label, kind))
-    for place in range(len(found) - 1, -1, -1):
-        limit = most if place == len(found) - 1 else found[place + 1][0] - gap
-        y, label, kind = found[place]
-        found[place] = min(y, limit), label, kind
-    return found
+        moved.append((max(y, moved[-1][0] + gap) if moved else y, label, kind))
+    for position in range(len(moved) - 1, -1, -1):
+        limit = most if position == len(moved) - 1 else moved[position + 1][0] - gap
+        y, label, kind = moved[position]
+        moved[position] = min(y, limit), label, kind
+    return moved
 
 
 def _span(low: float, high: float) -> tuple[float, float]:
-    """A range of round twentieths around both values."""
+    """The smallest range of multiples of 0.05 that contains both values with a margin of 0.01."""
     low, high = math.floor((low - 0.01) * 20) / 20, math.ceil((high + 0.01) * 20) / 20
     return low, high if high > low else low + 0.05
 
 
 def _ticks(low: float, high: float) -> list[float]:
     step = 0.05 if high - low <= 0.35 else 0.1
-    return [low + step * place for place in range(round((high - low) / step) + 1)]
+    return [low + step * number for number in range(round((high - low) / step) + 1)]
 
 
 def _signed(value: float, digits: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""Evaluations as tables: on a terminal, in a notebook, as JSON, CSV and LaTeX."""
+"""Evaluations as tables: for a terminal, for a notebook, as JSON, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The table on stdout, then what each other run differs by, then the notes."""
+    """Prints the table, the comparison with each other run, and the notes to stdout."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     console.print(evaluation_table(evaluation))
     for line in difference_lines(evaluation):
@@ -36,7 +36,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """A rich Table: a row a system, the best measured value of each column in bold."""
+    """A rich Table with one row per system; the best measured value of each column is bold."""
     queries = len(evaluation.qrels)
     table = Table(
         box=SIMPLE_HEAD,
@@ -64,14 +64,14 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def difference_lines(evaluation: Evaluation) -> list[str]:
-    """The subject against each other run in the main measure, a line each, and what the test was."""
+    """One line per comparison of the subject with another run in the main measure, and a line on the test."""
     measure, lines = evaluation.main_measure, []
-    for baseline in dict.fromkeys(one.baseline for one in evaluation.comparisons):
-        one = evaluation.comparison(baseline, measure)
-        assert one is not None
+    for baseline in dict.fromkeys(comparison.baseline for comparison in evaluation.comparisons):
+        result = evaluation.comparison(baseline, measure)
+        assert result is not None
         lines.append(
-            f"{measure} of {evaluation.subject} against {baseline}: {one.delta:+.4f} "
-            f"(better {one.wins}, same {one.ties}, worse {one.losses} queries; p {p_text(one.p_holm)})"
+            f"{measure} of {evaluation.subject} against {baseline}: {result.delta:+.4f} "
+            f"(better {result.wins}, same {result.ties}, worse {result.losses} queries; p {p_text(result.p_holm)})"
         )
     if lines:
         lines.append(
@@ -81,34 +81,34 @@ def difference_lines(evaluation: Evaluation) -> list[str]:
 
 
 def best_values(evaluation: Evaluation) -> dict[str, float]:
-    """The highest measured mean of each measure, published rows aside."""
+    """The highest mean of each measure, without published rows."""
     runs = [system.name for system in evaluation.systems if system.run is not None]
     return {measure: max(evaluation.values[name][measure] for name in runs) for measure in evaluation.measures}
 
 
-def marked(evaluation: Evaluation, system: System, measure: str) -> bool:
-    """Whether the subject differs from `system` in `measure` by more than chance."""
-    one = evaluation.comparison(system.name, measure)
-    return one is not None and one.p_holm < SIGNIFICANT
+def is_significant(evaluation: Evaluation, system: System, measure: str) -> bool:
+    """True if the subject differs significantly from `system` in `measure` (p below SIGNIFICANT)."""
+    comparison = evaluation.comparison(system.name, measure)
+    return comparison is not None and comparison.p_holm < SIGNIFICANT
 
 
 def p_text(p: float) -> str:
-    """A p value with as many digits as it bears."""
+    """A p value with three decimals, or "<0.001"."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number of `digits` decimals, nothing where there is none."""
+    """`value` with `digits` decimals; None gives an empty string."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
 def evaluation_json(evaluation: Evaluation) -> str:
-    """All of it but the texts (`Evaluation.to_dict`)."""
+    """The evaluation without its texts (`Evaluation.to_dict`), as JSON."""
     return json_text(evaluation.to_dict(), indent=2) + "\n"
 
 
 def evaluation_csv(evaluation: Evaluation) -> str:
-    """The table: a row a system."""
+    """The table as CSV, one row per system."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["system", "role", *evaluation.measures, "seconds_per_query", "tokens_per_second"])
@@ -122,7 +122,7 @@ def evaluation_csv(evaluation: Evaluation) -> str:
 
 
 def per_query_csv(evaluation: Evaluation) -> str:
-    """A row a query, a column a system and measure."""
+    """CSV with one row per query and one column per system and measure."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     columns = [(system, measure) for system in evaluation.per_query for measure in evaluation.measures]
@@ -134,7 +134,7 @@ def per_query_csv(evaluation: Evaluation) -> str:
 
 
 def evaluation_latex(evaluation: Evaluation) -> str:
-    """A booktabs table, values in percent, the best in bold, a dagger where the subject differs from that run."""
+    """A booktabs table in percent; the best values are bold. A dagger: the subject differs significantly."""
     best = best_values(evaluation)
     lines = [
         f"% {evaluation.name}: {len(evaluation.qrels)} queries".replace("\n", " "),
@@ -150,7 +150,7 @@ def evaluation_latex(evaluation: Evaluation) -> str:
             text = "--" if value is None else f"{100 * value:.2f}"
             if system.run is not None and value == best[measure]:
                 text = rf"\textbf{{{text}}}"
-            cells.append(text + (r"$^\dagger$" if marked(evaluation, system, measure) else ""))
+            cells.append(text + (r"$^\dagger$" if is_significant(evaluation, system, measure) else ""))
         lines.append(" & ".join(cells) + r" \\")
     lines += [
         r"\bottomrule",
@@ -162,7 +162,7 @@ def evaluation_latex(evaluation: Evaluation) -> str:
 
 
 def evaluation_html(evaluation: Evaluation) -> str:
-    """The table for a notebook."""
+    """The table as HTML, for a notebook."""
     head = "".join(f"<th>{escape(name)}</th>" for name in ("", *evaluation.measures))
     rows = []
     for system in evaluation.systems:
@@ -176,9 +176,9 @@ def evaluation_html(evaluation: Evaluation) -> str:
 
 def _cell(evaluation: Evaluation, system: System, measure: str, best: dict[str, float]) -> Text:
     value = evaluation.values[system.name].get(measure)
-    strong = system.run is not None and value is not None and value == best[measure]
-    text = Text(number(value, 4), style="bold" if strong else "")
-    return text.append("†" if marked(evaluation, system, measure) else " ")
+    bold = system.run is not None and value is not None and value == best[measure]
+    text = Text(number(value, 4), style="bold" if bold else "")
+    return text.append("†" if is_significant(evaluation, system, measure) else " ")
 
 
 def _latex(text: str) -> str:

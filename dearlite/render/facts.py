@@ -1,4 +1,4 @@
-"""Plain facts and small tables on stdout, for `models` and `doctor`."""
+"""Names with values, and small tables, on stdout: for `models`, `doctor`, `bench` and suites."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.text import Text
 
 from dearlite.render.snippet import plain
 
-_PIPE_WIDTH = 200  # where stdout is no terminal: wide enough that grep finds whole lines
+_PIPE_WIDTH = 200  # if stdout is not a terminal; wide enough that lines are not wrapped, for grep
 
 
 def print_facts(facts: Mapping[str, object], *, title: str = "") -> None:
-    """Name and value, a line each; a mapping as a value is set in under its name."""
+    """Prints one line per name and value; a value that is a mapping is indented under its name."""
     console = _console()
     if title and facts:
         console.print(Text(title, style="bold"))
@@ -24,7 +24,7 @@ def print_facts(facts: Mapping[str, object], *, title: str = "") -> None:
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table with a header line."""
+    """Prints a table with a header line."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in head:
         table.add_column(name, overflow="fold")

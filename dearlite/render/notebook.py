@@ -1,4 +1,4 @@
-"""A ranking in a notebook. Every text is escaped."""
+"""A ranking as HTML, for a notebook. All texts are escaped."""
 
 from __future__ import annotations
 

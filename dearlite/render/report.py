@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing else: no script, no network, every text escaped."""
+"""An evaluation as one self-contained HTML page: no script, no network access, all texts escaped."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from importlib import resources
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.measures import without_ties
 from dearlite.render.charts import Bar, Point, gain_chart, time_chart
-from dearlite.render.evaluation import best_values, difference_lines, marked, number, p_text
+from dearlite.render.evaluation import best_values, difference_lines, is_significant, number, p_text
 from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_WORST = 5
-_SHOWN = 5  # documents of each side
+_LOST_QUERIES = 5  # shown in detail
+_DOCUMENTS = 5  # shown for each of the two runs
 _MEANINGS = {
-    "nDCG": "gain of the grades, discounted by rank, over that of the best order of all judged documents",
-    "RR": "one over the rank of the first relevant document",
-    "AP": "precision at each relevant document, averaged over all relevant ones",
-    "R": "share of the relevant documents that are found so far",
-    "P": "share of the documents so far that are relevant",
-    "Success": "1 where a relevant document is found so far",
+    "nDCG": "sum of the grades, discounted by rank, divided by that of the ideal order of all judged documents",
+    "RR": "reciprocal of the rank of the first relevant document",
+    "AP": "precision at the rank of each relevant document, averaged over all relevant documents",
+    "R": "share of the relevant documents within the cut-off",
+    "P": "share of the documents within the cut-off that are relevant",
+    "Success": "1 if a relevant document is within the cut-off, else 0",
 }
 
 
 def report_html(evaluation: Evaluation) -> str:
-    """The page. Nothing in it is loaded from anywhere, and a policy in its head forbids that it could be."""
+    """The HTML page. It loads nothing; a content security policy in its head forbids it."""
     style = resources.files("dearlite.render").joinpath("report.css").read_text(encoding="utf-8")
     sections = (
         ("Results", _results(evaluation)),
-        ("Queries that gained, and that lost", _gains(evaluation)),
+        ("Gain and loss per query", _gains(evaluation)),
         ("Quality and time", _times(evaluation)),
-        ("The queries that lost most", _worst(evaluation)),
+        ("The queries with the largest loss", _worst(evaluation)),
         ("How to reproduce it", _reproduce(evaluation)),
-        ("What was counted how", _notes(evaluation)),
+        ("Notes on the measures", _notes(evaluation)),
     )
     body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
     return (
@@ -51,13 +51,14 @@ def _head(evaluation: Evaluation) -> str:
     value = evaluation.values[subject][measure]
     headline = f"<b>{measure} {value:.4f}</b>"
     if (first := _first_stage(evaluation)) is not None:
-        one = evaluation.comparison(first, measure)
-        if one is not None:
+        comparison = evaluation.comparison(first, measure)
+        if comparison is not None:
             before = evaluation.values[first][measure]
             headline = (
                 f"{_text(measure)} <b>{before:.4f} → {value:.4f}</b> "
-                f'<span class="{"up" if one.delta >= 0 else "down"}">{one.delta:+.4f}</span>, p {p_text(one.p_holm)}: '
-                f"{one.wins} queries better, {one.ties} the same, {one.losses} worse"
+                f'<span class="{"up" if comparison.delta >= 0 else "down"}">{comparison.delta:+.4f}</span>, '
+                f"p {p_text(comparison.p_holm)}: "
+                f"{comparison.wins} queries better, {comparison.ties} the same, {comparison.losses} worse"
             )
     return (
         f"<header><p class=kicker>{_text(evaluation.name)}, {len(evaluation.qrels)} queries</p>"
@@ -66,16 +67,17 @@ def _head(evaluation: Evaluation) -> str:
 
 
 def _results(evaluation: Evaluation) -> str:
-    best, timed = best_values(evaluation), any(one.seconds_per_query is not None for one in evaluation.systems)
+    best = best_values(evaluation)
+    timed = any(system.seconds_per_query is not None for system in evaluation.systems)
     head = ["system", *evaluation.measures, *(["s/query", "tokens/s"] if timed else [])]
     rows = []
     for system in evaluation.systems:
         cells = []
         for measure in evaluation.measures:
             value = evaluation.values[system.name].get(measure)
-            text = number(value, 4) + ("†" if marked(evaluation, system, measure) else "")
-            strong = system.run is not None and value == best[measure]
-            cells.append(f"<td>{f'<b>{text}</b>' if strong else text}</td>")
+            text = number(value, 4) + ("†" if is_significant(evaluation, system, measure) else "")
+            bold = system.run is not None and value == best[measure]
+            cells.append(f"<td>{f'<b>{text}</b>' if bold else text}</td>")
         if timed:
             cells.append(
                 f"<td>{number(system.seconds_per_query, 3)}</td><td>{number(system.tokens_per_second, 0)}</td>"
@@ -100,7 +102,7 @@ def _gains(evaluation: Evaluation) -> str:
         Bar(delta, plain(f"{query_id} {evaluation.queries.get(query_id, '')}")[:160])
         for query_id, delta in evaluation.deltas(first, measure).items()
     ]
-    title = f"{measure} of each query, less that of {plain(first)}"
+    title = f"{measure} per query: difference from {plain(first)}"
     return f"<figure>{gain_chart(bars, title)}<figcaption>{_text(title)}</figcaption></figure>"
 
 
@@ -113,8 +115,8 @@ def _times(evaluation: Evaluation) -> str:
             points.append(Point(plain(system.name), value, system.seconds_per_query, kind))
     if not any(point.seconds for point in points):
         return ""
-    title = f"{measure} over seconds a query"
-    note = "Dashed: no time is known. Grey: as published, on its authors' machine."
+    title = f"{measure} over seconds per query"
+    note = "Dashed: time unknown. Grey: as published, on the authors' machine."
     return f"<figure>{time_chart(points, title, measure)}<figcaption>{_text(title)}. {note}</figcaption></figure>"
 
 
@@ -125,7 +127,7 @@ def _worst(evaluation: Evaluation) -> str:
     measure = evaluation.main_measure
     deltas = sorted(evaluation.deltas(first, measure).items(), key=lambda pair: pair[1])
     return (
-        "".join(_query(evaluation, first, query_id, delta) for query_id, delta in deltas[:_WORST] if delta < 0)
+        "".join(_query(evaluation, first, query_id, delta) for query_id, delta in deltas[:_LOST_QUERIES] if delta < 0)
         or "<p>No query lost.</p>"
     )
 
@@ -135,9 +137,12 @@ def _query(evaluation: Evaluation, first: str, query_id: str, delta: float) -> s
     sides = []
     for title, name in (("before", first), ("after", evaluation.subject)):
         run = evaluation.system(name).run or {}
-        order = list(without_ties(run.get(query_id, {}), "rank"))[:_SHOWN]
+        order = list(without_ties(run.get(query_id, {}), "rank"))[:_DOCUMENTS]
         value = evaluation.per_query[name][evaluation.main_measure][query_id]
-        items = "".join(_document(evaluation, query_id, query, one) for one in order) or "<li>no documents</li>"
+        items = (
+            "".join(_document(evaluation, query_id, query, document_id) for document_id in order)
+            or "<li>no documents</li>"
+        )
         sides.append(
             f"<div><h4>{title}: {_text(name)} <small>{_text(evaluation.main_measure)} {value:.4f}</small></h4>"
             f"<ol>{items}</ol></div>"
@@ -152,14 +157,14 @@ def _document(evaluation: Evaluation, query_id: str, query: str, document_id: st
     title, text = evaluation.documents.get(document_id, ("", ""))
     grade = evaluation.qrels.get(query_id, {}).get(document_id)
     kind = "none" if grade is None else "good" if grade > 0 else "bad"
-    said = "not judged" if grade is None else f"grade {grade}"
+    judgement = "not judged" if grade is None else f"grade {grade}"
     terms = query_terms(query)
     shown = snippet(plain(text), terms, 220)
-    whole = f"<details><summary>whole text</summary><p>{_text(text)}</p></details>" if shown != plain(text) else ""
-    named = f"<b>{_text(title)}</b> " if title else ""
+    full_text = f"<details><summary>whole text</summary><p>{_text(text)}</p></details>" if shown != plain(text) else ""
+    heading = f"<b>{_text(title)}</b> " if title else ""
     return (
-        f'<li dir="auto"><span class="grade {kind}">{said}</span> <code>{_text(document_id)}</code> '
-        f"{named}{mark_terms(shown, terms)}{whole}</li>"
+        f'<li dir="auto"><span class="grade {kind}">{judgement}</span> <code>{_text(document_id)}</code> '
+        f"{heading}{mark_terms(shown, terms)}{full_text}</li>"
     )
 
 
@@ -176,7 +181,7 @@ def _notes(evaluation: Evaluation) -> str:
     kinds = dict.fromkeys(measure.split("@")[0].split("(")[0] for measure in evaluation.measures)
     meanings = [f"{kind}: {_MEANINGS[kind]}" for kind in kinds if kind in _MEANINGS]
     return _list(
-        (*evaluation.notes, *meanings, "measures: trec_eval's, through ir-measures; averages over all queries")
+        (*evaluation.notes, *meanings, "measures: those of trec_eval, through ir-measures; means over all queries")
     )
 
 
@@ -185,9 +190,12 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _first_stage(evaluation: Evaluation) -> str | None:
-    """The system that the subject is shown against."""
-    others: list[System] = [one for one in evaluation.systems if one.run is not None and one.name != evaluation.subject]
-    return next((one.name for one in others if one.role == "first stage"), others[0].name if others else None)
+    """The system that the subject is compared with: the first stage, else the first other run; None without one."""
+    others: list[System] = [
+        system for system in evaluation.systems if system.run is not None and system.name != evaluation.subject
+    ]
+    first_stages = (system.name for system in others if system.role == "first stage")
+    return next(first_stages, others[0].name if others else None)
 
 
 def _text(text: str) -> str:

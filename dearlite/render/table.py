@@ -1,4 +1,4 @@
-"""Rankings on a terminal: rank, movement, score bar, id, and the part of the text that holds the query's words."""
+"""Rankings on a terminal: rank, change of rank, score bar, id, and the part of the text with the query's terms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dearlite.ranking import Hit, Ranking
 from dearlite.render.snippet import plain, query_terms, snippet, term_spans
 
 _BAR_WIDTH = 8
-_DISAGREE = 5  # ranks of two stages that are so far from one another disagree
+_DISAGREE = 5  # two stages disagree if their ranks of a document differ by at least this much
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def print_ranking(ranking: Ranking, stream: TextIO) -> None:
-    """Draws `ranking` on `stream`; colours only where it is a terminal and NO_COLOR is unset."""
+    """Prints `ranking` to `stream`, in colour if it is a terminal and NO_COLOR is unset."""
     console = Console(file=stream, highlight=False)
     console.print(ranking_table(ranking, console.width))
 
@@ -32,7 +32,7 @@ def ranking_table(ranking: Ranking, width: int = 100) -> Table:
     table = Table(box=SIMPLE_HEAD, title=_title(ranking), title_justify="left", pad_edge=False, expand=False)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("moved", justify="right", no_wrap=True)
-    staged = len(ranking.stages) > 1  # a cascade's own score is a place counted from below: the ranks say more
+    staged = len(ranking.stages) > 1  # a cascade's own score only counts the documents below: show the ranks instead
     table.add_column("by stage" if staged else "score", no_wrap=True)
     if with_ids:
         table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=max(8, width // 6))
@@ -56,7 +56,7 @@ def _title(ranking: Ranking) -> Text:
 
 
 def _movement(hit: Hit) -> Text:
-    """How many places the document rose or fell against the caller's order."""
+    """The number of ranks that the document moved up or down from the caller's order."""
     moved = hit.index + 1 - hit.rank
     if moved == 0:
         return Text("·", style="dim")
@@ -64,7 +64,7 @@ def _movement(hit: Hit) -> Text:
 
 
 def _score(score: float, low: float, high: float) -> Text:
-    """A bar from the worst to the best score shown, and the score itself."""
+    """The score as a bar, from the lowest to the highest score shown, and as a number."""
     share = 1.0 if high == low else (score - low) / (high - low)
     eighths = round(share * _BAR_WIDTH * 8)
     bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
@@ -72,7 +72,7 @@ def _score(score: float, low: float, high: float) -> Text:
 
 
 def _ranks(hit: Hit, stages: int) -> Text:
-    """The rank that each stage gave, in their order; marked where the last two of them are far from one another."""
+    """The rank from each stage, in the order of stages; ≠ marks a document on which the last two disagree."""
     ranks = [stage.rank for stage in hit.stages]
     text = Text(" → ".join(map(str, ranks)) if ranks else "not looked at", style="cyan" if ranks else "dim")
     if len(ranks) == stages and abs(ranks[-1] - ranks[-2]) >= _DISAGREE:

@@ -1,4 +1,4 @@
-"""Rankings as files: one entry of WRITERS is one format."""
+"""Rankings as files: WRITERS has one entry per format."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dearlite.ranking import Ranking, hit_fields
 
 
 def write_ranking(ranking: Ranking, form: str, output: str | None, *, query_id: str = "1") -> None:
-    """Writes `ranking` in the format `form` to the file `output`, whole or not at all; None is stdout."""
+    """Writes `ranking` in the format `form` to the file `output`; None is stdout. An error leaves no partial file."""
     if output is None:
         try:
             WRITERS[form](ranking, sys.stdout, query_id)
             sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has seen enough; what is still buffered goes nowhere, without complaint
+        except BrokenPipeError:  # `| head` has closed the pipe: discard the rest of the buffer without an error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     with whole_file(Path(output)) as stream:
@@ -57,7 +57,7 @@ def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
 
 
 def _write_trec(ranking: Ranking, stream: TextIO, query_id: str) -> None:
-    """TREC run lines, `qid Q0 docid rank score tag`; a document without an id is named by its index."""
+    """TREC run lines, `qid Q0 docid rank score tag`. The index is the id of a document without one."""
     for hit in ranking:
         name = str(hit.index) if hit.id is None else hit.id
         stream.write(run_line(query_id, name, hit.rank, hit.score, ranking.model))

@@ -122,7 +122,7 @@ def mine(
         listwise=listwise,
         skip_bad=skip_bad,
     )
-    with DocumentProgress(0, visible=True, what="pairs") as bar:  # mining reports the total with each count
+    with DocumentProgress(0, visible=True, unit="pairs") as bar:  # mining reports the total with each count
         mined = mining.mine(
             source,
             options=options,
