@@ -26,7 +26,7 @@ from measure import describe_machine
 
 from dearlite.export.train import pointwise as stage
 from dearlite.export.train.base import choose_dtype, load_tokenizer, unpack_base
-from dearlite.export.train.batches import Collator, plan
+from dearlite.export.train.batches import Collator, plan_batches
 from dearlite.export.train.config import PointwiseConfig, read_config
 from dearlite.export.train.records.groups import Group, read_groups
 from dearlite.pointwise.prompts import PAIR_FORMS
@@ -42,7 +42,7 @@ def dearlite_step(groups: list[Group], base: str, config: PointwiseConfig, *, pl
     collate = Collator(groups, encoder, config, tokenizer.pad_token_id)
     model = stage.load_model(base, tokenizer.pad_token_id, config).train()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
-    order = plan(groups, config.batch, steps, config.seed)
+    order = plan_batches(groups, config.batch, steps, config.seed)
     if plain:
         random.Random(1).shuffle(order)
     dtype, rows = choose_dtype(config.dtype), 10**9 if plain else stage._CPU_ROWS
@@ -51,12 +51,12 @@ def dearlite_step(groups: list[Group], base: str, config: PointwiseConfig, *, pl
         batch = collate(order[number * config.batch : (number + 1) * config.batch])
         kept, stage._CPU_ROWS = stage._CPU_ROWS, rows
         with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
-            loss = stage.group_loss(model, batch, config, taught=False)
+            loss = stage.group_loss(model, batch, config, use_teacher=False)
         stage._CPU_ROWS = kept
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-        return len(batch["places"])
+        return len(batch["positions"])
 
     return step
 

@@ -1,4 +1,4 @@
-"""Stage 1's batches: planned before the first step, and encoded by the code that the runtime encodes with."""
+"""Batches of stage 1: planned before the first step, and encoded by the code that the runtime encodes pairs with."""
 
 from __future__ import annotations
 
@@ -12,63 +12,68 @@ from dearlite.export.train.records.groups import Group, Passage
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 
-_LIKE_BATCHES = 16  # batches are cut from so many times their size, sorted by length
+_SORTED_BATCHES = 16  # batches that are cut from one run of groups sorted by length
 
-Drawn = tuple[int, int]  # a group's index, and the number of this draw of it
+Draw = tuple[int, int]  # index of a group, and the epoch of this draw: its passages are sampled by both
 
 
-def plan(groups: Sequence[Group], batch: int, batches: int, seed: int) -> list[Drawn]:
-    """What each place of each batch is, in order: every group once an epoch, groups of like length together.
+def plan_batches(groups: Sequence[Group], batch: int, batches: int, seed: int) -> list[Draw]:
+    """The draws of `batches` batches of `batch` groups, one after the other: each group once per epoch.
 
-    The padding of a batch is what its rows differ by; batches cut from 16 times their size, sorted, differ little, and
-    their own order is shuffled again. The rest of an epoch that fills no batch is left out of it.
+    A batch is padded to its longest row, so groups of similar length are put together: each epoch is shuffled, runs of
+    16 batches are sorted by length and cut, and the batches are shuffled again. Groups at the end of an epoch that do
+    not fill a batch are left out of that epoch.
     """
-    lengths = [length_of(group) for group in groups]
-    size, flat, epoch = min(batch, len(groups)), list[Drawn](), 0
-    while len(flat) < batches * size:
+    lengths = [mean_pair_length(group) for group in groups]
+    size, draws, epoch = min(batch, len(groups)), list[Draw](), 0
+    while len(draws) < batches * size:
         rng = random.Random(f"{seed} {epoch}")
         order = list(range(len(groups)))
         rng.shuffle(order)
         epoch_batches = []
-        for start in range(0, len(order), _LIKE_BATCHES * size):
-            alike = sorted(order[start : start + _LIKE_BATCHES * size], key=lengths.__getitem__)
-            epoch_batches += [alike[at : at + size] for at in range(0, len(alike) - size + 1, size)]
+        for start in range(0, len(order), _SORTED_BATCHES * size):
+            by_length = sorted(order[start : start + _SORTED_BATCHES * size], key=lengths.__getitem__)
+            epoch_batches += [by_length[at : at + size] for at in range(0, len(by_length) - size + 1, size)]
         rng.shuffle(epoch_batches)
-        flat += [(index, epoch) for chosen in epoch_batches for index in chosen]
+        draws += [(index, epoch) for indices in epoch_batches for index in indices]
         epoch += 1
-    return flat[: batches * size]
+    return draws[: batches * size]
 
 
-def length_of(group: Group) -> float:
-    """The characters of a pair, on average: what its batch is chosen by."""
+def mean_pair_length(group: Group) -> float:
+    """Mean number of characters of the group's pairs of query and passage."""
     passages = (*group.positives, *group.negatives)
-    return len(group.query) + sum(len(one.document.text) for one in passages) / len(passages)
+    return len(group.query) + sum(len(passage.document.text) for passage in passages) / len(passages)
 
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Turns drawn groups into tensors: rows (rows, longest), and where each row's score goes in (queries, passages)."""
+    """Turns draws into the tensors of one batch: one row of ids per pair, and tables of (queries, passages)."""
 
     groups: Sequence[Group]
     encoder: PairEncoder
     config: PointwiseConfig
     pad_id: int
 
-    def __call__(self, drawn: Sequence[Drawn]) -> dict[str, Any]:
-        """`labels` and `mask` are (queries, passages), `teacher` too, NaN where there is no score."""
+    def __call__(self, draws: Sequence[Draw]) -> dict[str, Any]:
+        """`input_ids` and `attention_mask`: (rows, longest row). `positions`: (rows,), each row's index in the tables.
+
+        The tables `labels`, `teacher` (NaN without a score) and `mask` are (queries, passages), read row by row by
+        `positions`. `query_ids` name the batch in messages.
+        """
         import torch
 
         form = PAIR_FORMS[self.config.prompt]
-        shape = (len(drawn), self.config.passages)
+        shape = (len(draws), self.config.passages)
         labels, teacher = torch.zeros(shape), torch.full(shape, float("nan"))
-        mask, rows, places = torch.zeros(shape, dtype=torch.bool), [], []
-        for line, (index, draw) in enumerate(drawn):
+        mask, rows, positions = torch.zeros(shape, dtype=torch.bool), [], []
+        for line, (index, epoch) in enumerate(draws):
             group = self.groups[index]
-            passages = self._passages(group, index, draw)
-            texts = [form.document(one.document) for one in passages]
+            passages = self._passages(group, index, epoch)
+            texts = [form.document(passage.document) for passage in passages]
             for column, row in enumerate(self.encoder.pairs(self.encoder.ids(form.query(group.query)), texts)):
                 rows.append(torch.from_numpy(row.ids))
-                places.append(line * shape[1] + column)
+                positions.append(line * shape[1] + column)
                 teacher[line, column] = passages[column].teacher_score
             labels[line, 0] = 1.0  # a positive comes first
             mask[line, : len(passages)] = True
@@ -77,12 +82,12 @@ class Collator:
         return {
             "input_ids": ids,
             "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
-            "places": torch.tensor(places),
+            "positions": torch.tensor(positions),
             "labels": labels,
             "teacher": teacher,
             "mask": mask,
-            "names": [self.groups[index].query_id for index, _ in drawn],
+            "query_ids": [self.groups[index].query_id for index, _ in draws],
         }
 
-    def _passages(self, group: Group, index: int, draw: int) -> tuple[Passage, ...]:
-        return group.sample(self.config.passages, random.Random(f"{self.config.seed} {index} {draw}"))
+    def _passages(self, group: Group, index: int, epoch: int) -> tuple[Passage, ...]:
+        return group.sample(self.config.passages, random.Random(f"{self.config.seed} {index} {epoch}"))

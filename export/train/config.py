@@ -1,4 +1,4 @@
-"""The settings of a training, read from a TOML file: the published values where it says nothing."""
+"""Training settings as frozen records, read from a TOML file. The defaults are the published values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PROJECTIONS = ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """What both stages have. The values are DeAR's (arXiv 2508.16998) unless a line says more."""
+    """Settings of both stages. The defaults are DeAR's (arXiv 2508.16998) unless a comment says otherwise."""
 
-    base: str  # a folder in Hugging Face's layout, a name of the Hub, or a .gguf file, which is unpacked first
+    base: str  # a folder in Hugging Face's layout, a name on the Hub, or a .gguf file, which is unpacked first
     data: tuple[str, ...]  # files of training records
-    output: str  # a folder: the adapter, checkpoints, training.json
-    adapter: str = ""  # a folder with a PEFT adapter to go on from, whose own LoRA settings count; a new one else
+    output: str  # a folder for the adapter, the checkpoints and training.json
+    adapter: str = ""  # a folder with a PEFT adapter to continue with its own LoRA settings; empty: a new adapter
     seed: int = 42
     lora_r: int = 32
     lora_alpha: int = 64
@@ -31,16 +31,16 @@ class TrainConfig:
     lora_targets: tuple[str, ...] = PROJECTIONS
     learning_rate: float = 1e-4
     scheduler: str = "linear"  # not published for stage 1: transformers' default
-    warmup: float = 0.0  # share of the steps
+    warmup: float = 0.0  # as a share of the steps
     weight_decay: float = 0.0
     epochs: float = 2.0
-    max_steps: int = 0  # 0: as many as the epochs take
-    batch: int = 2  # queries or records a device and step
+    max_steps: int = 0  # 0: computed from the epochs
+    batch: int = 2  # queries or records per device and step
     accumulation: int = 2
-    dtype: str = "auto"  # bf16 where the device has it, else fp32
+    dtype: str = "auto"  # auto, bf16 or fp32; auto: bf16 if the device supports it, else fp32
     gradient_checkpointing: bool = False
     load_in_4bit: bool = False  # QLoRA (needs bitsandbytes and CUDA)
-    threads: int = 0  # on a CPU; 0: torch's own choice
+    threads: int = 0  # on a CPU; 0: torch's default
     log_steps: int = 20
     save_steps: int = 200
     skip_bad: bool = False
@@ -49,7 +49,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("data", "lora_targets"):
             if isinstance(getattr(self, name), str):  # a str is a sequence of letters: each would be read as a path
-                raise UsageError(f"{name} is {getattr(self, name)!r}: it is a tuple of strings")
+                raise UsageError(f"{name} is {getattr(self, name)!r}: it must be a tuple of strings")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings in types of JSON."""
@@ -58,86 +58,88 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointwiseConfig(TrainConfig):
-    """Stage 1. With an alpha of 1 the teacher alone is learnt from; without its scores, the labels alone."""
+    """Settings of stage 1. With alpha 1 only the teacher is learnt from; without teacher scores, only the labels."""
 
-    rank_loss: str = "ranknet"  # losses.RANK_LOSSES
-    alpha: float = 0.1
-    temperature: float = 2.0
-    passages: int = 2  # of each query, one of them a positive
-    max_tokens: int = 228  # query 32 and passage 196 together, cut longest first
-    prompt: str = "dear"  # prompts.PAIR_FORMS
+    rank_loss: str = "ranknet"  # a key of losses.RANK_LOSSES
+    alpha: float = 0.1  # weight of the distillation loss
+    temperature: float = 2.0  # of the distillation loss
+    passages: int = 2  # per query, one of them a positive
+    max_tokens: int = 228  # of the pair (query 32 + passage 196), truncated longest first
+    prompt: str = "dear"  # a key of pointwise.prompts.PAIR_FORMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseConfig(TrainConfig):
-    """Stage 2: supervised fine-tuning on prompts and answers."""
+    """Settings of stage 2: supervised fine-tuning on prompts and answers."""
 
     lora_r: int = 16
     lora_alpha: int = 32  # not published: twice r, as in stage 1
     scheduler: str = "cosine"
     warmup: float = 0.1
     accumulation: int = 4
-    max_tokens: int = 5000
-    prompt: str = "chat"  # list_prompts' table
+    max_tokens: int = 5000  # of prompt and answer
+    prompt: str = "chat"  # a key of listwise.prompts.LIST_FORMS
     passage_tokens: int = 0  # 0: the prompt form's own limit
 
 
 def read_config(path: Path, kind: type[Config], overrides: Sequence[str] = ()) -> Config:
-    """The settings of the file, then `overrides` (key=value, a TOML value or a bare word). Files are relative to it.
+    """The settings of the TOML file at `path`, with `overrides` applied (key=value, a TOML value or a bare word).
 
-    Raises UsageError for a key that is none (with the nearest), a value of another type, and a missing base or data.
+    Relative paths in the file are relative to its folder. Raises UsageError for an unknown key (with the nearest known
+    key), a value of the wrong type, and a missing base, data or output.
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise UsageError(f"cannot read {path}: {err.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise UsageError(f"{path.name} is not TOML ({err})") from None
-    given = {name: _beside(path, name, value) for name, value in given.items()}
-    given |= dict(map(_override, overrides))
+    settings = {name: _resolve_paths(path.parent, name, value) for name, value in table.items()}
+    settings |= dict(map(_parse_override, overrides))
     hints = get_type_hints(kind)
     values = {}
-    for name, value in given.items():
+    for name, value in settings.items():
         if name not in hints:
             near = get_close_matches(name, hints, n=1)
             raise UsageError(f"{path.name}: no setting {name!r}" + (f" (nearest: {near[0]})" if near else ""))
-        values[name] = _typed(path.name, name, value, hints[name])
+        values[name] = _convert(path.name, name, value, hints[name])
     required = [field.name for field in fields(kind) if field.name in ("base", "data", "output")]
     if missing := [name for name in required if not values.get(name)]:
-        raise UsageError(f"{path.name} names no {missing[0]}: add it, or give --set {missing[0]}=…")
+        raise UsageError(f"{path.name} names no {missing[0]}: add it, or pass --set {missing[0]}=…")
     return kind(**values)
 
 
-def _beside(path: Path, name: str, value: Any) -> Any:
-    """A file or folder of the config stands beside it, unless its path is whole or it is a name of the Hub."""
+def _resolve_paths(folder: Path, name: str, value: Any) -> Any:
+    """`value` with relative paths joined to `folder`. A `base` that is no file there is a name on the Hub."""
     if isinstance(value, list):
-        return [_beside(path, name, one) for one in value]
+        return [_resolve_paths(folder, name, item) for item in value]
     if not isinstance(value, str) or not value:
         return value
-    if name in ("data", "output", "adapter", "distributed") or (name == "base" and (path.parent / value).exists()):
-        return str(path.parent / value)
+    if name in ("data", "output", "adapter", "distributed") or (name == "base" and (folder / value).exists()):
+        return str(folder / value)
     return value
 
 
-def _override(text: str) -> tuple[str, Any]:
+def _parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set {text}: it is key=value")
+        raise UsageError(f"--set {text}: it must be key=value")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return name.strip(), value  # a bare word: --set output=here
 
 
-def _typed(file: str, name: str, value: Any, hint: type | GenericAlias) -> Any:
+def _convert(file: str, name: str, value: Any, hint: type | GenericAlias) -> Any:
+    """`value` as the type `hint`: an int may become a float, a str a tuple. Raises UsageError for another type."""
     if get_origin(hint) is tuple:
         values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
-            raise UsageError(f"{file}: {name} is {value!r}: it is a list of strings")
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            raise UsageError(f"{file}: {name} is {value!r}: it must be a list of strings")
         return tuple(values)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:
         kinds = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false"}
-        raise UsageError(f"{file}: {name} is {value!r}: it is {kinds[getattr(hint, '__name__', 'str')]}")
+        raise UsageError(f"{file}: {name} is {value!r}: it must be {kinds[getattr(hint, '__name__', 'str')]}")
     return value

@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer behind the interface that prompts are encoded with: the ids that the runtime would make."""
+"""A Hugging Face tokenizer with the interface of `listwise.tokens.Vocabulary`: the same ids as in the runtime."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from dearlite.listwise.chat_template import ChatTemplate, PromptPart, encode_par
 
 
 class HfVocabulary:
-    """Texts to ids as `backends.llama_vocabulary` has them: nothing in a text is special, the template's tokens are."""
+    """Encodes texts as `listwise.llama_vocabulary` does: special tokens are read in a chat template, not in a text."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer` is a fast one of transformers."""
+        """`tokenizer` is a fast tokenizer of transformers."""
         from tokenizers import Tokenizer
 
         self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._special = {
-            str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special
+            str(token): token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         }
-        opening = tokenizer("a").input_ids[:1]
-        self._bos = tokenizer.bos_token_id if opening == [tokenizer.bos_token_id] else None
-        self._ids = tokenizer.convert_ids_to_tokens
+        first_ids = tokenizer("a").input_ids[:1]
+        self._bos = tokenizer.bos_token_id if first_ids == [tokenizer.bos_token_id] else None
+        self._tokens_of = tokenizer.convert_ids_to_tokens
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, in which nothing is special."""
+        """The ids of `text`, in which nothing is a special token."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token in running text."""
-        return _bytes_of(str(self._ids(token)))
+        return _bytes_of(str(self._tokens_of(token)))
 
     def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
         """The ids of a prompt: special tokens in special parts, all else as text, joined across parts."""
@@ -46,27 +46,27 @@ class HfVocabulary:
         return tuple(whole[len(before) :])
 
 
-def template_of(tokenizer: Any) -> ChatTemplate | None:
-    """The tokenizer's own chat template, None where it has none."""
+def chat_template_of(tokenizer: Any) -> ChatTemplate | None:
+    """The tokenizer's chat template; None if it has none. Raises UsageError for several templates."""
     source = tokenizer.chat_template
     if isinstance(source, dict):
-        raise UsageError("the base has several chat templates: keep the one that it was tuned with")
+        raise UsageError("the base has several chat templates: keep the one that it was fine-tuned with")
     tokens = {name: getattr(tokenizer, name) or "" for name in ("bos_token", "eos_token")}
     return None if not source else ChatTemplate(source, tokens)
 
 
 def _byte_letters() -> dict[str, int]:
-    """GPT-2's letters for bytes, which byte-level vocabularies are written in."""
+    """The byte of each letter that GPT-2's byte-level vocabularies write bytes with."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 _LETTERS = _byte_letters()
 
 
 def _bytes_of(token: str) -> bytes:
-    """The bytes of a vocabulary entry: byte-level letters, or a SentencePiece text with its blank."""
+    """The bytes of a vocabulary entry in byte-level letters, or of a SentencePiece token with its blank."""
     if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
         return bytes([int(token[3:5], 16)])
     if "\u2581" in token:

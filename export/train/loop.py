@@ -1,6 +1,7 @@
-"""What both stages of training share: the output folder, the Trainer's arguments, progress, and what is left behind.
+"""The training loop of both stages: the output folder, the Trainer's arguments, its run, and training.json.
 
-Training itself is transformers' Trainer and PEFT. This says what goes in, and stops at what cannot be right.
+Training itself is done by transformers' Trainer and PEFT. This module sets their arguments, and stops a training that
+cannot succeed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from dearlite.errors import DearliteError, UsageError, first_line
 from dearlite.export.train.base import check_adapter, choose_dtype
 from dearlite.export.train.config import TrainConfig
+from dearlite.export.train.throughput import peak_device_memory_mb
 from dearlite.files.hashing import sha256_of
 from dearlite.files.writing import whole_file
-from dearlite.machine import peak_memory_mb, versions_of
+from dearlite.machine import versions_of
 from dearlite.offline.run.journal import lock_alone
 from dearlite.version import __version__
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl")
-_OURS = ("training.lock", "settings.json", "base")  # what a dry run leaves
-_FREE = ("output", "log_steps", "save_steps", "threads")  # settings that may change when a training goes on
+_DRY_RUN_FILES = ("training.lock", "settings.json", "base")  # files that a dry run leaves in the output folder
+_FREE = ("output", "log_steps", "save_steps", "threads")  # settings that may change when a training resumes
 
 
 def is_first_process() -> bool:
@@ -43,13 +45,13 @@ def reporter(on_message: Callable[[str], None] | None) -> Callable[[str], None]:
 
 @contextmanager
 def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
-    """The output folder, held against a second process, and its last checkpoint where this very training has one.
+    """The output folder, locked against other trainings, and the last checkpoint of this training, if there is one.
 
-    Raises UsageError for a folder in use, or one with another training in it.
+    Raises UsageError for a folder that is in use, that holds a training with other settings or data, or other files.
     """
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    if not is_first_process():  # the first process holds the folder for all
+    if not is_first_process():  # the first process holds the lock for all
         yield folder, _last_checkpoint(folder)
         return
     with open(folder / "training.lock", "ab") as lock:
@@ -59,31 +61,31 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
             raise UsageError(f"{folder} is in use by another training: wait, or name another output") from None
         settings = {name: value for name, value in config.to_dict().items() if name not in _FREE}
         settings["files"] = {path: _sha256(Path(path)) for path in config.data}
-        known = folder / "settings.json"
-        begun = any(folder.glob("checkpoint-*")) or (folder / "adapter_model.safetensors").exists()
-        if begun and known.exists():
-            before = json.loads(known.read_text(encoding="utf-8"))
-            if changed := sorted(name for name in settings if settings[name] != before.get(name)):
+        settings_path = folder / "settings.json"
+        started = any(folder.glob("checkpoint-*")) or (folder / "adapter_model.safetensors").exists()
+        if started and settings_path.exists():
+            previous = json.loads(settings_path.read_text(encoding="utf-8"))
+            if changed := sorted(name for name in settings if settings[name] != previous.get(name)):
                 raise UsageError(f"{folder} holds another training ({', '.join(changed)} differ): name another output")
-        elif any(one.name not in _OURS for one in folder.iterdir()):
+        elif any(path.name not in _DRY_RUN_FILES for path in folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no training: name another output")
-        with whole_file(known) as stream:
+        with whole_file(settings_path) as stream:
             stream.write(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
         yield folder, _last_checkpoint(folder)
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The last one that was written to its end: the trainer's state is its last file."""
-    whole = [one for one in folder.glob("checkpoint-*") if (one / "trainer_state.json").exists()]
-    return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
+    """The last complete checkpoint: trainer_state.json is written last."""
+    complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
 
 
-def arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """What transformers' TrainingArguments get, of both stages."""
+def trainer_arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """Arguments of transformers' TrainingArguments, for both stages."""
     import torch
 
     dtype = choose_dtype(config.dtype)
-    return distributed(config.distributed) | {
+    return distributed_arguments(config.distributed) | {
         "output_dir": config.output,
         "seed": config.seed,
         "max_steps": steps,
@@ -110,8 +112,11 @@ def arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
     }
 
 
-def distributed(path: str) -> dict[str, Any]:
-    """DeepSpeed's own JSON, or FSDP's settings in YAML, as accelerate writes them; raises UsageError."""
+def distributed_arguments(path: str) -> dict[str, Any]:
+    """Arguments for DeepSpeed (its JSON file) or FSDP (a YAML file as accelerate writes it); {} for no path.
+
+    Raises UsageError without a GPU and for a file that cannot be read.
+    """
     if not path:
         return {}
     import torch
@@ -127,26 +132,29 @@ def distributed(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
         raise UsageError(f"distributed {path}: it cannot be read as YAML ({first_line(err)})") from None
     if not isinstance(settings, dict):
-        raise UsageError(f"distributed {path}: it holds no FSDP settings (fsdp_version: 2 is one)")
+        raise UsageError(f"distributed {path}: it holds no FSDP settings, such as fsdp_version: 2")
     return {"fsdp": "full_shard auto_wrap", "fsdp_config": settings.get("fsdp_config", settings)}
 
 
 def count_steps(config: TrainConfig, records: int, processes: int = 1) -> int:
-    """Optimiser steps: max_steps, or what the epochs take."""
+    """Number of optimiser steps: `max_steps`, or as many as the epochs take on `processes` processes."""
     if config.max_steps:
         return config.max_steps
     return max(1, math.ceil(config.epochs * records / (config.batch * config.accumulation * processes)))
 
 
 def stop_at_nan(loss: torch.Tensor, step: int, names: Callable[[], Sequence[str]], folder: str) -> None:
-    """Raises DearliteError, naming the records of `names`, for a loss that is not finite: before it is learnt from."""
+    """Raises DearliteError for a loss that is not finite, before it reaches the weights.
+
+    `names` returns the names of the batch's records, for the message; it is called only then.
+    """
     import torch
 
     if not torch.isfinite(loss):
         shown = ", ".join(dict.fromkeys(names()))
         raise DearliteError(
-            f"the loss is {float(loss.detach())} at step {step} (records {shown}): nothing of it was learnt; the last "
-            f"checkpoint in {folder} is whole. Lower learning_rate, or leave these records out"
+            f"the loss is {float(loss.detach())} at step {step} (records {shown}) and did not reach the weights; the "
+            f"last checkpoint in {folder} is intact. Lower learning_rate, or leave these records out"
         )
 
 
@@ -159,24 +167,27 @@ def run(
     head: bool,
     report: Callable[[str], None],
 ) -> None:
-    """Trains to the end, saves the adapter, checks it (`head`: that of a scorer), and leaves training.json."""
+    """Trains to the end, saves and checks the adapter, and writes training.json.
+
+    `facts` are entries of training.json; `head` says that the adapter must hold a score head.
+    """
     if checkpoint is not None:
-        report(f"going on from {checkpoint}")
+        report(f"resuming from {checkpoint}")
     start, folder = time.perf_counter(), Path(config.output)
-    run_only(trainer, checkpoint)
+    run_trainer(trainer, checkpoint)
     trainer.save_model(config.output)
     if trainer.is_world_process_zero():
         check_adapter(folder, head=head)
-        more = {
+        result = {
             "seconds": round(time.perf_counter() - start, 1),
             "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
-            "peak_memory_mb": peak_mb(),
+            "peak_memory_mb": peak_device_memory_mb(),
         }
-        write_report(folder, config, {**facts, **more}, [one for one in trainer.state.log_history if "loss" in one])
+        write_report(folder, config, {**facts, **result}, [log for log in trainer.state.log_history if "loss" in log])
 
 
-def run_only(trainer: Any, checkpoint: str | None = None) -> None:
-    """Trains and leaves nothing behind but checkpoints; nothing of transformers' own is printed."""
+def run_trainer(trainer: Any, checkpoint: str | None = None) -> None:
+    """Trains to the end. Writes nothing but checkpoints; transformers prints nothing."""
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -186,76 +197,17 @@ def run_only(trainer: Any, checkpoint: str | None = None) -> None:
 def write_report(
     folder: Path, config: TrainConfig, facts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> None:
-    """training.json: the settings, the data's hashes, versions, time, and the loss curve."""
+    """Writes training.json: settings, hashes of the data, versions, `facts`, and the loss curve."""
     versions = {"dearlite": __version__, **versions_of(*_PACKAGES)}
     report = {
         "settings": config.to_dict(),
         "data_sha256": {Path(path).name: _sha256(Path(path)) for path in config.data},
         "versions": versions,
         **facts,
-        "curve": [dict(one) for one in history],
+        "curve": [dict(log) for log in history],
     }
     with whole_file(folder / "training.json") as stream:
         stream.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-
-
-class Clock:
-    """Seconds of training and what they were spent on; tells a line at each log."""
-
-    def __init__(self, total: int, what: str) -> None:
-        self.total, self.what = total, what
-        self.done = 0.0  # pairs or tokens so far
-        self.first = 0  # the step that this training goes on from
-        self._start = time.perf_counter()
-        self._ends: list[tuple[float, float]] = []  # of each step: when, and what was done by then
-
-    def rate(self) -> float:
-        """So much a second, from the end of the first step, which warms up, to the end of the last."""
-        (start, before), (end, done) = self._ends[0], self._ends[-1]
-        return (done - before) / (end - start)
-
-    def line(self, step: int, logs: Mapping[str, Any]) -> str:
-        """Step, loss, rate, time left."""
-        seconds = time.perf_counter() - self._start
-        left = seconds / max(1, step - self.first) * (self.total - step)
-        loss = f"loss {logs['loss']:.4f}  " if "loss" in logs else ""
-        return f"step {step:,} of {self.total:,}  {loss}{self.done / seconds:,.1f} {self.what}/s  {hours(left)} left"
-
-    def callback(self, report: Callable[[str], None]) -> Any:
-        """A callback for transformers' Trainer: reports one line at each log of the loss."""
-        from transformers import TrainerCallback
-
-        clock = self
-
-        class Tell(TrainerCallback):  # type: ignore[misc]
-            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                clock.first = state.global_step
-
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                clock._ends.append((time.perf_counter(), clock.done))
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-                if state.is_world_process_zero and logs and "loss" in logs:
-                    report(clock.line(state.global_step, logs))
-
-        return Tell()
-
-
-def peak_mb() -> int | None:
-    """The most memory so far, of the GPU where there is one; None where the system does not tell."""
-    import torch
-
-    if torch.cuda.is_available():
-        gpu_bytes: int = torch.cuda.max_memory_allocated()
-        return round(gpu_bytes / 1e6)
-    megabytes = peak_memory_mb()
-    return None if megabytes is None else round(megabytes)
-
-
-def hours(seconds: float) -> str:
-    """h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _sha256(path: Path) -> str:

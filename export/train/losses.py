@@ -1,7 +1,8 @@
-"""The losses of stage 1, each over groups: logits of shape (queries, passages), one number a batch.
+"""The losses of stage 1. Each takes logits of shape (queries, passages) and returns one number for the batch.
 
-A group is one query's passages; those that a shorter group does not have are masked out. `labels` are 1 for a positive
-and 0 for a negative, `teacher` are the teacher's logits. Importing this needs no torch: it comes with the tensors.
+A row is a group: the passages of one query. `mask` is False at positions that a shorter group does not fill. `labels`
+are 1 for a positive and 0 for a negative, `teacher` are the teacher's logits. Importing this module does not import
+torch.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 2.0
 ALPHA = 0.1
-_FAR = -1e9  # a masked logit: exp() of it is 0, and 0 times it is finite, which -inf is not
+_FAR = -1e9  # value of masked logits: its exp() is 0, and 0 times it is finite, unlike with -inf
 
 
 def softmax_ce(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Softmax cross-entropy of each positive against the group's negatives, as RankLLaMA trains (Ma et al. 2023).
 
-    With several positives it is the mean over them, each against the negatives alone (localised contrastive estimation,
+    With several positives, the mean over them, each against the negatives alone (localised contrastive estimation,
     Gao et al. 2021). Example: logits [2, 0], labels [1, 0] -> ln(1 + e^-2) = 0.126928.
     """
     negatives = logits.masked_fill(~mask | (labels > 0), _FAR)
-    both = negatives.logsumexp(-1, keepdim=True).logaddexp(logits)  # (queries, passages): each passage's own partition
-    return _mean(both - logits, mask & (labels > 0))
+    partition = negatives.logsumexp(-1, keepdim=True).logaddexp(logits)  # (queries, passages): one per passage
+    return _mean(partition - logits, mask & (labels > 0))
 
 
 def ranknet(logits: Tensor, order: Tensor, mask: Tensor) -> Tensor:
@@ -36,26 +37,26 @@ def ranknet(logits: Tensor, order: Tensor, mask: Tensor) -> Tensor:
     """
     import torch
 
-    above = order.unsqueeze(-1) > order.unsqueeze(-2)  # (queries, i, j)
-    pairs = above & mask.unsqueeze(-1) & mask.unsqueeze(-2)
+    preferred = order.unsqueeze(-1) > order.unsqueeze(-2)  # (queries, i, j)
+    pairs = preferred & mask.unsqueeze(-1) & mask.unsqueeze(-2)
     return _mean(torch.nn.functional.softplus(logits.unsqueeze(-2) - logits.unsqueeze(-1)), pairs)
 
 
 def distillation(logits: Tensor, teacher: Tensor, mask: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """KL(softmax(teacher/T) ‖ softmax(logits/T)), mean over groups (Hinton et al. 2015); times T² where it is used.
+    """KL(softmax(teacher/T) ‖ softmax(logits/T)), mean over groups (Hinton et al. 2015). The caller multiplies by T².
 
     Example: logits [0, 0], teacher [2, 0], T 2 -> ln 2 - H(0.731059) = 0.110944.
     """
-    ours = (logits / temperature).masked_fill(~mask, _FAR).log_softmax(-1)
-    theirs = (teacher / temperature).masked_fill(~mask, _FAR).log_softmax(-1)
-    each = (theirs.exp() * (theirs - ours)).masked_fill(~mask, 0.0).sum(-1)  # (queries,)
-    return _mean(each, mask.any(-1))
+    student_log = (logits / temperature).masked_fill(~mask, _FAR).log_softmax(-1)
+    teacher_log = (teacher / temperature).masked_fill(~mask, _FAR).log_softmax(-1)
+    divergences = (teacher_log.exp() * (teacher_log - student_log)).masked_fill(~mask, 0.0).sum(-1)  # (queries,)
+    return _mean(divergences, mask.any(-1))
 
 
 def margin_mse(logits: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Margin-MSE (Hofstätter et al. 2020, arXiv 2010.02666): the teacher's differences are learnt, not only their sign.
+    """Margin-MSE (Hofstätter et al. 2020, arXiv 2010.02666) between the score differences of student and teacher.
 
-    The mean of ((s_i - s_j) - (t_i - t_j))² over all pairs of a group, where the paper has a positive and a negative.
+    The mean of ((s_i - s_j) - (t_i - t_j))² over all pairs of a group; the paper pairs each positive with a negative.
     Example: logits [1, 0], teacher [4, 0] -> (1 - 4)² = 9.
     """
     gap = logits - teacher
@@ -65,24 +66,24 @@ def margin_mse(logits: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class RankLoss:
-    """One value of `rank_loss`: a function of (logits, labels, teacher, mask), and whether the teacher is all of it."""
+    """A value of `rank_loss`: a function of (logits, labels, teacher, mask)."""
 
-    of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    by_teacher: bool = False  # a group without the teacher's scores teaches it nothing
+    function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    teacher_only: bool = False  # True if it ignores the labels: groups without teacher scores add nothing to it
 
 
 RANK_LOSSES = {
     "ce": RankLoss(lambda logits, labels, _, mask: softmax_ce(logits, labels, mask)),
     "ranknet": RankLoss(lambda logits, labels, _, mask: ranknet(logits, labels, mask)),
-    "ranknet-teacher": RankLoss(lambda logits, _, teacher, mask: ranknet(logits, teacher, mask), by_teacher=True),
+    "ranknet-teacher": RankLoss(lambda logits, _, teacher, mask: ranknet(logits, teacher, mask), teacher_only=True),
     "ce+ranknet": RankLoss(
         lambda logits, labels, _, mask: 0.5 * softmax_ce(logits, labels, mask) + 0.5 * ranknet(logits, labels, mask)
     ),
-    "margin-mse": RankLoss(lambda logits, _, teacher, mask: margin_mse(logits, teacher, mask), by_teacher=True),
+    "margin-mse": RankLoss(lambda logits, _, teacher, mask: margin_mse(logits, teacher, mask), teacher_only=True),
 }
 
 
-def stage_one(
+def stage_one_loss(
     logits: Tensor,
     labels: Tensor,
     teacher: Tensor | None,
@@ -92,21 +93,21 @@ def stage_one(
     alpha: float = ALPHA,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    """DeAR's loss (arXiv 2508.16998): (1 - alpha) · L_rank + alpha · T² · KL. Without a teacher's scores L_rank alone.
+    """DeAR's loss (arXiv 2508.16998): (1 - alpha) · L_rank + alpha · T² · KL; L_rank alone if `teacher` is None.
 
-    A group whose teacher's scores are not all there (NaN) counts in L_rank alone.
+    A group with a missing teacher score (NaN) contributes to L_rank only.
     """
     if teacher is None:
-        return RANK_LOSSES[rank_loss].of(logits, labels, labels, mask)
-    known = mask & ~(teacher.isnan() & mask).any(-1, keepdim=True)
+        return RANK_LOSSES[rank_loss].function(logits, labels, labels, mask)
+    scored = mask & ~(teacher.isnan() & mask).any(-1, keepdim=True)  # (queries, passages): whole groups only
     teacher = teacher.nan_to_num(0.0)
     loss = RANK_LOSSES[rank_loss]
-    judged = mask & known if loss.by_teacher else mask
-    rank = loss.of(logits, labels, teacher, judged) if alpha < 1 else logits.sum() * 0.0
-    kl = distillation(logits, teacher, known, temperature) if alpha > 0 else logits.sum() * 0.0
+    ranked = scored if loss.teacher_only else mask
+    rank = loss.function(logits, labels, teacher, ranked) if alpha < 1 else logits.sum() * 0.0
+    kl = distillation(logits, teacher, scored, temperature) if alpha > 0 else logits.sum() * 0.0
     return (1 - alpha) * rank + alpha * temperature**2 * kl
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
-    """The mean of `values` where `where` is true, 0 where it is true nowhere."""
+    """The mean of `values` at the positions where `where` is True; 0 if there is none."""
     return values.masked_fill(~where, 0.0).sum() / where.sum().clamp(min=1)

@@ -1,1 +1,1 @@
-"""Training records: groups, rankings, and mining them from a collection."""
+"""Training records: their formats, reading, and mining from a collection with a teacher."""

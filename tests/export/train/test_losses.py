@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dearlite.export.train.losses import RANK_LOSSES, distillation, margin_mse, ranknet, softmax_ce, stage_one  # noqa: E402
+from dearlite.export.train.losses import RANK_LOSSES, distillation, margin_mse, ranknet, softmax_ce, stage_one_loss  # noqa: E402
 
 NAN = float("nan")
 
@@ -111,7 +111,7 @@ def test_margin_mse_is_the_sum_over_pairs_and_its_gradient(batch):
 @pytest.mark.parametrize("name", ["ranknet-teacher", "margin-mse"])
 def test_what_the_teacher_alone_teaches_needs_its_scores(batch, name):
     logits, labels, mask, teacher = batch
-    none = stage_one(logits, labels, torch.full_like(teacher, NAN), mask, rank_loss=name, alpha=0.0)
+    none = stage_one_loss(logits, labels, torch.full_like(teacher, NAN), mask, rank_loss=name, alpha=0.0)
     assert none.item() == 0.0
 
 
@@ -124,22 +124,22 @@ def test_several_positives_do_not_compete_with_each_other():
 @pytest.mark.parametrize("name", RANK_LOSSES)
 def test_what_is_masked_changes_nothing(batch, name):
     logits, labels, mask, teacher = batch
-    before = stage_one(logits, labels, teacher, mask, rank_loss=name)
+    before = stage_one_loss(logits, labels, teacher, mask, rank_loss=name)
     gradient = torch.autograd.grad(before, logits)[0]
     assert torch.all(gradient[~mask] == 0) and torch.isfinite(gradient).all()
     changed = logits.detach().masked_fill(~mask, 1e4)
-    after = stage_one(changed, labels, teacher.masked_fill(~mask, NAN), mask, rank_loss=name)
+    after = stage_one_loss(changed, labels, teacher.masked_fill(~mask, NAN), mask, rank_loss=name)
     assert after.item() == pytest.approx(before.item())
 
 
 def test_the_whole_is_the_weighted_sum(batch):
     logits, labels, mask, teacher = batch
     rank, kl = ranknet(logits, labels, mask), distillation(logits, teacher, mask, 2.0)
-    whole = stage_one(logits, labels, teacher, mask, rank_loss="ranknet", alpha=0.1, temperature=2.0)
+    whole = stage_one_loss(logits, labels, teacher, mask, rank_loss="ranknet", alpha=0.1, temperature=2.0)
     assert whole.item() == pytest.approx(0.9 * rank.item() + 0.1 * 4 * kl.item())
-    assert stage_one(logits, labels, None, mask).item() == pytest.approx(rank.item())
-    assert stage_one(logits, labels, teacher, mask, alpha=1.0).item() == pytest.approx(4 * kl.item())
-    half = stage_one(logits, labels, teacher, mask, rank_loss="ce+ranknet", alpha=0.0)
+    assert stage_one_loss(logits, labels, None, mask).item() == pytest.approx(rank.item())
+    assert stage_one_loss(logits, labels, teacher, mask, alpha=1.0).item() == pytest.approx(4 * kl.item())
+    half = stage_one_loss(logits, labels, teacher, mask, rank_loss="ce+ranknet", alpha=0.0)
     assert half.item() == pytest.approx(0.5 * rank.item() + 0.5 * softmax_ce(logits, labels, mask).item())
 
 
@@ -148,25 +148,27 @@ def test_a_group_without_scores_counts_by_its_labels_alone(batch):
     teacher = teacher.clone()
     teacher[3, 0] = NAN
     others = [0, 1, 2, 4]
-    whole = stage_one(logits, labels, teacher, mask, rank_loss="ce", alpha=0.5)
+    whole = stage_one_loss(logits, labels, teacher, mask, rank_loss="ce", alpha=0.5)
     kl = distillation(logits[others], teacher[others], mask[others], 2.0)
     expected = 0.5 * softmax_ce(logits, labels, mask).item() + 0.5 * 4 * kl.item()
     assert whole.item() == pytest.approx(expected)
     assert torch.isfinite(torch.autograd.grad(whole, logits)[0]).all()
-    none = stage_one(logits, labels, torch.full_like(teacher, NAN), mask, rank_loss="ranknet-teacher", alpha=0.5)
+    none = stage_one_loss(logits, labels, torch.full_like(teacher, NAN), mask, rank_loss="ranknet-teacher", alpha=0.5)
     assert none.item() == 0.0
 
 
 @pytest.mark.parametrize("name", RANK_LOSSES)
 def test_gradients_by_finite_differences(batch, name):
     logits, labels, mask, teacher = batch
-    assert torch.autograd.gradcheck(lambda x: stage_one(x, labels, teacher, mask, rank_loss=name, alpha=0.3), [logits])
+    assert torch.autograd.gradcheck(
+        lambda x: stage_one_loss(x, labels, teacher, mask, rank_loss=name, alpha=0.3), [logits]
+    )
 
 
 def test_the_order_of_passages_does_not_matter(batch):
     logits, labels, mask, teacher = batch
     shuffled = torch.randperm(6, generator=torch.Generator().manual_seed(1))
     for name in RANK_LOSSES:
-        before = stage_one(logits, labels, teacher, mask, rank_loss=name)
-        after = stage_one(*(one[:, shuffled] for one in (logits, labels, teacher, mask)), rank_loss=name)
+        before = stage_one_loss(logits, labels, teacher, mask, rank_loss=name)
+        after = stage_one_loss(*(one[:, shuffled] for one in (logits, labels, teacher, mask)), rank_loss=name)
         assert after.item() == pytest.approx(before.item())

@@ -9,7 +9,7 @@ import noveleval
 import pytest
 
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.export.train.batches import plan
+from dearlite.export.train.batches import plan_batches
 from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
 from dearlite.export.train.records.groups import read_groups
 from dearlite.export.train.records.mine import MiningOptions, mine, parse_depths
@@ -87,10 +87,10 @@ def test_a_sample_is_a_positive_and_different_negatives(tmp_path):
 def test_a_plan_has_every_group_once_an_epoch_and_like_lengths_together(tmp_path):
     rows = [record(query_id=str(n), negatives=[passage("b" * (1 + n % 50 * 20), 1.0)]) for n in range(64)]
     groups, _ = read_groups([written(tmp_path, *rows)])
-    order = plan(groups, 4, 32, seed=1)
+    order = plan_batches(groups, 4, 32, seed=1)
     assert Counter(order) == {(index, epoch): 1 for index in range(64) for epoch in (0, 1)}
-    assert order == plan(groups, 4, 32, seed=1) != plan(groups, 4, 32, seed=2)
-    assert plan(groups, 4, 40, seed=1)[:128] == order
+    assert order == plan_batches(groups, 4, 32, seed=1) != plan_batches(groups, 4, 32, seed=2)
+    assert plan_batches(groups, 4, 40, seed=1)[:128] == order
 
     def padding(indices):
         lengths = [len(groups[index].negatives[0].document.text) for index, _ in indices]
@@ -121,7 +121,7 @@ def test_settings_are_the_published_ones_and_files_stand_beside_them(tmp_path):
 
 
 def test_one_file_in_place_of_a_tuple_is_refused():
-    with pytest.raises(UsageError, match=r"data is 'train.jsonl': it is a tuple of strings"):
+    with pytest.raises(UsageError, match=r"data is 'train.jsonl': it must be a tuple of strings"):
         PointwiseConfig(base="x", data="train.jsonl", output="z")
 
 
@@ -130,10 +130,10 @@ def test_one_file_in_place_of_a_tuple_is_refused():
     [
         ('base = "b"\ndata = "d"', [], "names no output"),
         ('base = "b"\ndata = "d"\noutput = "o"\nalhpa = 1', [], r"no setting 'alhpa' \(nearest: alpha\)"),
-        ('base = "b"\ndata = "d"\noutput = "o"', ["batch=two"], "batch is 'two': it is a whole number"),
-        ('base = "b"\ndata = "d"\noutput = "o"', ["batch"], "--set batch: it is key=value"),
+        ('base = "b"\ndata = "d"\noutput = "o"', ["batch=two"], "batch is 'two': it must be a whole number"),
+        ('base = "b"\ndata = "d"\noutput = "o"', ["batch"], "--set batch: it must be key=value"),
         ('base = "b"\ndata = [1]\noutput = "o"', [], "data is"),
-        ('base = "b"\ndata = "d"\noutput = "o"\nskip_bad = 1', [], "skip_bad is 1: it is true or false"),
+        ('base = "b"\ndata = "d"\noutput = "o"\nskip_bad = 1', [], "skip_bad is 1: it must be true or false"),
         ("base = ", [], "is not TOML"),
     ],
 )

@@ -20,7 +20,7 @@ from dearlite.export.gguf.vocabulary import read_vocabulary  # noqa: E402
 from dearlite.export.train import listwise as stage  # noqa: E402
 from dearlite.export.train.base import load_tokenizer  # noqa: E402
 from dearlite.export.train.config import ListwiseConfig  # noqa: E402
-from dearlite.export.train.hf_vocabulary import HfVocabulary, template_of  # noqa: E402
+from dearlite.export.train.hf_vocabulary import HfVocabulary, chat_template_of  # noqa: E402
 from dearlite.export.train.records.evidence import sentences  # noqa: E402
 from dearlite.export.train.records.rankings import read_list_records  # noqa: E402
 from dearlite.listwise.chat_template import ChatTemplate  # noqa: E402
@@ -84,7 +84,7 @@ def settings(base, path, **changes):
 @pytest.mark.parametrize("opened", [True, False])
 def test_prompt_ids_are_those_of_the_runtime(name, opened, tokenizer, llama):
     found = []
-    for vocabulary, template in (llama, (HfVocabulary(tokenizer), template_of(tokenizer))):
+    for vocabulary, template in (llama, (HfVocabulary(tokenizer), chat_template_of(tokenizer))):
         encoder = PromptEncoder(vocabulary, LIST_FORMS[name], template)
         passages = [encoder.passage(Document(text, title="A title"), 7) for text in TEXTS]
         found.append(encoder.encode("who's?", passages, room=4000, reasoned=False, opened=opened))
@@ -119,7 +119,7 @@ def test_reasoning_comes_first_and_asks_for_steps(tmp_path, base, tokenizer, lla
     text = b"".join(llama[0].token_bytes(one) for one in both["input_ids"][start:-1]).decode()
     assert text == '[3] "it leads"\n\n[3] > [1] > [4] > [2]'
     assert "Step 3." in tokenizer.decode(both["input_ids"][:start])
-    with pytest.raises(UsageError, match=r"'rankgpt' leaves no room for the reasoning at list\.jsonl:1"):
+    with pytest.raises(UsageError, match=r"'rankgpt' has no place for the reasoning at list\.jsonl:1"):
         stage.RecordEncoder(tokenizer, settings(base, tmp_path / "x.jsonl", prompt="rankgpt"))(row)
 
 
@@ -138,10 +138,10 @@ def test_what_does_not_fit_is_cut_from_the_passages_never_from_the_answer(tmp_pa
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (record(order=[0, 1, 2]), "order must hold each place from 0 to 3 once"),
-        (record(order=[0, 1, 2, 2]), "order must hold"),
-        (record(order=None), "order must hold"),
-        (record(passages=[]), "order must hold|have no order"),
+        (record(order=[0, 1, 2]), "order must contain each index from 0 to 3 once"),
+        (record(order=[0, 1, 2, 2]), "order must contain"),
+        (record(order=None), "order must contain"),
+        (record(passages=[]), "order must contain|have no order"),
         (record(passages=[{"text": "a"}], order=[0]), "1 passages have no order to learn"),
         (record(reasoning=3), "reasoning is a int"),
         (record(query=""), "query"),

@@ -84,7 +84,7 @@ def test_it_learns_and_says_what_it_did(settings):
     assert losses[-1] < 0.5 * losses[0], losses
     report = json.loads((folder / "training.json").read_text())
     assert report["steps"] == 60 and report["taught"] and len(next(iter(report["data_sha256"].values()))) == 64
-    assert "48 groups, 4 passages of each" in said[0] and said[-1].startswith("step 60 of 60  loss ")
+    assert "48 groups, 4 passages each" in said[0] and said[-1].startswith("step 60 of 60  loss ")
 
 
 def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tmp_path):
@@ -103,7 +103,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
         stage.train_pointwise(config)
     monkeypatch.setattr(stage, "stop_at_nan", real)
     stage.train_pointwise(config, on_message=said.append)
-    assert any("going on from" in line and line.endswith("checkpoint-4") for line in said)
+    assert any("resuming from" in line and line.endswith("checkpoint-4") for line in said)
     assert curve(config) == curve(whole)
     one, other = tensors(config), tensors(whole)
     assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
@@ -124,9 +124,9 @@ def test_a_training_may_begin_with_an_adapter(settings, base, tmp_path):
     assert json.loads((tmp_path / "more/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
 
 
-def test_an_adapter_that_cannot_be_gone_on_from_is_refused(settings, base, tmp_path):
+def test_an_adapter_that_cannot_be_continued_is_refused(settings, base, tmp_path):
     folder = tmp_path / "adapter"
-    with pytest.raises(UsageError, match=r"cannot be gone on from: .* has no adapter_config.json"):
+    with pytest.raises(UsageError, match=r"cannot be continued: .* has no adapter_config.json"):
         stage.train_pointwise(settings(adapter=str(folder)))
     stage.train_pointwise(settings(output=str(folder), max_steps=1))
     names = tensors(settings(output=str(folder)))
@@ -138,7 +138,7 @@ def test_an_adapter_that_cannot_be_gone_on_from_is_refused(settings, base, tmp_p
         stage.train_pointwise(settings(adapter=str(folder)))
     written = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(written | {"task_type": "CAUSAL_LM"}))
-    with pytest.raises(UsageError, match="is of task CAUSAL_LM, and this stage's is SEQ_CLS"):
+    with pytest.raises(UsageError, match="was trained for task CAUSAL_LM, this stage trains SEQ_CLS"):
         stage.train_pointwise(settings(adapter=str(folder)))
 
 
@@ -191,7 +191,7 @@ def test_passes_of_a_few_rows_have_the_gradient_of_one(settings, monkeypatch):
     for rows in (3, 99):
         monkeypatch.setattr(stage, "_CPU_ROWS", rows)
         model.zero_grad()
-        loss = stage.group_loss(model, batch, config, taught=True)
+        loss = stage.group_loss(model, batch, config, use_teacher=True)
         loss.backward()
         found.append((loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
@@ -211,9 +211,9 @@ def test_a_dry_run_says_what_it_will_take_and_trains_nothing(settings):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank_loss": "hinge"}, "rank_loss is 'hinge': it is one of ce, ranknet"),
+        ({"rank_loss": "hinge"}, "rank_loss is 'hinge': it must be one of ce, ranknet"),
         ({"prompt": "none"}, "prompt is 'none'"),
-        ({"passages": 1}, "passages is 2 or more"),
+        ({"passages": 1}, "passages must be 2 or more"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"lora_targets": ("nothing",)}, "lora_targets do not fit"),
         ({"data": ("nowhere.jsonl",)}, "nowhere.jsonl"),
@@ -269,13 +269,16 @@ def test_settings_of_several_gpus_are_read(settings, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"fsdp.yaml: FSDP and DeepSpeed need a GPU, and torch sees none"):
         stage.train_pointwise(config)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    given = training.distributed(str(sharded))
+    given = training.distributed_arguments(str(sharded))
     assert given["fsdp_config"] == {"fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}
-    assert training.distributed(str(zero)) == {"deepspeed": str(zero)} and training.distributed("") == {}
+    assert (
+        training.distributed_arguments(str(zero)) == {"deepspeed": str(zero)}
+        and training.distributed_arguments("") == {}
+    )
     for text, message in (("- 1", "holds no FSDP settings"), ("a: [", "cannot be read as YAML")):
         sharded.write_text(text)
         with pytest.raises(UsageError, match=message):
-            training.distributed(str(sharded))
+            training.distributed_arguments(str(sharded))
 
 
 def test_a_base_without_a_pad_token(base, settings, tmp_path):
