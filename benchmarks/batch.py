@@ -1,8 +1,9 @@
-"""What `dearlite batch` costs beside the model: `python benchmarks/batch.py overhead FOLDER`, `… stub [--pairs N]`.
+"""The overhead of `dearlite batch`: `python benchmarks/batch.py overhead FOLDER`, `… stub [--pairs N]`.
 
 `overhead`: seconds of bare scoring (`Reranker.score` over the same pairs) and of `rerank_run` with journal and files,
-turn about in one process, so that both meet the same machine; the ratio is of neighbours, its median counts. Reading
-the files is counted apart. `stub`: a million pairs through all of `rerank_run` with a model that answers at once.
+alternately in one process, so that both run under the same load; the result is the median ratio of adjacent runs.
+Reading the files is reported separately. `stub`: a million pairs through `rerank_run` with a model that returns a
+constant at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dearlite.ranking import PairScore
 
 
 class Constant(Reranker):
-    """Scores every pair as 0.5 without looking at it."""
+    """A model that scores every pair as 0.5."""
 
     model, device, quantisation, threads = "constant", "cpu", "none", 1  # type: ignore[assignment]
 
@@ -45,7 +46,7 @@ def overhead(folder: Path, rounds: int, depth: int) -> None:
     start = time.perf_counter()
     collection = open_collection(folder, depth=depth)
     reading = time.perf_counter() - start
-    pairs = [(collection.queries[q], collection.documents[d]) for q, found in collection.run.items() for d in found]
+    pairs = [(collection.queries[q], collection.documents[d]) for q, ranking in collection.run.items() for d in ranking]
     reranker.score(pairs[:50])
     ratios = []
     for number in range(rounds):
@@ -55,8 +56,9 @@ def overhead(folder: Path, rounds: int, depth: int) -> None:
             if kind == "bare":
                 reranker.score(pairs)
             else:
-                with tempfile.TemporaryDirectory() as place:
-                    rerank_run(collection, model=reranker, output=f"{place}/out.trec", jsonl=f"{place}/out.jsonl")
+                with tempfile.TemporaryDirectory() as folder_name:
+                    files = {"output": f"{folder_name}/out.trec", "jsonl": f"{folder_name}/out.jsonl"}
+                    rerank_run(collection, model=reranker, **files)
             times[kind] = time.perf_counter() - start
         ratios.append(times["batch"] / times["bare"])
         print(
@@ -71,8 +73,8 @@ def overhead(folder: Path, rounds: int, depth: int) -> None:
 
 
 def stub(pairs: int, depth: int, documents: int) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder = Path(folder_name)
         text = "a passage of the usual length, some sixty words in all, " * 6
         with gzip.open(folder / "corpus.jsonl.gz", "wt", compresslevel=1) as file:
             for number in range(documents):
@@ -86,28 +88,28 @@ def stub(pairs: int, depth: int, documents: int) -> None:
         start, before = time.perf_counter(), rss_mb()
         collection = open_collection(folder)
         read = time.perf_counter()
-        text_mb = sum(len(one.text) for one in collection.documents.values()) / 2**20
-        found = rerank_run(collection, model=Constant(), output=folder / "out.trec")
+        text_mb = sum(len(document.text) for document in collection.documents.values()) / 2**20
+        reranked = rerank_run(collection, model=Constant(), output=folder / "out.trec")
         end = time.perf_counter()
-        assert found.scored == collection.pairs == pairs
+        assert reranked.scored == collection.pairs == pairs
         print(
-            f"{pairs} pairs of {documents} documents: {pairs / (end - start):,.0f} pairs/s in all, "
+            f"{pairs} pairs of {documents} documents: {pairs / (end - start):,.0f} pairs/s in total, "
             f"{pairs / (end - read):,.0f} after reading ({read - start:.1f} s); peak RSS {peak_rss_mb():.0f} MB, "
-            f"{text_mb:.0f} of them the texts, {before:.0f} Python and its modules"
+            f"of which texts {text_mb:.0f} MB, Python and its modules {before:.0f} MB"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    one = kinds.add_parser("overhead")
-    one.add_argument("folder", type=Path)
-    one.add_argument("--rounds", type=int, default=5)
-    one.add_argument("--depth", type=int, default=100)
-    other = kinds.add_parser("stub")
-    other.add_argument("--pairs", type=int, default=1_000_000)
-    other.add_argument("--depth", type=int, default=100)
-    other.add_argument("--documents", type=int, default=200_000)
+    overhead_parser = kinds.add_parser("overhead", help="batch beside bare scoring")
+    overhead_parser.add_argument("folder", type=Path, help="a collection")
+    overhead_parser.add_argument("--rounds", type=int, default=5)
+    overhead_parser.add_argument("--depth", type=int, default=100, help="documents per query")
+    stub_parser = kinds.add_parser("stub", help="a million pairs with a model that returns a constant")
+    stub_parser.add_argument("--pairs", type=int, default=1_000_000)
+    stub_parser.add_argument("--depth", type=int, default=100, help="documents per query")
+    stub_parser.add_argument("--documents", type=int, default=200_000, help="size of the corpus")
     options = parser.parse_args()
     print(json.dumps(describe_machine()))
     if options.kind == "overhead":

@@ -1,9 +1,9 @@
-"""Expected calibration error on splits that the fit never saw, beside the bare sigmoid's.
+"""Expected calibration error on splits outside the fit, beside the bare sigmoid's.
 
     python benchmarks/calibration_error.py DATA --work FOLDER [-m MODEL] [--fit "nfcorpus dev"]
 
-FOLDER's journals are those of depth_curve.py: pairs that it scored are not scored again. The fit is on one split, the
-rows are of all; fifteen bins of equal width (Guo et al. 2017), a pair of the BM25 run each.
+FOLDER holds the journals of depth_curve.py: pairs that it scored are not scored again. The calibration is fitted on one
+split and evaluated on all. Fifteen bins of equal width (Guo et al. 2017); a sample is a pair of the BM25 run.
 """
 
 from __future__ import annotations
@@ -25,35 +25,36 @@ from dearlite.export.quality.calibrate import (
 from dearlite.models.registry import DEFAULT_MODEL
 
 
-def pairs_of(name: str, data: Path, work: Path, reranker: Reranker, most: int | None) -> Judged:
+def pairs_of(name: str, data: Path, work: Path, reranker: Reranker, queries: int | None) -> Judged:
     """The judged pairs of one split."""
-    collection, qrels = open_split(name, data, most)
+    collection, qrels = open_split(name, data, queries)
     return judged_pairs(collection, qrels, reranker, journal=work / f"{name.replace(' ', '_')}.journal")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder of the collections")
+    parser.add_argument("data", type=Path, help="the folder that holds the collections")
     parser.add_argument("-m", "--model", default=DEFAULT_MODEL)
-    parser.add_argument("--fit", default="nfcorpus dev", choices=list(SPLITS))
+    parser.add_argument("--fit", default="nfcorpus dev", choices=list(SPLITS), help="the split to fit on")
     parser.add_argument("--splits", nargs="*", default=["nfcorpus dev", "nfcorpus", "scifact", "dl19"])
-    parser.add_argument("--queries", type=int, help="the first so many of each split but the fit's; all without")
-    parser.add_argument("--work", type=Path, required=True)
-    given = parser.parse_args()
-    reranker = Reranker.load(given.model)
-    found = {
-        name: pairs_of(name, given.data, given.work, reranker, None if name == given.fit else given.queries)
-        for name in {given.fit: None, **dict.fromkeys(given.splits)}
+    parser.add_argument("--queries", type=int, help="number of queries per split, except the fit's (default: all)")
+    parser.add_argument("--work", type=Path, required=True, help="the folder of journals")
+    options = parser.parse_args()
+    reranker = Reranker.load(options.model)
+    pairs_by_split = {
+        name: pairs_of(name, options.data, options.work, reranker, None if name == options.fit else options.queries)
+        for name in {options.fit: None, **dict.fromkeys(options.splits)}
     }
-    scale, bias = fit_logistic(found[given.fit])
-    print(f"{reranker.model}: sigmoid({scale:.4f} x score {bias:+.4f}), margin {margin_of(found[given.fit]):.3f}\n")
+    scale, bias = fit_logistic(pairs_by_split[options.fit])
+    margin = margin_of(pairs_by_split[options.fit])
+    print(f"{reranker.model}: sigmoid({scale:.4f} x score {bias:+.4f}), margin {margin:.3f}\n")
     print("| split | pairs | relevant | error | of the bare sigmoid | mean probability |\n|---|---|---|---|---|---|")
-    for name, pairs in found.items():
+    for name, pairs in pairs_by_split.items():
         fitted, bare = sigmoid(scale * pairs.scores + bias), sigmoid(pairs.scores)
-        errors = [expected_calibration_error(one, pairs.relevant) for one in (fitted, bare)]
-        seen = " (the fit)" if name == given.fit else ""
+        errors = [expected_calibration_error(probabilities, pairs.relevant) for probabilities in (fitted, bare)]
+        role = " (the fit)" if name == options.fit else ""
         print(
-            f"| {name}{seen} | {len(pairs.scores):,} | {pairs.relevant.mean():.1%} | {errors[0]:.4f} | {errors[1]:.4f} "
+            f"| {name}{role} | {len(pairs.scores):,} | {pairs.relevant.mean():.1%} | {errors[0]:.4f} | {errors[1]:.4f} "
             f"| {fitted.mean():.1%} |"
         )
 

@@ -1,10 +1,10 @@
-"""What a second Ray actor gains on one machine: the same blocks by one actor of one thread and by two, side by side.
+"""The gain of a second Ray actor on one machine: the same blocks with one single-threaded actor and with two.
 
     python benchmarks/cluster.py FOLDER [--queries 16] [--rounds 5]
 
-FOLDER is a collection (docs/collections.md). Two ratios: of the whole call (Ray's start and the models' loading
-included), and of the slope of blocks done over time, which is what a long job approaches. Each round
-also takes one process with one thread and with two, which say what the machine itself gains from a second core.
+FOLDER is a collection (docs/collections.md). Two ratios are printed: of the whole call (including the start of Ray and
+the loading of the models), and of the slope of finished blocks over time, which a long job approaches. Each round also
+runs one process with one thread and with two, for the gain of a second core on this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SCORING = Scoring("minilm-l12", "cpu", threads=1, depth=100, skip_bad=False, li
 
 
 def on_ray(collection: Collection, actors: int) -> tuple[float, float]:
-    """Pairs a second of the whole call, and by the least-squares slope of blocks done over time."""
+    """Pairs per second of the whole call, and by the least-squares slope of finished blocks over time."""
     folder, times = Path(tempfile.mkdtemp()), []
     try:
         start = time.perf_counter()
@@ -36,16 +36,16 @@ def on_ray(collection: Collection, actors: int) -> tuple[float, float]:
             block_queries=1,
             progress=lambda done, _: times.append((done, time.perf_counter())),
         )
-        whole = time.perf_counter() - start
+        seconds_in_total = time.perf_counter() - start
     finally:
         shutil.rmtree(folder)
-    blocks, seconds = zip(*times[1:], strict=True)  # the first entry is of none done
+    blocks, seconds = zip(*times[1:], strict=True)  # the first entry is for no finished block
     slope = statistics.linear_regression(seconds, blocks).slope
-    return collection.pairs / whole, collection.pairs / len(collection.run) * slope
+    return collection.pairs / seconds_in_total, collection.pairs / len(collection.run) * slope
 
 
 def in_process(collection: Collection, threads: int) -> float:
-    """Pairs a second of one process."""
+    """Pairs per second of one process."""
     return collection.pairs / rerank_run(collection, model=Reranker.load(threads=threads), journal=False).seconds
 
 
@@ -54,13 +54,13 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--queries", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    whole = open_collection(given.folder)
-    run = dict(list(whole.run.items())[: given.queries])
-    collection = make_collection(whole.queries, whole.documents, run)
-    print(f"{given.folder}: {len(run)} queries, {collection.pairs} pairs")
+    options = parser.parse_args()
+    folder = open_collection(options.folder)
+    run = dict(list(folder.run.items())[: options.queries])
+    collection = make_collection(folder.queries, folder.documents, run)
+    print(f"{options.folder}: {len(run)} queries, {collection.pairs} pairs")
     rows = []
-    for _ in range(given.rounds):
+    for _ in range(options.rounds):
         one, two = on_ray(collection, 1), on_ray(collection, 2)
         alone, both = in_process(collection, 1), in_process(collection, 2)
         rows.append((two[1] / one[1], two[0] / one[0], both / alone))

@@ -1,13 +1,14 @@
-"""nDCG@10 against documents scored: a fixed depth beside an adaptive one; some splits choose, others report.
+"""nDCG@10 against the number of documents scored, with a fixed depth and with an adaptive one.
 
     python benchmarks/depth_curve.py DATA --work FOLDER -o curves.json
     python benchmarks/draw.py depth curves.json -o docs/depth.png
 
-Two chains: the collection's BM25 run and then a pointwise model (-m), and that model and then the judgements, as a
-stage that never errs: what the best of models could gain. Every pair of the run is scored once, with a journal in
-FOLDER; the curves are arithmetic on these scores. Adaptive is what `--adaptive` does: documents whose score in the
-stage before lies within a margin of the tenth's, at most 100. All margins are tried on the choosing splits (NFCorpus
-dev, SciFact train: the least one that keeps 99.5% of the gain of depth 100); it is marked on the test splits.
+Two chains: the collection's BM25 run followed by a pointwise model (-m), and that model followed by the judgements, a
+perfect last stage that gives the upper bound of the gain. Each pair of the run is scored once, with a journal in
+FOLDER; the curves are computed from these scores. The adaptive depth is that of `--adaptive`: documents whose score in
+the stage before is within a margin of the tenth document's score, at most 100. The margin is chosen on the choosing
+splits (NFCorpus dev, SciFact train): the smallest that keeps 99.5% of the gain of depth 100. It is marked on the test
+splits.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dearlite.offline.evaluation.measures import mean, measure_run
 from dearlite.stages import band
 
 CHOOSING, REPORTING = "choosing", "reporting"
-# name -> (what it is for, folder, queries, qrels, run)
+# name -> (use, folder, queries, qrels, run)
 SPLITS = {
     "nfcorpus dev": (CHOOSING, "beir_nfcorpus", "queries_dev.jsonl", "qrels_dev.tsv", "run_dev.trec"),
     "scifact train": (CHOOSING, "beir_scifact", "queries_train.jsonl", "qrels_train.tsv", "run_train.trec.gz"),
@@ -39,28 +40,28 @@ CHAINS = ("BM25, then the model", "the model, then the judgements")
 Curves = dict[str, list[dict[str, float]]]
 
 
-def open_split(name: str, data: Path, most: int | None) -> tuple[Collection, Qrels]:
-    """One split of SPLITS with its judgements, or the first `most` judged queries of it."""
+def open_split(name: str, data: Path, queries_limit: int | None) -> tuple[Collection, Qrels]:
+    """A split of SPLITS with its judgements, limited to the first `queries_limit` judged queries."""
     _, folder, queries, qrels, run = SPLITS[name]
-    place = data / folder
-    collection = open_collection(place, queries=queries, qrels=qrels, run=run, depth=DEPTHS[-1], skip_bad=True)
-    judged = read_qrels(place / qrels)
-    if most is None:
+    path = data / folder
+    collection = open_collection(path, queries=queries, qrels=qrels, run=run, depth=DEPTHS[-1], skip_bad=True)
+    judged = read_qrels(path / qrels)
+    if queries_limit is None:
         return collection, judged
-    few = dict([(query, documents) for query, documents in collection.run.items() if query in judged][:most])
+    few = dict([(query, documents) for query, documents in collection.run.items() if query in judged][:queries_limit])
     return make_collection(collection.queries, collection.documents, few), {query: judged[query] for query in few}
 
 
 def head_by_model(first: dict[str, float], model: dict[str, float], count: int) -> dict[str, float]:
-    """The first `count` documents of the first stage in the model's order, the others behind as they were."""
+    """The first `count` documents of the first stage in the model's order, then the others in their old order."""
     names = list(first)
     head = sorted(names[:count], key=lambda name: -model[name])
     return {name: float(-rank) for rank, name in enumerate([*head, *names[count:]])}
 
 
 def curve(first: Run, model: Run, qrels: Qrels, counts: dict[str, int]) -> dict[str, float]:
-    """Documents scored a query, mean, and nDCG@10, where query q's head is `counts[q]`."""
-    run = {query: head_by_model(dict(found), dict(model[query]), counts[query]) for query, found in first.items()}
+    """Mean number of documents scored per query, and nDCG@10; `counts` is query -> documents that the model orders."""
+    run = {query: head_by_model(dict(scores), dict(model[query]), counts[query]) for query, scores in first.items()}
     return {
         "scored": sum(counts.values()) / len(counts),
         "ndcg10": mean(measure_run(run, qrels, ["nDCG@10"])["nDCG@10"]),
@@ -68,7 +69,7 @@ def curve(first: Run, model: Run, qrels: Qrels, counts: dict[str, int]) -> dict[
 
 
 def curves(first: Run, model: Run, qrels: Qrels) -> Curves:
-    """Both ways at every depth and margin."""
+    """The points of the fixed curve, one per depth, and of the adaptive one, one per margin."""
     fixed = [
         {"depth": depth} | curve(first, model, qrels, {q: min(depth, len(d)) for q, d in first.items()})
         for depth in DEPTHS
@@ -81,14 +82,15 @@ def curves(first: Run, model: Run, qrels: Qrels) -> Curves:
     return {"fixed": fixed, "adaptive": adaptive}
 
 
-def choose(found: dict[str, Curves]) -> float:
-    """The least margin that keeps enough of the gain over the first ten on every choosing split."""
-    for place, margin in enumerate(MARGINS):
+def choose(curves_by_split: dict[str, Curves]) -> float:
+    """The smallest margin that keeps the share KEPT of the gain over depth 10 on every choosing split."""
+    for index, margin in enumerate(MARGINS):
         kept = []
         for name, (use, *_) in SPLITS.items():
-            if use == CHOOSING and name in found:
-                floor, full = found[name]["fixed"][0]["ndcg10"], found[name]["fixed"][-1]["ndcg10"]
-                kept.append(found[name]["adaptive"][place]["ndcg10"] >= floor + KEPT * (full - floor))
+            if use == CHOOSING and name in curves_by_split:
+                split = curves_by_split[name]
+                floor, full = split["fixed"][0]["ndcg10"], split["fixed"][-1]["ndcg10"]
+                kept.append(split["adaptive"][index]["ndcg10"] >= floor + KEPT * (full - floor))
         if all(kept):
             return margin
     return MARGINS[-1]
@@ -96,37 +98,39 @@ def choose(found: dict[str, Curves]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="the folder of the collections")
+    parser.add_argument("data", type=Path, help="the folder that holds the collections")
     parser.add_argument("-m", "--model", default=DEFAULT_MODEL)
     parser.add_argument("--splits", nargs="*", default=list(SPLITS), choices=list(SPLITS))
-    parser.add_argument("--choose-queries", type=int, help="the first so many of each choosing split; all without")
-    parser.add_argument("--report-queries", type=int, help="the first so many of each test split; all without")
-    parser.add_argument("--work", type=Path, required=True, help="where the journals are kept")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Curves]] = {chain: {} for chain in CHAINS}
+    parser.add_argument("--choose-queries", type=int, help="number of queries per choosing split (default: all)")
+    parser.add_argument("--report-queries", type=int, help="number of queries per test split (default: all)")
+    parser.add_argument("--work", type=Path, required=True, help="the folder of the journals")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the curves, JSON")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    chains: dict[str, dict[str, Curves]] = {chain: {} for chain in CHAINS}
     model = ""
-    for name in given.splits:
-        most = given.choose_queries if SPLITS[name][0] == CHOOSING else given.report_queries
-        collection, judged = open_split(name, given.data, most)
-        scored = rerank_run(collection, model=given.model, journal=given.work / f"{name.replace(' ', '_')}.journal")
+    for name in options.splits:
+        limit = options.choose_queries if SPLITS[name][0] == CHOOSING else options.report_queries
+        collection, judged = open_split(name, options.data, limit)
+        scored = rerank_run(collection, model=options.model, journal=options.work / f"{name.replace(' ', '_')}.journal")
         model = f"{scored.model} {scored.identity['sha256'][:12]}"
-        ordered = {query: dict(sorted(one.items(), key=lambda pair: -pair[1])) for query, one in scored.run.items()}
-        right = {q: {doc: float(judged.get(q, {}).get(doc, 0)) for doc in one} for q, one in ordered.items()}
-        found[CHAINS[0]][name] = curves(collection.run, scored.run, judged)
-        found[CHAINS[1]][name] = curves(ordered, right, judged)
-        full = found[CHAINS[0]][name]["fixed"][-1]
-        at = f"nDCG@10 {full['ndcg10']:.4f} at {full['scored']:.1f}"
-        print(f"{name}: {len(collection.run)} queries, {at}", flush=True)
-    margins = {chain: choose(splits) for chain, splits in found.items()}
-    report = {"model": model, "cut": CUT, "kept": KEPT, "margins": margins, "chains": found}
-    given.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for chain, splits in found.items():
+        ordered = {
+            query: dict(sorted(scores.items(), key=lambda pair: -pair[1])) for query, scores in scored.run.items()
+        }
+        perfect = {q: {doc: float(judged.get(q, {}).get(doc, 0)) for doc in docs} for q, docs in ordered.items()}
+        chains[CHAINS[0]][name] = curves(collection.run, scored.run, judged)
+        chains[CHAINS[1]][name] = curves(ordered, perfect, judged)
+        full = chains[CHAINS[0]][name]["fixed"][-1]
+        ndcg = f"nDCG@10 {full['ndcg10']:.4f} at {full['scored']:.1f}"
+        print(f"{name}: {len(collection.run)} queries, {ndcg}", flush=True)
+    margins = {chain: choose(splits) for chain, splits in chains.items()}
+    report = {"model": model, "cut": CUT, "kept": KEPT, "margins": margins, "chains": chains}
+    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for chain, splits in chains.items():
         print(f"{chain}: margin {margins[chain]}")
-        for name, both in splits.items():
-            one = both["adaptive"][MARGINS.index(margins[chain])]
-            print(f"  {name}: {one['scored']:.1f} documents a query, nDCG@10 {one['ndcg10']:.4f}")
+        for name, split in splits.items():
+            point = split["adaptive"][MARGINS.index(margins[chain])]
+            print(f"  {name}: {point['scored']:.1f} documents per query, nDCG@10 {point['ndcg10']:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws what other scripts measured, as PNG (pip install matplotlib; nothing else here needs it).
+"""Draws measurements of other scripts as PNG. Needs matplotlib (pip install matplotlib).
 
 python benchmarks/draw.py loss training.json [more.json …] -o curve.png
 python benchmarks/draw.py depth curves.json -o depth.png
@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 
 def draw_loss(files: list[Path], output: Path) -> None:
-    """The loss of each `training.json`, as logged, over its steps; the legend says where it began and ended."""
+    """Plots the logged loss of each `training.json` over its steps; the legend has the first and the last value."""
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
     for path in files:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -36,19 +36,21 @@ def draw_loss(files: list[Path], output: Path) -> None:
 
 
 def draw_depth(files: list[Path], output: Path) -> None:
-    """nDCG@10 against documents scored (depth_curve.py), a row a chain; the chosen margin is ringed."""
+    """Plots nDCG@10 against documents scored (depth_curve.py), one row per chain; a ring marks the chosen margin."""
     report = json.loads(files[0].read_text(encoding="utf-8"))
     chains = report["chains"]
-    wide = max(map(len, chains.values()))
-    figure, grid = plt.subplots(len(chains), wide, figsize=(3.2 * wide, 3.2 * len(chains)), dpi=100, squeeze=False)
+    columns = max(map(len, chains.values()))
+    figure, grid = plt.subplots(
+        len(chains), columns, figsize=(3.2 * columns, 3.2 * len(chains)), dpi=100, squeeze=False
+    )
     for panels, (chain, splits) in zip(grid, chains.items(), strict=True):
-        for axes, (name, both) in zip(panels, splits.items(), strict=True):
+        for axes, (name, curves) in zip(panels, splits.items(), strict=True):
             for kind, marker in (("fixed", "o"), ("adaptive", "s")):
-                points = both[kind]
+                points = curves[kind]
                 axes.plot([p["scored"] for p in points], [p["ndcg10"] for p in points], marker=marker, ms=3, label=kind)
-            chosen = next(p for p in both["adaptive"] if p["margin"] == report["margins"][chain])
+            chosen = next(p for p in curves["adaptive"] if p["margin"] == report["margins"][chain])
             axes.plot(chosen["scored"], chosen["ndcg10"], "o", ms=11, mfc="none", mec="black")
-            axes.set(title=name, xlabel="documents scored a query")
+            axes.set(title=name, xlabel="documents scored per query")
             axes.grid(alpha=0.3)
         panels[0].set_ylabel(f"{chain}\nnDCG@10")
     grid[0][0].legend()
@@ -62,10 +64,10 @@ KINDS = {"loss": draw_loss, "depth": draw_depth}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=list(KINDS))
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="+", type=Path, help="training.json files, or one file of depth_curve.py")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    KINDS[given.what](given.files, given.output)
+    options = parser.parse_args()
+    KINDS[options.what](options.files, options.output)
 
 
 if __name__ == "__main__":

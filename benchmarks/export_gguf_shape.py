@@ -1,8 +1,8 @@
 """Time and memory of the listwise export at the real shapes: `python benchmarks/export_gguf_shape.py 1b|3b|8b FOLDER`.
 
 Writes a sharded bf16 checkpoint of that shape with random weights and Llama 3's vocabulary to FOLDER (once; the 8B
-takes 16 GB), then runs `dearlite export` on it in a process of its own, a LoRA merged on the way. The largest resident
-memory of the export's processes is asked of the system. Random weights say nothing about quality.
+takes 16 GB), then runs `dearlite export` with a LoRA in a separate process. The peak resident memory of the export's
+processes comes from the operating system. Random weights allow no conclusion about quality.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RANK = 16
 
 
 def tensors(shape: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The scorer's tensors with a language model's head in the place of its own; the 8B's is not its embedding."""
+    """Tensors of a language model of that shape; only the 8B has a separate head, others share the embedding."""
     for name, sides in _scorer(shape):
         if name != _SCORE:
             yield name, sides
@@ -55,14 +55,14 @@ def write_adapter(shape: str, folder: Path) -> None:
     """A random LoRA of rank 16 on all seven matrices of each layer."""
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(1)
-    found: dict[str, np.ndarray] = {}
+    matrices: dict[str, np.ndarray] = {}
     for name, sides in tensors(shape):
         module = name.removesuffix(".weight")
         if module.endswith(_MODULES):
             for side, rows, columns in (("A", _RANK, sides[1]), ("B", sides[0], _RANK)):
                 values = random.standard_normal((rows, columns), np.float32) * np.float32(0.01)
-                found[f"base_model.model.{module}.lora_{side}.weight"] = values
-    save_file(found, folder / "adapter_model.safetensors")
+                matrices[f"base_model.model.{module}.lora_{side}.weight"] = values
+    save_file(matrices, folder / "adapter_model.safetensors")
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -76,8 +76,10 @@ def write_adapter(shape: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=export_shape.SHAPES)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("options", nargs="*", help="for `dearlite export`, after --: --no-card --quant q8_0 say")
+    parser.add_argument("folder", type=Path, help="the checkpoint and the model file")
+    parser.add_argument(
+        "options", nargs="*", help="options of `dearlite export`, after --, such as -- --no-card --quant q8_0"
+    )
     options = parser.parse_args()
     if not (options.folder / "adapter" / "adapter_config.json").exists():
         write_checkpoint(options.shape, options.folder)
@@ -91,8 +93,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     print(
-        f"{options.shape}: {gigabytes:.2f} GB of bf16 in {seconds:.0f} s, {seconds / gigabytes:.2f} s a GB; the "
-        f"largest process had {peak:.2f} GB resident; the file has {output.stat().st_size / 1e9:.2f} GB",
+        f"{options.shape}: {gigabytes:.2f} GB of bf16 in {seconds:.0f} s, {seconds / gigabytes:.2f} s per GB; peak "
+        f"resident memory of the largest process {peak:.2f} GB; file size {output.stat().st_size / 1e9:.2f} GB",
         flush=True,
     )
 

@@ -1,7 +1,7 @@
 """Time, memory and speed at the real shapes, with random weights: `python benchmarks/export_shape.py 1b|3b|8b FOLDER`.
 
-Writes a sharded bf16 checkpoint of that shape to FOLDER (once; the 8B takes 16 GB), exports it as int8 in a process of
-its own, a LoRA merged on the way, and runs `dearlite bench` on it. Scores of random weights mean nothing; time does.
+Writes a sharded bf16 checkpoint of that shape to FOLDER (once; the 8B takes 16 GB), exports it as int8 with a LoRA in a
+separate process, and runs `dearlite bench` on the file. Time is meaningful with random weights, scores are not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ VOCABULARY, SHARD_BYTES, ROWS = 128256, 4 * 2**30, 4096
 
 
 def tensors(shape: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each tensor of the scorer, in the order of the file."""
     hidden, ffn, layers, heads, kv = SHAPES[shape]
     size = 64 if shape == "1b" else 128
     yield "model.embed_tokens.weight", (VOCABULARY, hidden)
@@ -96,7 +97,7 @@ def write_checkpoint(shape: str, folder: Path) -> None:
 
 
 def write_adapter(shape: str, folder: Path) -> None:
-    """A random PEFT LoRA of DeAR's form: r 32 on q, v, o, gate, up and down, and a whole score head."""
+    """A random PEFT LoRA of DeAR's form: r 32 on q, v, o, gate, up and down, and a full score head."""
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(1)
     out: dict[str, np.ndarray] = {}
@@ -119,8 +120,8 @@ def write_adapter(shape: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("options", nargs="*", help="for `dearlite export`, after --: --quant fp16 say")
+    parser.add_argument("folder", type=Path, help="the checkpoint and the model file")
+    parser.add_argument("options", nargs="*", help="options of `dearlite export`, after --, such as -- --quant fp16")
     options = parser.parse_args()
     if not (options.folder / "tokenizer.json").exists():
         write_checkpoint(options.shape, options.folder)

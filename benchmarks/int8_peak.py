@@ -1,7 +1,7 @@
-"""The int8 products a second that this machine reaches at best, in ONNX Runtime: `python benchmarks/int8_peak.py`.
+"""Peak rate of int8 products on this machine in ONNX Runtime: `python benchmarks/int8_peak.py`.
 
-One large u8 x s8 product (MatMulIntegerToFloat) in each of as many one-thread sessions as there are threads, side by
-side, as the runtime works. The best of two shapes counts: a small model's and a large one's.
+One large u8 x s8 product (MatMulIntegerToFloat) runs in each of N single-threaded sessions in parallel, as the runtime
+does. The result is the better of two shapes, one of a small model and one of a large one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dearlite.machine import check_threads
 
-SHAPES = ((1024, 576, 3072), (512, 3072, 8192))  # rows of one thread, inputs, outputs
-LEAST_S = 0.3  # of each measurement
+SHAPES = ((1024, 576, 3072), (512, 3072, 8192))  # rows per thread, inputs, outputs
+MIN_DURATION_S = 0.3  # of each measurement
 
 
 def open_product(inputs: int, outputs: int) -> ort.InferenceSession:
-    """A session of one thread: x (rows, inputs) u8 to y (rows, outputs) fp32."""
+    """A single-threaded session for x (rows, inputs) u8 -> y (rows, outputs) fp32."""
     random = np.random.default_rng(0)
     constants = {
         "weights": random.integers(-127, 128, (inputs, outputs), np.int8),
@@ -47,7 +47,7 @@ def open_product(inputs: int, outputs: int) -> ort.InferenceSession:
 
 
 def int8_peak(threads: int) -> float:
-    """GOP/s (a multiplication and an addition are two) of `threads` at once, the better of SHAPES."""
+    """GOP/s of `threads` parallel sessions, the better of SHAPES. A multiplication and an addition are 2 operations."""
     return max(_rate(threads, *shape) for shape in SHAPES)
 
 
@@ -58,7 +58,7 @@ def _rate(threads: int, rows: int, inputs: int, outputs: int) -> float:
     def repeat(session: ort.InferenceSession) -> float:
         session.run(["y"], {"x": x})
         count, start = 0, time.perf_counter()
-        while (elapsed_s := time.perf_counter() - start) < LEAST_S:
+        while (elapsed_s := time.perf_counter() - start) < MIN_DURATION_S:
             session.run(["y"], {"x": x})
             count += 1
         return count / elapsed_s
@@ -69,7 +69,7 @@ def _rate(threads: int, rows: int, inputs: int, outputs: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: what dearlite takes, one a core")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core, as in dearlite")
     threads = check_threads(parser.parse_args().threads)
     for shape in SHAPES:
         print(f"{threads} x {shape}: {_rate(threads, *shape):.0f} GOP/s")

@@ -1,4 +1,4 @@
-"""Where a model file's time goes, by operator: `python benchmarks/kernels.py [MODEL] [--documents N]`, one thread."""
+"""Time per document by operator, on one thread: `python benchmarks/kernels.py [MODEL] [--documents N]`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COLLECTION = Path(__file__).parents[1] / "export" / "data" / "noveleval"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL)
-    parser.add_argument("--documents", type=int, default=60)
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="a name or a .dear file")
+    parser.add_argument("--documents", type=int, default=60, help="number of documents to score")
     options = parser.parse_args()
     bundle = Bundle(find_model(options.model))
     build = next(b for b in bundle.manifest.builds if b.layout == "one-document")
@@ -42,14 +42,14 @@ def main() -> None:
     log = session.end_profiling()
     events = json.loads(Path(log).read_text())
     os.remove(log)
-    spent: Counter[str] = Counter()
+    time_by_operator: Counter[str] = Counter()
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spent[event["args"]["op_name"]] += event["dur"]
+            time_by_operator[event["args"]["op_name"]] += event["dur"]
     print(f"{bundle.manifest.name}, {build.graph}: {len(rows)} documents of {tokens / len(rows):.0f} tokens")
-    for name, microseconds in spent.most_common():
-        print(f"{name:28} {microseconds / 1000 / len(rows):8.3f} ms a document")
-    print(f"{'all':28} {sum(spent.values()) / 1000 / len(rows):8.3f} ms a document")
+    for name, microseconds in time_by_operator.most_common():
+        print(f"{name:28} {microseconds / 1000 / len(rows):8.3f} ms per document")
+    print(f"{'total':28} {sum(time_by_operator.values()) / 1000 / len(rows):8.3f} ms per document")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""A listwise model's window, taken apart: prefill beside the library's own best, and what each mode adds to it.
+"""The parts of a listwise window: prefill beside llama.cpp's own best, and the cost that each mode adds.
 
     python benchmarks/listwise.py MODEL.gguf [--rounds 5] [--json FILE]
 
-One real window of 20 documents (NovelEval, its longest query's first stage). Every round runs every row once, in turn,
-in this process; figures are medians. "raw" rows call llama_decode alone: no lock, no thread, no callback, no check.
+One real window of 20 documents (NovelEval, the first stage's documents of the query with the longest ones). Each round
+runs every row once, in turn, in this process; figures are medians. "raw" rows call llama_decode alone, without lock,
+thread, callback or check.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from dearlite.listwise.decoding import GenerationOptions, Step, first, generate,
 from dearlite.models.gguf import GgufFile
 
 _DATA = Path(__file__).parents[1] / "export" / "data" / "noveleval"
-_FREE_TOKENS = 256  # as long as DeAR's reasoning
-_WRITTEN = 64  # tokens a sequence, where sequences are decoded together
+_FREE_TOKENS = 256  # about the length of DeAR's reasoning
+_DECODED = 64  # tokens per sequence, when sequences are decoded together
 _TOGETHER = 8
 
 
 def main() -> None:
-    """Prints a table and the machine it is of."""
+    """Prints the figures and a description of the machine as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a .gguf file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--passage-tokens", type=int)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--passage-tokens", type=int, help="maximum per passage (default: the prompt form's)")
+    parser.add_argument("--json", type=Path, help="also write all rounds to this file")
     args = parser.parse_args()
     reranker: Any = Reranker.load(args.model)
     window = _Window(reranker, args.passage_tokens)
@@ -57,10 +58,10 @@ def main() -> None:
     for number in range(args.rounds + 1):
         for name, run in rows.items():
             seconds = run()
-            if number:  # the first round warms up
+            if number:  # the first round is the warm-up
                 times[name].append(seconds)
-    found = {name: statistics.median(values) for name, values in times.items()}
-    result = _figures(found, len(window.prompt))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    result = _figures(medians, len(window.prompt))
     result |= {"rounds": times, "peak_rss_mb": peak_rss_mb(), "machine": describe_machine()}
     result |= {"model": Path(args.model).name, "sha256": GgufFile(args.model).sha256(), "threads": reranker.threads}
     if args.json:
@@ -69,6 +70,7 @@ def main() -> None:
 
 
 def _figures(s: dict[str, float], tokens: int) -> dict[str, Any]:
+    """The report's figures from `s`, the median seconds of each row, and the prompt's number of tokens."""
     best = min(value for name, value in s.items() if name.startswith("raw"))
     after = {name: s[name] - s["prefill"] for name in ("first", "permute", "free text, 256 tokens")}
     return {
@@ -79,29 +81,30 @@ def _figures(s: dict[str, float], tokens: int) -> dict[str, Any]:
         "first over prefill": round(s["first"] / s["prefill"] - 1, 4),
         "after prefill": {name: round(value, 3) for name, value in after.items()},
         "free text over permute, after prefill": round(after["free text, 256 tokens"] / after["permute"], 2),
-        "decode tokens/s alone": round(_WRITTEN / s["decode alone"], 1),
-        "decode tokens/s of 8 together": round(_TOGETHER * _WRITTEN / s["decode 8 together"], 1),
+        "decode tokens/s alone": round(_DECODED / s["decode alone"], 1),
+        "decode tokens/s of 8 together": round(_TOGETHER * _DECODED / s["decode 8 together"], 1),
         "together over alone": round(_TOGETHER * s["decode alone"] / s["decode 8 together"], 2),
     }
 
 
 class _Window:
-    """The prompt of one window, and what is done with it."""
+    """The prompt of one window, and the measurements on it."""
 
     def __init__(self, reranker: Any, passage_tokens: int | None) -> None:
         pairs = load_pairs(_DATA, "run_bm25.trec")
-        groups = {q: places[:20] for q, places in pairs.by_query().items()}
-        places = max(groups.values(), key=lambda group: sum(len(pairs.rows[i][3]["text"]) for i in group))
+        groups = {q: indices[:20] for q, indices in pairs.by_query().items()}
+        indices = max(groups.values(), key=lambda group: sum(len(pairs.rows[i][3]["text"]) for i in group))
         encoder = reranker._encoder("chat", False)
-        passages = [encoder.passage(as_document(pairs.rows[i][3], "a document"), passage_tokens) for i in places]
+        passages = [encoder.passage(as_document(pairs.rows[i][3], "a document"), passage_tokens) for i in indices]
         self.backend = reranker._backend
         room = self.backend.context_tokens - 600
-        self.prompt = encoder.encode(pairs.rows[places[0]][2], passages, room=room, reasoned=False, opened=True).ids
+        self.prompt = encoder.encode(pairs.rows[indices[0]][2], passages, room=room, reasoned=False, opened=True).ids
         self.answer = encoder.answer(20)
         self.room = len(self.prompt) + 512
         self.writing = GenerationOptions(self.backend.vocabulary.token_bytes, frozenset(), _FREE_TOKENS)
 
     def time(self, make: Callable[[], Any]) -> float:
+        """Seconds of one run of the coroutine that `make` returns."""
         start = time.perf_counter()
         self.backend.run([make()], self.room)
         return time.perf_counter() - start
@@ -110,15 +113,15 @@ class _Window:
         yield Step(self.prompt)
 
     def decode_together(self, count: int) -> float:
-        """Seconds from the first to the last of `_WRITTEN` tokens in each of `count` sequences of 256 tokens before."""
-        started: list[float] = []
-        writing = replace(self.writing, max_tokens=_WRITTEN, on_text=lambda _: started.append(time.perf_counter()))
+        """Seconds from the first to the last of `_DECODED` tokens of each of `count` sequences, after 256 prompt tokens."""
+        token_times: list[float] = []
+        writing = replace(self.writing, max_tokens=_DECODED, on_text=lambda _: token_times.append(time.perf_counter()))
         self.backend.run([generate(self.prompt[:256], self.answer, writing) for _ in range(count)], 512)
-        return started[-1] - started[count - 1]
+        return token_times[-1] - token_times[count - 1]
 
 
 class _Raw:
-    """The library's own calls with nothing around them, in a context of their own."""
+    """Bare calls of llama.cpp in a separate context."""
 
     def __init__(self, reranker: Any, tokens: int, ubatch: int) -> None:
         self._llama = llama = reranker._backend._llama

@@ -1,4 +1,4 @@
-"""One checkpoint in the files that the systems of llama_pointwise.py want: merged, GGUF and `.dear`. Scores nothing."""
+"""Converts a checkpoint for the systems of llama_pointwise.py: merged, GGUF and `.dear`. Scores nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the files are, and what every system is told. `heads` and the like are the checkpoint's config.json."""
+    """Paths of the files and settings of all systems; `config` is the checkpoint's config.json."""
 
-    merged: Path  # a Hugging Face folder, fp32, PEFT's own merge
+    merged: Path  # a Hugging Face folder in fp32, merged by PEFT
     gguf: Path
     dear: dict[str, Path]  # by quantisation
     config: dict[str, Any]
     max_tokens: int
     threads: int
 
-    def products_a_token(self) -> tuple[int, int]:
-        """Multiplications of the linear layers for one token: of all layers, and of the last one less its k and v."""
+    def products_per_token(self) -> tuple[int, int]:
+        """Multiplications per token in the linear layers: in all layers, and in the last one without its k and v."""
         c = self.config
         size = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
         key_values = 2 * c["hidden_size"] * size * c["num_key_value_heads"]
@@ -37,7 +37,7 @@ class Files:
 def make_files(
     checkpoint: Path, adapter: Path | None, into: Path, *, quants: Iterable[str], max_tokens: int, threads: int
 ) -> Files:
-    """Files under `into`; what is there already is kept. Each is made in a process of its own."""
+    """The files under `into`; existing ones are kept, each missing one is made in a separate process."""
     merged = into / "merged" if adapter is not None else checkpoint
     if not merged.exists():
         _run_here("merge", checkpoint, adapter, merged)
@@ -55,10 +55,10 @@ def make_files(
 
 
 def write_gguf(folder: Path, file: Path) -> None:
-    """The decoder in Q8_0, as llama.cpp's own quantiser has it: embeddings and matrices in 8 bits, norms in fp32.
+    """Writes the decoder in Q8_0 like llama.cpp's own quantiser: embeddings and matrices in 8 bits, norms in fp32.
 
-    There is no vocabulary in it, since ids go in. This architecture has no score head in llama.cpp: the head is the
-    first row of an output matrix in fp16 that is all zeros otherwise, so that a token's first logit is its score.
+    The file has no vocabulary, since its input is ids. llama.cpp has no score head for this architecture: the head is
+    the first row of an fp16 output matrix that is zero elsewhere, so that a token's first logit is its score.
     """
     import gguf
     from safetensors import safe_open
@@ -88,7 +88,7 @@ def write_gguf(folder: Path, file: Path) -> None:
         for name in sorted({*tensors.keys()} - {"score.weight"}):
             tensor = tensors.get_tensor(name).astype(np.float32)
             for part, count in (("q_proj", heads), ("k_proj", kv_heads)):
-                if f".{part}." in name:  # llama.cpp rotates neighbours, Hugging Face halves
+                if f".{part}." in name:  # llama.cpp rotates adjacent values, Hugging Face halves
                     tensor = tensor.reshape(count, 2, -1, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
             kind = gguf.GGMLQuantizationType.Q8_0 if tensor.ndim == 2 else gguf.GGMLQuantizationType.F32
             target = names.get_name(name, try_suffixes=(".weight",))
@@ -103,7 +103,7 @@ def write_gguf(folder: Path, file: Path) -> None:
 
 
 def merge(checkpoint: Path, adapter: Path, folder: Path) -> None:
-    """PEFT's own merge of the two, as fp32 safetensors with the tokenizer."""
+    """Writes PEFT's merge of checkpoint and adapter as fp32 safetensors, with the tokenizer."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -117,7 +117,7 @@ STEPS = {"merge": merge, "gguf": write_gguf}
 
 
 def _run_here(step: str, *paths: Path | None) -> None:
-    """Runs one of STEPS in a process; what it makes, the last path, has its name only once it is whole."""
+    """Runs one of STEPS in a separate process. The last path is its output, which is renamed to it when complete."""
     *sources, target = map(Path, filter(None, paths))
     unfinished = target.with_name(f"{target.name}.unfinished")
     subprocess.run([sys.executable, __file__, step, *map(str, sources), str(unfinished)], check=True)
@@ -125,4 +125,6 @@ def _run_here(step: str, *paths: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in STEPS:
+        sys.exit(f"usage: {Path(__file__).name} {'|'.join(STEPS)} SOURCE… TARGET (called by llama_pointwise.py)")
     STEPS[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -1,9 +1,9 @@
-"""A LLaMA scorer with a LoRA, by dearlite and by others: documents a second, memory, and how far scores are from fp32.
+"""A LLaMA scorer with a LoRA in dearlite and other systems: documents per second, memory, and difference from fp32.
 
     python benchmarks/llama_pointwise.py --checkpoint FOLDER --adapter FOLDER
 
-Systems run side by side in processes of their own. A round is a slice of the collection that every system scores, each
-round starting one system further on; speeds are medians of the rounds, and quality is over all slices together.
+Each system has its own process; they run in turn. A round is a slice of the collection that every system scores; each
+round starts with the next system. Speeds are medians of the rounds, quality is measured on all slices together.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from systems import Work
 from workers import Round, SystemFailed, Worker
 
 REFERENCE = "transformers-fp32"
-# What speeds are compared with: a column for each, the fastest of the rows whose key begins so.
-BESIDE = {"fp32": REFERENCE, "bf16": "transformers-bf16", "llama.cpp": "llama.cpp"}
+# Column -> prefix of keys: speeds are divided by that of the fastest system whose key has this prefix.
+BASELINES = {"fp32": REFERENCE, "bf16": "transformers-bf16", "llama.cpp": "llama.cpp"}
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     from dearlite.export.quality.card import Pairs, load_pairs
     from dearlite.machine import check_threads
 
-    machine = describe_machine()  # now: its load average is that of the others
+    machine = describe_machine()  # before the work: the load average is that of other processes
     threads = check_threads(options.threads)
     pairs = load_pairs(options.collection, options.run)
     pairs = Pairs(pairs.name, pairs.rows[: options.pairs], pairs.grades)
@@ -77,7 +77,7 @@ def main() -> None:
             "pairs": {"name": pairs.name, "pairs": len(scored.rows), "queries": len(scored.by_query())},
             "rounds": done,
             "max_tokens": options.max_tokens,
-            "mean_tokens": sum(found.pairs for found in tokens) / len(scored.rows),
+            "mean_tokens": sum(counts.pairs for counts in tokens) / len(scored.rows),
             "int8_peak_gops": statistics.median(peaks),
             "int8_peak_gops_rounds": peaks,
             "systems": summarise(chosen, workers, rounds, failures, scored, files, tokens, statistics.median(peaks)),
@@ -90,24 +90,36 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FOLDER", help="a Llama scorer, safetensors")
-    parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT LoRA over it")
-    parser.add_argument("--files", type=Path, metavar="FOLDER", help="keep what is made there, and use what is there")
-    parser.add_argument("--quant", nargs="+", default=["int8", "fp32"], help="dearlite's files (default: int8 fp32)")
-    parser.add_argument("--only", nargs="+", metavar="KEY", help=f"of {', '.join(systems([]))}, dearlite-QUANT")
-    default = REPOSITORY / "export" / "data" / "noveleval"
-    parser.add_argument("--collection", type=Path, metavar="FOLDER", default=default, help="as quality.py wants it")
-    parser.add_argument("--run", metavar="NAME", default="run_bm25.trec")
-    parser.add_argument("--pairs", type=int, metavar="N", default=420, help="in all rounds together (default: 420)")
-    parser.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
-    parser.add_argument("--max-tokens", type=int, metavar="N", default=140, help="of a pair (default: 140)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: what dearlite takes, one a core")
+    parser.add_argument("--adapter", type=Path, metavar="FOLDER", help="a PEFT LoRA for it")
     parser.add_argument(
-        "--limit-s", type=float, metavar="S", default=1500, help="begin no round that would end later (default: 1500)"
+        "--files", type=Path, metavar="FOLDER", help="keep the converted files there and use existing ones"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
+    parser.add_argument(
+        "--quant", nargs="+", default=["int8", "fp32"], help="quantisations of dearlite (default: int8 fp32)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="KEY", help=f"systems to run: {', '.join(systems([]))}, dearlite-QUANT"
+    )
+    default = REPOSITORY / "export" / "data" / "noveleval"
+    parser.add_argument("--collection", type=Path, metavar="FOLDER", default=default, help="as for quality.py")
+    parser.add_argument("--run", metavar="NAME", default="run_bm25.trec")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", default=420, help="number of pairs, of all rounds together (default: 420)"
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
+    parser.add_argument("--max-tokens", type=int, metavar="N", default=140, help="per pair (default: 140)")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core, as in dearlite")
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        metavar="S",
+        default=1500,
+        help="begin no round that would end after S seconds (default: 1500)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     options = parser.parse_args()
     if options.pairs < 1 or options.rounds < 1:
-        parser.error("--pairs and --rounds are whole numbers from 1")
+        parser.error("--pairs and --rounds must be whole numbers from 1")
     unknown = set(options.only or ()) - set(systems(options.quant))
     if unknown:
         parser.error(f"--only: no {', '.join(sorted(unknown))}; there are {', '.join(systems(options.quant))}")
@@ -115,7 +127,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def as_work(rows: Sequence[tuple[str, str, str, dict[str, Any]]]) -> Work:
-    """Queries in order with the texts of their documents, a title joined by a space: the same strings for all."""
+    """Queries in order with their documents' texts, a title joined by a space: the same strings for all systems."""
     work: dict[str, list[str]] = {}
     for _, _, query, record in rows:
         work.setdefault(query, []).append(f"{record.get('title') or ''} {record['text']}".strip())
@@ -125,7 +137,7 @@ def as_work(rows: Sequence[tuple[str, str, str, dict[str, Any]]]) -> Work:
 def run_slices(
     workers: dict[str, Worker], slices: Sequence[Work], failures: dict[str, str], *, threads: int, limit_s: float
 ) -> tuple[dict[str, list[Round]], list[float]]:
-    """A round of every worker for each slice, after a warm-up, and the int8 peak measured before each round, GOP/s.
+    """Each worker's rounds, one per slice, and the int8 peak before each round in GOP/s. A warm-up comes first.
 
     A worker that fails is moved to `failures`.
     """
@@ -133,8 +145,8 @@ def run_slices(
 
     def run(work: Work, turn: int, *, kept: bool) -> None:
         order = list(rounds)
-        for place in range(len(order)):
-            key = order[(place + turn) % len(order)]
+        for position in range(len(order)):
+            key = order[(position + turn) % len(order)]
             time.sleep(SETTLE_S)
             try:
                 done = workers[key].run(work)
@@ -171,13 +183,13 @@ def summarise(
     tokens: Sequence[Any],
     peak: float,
 ) -> list[dict[str, Any]]:
-    """A row for each system: its figures, or `failure`."""
+    """One row per system: its figures, or `failure`."""
     from dearlite.export.quality.card import compare
 
-    scores = {key: [score for done in found for score in done.scores] for key, found in rounds.items()}
-    docs = {key: [len(done.scores) / done.elapsed_s for done in found] for key, found in rounds.items()}
-    speed = {key: statistics.median(found) for key, found in docs.items()}
-    whole, rest = files.products_a_token()
+    scores = {key: [score for done in worker_rounds for score in done.scores] for key, worker_rounds in rounds.items()}
+    docs = {key: [len(done.scores) / done.elapsed_s for done in worker_rounds] for key, worker_rounds in rounds.items()}
+    speed = {key: statistics.median(rates) for key, rates in docs.items()}
+    all_products, last_layer_products = files.products_per_token()
     rows: list[dict[str, Any]] = []
     for key, system in chosen.items():
         row: dict[str, Any] = {"key": key, "name": system.name}
@@ -191,9 +203,9 @@ def summarise(
             "docs_per_s_rounds": docs[key],
             "tokens_per_s": statistics.median(t.pairs / s for t, s in zip(tokens, seconds, strict=True)),
             "ratios": {
-                name: speed[key] / max(found)
-                for name, start in BESIDE.items()
-                if (found := [speed[other] for other in speed if other.startswith(start)])
+                name: speed[key] / max(speeds)
+                for name, prefix in BASELINES.items()
+                if (speeds := [speed[other] for other in speed if other.startswith(prefix)])
             },
             "peak_rss_mb": rounds[key][-1].peak_rss_mb,
             "load_s": workers[key].load_s,
@@ -202,16 +214,16 @@ def summarise(
             row["card"] = card = compare(pairs, scores[REFERENCE], scores[key])
             row["error_percent"] = 100 * card["mean_error"] / card["spread_of_scores"]
         if system.ours:
-            # What was really computed: a query's part once, and all but the keys and values of the last layer on one
-            # row a call.
-            products = [t.computed * whole - (t.computed - t.calls) * rest for t in tokens]
+            # Products that are computed: a query's part once per query; in the last layer everything but keys and
+            # values for one row per call only.
+            products = [t.computed * all_products - (t.computed - t.calls) * last_layer_products for t in tokens]
             row["gops"] = statistics.median(2e-9 * p / s for p, s in zip(products, seconds, strict=True))
             row["share_of_peak"] = row["gops"] / peak
     return rows
 
 
 def print_report(report: Mapping[str, Any]) -> None:
-    """The table on stdout, as Markdown."""
+    """Prints the table as Markdown."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -225,13 +237,13 @@ def print_report(report: Mapping[str, Any]) -> None:
     lora = f" with {report['adapter']}" if report["adapter"] else ""
     console.print(
         f"{report['checkpoint']}{lora}; {pairs['name']}, {pairs['pairs']} pairs of {pairs['queries']} queries, "
-        f"{report['mean_tokens']:.0f} tokens a pair (at most {report['max_tokens']}); medians of {report['rounds']} "
+        f"{report['mean_tokens']:.0f} tokens per pair (at most {report['max_tokens']}); medians of {report['rounds']} "
         f"rounds, {report['threads']} threads; int8 peak {report['int8_peak_gops']:.0f} GOP/s\n",
         soft_wrap=True,
     )
     table = Table(box=box.MARKDOWN)
     table.add_column("system", no_wrap=True)
-    titles = ["docs/s", "lowest–highest", "tokens/s", *(f"× {name}" for name in BESIDE)]
+    titles = ["docs/s", "lowest–highest", "tokens/s", *(f"× {name}" for name in BASELINES)]
     for title in [*titles, "error, %", "tau", "nDCG@10", "GOP/s", "of int8 peak", "peak RSS MB", "load s"]:
         table.add_column(title, justify="right", no_wrap=True)
     for row in report["systems"]:
@@ -244,7 +256,7 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 def _cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if "failure" in row:
-        return ["—"] * (10 + len(BESIDE))
+        return ["—"] * (10 + len(BASELINES))
     low, high = min(row["docs_per_s_rounds"]), max(row["docs_per_s_rounds"])
     card = row.get("card")
     reference = next((other["card"]["ndcg10_fp32"] for other in rows if "card" in other), None)
@@ -253,7 +265,7 @@ def _cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[st
         f"{row['docs_per_s']:.2f}",
         f"{low:.2f}–{high:.2f}",
         f"{row['tokens_per_s']:.0f}",
-        *(f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "—" for name in BESIDE),
+        *(f"{row['ratios'][name]:.2f}" if name in row["ratios"] else "—" for name in BASELINES),
         f"{row['error_percent']:.1f}" if card else "—",
         f"{card['kendall_tau']:.3f}" if card else "—",
         "—" if ndcg is None else f"{100 * ndcg:.1f}",
