@@ -93,7 +93,7 @@ def main() -> None:
             if not (folder / "result.json").exists():
                 config = read_config(options.config, PointwiseConfig)
                 config = replace(config, **settings, seed=seed, max_steps=options.steps, output=str(folder))
-                train_pointwise(config, on_message=print)
+                train_pointwise(config, report=print)
                 base = folder / "base" if (folder / "base").is_dir() else Path(config.base)
                 model = options.work / f"{folder.name}.dear"
                 command = [sys.executable, "-m", "dearlite.cli.main", "export", str(base), "--adapter", str(folder)]

@@ -113,7 +113,7 @@ class _Window:
         yield Step(self.prompt)
 
     def decode_together(self, count: int) -> float:
-        """Seconds from the first to the last of `_DECODED` tokens of each of `count` sequences, after 256 prompt tokens."""
+        """Seconds from the first to the last of `_DECODED` tokens of `count` sequences, after 256 prompt tokens."""
         token_times: list[float] = []
         writing = replace(self.writing, max_tokens=_DECODED, on_text=lambda _: token_times.append(time.perf_counter()))
         self.backend.run([generate(self.prompt[:256], self.answer, writing) for _ in range(count)], 512)

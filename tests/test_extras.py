@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from import_graph import modules_of
 
+import dearlite.export as front
 from dearlite.cli.main import COMMANDS
 from dearlite.models.formats import RUNNERS
 
@@ -62,11 +63,14 @@ def nodes(root):
 
 
 def needs(root):
-    """(place, module, extra) of each call of `need`. The command line's call is left out: COMMANDS is its table."""
+    """(place, module, extra) of each call of `need`, except the two calls whose modules are in a table.
+
+    These are COMMANDS of the command line and _MODULES of dearlite.export; their tests are below.
+    """
     for place, node in nodes(root):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "need":
             extra = next(keyword.value for keyword in node.keywords if keyword.arg == "extra")
-            if place.startswith("dearlite/cli/main.py"):
+            if place.rpartition(":")[0] in ("dearlite/cli/main.py", "export/__init__.py"):
                 continue
             name = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
             assert isinstance(name, ast.Constant), f"{place}: name the module where it is needed"
@@ -136,6 +140,14 @@ def test_commands_and_model_formats_name_extras_that_bring_their_packages():
         assert not missing, f"dearlite {name}: {missing} not in {extra}"
     for runner in RUNNERS.values():
         assert distribution(runner.package) in brought_by(runner.extra)
+
+
+def test_names_of_the_workshop_need_only_the_extra_that_its_front_names():
+    modules = modules_of(ROOT)
+    for module in front._MODULES.values():
+        extra = "train" if module.startswith("train.") else "export"
+        packages = imported_at_once(f"dearlite.export.{module}", modules, set())
+        assert {distribution(package) for package in packages} <= brought_by(extra), module
 
 
 def test_extras_named_in_messages_exist():

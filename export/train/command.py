@@ -45,7 +45,7 @@ def pointwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     from dearlite.export.train.pointwise import train_pointwise
 
     settings = read_config(Path(config), PointwiseConfig, overrides)
-    _report_adapter(train_pointwise(settings, dry_run=dry_run, on_message=click.echo), settings.base, ".dear")
+    _report_adapter(train_pointwise(settings, dry_run=dry_run, report=click.echo), settings.base, ".dear")
 
 
 @command.command("listwise")
@@ -55,7 +55,7 @@ def listwise(config: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     from dearlite.export.train.listwise import train_listwise
 
     settings = read_config(Path(config), ListwiseConfig, overrides)
-    _report_adapter(train_listwise(settings, dry_run=dry_run, on_message=click.echo), settings.base, ".gguf")
+    _report_adapter(train_listwise(settings, dry_run=dry_run, report=click.echo), settings.base, ".gguf")
 
 
 @command.command("mine")

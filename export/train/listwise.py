@@ -23,8 +23,8 @@ from dearlite.export.train.config import ListwiseConfig
 from dearlite.export.train.hf_vocabulary import HfVocabulary, chat_template_of
 from dearlite.export.train.loop import (
     count_steps,
+    first_process_only,
     open_output,
-    reporter,
     run,
     run_trainer,
     stop_at_nan,
@@ -89,7 +89,7 @@ class RecordEncoder:
 
 
 def train_listwise(
-    config: ListwiseConfig, *, dry_run: bool = False, on_message: Callable[[str], None] | None = None
+    config: ListwiseConfig, *, dry_run: bool = False, report: Callable[[str], None] | None = None
 ) -> Path | None:
     """Folder of the trained adapter (`config.output`); None for a dry run.
 
@@ -101,7 +101,7 @@ def train_listwise(
     need("trl", extra="train")
     from transformers import AutoModelForCausalLM, set_seed
 
-    report = reporter(on_message)
+    report = first_process_only(report)
 
     find_form(config.prompt)
     records, skipped = read_list_records(map(Path, config.data), skip_bad=config.skip_bad)

@@ -38,9 +38,9 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def reporter(on_message: Callable[[str], None] | None) -> Callable[[str], None]:
-    """`on_message` in the first process; elsewhere, and for None, a function that does nothing."""
-    return on_message if on_message is not None and is_first_process() else lambda _: None
+def first_process_only(report: Callable[[str], None] | None) -> Callable[[str], None]:
+    """`report` in the first process; elsewhere, and for None, a function that does nothing."""
+    return report if report is not None and is_first_process() else lambda _: None
 
 
 @contextmanager
@@ -183,7 +183,9 @@ def run(
             "dtype": str(choose_dtype(config.dtype)).removeprefix("torch."),
             "peak_memory_mb": peak_device_memory_mb(),
         }
-        write_report(folder, config, {**facts, **result}, [log for log in trainer.state.log_history if "loss" in log])
+        write_training_json(
+            folder, config, {**facts, **result}, [log for log in trainer.state.log_history if "loss" in log]
+        )
 
 
 def run_trainer(trainer: Any, checkpoint: str | None = None) -> None:
@@ -194,7 +196,7 @@ def run_trainer(trainer: Any, checkpoint: str | None = None) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def write_report(
+def write_training_json(
     folder: Path, config: TrainConfig, facts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> None:
     """Writes training.json: settings, hashes of the data, versions, `facts`, and the loss curve."""

@@ -23,7 +23,7 @@ from dearlite.export.train.base import (
 )
 from dearlite.export.train.batches import Collator, mean_pair_length, plan_batches
 from dearlite.export.train.config import PointwiseConfig
-from dearlite.export.train.loop import count_steps, open_output, reporter, run, stop_at_nan, trainer_arguments
+from dearlite.export.train.loop import count_steps, first_process_only, open_output, run, stop_at_nan, trainer_arguments
 from dearlite.export.train.losses import RANK_LOSSES, stage_one_loss
 from dearlite.export.train.records.groups import Group, read_groups
 from dearlite.export.train.throughput import Throughput, format_duration, peak_device_memory_mb
@@ -87,13 +87,13 @@ def load_model(base: str, pad_id: int, config: PointwiseConfig) -> Any:
 
 
 def train_pointwise(
-    config: PointwiseConfig, *, dry_run: bool = False, on_message: Callable[[str], None] | None = None
+    config: PointwiseConfig, *, dry_run: bool = False, report: Callable[[str], None] | None = None
 ) -> Path | None:
     """Folder of the trained adapter (`config.output`); None for a dry run.
 
     A training that was stopped resumes from its last checkpoint. A dry run takes a few steps and reports sizes, number
-    of steps, memory and time. `on_message` receives each line of the report; nothing is printed. With torchrun, every
-    process calls this function and `on_message` is called in the first one only.
+    of steps, memory and time. `report` receives each line; nothing is printed. With torchrun, every process calls this
+    function and `report` is called in the first one only.
 
     Raises UsageError for settings or an output folder that cannot be used, InvalidInput for a bad training record,
     DearliteError for a loss that is not finite, MissingExtra without the extra `train`.
@@ -102,7 +102,7 @@ def train_pointwise(
     need("transformers", extra="train")
     need("peft", extra="train")
     need("accelerate", extra="train")
-    report = reporter(on_message)
+    report = first_process_only(report)
     for name, value, known in (
         ("rank_loss", config.rank_loss, tuple(RANK_LOSSES)),
         ("prompt", config.prompt, tuple(PAIR_FORMS)),

@@ -191,9 +191,9 @@ def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch, capfd):
 
     monkeypatch.setattr(stage, "stop_at_nan", die)
     with pytest.raises(DearliteError, match="stopped here"):
-        stage.train_listwise(config, on_message=said.append)
+        stage.train_listwise(config, report=said.append)
     monkeypatch.setattr(stage, "stop_at_nan", real)
-    folder = stage.train_listwise(config, on_message=said.append)
+    folder = stage.train_listwise(config, report=said.append)
     assert any(line.endswith("checkpoint-10") for line in said)
     losses = [one["loss"] for one in json.loads((folder / "training.json").read_text())["curve"]]
     assert losses[-1] < 0.8 * losses[0], losses
@@ -234,12 +234,10 @@ def test_the_loss_is_of_the_answer_alone(tmp_path, base, tokenizer):
 def test_a_dry_run_trains_nothing(tmp_path, base):
     said = []
     config = settings(base, written(tmp_path, *[record()] * 4))
-    assert stage.train_listwise(config, dry_run=True, on_message=said.append) is None
+    assert stage.train_listwise(config, dry_run=True, report=said.append) is None
     assert "4 records, " in said[0] and any("tokens/s" in line for line in said)
     assert not list(Path(config.output).glob("*.safetensors"))
-    assert (
-        stage.train_listwise(config, on_message=said.append) is not None
-    )  # what a dry run leaves is in no training's way
+    assert stage.train_listwise(config, report=said.append) is not None  # what a dry run leaves is in no training's way
 
 
 def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):

@@ -79,7 +79,7 @@ def tensors(config):
 def test_it_learns_and_says_what_it_did(settings):
     said = []
     config = settings(max_steps=60, learning_rate=5e-3, log_steps=10, save_steps=100)
-    folder = stage.train_pointwise(config, on_message=said.append)
+    folder = stage.train_pointwise(config, report=said.append)
     losses = [loss for _, loss in curve(config)]
     assert losses[-1] < 0.5 * losses[0], losses
     report = json.loads((folder / "training.json").read_text())
@@ -102,7 +102,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
     with pytest.raises(KeyboardInterrupt):
         stage.train_pointwise(config)
     monkeypatch.setattr(stage, "stop_at_nan", real)
-    stage.train_pointwise(config, on_message=said.append)
+    stage.train_pointwise(config, report=said.append)
     assert any("resuming from" in line and line.endswith("checkpoint-4") for line in said)
     assert curve(config) == curve(whole)
     one, other = tensors(config), tensors(whole)
@@ -155,7 +155,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(settings, monke
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(stage, "group_loss", real)
     said = []
-    stage.train_pointwise(config, on_message=said.append)
+    stage.train_pointwise(config, report=said.append)
     assert any(line.endswith("checkpoint-4") for line in said)
 
 
@@ -201,7 +201,7 @@ def test_passes_of_a_few_rows_have_the_gradient_of_one(settings, monkeypatch):
 
 def test_a_dry_run_says_what_it_will_take_and_trains_nothing(settings):
     config, said = settings(), []
-    assert stage.train_pointwise(config, dry_run=True, on_message=said.append) is None
+    assert stage.train_pointwise(config, dry_run=True, report=said.append) is None
     text = "\n".join(said)
     assert "8 steps of 2 x 4 queries: 256 pairs" in text and "pairs/s" in text and "memory" in text
     assert not list(stage.Path(config.output).glob("*.safetensors"))
