@@ -42,7 +42,7 @@ def export(
     Raises UsageError for options that do not apply, CheckpointError for a folder that is not a whole model, and
     DearliteError for a file that is too inexact, unless `force`. A failed export leaves no file.
 
-    Example:
+    Examples:
         >>> from dearlite.export import export
         >>> result = export("path/to/base", adapter="path/to/lora", output="scorer.dear")  # doctest: +SKIP
         >>> result.path, result.card["kendall_tau"]  # doctest: +SKIP

@@ -43,7 +43,7 @@ def verify(model: str | Path, *, report: Report | None = None) -> Verification:
     Raises ModelFileError for a part that does not match. A file that does not give the published scores raises nothing:
     `reproduced` is False then.
 
-    Example:
+    Examples:
         >>> from dearlite.export import verify
         >>> outcome = verify("minilm-l12")
         >>> outcome.parts, outcome.reproduced

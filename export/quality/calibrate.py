@@ -179,7 +179,7 @@ def calibrate(
 
     Raises UsageError for a listwise model or a missing file, InvalidInput for pairs that no curve fits.
 
-    Example:
+    Examples:
         >>> from dearlite.export import calibrate
         >>> result = calibrate("minilm-l12", "nfcorpus-dev", split="NFCorpus dev", output="m.dear")  # doctest: +SKIP
         >>> result.scale, result.bias  # doctest: +SKIP

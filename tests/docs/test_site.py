@@ -43,6 +43,6 @@ def test_no_page_loads_from_another_host(site):
 
 def test_api_page_shows_signatures_and_docstrings(site):
     page = (site / "api.html").read_text(encoding="utf-8")
-    for name in ("dearlite.rerank", "dearlite.Reranker.load", "dearlite.errors.UsageError"):
+    for name in ("dearlite.rerank", "dearlite.Reranker.load", "dearlite.UsageError", "dearlite.export.export"):
         assert f'id="{name}"' in page
     assert "budget_s" in page
