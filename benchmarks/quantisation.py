@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dearlite import Reranker
-from dearlite.export.decoders.bundle import write_bundle
+from dearlite.export.decoders.bundle import DecoderModel, write_decoder
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.quality.card import Pairs, compare, load_pairs
@@ -84,7 +84,7 @@ def scores(
             shape = shape_of(source.config, max_tokens)
             rows = calibration_rows(tokenizer, "dear", max_tokens, macs_per_token(shape))
             forward = ForwardPass(shape, rows, [], block_hadamard=plan.uses_block_hadamard(shape))
-        write_bundle(source, tokenizer, facts, path, plan=plan, forward=forward)
+        write_decoder(DecoderModel(source=source, tokenizer=tokenizer, facts=facts), path, plan=plan, forward=forward)
         return Reranker.load(path).score([(query, record) for _, _, query, record in pairs.rows])
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import CheckpointError, UsageError
+from dearlite.export.decoders.bundle import DecoderModel
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
 from dearlite.export.decoders.pooling import POOLINGS
 from dearlite.export.decoders.quantisations import DEVICES, check_devices
-from dearlite.export.encoders.pipeline import ENCODERS, export_encoder, reading_of, refuse_unknown
+from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, reading_of, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.check import FLOOR
+from dearlite.export.quality.gate import QualityGate
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import FAMILIES, shape_of
@@ -43,8 +45,10 @@ class _Job:
         return DEVICES[self.options.target or DEFAULT_TARGET]
 
     @property
-    def floor(self) -> float:
-        return FLOOR if self.options.min_tau is None else self.options.min_tau
+    def gate(self) -> QualityGate:
+        options = self.options
+        min_tau = FLOOR if options.min_tau is None else options.min_tau
+        return QualityGate(card=options.card, min_tau=min_tau, force=options.force)
 
     @property
     def members(self) -> dict[str, bytes]:
@@ -84,19 +88,8 @@ def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseF
             f"{job.checkpoint.folder} names neither a pad token nor an eos token: 'last-position' is read at one"
         )
     facts = _facts(job, source.config, prompt, pooling, max_tokens, pad_id)
-    card = export_decoder(
-        source,
-        tokenizer,
-        facts,
-        job.output,
-        quant=job.quant,
-        devices=job.devices,
-        pad_id=pad_id,
-        members=job.members,
-        carded=options.card,
-        floor=job.floor,
-        keep=options.force,
-    )
+    decoder = DecoderModel(source=source, tokenizer=tokenizer, facts=facts, pad_id=pad_id, members=job.members)
+    card = export_decoder(decoder, job.output, quant=job.quant, devices=job.devices, gate=job.gate)
     if entry is None and (note := pooling_warning(pooling, pad_id, source.config)):
         report(note)
     return facts, card
@@ -120,18 +113,8 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     prompt, pooling, max_tokens = reading_of(config, job.quant, job.devices, prompt, max_tokens)
     tokenizer, _ = _tokenizer(job.checkpoint.folder, None, config)
     facts = _facts(job, config, prompt, pooling, max_tokens)
-    card = export_encoder(
-        job.checkpoint,
-        tokenizer,
-        facts,
-        job.output,
-        quant=job.quant,
-        members=job.members,
-        carded=options.card,
-        floor=job.floor,
-        keep=options.force,
-    )
-    return facts, card
+    encoder = EncoderModel(checkpoint=job.checkpoint, tokenizer=tokenizer, facts=facts, members=job.members)
+    return facts, export_encoder(encoder, job.output, quant=job.quant, gate=job.gate)
 
 
 def _tokenizer(folder: Path, adapter: Path | None, config: dict[str, Any]) -> tuple[bytes, int | None]:

@@ -14,7 +14,7 @@ from tiny_decoders import DOCS, KINDS, PAIRS, QUERIES, checkpoint, reference  # 
 
 from dearlite import DearliteError, Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
-from dearlite.export.decoders.bundle import write_bundle  # noqa: E402
+from dearlite.export.decoders.bundle import DecoderModel, write_decoder  # noqa: E402
 from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
 from dearlite.export.source.merge import MergedCheckpoint  # noqa: E402
@@ -43,7 +43,8 @@ def write(folder, plan, *built_for):
         source={},
     )
     target = folder / "m.dear"
-    write_bundle(source, (folder / "tokenizer.json").read_bytes(), facts, target, plan=plan, devices=built_for)
+    model = DecoderModel(source=source, tokenizer=(folder / "tokenizer.json").read_bytes(), facts=facts)
+    write_decoder(model, target, plan=plan, devices=built_for)
     return target
 
 

@@ -18,8 +18,9 @@ from tiny_decoders import DOCS, KINDS, LLAMA3, PAIRS, QUERIES, checkpoint, refer
 
 from dearlite import Reranker  # noqa: E402
 from dearlite.cli.main import run  # noqa: E402
-from dearlite.export.decoders import bundle as llama  # noqa: E402
+from dearlite.export.decoders.bundle import DecoderModel, write_decoder  # noqa: E402
 from dearlite.export.decoders.quantisations import QUANTISATIONS  # noqa: E402
+from dearlite.export.decoders.tensors import DecoderTensors  # noqa: E402
 from dearlite.export.numerics.rotation import hadamard, mix_rows_in_blocks, residual_rotation  # noqa: E402
 from dearlite.export.source import families  # noqa: E402
 from dearlite.export.source.checkpoint import Checkpoint  # noqa: E402
@@ -81,11 +82,12 @@ def test_15_bit_activations_leave_the_error_of_the_int8_weights_alone(tmp_path):
         licence="not stated",
         source={},
     )
+    model = DecoderModel(source=source, tokenizer=(tmp_path / "tokenizer.json").read_bytes(), facts=facts)
     exact = replace(QUANTISATIONS["int8"], ways=(("dequantised", "dequantised", ()),))
     found = {}
     plans = {"exact": exact} | {name: QUANTISATIONS[name] for name in ("int8", "int8-accurate")}
     for name, plan in plans.items():
-        llama.write_bundle(source, (tmp_path / "tokenizer.json").read_bytes(), facts, target, plan=plan)
+        write_decoder(model, target, plan=plan)
         found[name] = np.array(Reranker.load(target).score(PAIRS))
     accurate, fast = (np.abs(found[name] - found["exact"]).max() for name in ("int8-accurate", "int8"))
     assert accurate <= 0.001 * found["exact"].std()
@@ -243,14 +245,13 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
 
 
 def test_peak_memory_stays_near_one_matrix(tmp_path):
-    """The tensors are made as they are asked for: nothing of the second is read before the first is written."""
+    """Tensors are computed on request: nothing of the second is read before the first is written."""
     checkpoint(tmp_path, "llama, 4 heads of 4, 10000")
     source, read = MergedCheckpoint(Checkpoint(tmp_path), None), []
     rows = source.rows
     source.rows = lambda name, start, stop: (read.append(name), rows(name, start, stop))[1]
     shape = families.shape_of(source.config, 96)
-    stream = llama._tensors(source, shape, QUANTISATIONS["int8"], block_hadamard=True)
-    name, _, _, blocks = next(stream)
+    name, _, _, blocks = next(iter(DecoderTensors(source, shape, QUANTISATIONS["int8"])))
     for _ in blocks:
         pass
     assert (name, set(read)) == ("embedding", {"model.embed_tokens.weight"})

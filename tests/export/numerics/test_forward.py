@@ -8,7 +8,7 @@ from tiny_decoders import KINDS, PAIRS, QUERIES, WORDS, checkpoint, reference
 
 from dearlite import Reranker
 from dearlite.documents import Document
-from dearlite.export.decoders.bundle import write_bundle
+from dearlite.export.decoders.bundle import DecoderModel, write_decoder
 from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.quality.card import Pairs
@@ -42,7 +42,8 @@ def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
     shape = shape_of(source.config, 96)
     forward = ForwardPass(shape, rows[:studied], rows, block_hadamard=plan.uses_block_hadamard(shape), pad_id=pad_id)
     pooling = "last-token" if pad_id is None else "last-position"
-    write_bundle(source, tokenizer, facts(pooling), folder / "m.dear", plan=plan, forward=forward, pad_id=pad_id)
+    model = DecoderModel(source=source, tokenizer=tokenizer, facts=facts(pooling), pad_id=pad_id)
+    write_decoder(model, folder / "m.dear", plan=plan, forward=forward)
     return folder / "m.dear", forward
 
 
