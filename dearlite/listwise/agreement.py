@@ -1,7 +1,7 @@
-"""A listwise order asked for several times: the documents shuffled, the ranks averaged, and how far they agreed.
+"""Several passes over one query: documents in shuffled orders, mean ranks, and the agreement of the passes.
 
-An order by a language model depends on the order it was shown (Tang et al. 2024, Found in the Middle); the mean over
-shuffles depends on it less, and where the passes disagree the order says little.
+The ranking of a language model depends on the order of its input (Tang et al. 2024, Found in the Middle). The mean over
+shuffled inputs depends on it less, and low agreement marks a ranking that is not reliable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dearlite.ranking import Ranking, kendall_tau
 
 
 def shuffled_orders(count: int, passes: int) -> list[list[int]]:
-    """The orders in which `count` documents are shown: as they are, then shuffled, always the same way."""
+    """One input order of `count` documents per pass: the given order first, then shuffles, the same in every run."""
     orders = [list(range(count))]
     for number in range(1, passes):
         order = list(range(count))
@@ -26,27 +26,31 @@ def shuffled_orders(count: int, passes: int) -> list[list[int]]:
 
 
 def fuse(rankings: Sequence[Ranking], orders: Sequence[Sequence[int]], top_k: int | None = None) -> Ranking:
-    """One ranking by mean rank; `orders[p][place]` is the document that pass p was shown at `place`.
+    """One ranking by mean rank. `orders[p][i]` is the index of the document at position i of pass p's input.
 
-    Equal means stand by the first pass. A hit's score is how many documents stand below it on average, its reason the
-    first pass's; `agreement` is the mean of Kendall's tau over all pairs of passes.
+    Ties keep the first pass's order. A hit's score is the mean number of documents below it, its reason that of the
+    first pass. `agreement` is the mean of Kendall's tau over all pairs of passes.
     """
     count = len(rankings[0])
-    places = [[0] * count for _ in rankings]  # pass -> document -> rank
-    for ranks, ranking, order in zip(places, rankings, orders, strict=True):
+    ranks_by_pass = [[0] * count for _ in rankings]  # pass -> document -> rank
+    for ranks, ranking, order in zip(ranks_by_pass, rankings, orders, strict=True):
         for hit in ranking:
             ranks[order[hit.index]] = hit.rank
-    means = [fmean(ranks[index] for ranks in places) for index in range(count)]
+    means = [fmean(ranks[index] for ranks in ranks_by_pass) for index in range(count)]
     first = {hit.index: hit for hit in rankings[0]}
-    best = sorted(range(count), key=lambda index: (means[index], places[0][index]))
+    best = sorted(range(count), key=lambda index: (means[index], ranks_by_pass[0][index]))
     hits = [
         replace(first[index], rank=rank, score=count - means[index]) for rank, index in enumerate(best[:top_k], start=1)
     ]
     return replace(
         rankings[0],
         hits=tuple(hits),
-        elapsed_s=sum(one.elapsed_s for one in rankings),
-        reasoning=tuple(text for one in rankings for text in one.reasoning),
-        problems=tuple(problem for one in rankings for problem in one.problems),
-        agreement=fmean(kendall_tau(a, b) for a, b in combinations(places, 2)) if len(places) > 1 else None,
+        elapsed_s=sum(ranking.elapsed_s for ranking in rankings),
+        reasoning=tuple(text for ranking in rankings for text in ranking.reasoning),
+        problems=tuple(problem for ranking in rankings for problem in ranking.problems),
+        agreement=_mean_tau(ranks_by_pass) if len(rankings) > 1 else None,
     )
+
+
+def _mean_tau(ranks_by_pass: Sequence[Sequence[int]]) -> float:
+    return fmean(kendall_tau(a, b) for a, b in combinations(ranks_by_pass, 2))

@@ -1,4 +1,4 @@
-"""A GGUF's vocabulary: texts to token ids as llama.cpp does it, with special tokens only where they are meant."""
+"""The vocabulary of a GGUF: token ids as llama.cpp makes them, with special tokens only in a template's own words."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's lla
 
 
 class LlamaVocabulary:
-    """Encodes for one loaded model. Safe to use from several threads: the library only reads here."""
+    """The tokenizer of one loaded model. Safe to use from several threads: the library only reads here."""
 
     def __init__(self, llama: Any, objects: Any, metadata: dict[str, Any]) -> None:
-        """`llama` is the library, `objects.model` its pointer to the model, `metadata` the file's own."""
+        """`llama` is the library, `objects.model` its pointer to the model, `metadata` that of the file."""
         self._llama = llama
-        self._objects = objects  # the vocabulary is a part of the model: it must not be freed before this
+        self._objects = objects  # the vocabulary is part of the model, which must not be freed before this object
         self._vocab = llama.llama_model_get_vocab(objects.model)
         self.size: int = llama.llama_vocab_n_tokens(self._vocab)
         texts, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
         if not texts or not types or len(texts) != self.size or len(types) != self.size:
-            raise ModelFileError("the model file has no vocabulary with types: export it again")
+            raise ModelFileError("the model file has no vocabulary with token types: export it again")
         kinds = {text: (number, kind) for number, (text, kind) in enumerate(zip(texts, types, strict=True))}
         self._special = {t: n for t, (n, kind) in kinds.items() if kind in (_CONTROL, _USER_DEFINED) and t}
-        # The library finds these in any text. A text of blanks stays one: it is no instruction to the model.
-        own = [t for t, (_, kind) in kinds.items() if kind == _USER_DEFINED and len(t) > 1 and t.strip(" \u2581\n\t")]
-        self._found_anywhere = pattern_of(own)
-        self._pieces = lru_cache(maxsize=None)(self._piece)
+        # The library finds user-defined tokens in any text. Tokens of blanks are left to it: they instruct no model.
+        user_defined = [
+            t for t, (_, kind) in kinds.items() if kind == _USER_DEFINED and len(t) > 1 and t.strip(" \u2581\n\t")
+        ]
+        self._user_defined = pattern_of(user_defined)
+        self._cached_bytes = lru_cache(maxsize=None)(self._token_bytes)
 
     @property
     def bos(self) -> int | None:
-        """The token that opens every text, None where the model wants none."""
+        """The token that begins every text; None if the model has none."""
         token: int = self._llama.llama_vocab_bos(self._vocab)
         return token if self._llama.llama_vocab_get_add_bos(self._vocab) and token >= 0 else None
 
     def token_text(self, token: int) -> str:
-        """A special token as its model's template writes it, empty for none."""
+        """The text of a special token as the chat template writes it; empty for a negative id, which is no token."""
         return self._llama.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
     @property
     def template_tokens(self) -> dict[str, str]:
-        """What a chat template may write by name."""
+        """The tokens that are variables of a chat template."""
         llama, vocab = self._llama, self._vocab
         return {
             "bos_token": self.token_text(llama.llama_vocab_bos(vocab)),
@@ -56,15 +58,15 @@ class LlamaVocabulary:
         return frozenset(n for n in self._special.values() if self._llama.llama_vocab_is_eog(self._vocab, n))
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of a token in running text; none for a control token."""
-        return self._pieces(token)
+        """The bytes of a token in running text; empty for a control token."""
+        return self._cached_bytes(token)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, in which nothing is special: "<|eot_id|>" is the tokens of ten characters."""
-        if self._found_anywhere is None or not self._found_anywhere.search(text):
+        """The ids of `text`, in which nothing is a special token: "<|eot_id|>" is encoded as ten characters."""
+        if self._user_defined is None or not self._user_defined.search(text):
             return self._plain(text)
         ids, start = [], 0
-        for match in self._found_anywhere.finditer(text):  # cut inside, so that it is not found
+        for match in self._user_defined.finditer(text):  # split inside the match, so that the library does not find it
             ids += self._plain(text[start : match.start() + 1])
             start = match.start() + 1
         return ids + self._plain(text[start:])
@@ -74,24 +76,25 @@ class LlamaVocabulary:
         return encode_parts(parts, self.encode, self._special, self.bos)
 
     def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
-        """The ids of `text` where it follows `anchor`. Raises ModelFileError where the two are not told apart."""
-        before, whole = self.encode(anchor), self.encode(anchor + text)
-        if whole[: len(before)] != before:
+        """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""
+        before, both = self.encode(anchor), self.encode(anchor + text)
+        if both[: len(before)] != before:
             raise ModelFileError(
-                f"the model's tokenizer joins {anchor!r} and {text!r}: it cannot be asked for an order"
+                f"the model's tokenizer merges {anchor!r} and {text!r}, so the model cannot be used for ranking: "
+                "take another model"
             )
-        return tuple(whole[len(before) :])
+        return tuple(both[len(before) :])
 
     def _plain(self, text: str) -> list[int]:
         data = text.encode()
-        room = len(data) + 8  # a token has a byte at least, but for a blank that may be put before it
+        room = len(data) + 8  # a token has at least one byte, except for a blank that may be added in front
         ids = (ctypes.c_int32 * room)()
         count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, False)
         if count < 0:
             raise ModelFileError("the model's tokenizer cannot encode this text: verify the file")
         return ids[:count]
 
-    def _piece(self, token: int) -> bytes:
+    def _token_bytes(self, token: int) -> bytes:
         buffer = ctypes.create_string_buffer(64)
         size = self._llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         if size < 0:

@@ -1,11 +1,11 @@
-"""Listwise models: windows of documents, a prompt each, and an order that is always a permutation."""
+"""Listwise models: one prompt per window of documents, and an order that is always a permutation."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -45,10 +45,10 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way to get an order: whether the prompt asks for reasons, ends with "[", and how it is decoded."""
+    """A decoding mode of a listwise model."""
 
-    reasoned: bool
-    opened: bool
+    reasoned: bool  # True if the prompt asks for reasoning
+    opened: bool  # True if the prompt ends with the answer's "["
     decode: Callable[[Tokens, Answer, GenerationOptions], Decoding[Order]]
 
 
@@ -61,8 +61,8 @@ MODES: dict[str, Mode] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """What the file says of itself; a file of another maker says nothing, and gets what suits any model."""
+class _ModelSettings:
+    """Settings from the file's metadata; a file that dearlite did not export gets defaults that suit any model."""
 
     name: str
     prompt: str
@@ -86,13 +86,15 @@ class ListwiseReranker(Reranker):
         gpu_layers: int | None = None,
         adapter: str | Path | None = None,
     ) -> None:
-        """Loads `path`; `Reranker.load` is the usual way here."""
+        """Loads `path`; usually called by `Reranker.load`."""
         file = GgufFile(path)
         lora = None if adapter is None else GgufFile(adapter)
         if file.metadata.get("general.type") == "adapter":
-            raise UsageError(f"{path} is a LoRA adapter alone: give its base as the model, and this with --adapter")
+            raise UsageError(
+                f"{path} is a LoRA adapter, not a model: give its base as the model, and this file with --adapter"
+            )
         if lora is not None and lora.metadata.get("general.type") != "adapter":
-            raise UsageError(f"{adapter} is no LoRA adapter in GGUF form: convert it first")
+            raise UsageError(f"{adapter} is not a LoRA adapter in GGUF format: convert it first")
         self._file, self._lora = file, lora
         self._backend = LlamaBackend(
             file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
@@ -100,10 +102,10 @@ class ListwiseReranker(Reranker):
         vocabulary = self._backend.vocabulary
         source = file.metadata.get("tokenizer.chat_template")
         self._template = ChatTemplate(source, vocabulary.template_tokens) if source else None
-        self._facts = _facts(file, self._template is not None, self._backend.context_tokens)
-        self.model = self._facts.name
+        self._settings = _read_settings(file, self._template is not None, self._backend.context_tokens)
+        self.model = self._settings.name
         self._encoders: dict[str, PromptEncoder] = {}
-        self._ends = vocabulary.end_tokens()
+        self._end_tokens = vocabulary.end_tokens()
         for note in self._backend.notes:
             warnings.warn(note, stacklevel=3)
 
@@ -120,12 +122,13 @@ class ListwiseReranker(Reranker):
         return self._backend.threads
 
     def span(self, listwise: Listwise | None = None) -> tuple[int, int]:
-        """(window, stride) of a call with these options."""
-        return (listwise or Listwise()).checked(self._facts.window, self._facts.stride).span
+        """(window, stride) of a call with `listwise`."""
+        return (listwise or Listwise()).checked(self._settings.window, self._settings.stride).span
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
-        options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
-        form = self._encoder(options.prompt or self._facts.prompt, MODES[options.mode].reasoned).form
+        options = (listwise or Listwise()).checked(self._settings.window, self._settings.stride)
+        prompt = options.prompt or self._settings.prompt
+        form = self._encoder(prompt, MODES[options.mode].reasoned).form
         names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens", "passes")
         files = [self._file] if self._lora is None else [self._file, self._lora]
         return {
@@ -133,152 +136,149 @@ class ListwiseReranker(Reranker):
             "sha256": " + ".join(file.recorded_sha256 or file.sha256() for file in files),
             "device": self.device,
             "quantisation": self.quantisation,
-            "prompt": f"{options.prompt or self._facts.prompt} {hashlib.sha256(repr(form).encode()).hexdigest()[:16]}",
+            # The hash covers every field name and value of the form: renaming one invalidates journals and caches.
+            "prompt": f"{prompt} {hashlib.sha256(repr(form).encode()).hexdigest()[:16]}",
             "options": " ".join(f"{name}={getattr(options, name)}" for name in names),
         }
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        """A Ranking for each job; the windows of `call.together` queries are decoded side by side.
+        """One Ranking per job; the windows of `call.together` queries are decoded side by side.
 
-        Each of them has its keys and values in memory at once (8B: 128 KiB a token).
+        The keys and values of all of them are in memory at the same time (8B model: 128 KiB per token).
         """
         if call.long is not None and call.long.checked().mode != "truncate":
             raise UsageError(
-                f"{self.model} is a listwise model and reads a document's beginning: put a pointwise stage before it"
+                f"{self.model} is a listwise model and reads only the beginning of a document: put a pointwise stage "
+                "before it"
             )
         if call.together < 1:
             raise UsageError(f"together is {call.together}: it must be 1 or more")
         if call.budget_s is not None:
 
-            def stage(query: QueryState, deadline: Deadline, heard: Progress) -> tuple[Ranking, set[int]]:
-                shown = query.shown(query.order, passages=False)
-                return order_within(self, query.text, shown, call.listwise, deadline, heard, first=True)
+            def stage(query: QueryState, deadline: Deadline, progress: Progress) -> tuple[Ranking, set[int]]:
+                documents = query.shown(query.order, passages=False)
+                return order_within(self, query.text, documents, call.listwise, deadline, progress, first=True)
 
             return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
-        return self._ranked(jobs, call.together, call.top_k, call.listwise, call.progress, call.cancel)
+        return self._rank_passes(jobs, call)
 
-    def _ranked(
-        self,
-        jobs: Iterable[tuple[str, Iterable[object]]],
-        together: int,
-        top_k: int | None,
-        listwise: Listwise | None,
-        progress: Progress | None,
-        cancel: Event | None,
-    ) -> list[Ranking]:
-        """A Ranking for each job; with several passes each of them is `together`'s work like another query."""
-        top_k, passes = check_top_k(top_k), 1 if listwise is None else listwise.passes
-        self.span(listwise)  # what is wrong with the options is told before any work
+    def _rank_passes(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
+        """One Ranking per job. Each shuffled pass counts as one query towards `call.together`."""
+        top_k, passes = check_top_k(call.top_k), 1 if call.listwise is None else call.listwise.passes
+        self.span(call.listwise)  # raises for wrong options before any work
         if passes == 1:
-            shown, orders = list(jobs), []
-        else:
-            given = [(query, as_documents(docs)) for query, docs in jobs]
-            orders = [shuffled_orders(len(docs), passes) for _, docs in given]
-            shown = [
-                (query, [docs[index] for index in order])
-                for (query, docs), tries in zip(given, orders, strict=True)
-                for order in tries
-            ]
-        found = list[Ranking]()
-        for start in range(0, len(shown), together):
-            group = shown[start : start + together]
-            found += self._rank(group, top_k if passes == 1 else None, listwise, progress, cancel)
-        if passes == 1:
-            return found
-        return [fuse(found[at * passes : (at + 1) * passes], tries, top_k) for at, tries in enumerate(orders)]
+            return self._rank_groups(jobs, call, top_k)
+        queries = [(query, as_documents(docs)) for query, docs in jobs]
+        orders = [shuffled_orders(len(documents), passes) for _, documents in queries]
+        shuffled: list[Job] = [
+            (query, [documents[index] for index in order])
+            for (query, documents), orders_of_query in zip(queries, orders, strict=True)
+            for order in orders_of_query
+        ]
+        rankings = self._rank_groups(shuffled, call, None)
+        return [
+            fuse(rankings[number * passes : (number + 1) * passes], orders_of_query, top_k)
+            for number, orders_of_query in enumerate(orders)
+        ]
 
-    def _rank(
-        self,
-        jobs: Sequence[tuple[str, Iterable[object]]],
-        top_k: int | None,
-        listwise: Listwise | None,
-        progress: Progress | None,
-        cancel: Event | None,
-    ) -> list[Ranking]:
+    def _rank_groups(self, jobs: Sequence[Job], call: Call, top_k: int | None) -> list[Ranking]:
+        """One Ranking per job, `call.together` jobs at a time."""
+        groups = (jobs[start : start + call.together] for start in range(0, len(jobs), call.together))
+        return [ranking for group in groups for ranking in self._rank_together(group, call, top_k)]
+
+    def _rank_together(self, jobs: Sequence[Job], call: Call, top_k: int | None) -> list[Ranking]:
+        """One Ranking per job; in each round, one window of every unfinished job is decoded."""
         start = time.perf_counter()
-        top_k = check_top_k(top_k)
-        options = (listwise or Listwise()).checked(self._facts.window, self._facts.stride)
-        mode = MODES[options.mode]
-        encoder = self._encoder(options.prompt or self._facts.prompt, mode.reasoned)
-        work = [WindowState(check_query(q), as_documents(docs), encoder, options) for q, docs in jobs]
-        meter = WindowMeter(work, progress)
-        live = [(one, one.windows()) for one in work if one.documents]
-        asked = [(one, windows, next(windows)) for one, windows in live]
-        while asked:
-            orders = self._decide([(one, span) for one, _, span in asked], encoder, options, cancel, meter)
-            following = []
-            for (one, windows, _), order in zip(asked, orders, strict=True):
+        options = (call.listwise or Listwise()).checked(self._settings.window, self._settings.stride)
+        encoder = self._encoder(options.prompt or self._settings.prompt, MODES[options.mode].reasoned)
+        states = [WindowState(check_query(query), as_documents(docs), encoder, options) for query, docs in jobs]
+        meter = WindowMeter(states, call.progress)
+        running = [(state, state.windows()) for state in states if state.documents]
+        pending = [(state, windows, next(windows)) for state, windows in running]
+        while pending:
+            orders = self._order_windows(
+                [(state, span) for state, _, span in pending], encoder, options, call.cancel, meter
+            )
+            remaining = []
+            for (state, windows, _), order in zip(pending, orders, strict=True):
                 try:
-                    following.append((one, windows, windows.send(order)))
+                    remaining.append((state, windows, windows.send(order)))
                 except StopIteration:
                     continue
-            asked = following
-        elapsed = time.perf_counter() - start
-        return [one.ranking(self.model, self.device, elapsed / len(work), top_k) for one in work]
+            pending = remaining
+        elapsed_s = time.perf_counter() - start
+        return [state.ranking(self.model, self.device, elapsed_s / len(states), top_k) for state in states]
 
-    def _decide(
+    def _order_windows(
         self,
-        asked: Sequence[tuple[WindowState, tuple[int, int]]],
+        windows: Sequence[tuple[WindowState, tuple[int, int]]],
         encoder: PromptEncoder,
         options: Listwise,
         cancel: Event | None,
         meter: WindowMeter,
     ) -> list[Order]:
-        """The order of each window that is asked for: all prompts are counted before the first is read."""
+        """The order of each window. All prompts are encoded before the model reads the first."""
         mode = MODES[options.mode]
-        limit = min(self._facts.max_tokens, self._backend.context_tokens)
-        written = options.reasoning_tokens if mode.reasoned else encoder.form.max_new_tokens
+        limit = min(self._settings.max_tokens, self._backend.context_tokens)
+        max_new_tokens = options.reasoning_tokens if mode.reasoned else encoder.form.max_new_tokens
+        generation = GenerationOptions(
+            self._backend.vocabulary.token_bytes, self._end_tokens, max_new_tokens, options.on_text
+        )
         decodings, rooms, prompts = [], [], []
-        for one, (start, end) in asked:
+        for state, (start, end) in windows:
             answer = encoder.answer(end - start)
-            ranked = sum(map(len, answer.paths)) + len(answer.lead)
-            budget = ranked + (0 if mode.opened else written)
+            answer_tokens = sum(map(len, answer.paths)) + len(answer.lead)
+            budget = answer_tokens + (0 if mode.opened else max_new_tokens)
             prompt = encoder.encode(
-                one.query,
-                [one.passage(index) for index in one.order[start:end]],
+                state.query,
+                [state.passage(index) for index in state.order[start:end]],
                 room=limit - budget,
                 reasoned=mode.reasoned,
                 opened=mode.opened,
             )
-            writing = GenerationOptions(self._backend.vocabulary.token_bytes, self._ends, written, options.on_text)
-            decodings.append(mode.decode(prompt.ids, answer, writing))
+            decodings.append(mode.decode(prompt.ids, answer, generation))
             rooms.append(len(prompt.ids) + budget)
             prompts.append(prompt)
-            one.saw(start, end, prompt)
-        with meter.round(prompts) as heard:
+            state.record_tokens(start, end, prompt)
+        with meter.round(prompts) as on_tokens:
             try:
-                return self._backend.run(decodings, max(rooms), cancel=cancel, on_tokens=heard)
+                return self._backend.run(decodings, max(rooms), cancel=cancel, on_tokens=on_tokens)
             except Interrupted:
                 raise Cancelled(meter.done, meter.total) from None
 
     def _encoder(self, name: str, reasoned: bool) -> PromptEncoder:
+        """The encoder of the prompt form `name`, made once."""
         form = find_form(name, reasoned=reasoned)
-        if self._facts.identifiers_from is not None and name == self._facts.prompt and not reasoned:
-            form = replace(form, identifiers_from=self._facts.identifiers_from)
+        if self._settings.identifiers_from is not None and name == self._settings.prompt and not reasoned:
+            form = replace(form, identifiers_from=self._settings.identifiers_from)
         key = f"{name} {reasoned}"
         if key not in self._encoders:
             self._encoders[key] = PromptEncoder(self._backend.vocabulary, form, self._template)
         return self._encoders[key]
 
 
-def _facts(file: GgufFile, has_template: bool, context_tokens: int) -> _Facts:
-    """The file's `dearlite.*` metadata. Raises ModelFileError for a later schema or another kind."""
-    given = {key.removeprefix("dearlite."): v for key, v in file.metadata.items() if key.startswith("dearlite.")}
-    if given and (given.get("schema") != _SCHEMA or given.get("kind") != KIND):
-        what = f"schema {given.get('schema')!r} and kind {given.get('kind')!r}"
-        raise ModelFileError(f"{file.path} has {what}, which this dearlite cannot run: update dearlite")
+def _read_settings(file: GgufFile, has_template: bool, context_tokens: int) -> _ModelSettings:
+    """The settings in the file's `dearlite.*` metadata. Raises ModelFileError for a later schema or another kind."""
+    metadata = {key.removeprefix("dearlite."): v for key, v in file.metadata.items() if key.startswith("dearlite.")}
+    if metadata and (metadata.get("schema") != _SCHEMA or metadata.get("kind") != KIND):
+        raise ModelFileError(
+            f"{file.path} has schema {metadata.get('schema')!r} and kind {metadata.get('kind')!r}, which this dearlite "
+            "cannot run: update dearlite"
+        )
     numbers = ("window", "stride", "max_tokens", "identifiers_from")
-    wrong = [f"{name} {given[name]!r}" for name in numbers if not isinstance(given.get(name, 0), int)]
-    wrong += [f"{name} {given[name]!r}" for name in ("name", "prompt") if not isinstance(given.get(name, ""), str)]
-    if given.get("prompt", next(iter(LIST_FORMS))) not in LIST_FORMS:
-        wrong.append(f"the prompt form {given['prompt']!r}")
+    wrong = [f"{name} {metadata[name]!r}" for name in numbers if not isinstance(metadata.get(name, 0), int)]
+    wrong += [
+        f"{name} {metadata[name]!r}" for name in ("name", "prompt") if not isinstance(metadata.get(name, ""), str)
+    ]
+    if metadata.get("prompt", next(iter(LIST_FORMS))) not in LIST_FORMS:
+        wrong.append(f"the prompt form {metadata['prompt']!r}")
     if wrong:
-        raise ModelFileError(f"{file.path} has {', '.join(wrong)}, which this dearlite does not know: update dearlite")
-    return _Facts(
-        name=given.get("name", file.path.stem),
-        prompt=given.get("prompt", "chat" if has_template else "plain"),
-        window=given.get("window", 20),
-        stride=given.get("stride", 10),
-        max_tokens=given.get("max_tokens", context_tokens),
-        identifiers_from=given.get("identifiers_from"),
+        raise ModelFileError(f"{file.path} has {', '.join(wrong)}, which this dearlite cannot run: update dearlite")
+    return _ModelSettings(
+        name=metadata.get("name", file.path.stem),
+        prompt=metadata.get("prompt", "chat" if has_template else "plain"),
+        window=metadata.get("window", 20),
+        stride=metadata.get("stride", 10),
+        max_tokens=metadata.get("max_tokens", context_tokens),
+        identifiers_from=metadata.get("identifiers_from"),
     )

@@ -1,4 +1,4 @@
-"""A listwise ranking on its way: one query's documents, their order so far, and how much has been read."""
+"""The state of one query during listwise ranking, and the progress over all windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dearlite.ranking import Ranking, make_hit
 
 
 class WindowState:
-    """One query on its way: its documents, their order so far, and what each window said."""
+    """One query's documents, their current order, and the results of its windows so far."""
 
     def __init__(self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise) -> None:
         self.query, self.documents = query, documents
@@ -31,18 +31,17 @@ class WindowState:
         self._problems: list[str] = []
 
     def windows(self) -> Generator[tuple[int, int], Order, None]:
-        """Each window's span, from the end of the list; it is sent the order and applies it."""
+        """Yields the span of each window, from the end of the list; is sent the window's order and applies it."""
         for start, end in self.spans:
             order = yield start, end
             indices = self.order[start:end]
-            self.order[start:end] = [indices[place] for place in order.positions]
-            for place, index in enumerate(indices):
-                if order.scores is not None:
-                    self._scores[index] = order.scores[place]
+            self.order[start:end] = [indices[position] for position in order.positions]
+            if order.scores is not None:
+                self._scores.update(zip(indices, order.scores, strict=True))
             names = self._encoder.form.identifiers(end - start)
-            for index, said in zip(indices, sentences_naming(order.text, names), strict=True):
-                if said:
-                    self._reasons[index] = said
+            for index, reason in zip(indices, sentences_naming(order.text, names), strict=True):
+                if reason:
+                    self._reasons[index] = reason
             if order.text:
                 self._texts.append(order.text)
             self._problems += [f"documents {start + 1} to {end}: {problem}" for problem in order.problems]
@@ -50,27 +49,32 @@ class WindowState:
                 self._keep_order_of_scores(end)
 
     def passage(self, index: int) -> Passage:
-        """The document at `index` of the caller's list, as prompts show it."""
+        """The passage of the document at `index` of the caller's list."""
         if index not in self._passages:
             self._passages[index] = self._encoder.passage(self.documents[index], self._options.passage_tokens)
         return self._passages[index]
 
-    def saw(self, start: int, end: int, prompt: WindowPrompt) -> None:
-        """Notes what the window's prompt shows of each document: its last one counts."""
+    def record_tokens(self, start: int, end: int, prompt: WindowPrompt) -> None:
+        """Records the tokens of each document in the window's prompt; a document's last window counts."""
         for index, used in zip(self.order[start:end], prompt.used, strict=True):
             self._tokens[index] = (used, self.passage(index).total)
 
     def _keep_order_of_scores(self, end: int) -> None:
-        """Lowers all scores from place `end` on by as much as keeps the best of them below the window's last."""
+        """Lowers the scores from position `end` on, all by the same amount, to at most the window's lowest score.
+
+        Scores of different windows are not comparable; this keeps them in the order of the ranking.
+        """
         below = self.order[end:]
-        if below and self._scores:
-            floor = self._scores[self.order[end - 1]]
-            drop = self._scores[below[0]] - floor
-            for index in below if drop > 0 else ():
+        if not below:
+            return
+        floor = self._scores[self.order[end - 1]]
+        drop = self._scores[below[0]] - floor
+        if drop > 0:
+            for index in below:
                 self._scores[index] = min(self._scores[index] - drop, floor)
 
     def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
-        """What came of it."""
+        """The Ranking of the current order; without scores from a window, a hit's score counts the documents below."""
         count = len(self.order)
         hits = tuple(
             make_hit(
@@ -96,21 +100,21 @@ class WindowState:
 
 
 class WindowMeter(Meter):
-    """Counts documents read, over all windows: a window's are read as its prompt is."""
+    """Counts documents read over all windows, in proportion to the prompt tokens read."""
 
-    def __init__(self, work: Sequence[WindowState], progress: Progress | None) -> None:
-        super().__init__(sum(end - start for one in work for start, end in one.spans), progress)
+    def __init__(self, states: Sequence[WindowState], progress: Progress | None) -> None:
+        super().__init__(sum(end - start for state in states for start, end in state.spans), progress)
 
     @contextmanager
     def round(self, prompts: Sequence[WindowPrompt]) -> Iterator[Callable[[int], None]]:
-        """What to tell of tokens as they are read, during one round of windows."""
+        """Yields the callback that counts the tokens read during one round of windows."""
         before, documents = self.done, sum(len(prompt.used) for prompt in prompts)
         tokens, read = sum(len(prompt.ids) for prompt in prompts), 0
 
-        def heard(count: int) -> None:
+        def on_tokens(count: int) -> None:
             nonlocal read
             read += count
             self.reach(before + min(documents - 1, documents * read // tokens))
 
-        yield heard
+        yield on_tokens
         self.reach(before + documents)

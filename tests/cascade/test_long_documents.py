@@ -123,7 +123,7 @@ def test_listwise_stage_sees_the_best_passage(tmp_path):
     tea = next(hit for hit in ranking if hit.id == "long")
     assert tea.tokens_total < 400  # of the passage: the whole is thousands
     assert tea.text == LONG
-    with pytest.raises(UsageError, match="reads a document's beginning"):
+    with pytest.raises(UsageError, match="reads only the beginning of a document"):
         Reranker.load(path).rerank(QUERY, DOCS, long=Long("chunk"))
 
 

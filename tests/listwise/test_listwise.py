@@ -233,9 +233,9 @@ def test_an_adapter_changes_the_model(tiny_path, tiny, tmp_path):
     plain = {hit.index: hit.score for hit in tiny.rerank("q", docs, listwise=options)}
     other = {hit.index: hit.score for hit in adapted.rerank("q", docs, listwise=options)}
     assert max(abs(plain[index] - other[index]) for index in plain) > 1e-3
-    with pytest.raises(UsageError, match="LoRA adapter alone"):
+    with pytest.raises(UsageError, match="is a LoRA adapter, not a model"):
         Reranker.load(tmp_path / "lora.gguf")
-    with pytest.raises(UsageError, match="no LoRA adapter"):
+    with pytest.raises(UsageError, match="is not a LoRA adapter"):
         Reranker.load(tiny_path, adapter=tiny_path)
 
 
