@@ -11,7 +11,7 @@ from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.options import DEFAULT_QUANT, DEFAULT_STRIDE, DEFAULT_WINDOW, ExportOptions, Report
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.inputs import folders_of, output_of
+from dearlite.export.source.inputs import output_path, source_folders
 from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base, refuse_other_base
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.facts import NOT_STATED
@@ -23,8 +23,8 @@ _MOST_TOKENS = 5000  # DeAR's cut-off in training (arXiv 2508.16998)
 
 def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions, report: Report) -> WrittenModel:
     """The written file. `options` have passed `check`."""
-    output = output_of(options.output, entry, options.force, suffix=".gguf")
-    folder, adapter = folders_of(model, entry, options.adapter)
+    output = output_path(options.output, entry, options.force, suffix=".gguf")
+    folder, adapter = source_folders(model, entry, options.adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter) if adapter else None
     _refuse_scorer(checkpoint)
     source = MergedCheckpoint(checkpoint, lora, require_head=False)

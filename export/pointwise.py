@@ -11,14 +11,14 @@ from dearlite.export.decoders.bundle import DecoderModel
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
 from dearlite.export.decoders.pooling import POOLINGS
 from dearlite.export.decoders.quantisations import DEVICES, check_devices
-from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, reading_of, refuse_unknown
+from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.check import FLOOR
 from dearlite.export.quality.gate import QualityGate
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import FAMILIES, shape_of
-from dearlite.export.source.inputs import folders_of, output_of, padding_id, pooling_warning
+from dearlite.export.source.inputs import output_path, padding_id, pooling_warning, source_folders
 from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry
@@ -61,10 +61,10 @@ def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOption
         raise UsageError(
             f"{model} is read at {entry.pooling!r}, which is not supported: only {' and '.join(POOLINGS)} are"
         )
-    output = output_of(options.output, entry, options.force, suffix=".dear")
+    output = output_path(options.output, entry, options.force, suffix=".dear")
     pooling = entry.pooling if entry is not None else options.pooling or DEFAULT_POOLING
     check_devices(options.quant or DEFAULT_QUANT["pointwise"], DEVICES[options.target or DEFAULT_TARGET], pooling)
-    folder, adapter = folders_of(model, entry, options.adapter)
+    folder, adapter = source_folders(model, entry, options.adapter)
     job = _Job(entry, Checkpoint(folder), adapter, output, options)
     refuse_unknown(job.checkpoint.config.get("model_type"), FAMILIES)
     encodes = job.checkpoint.config["model_type"] in ENCODERS
@@ -110,7 +110,7 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     prompt, max_tokens = options.prompt, options.max_tokens
     if entry is not None:
         prompt, max_tokens = entry.prompt, entry.max_tokens
-    prompt, pooling, max_tokens = reading_of(config, job.quant, job.devices, prompt, max_tokens)
+    prompt, pooling, max_tokens = pair_settings(config, job.quant, job.devices, prompt, max_tokens)
     tokenizer, _ = _tokenizer(job.checkpoint.folder, None, config)
     facts = _facts(job, config, prompt, pooling, max_tokens)
     encoder = EncoderModel(checkpoint=job.checkpoint, tokenizer=tokenizer, facts=facts, members=job.members)

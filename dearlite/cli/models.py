@@ -94,7 +94,13 @@ def verify_model(model: str) -> None:
     print_rows(
         ("reading", "this file", "largest difference", "mean", "pairs in order"),
         [
-            (r.name, "yes" if r.own else "", f"{r.largest:.3f}", f"{r.mean:.3f}", f"{r.agreeing} of {pairs}")
+            (
+                r.name,
+                "yes" if r.own else "",
+                f"{r.largest_difference:.3f}",
+                f"{r.mean_difference:.3f}",
+                f"{r.agreeing_pairs} of {pairs}",
+            )
             for r in outcome.readings
         ],
     )

@@ -58,17 +58,17 @@ class ScoreReading:
         return f"{self.pooling}, {'two spaces' if self.two_spaces else 'one space'}"
 
     @property
-    def largest(self) -> float:
+    def largest_difference(self) -> float:
         """The largest absolute difference from the published scores."""
         return max(abs(a - b) for a, b in zip(self.scores, self.published, strict=True))
 
     @property
-    def mean(self) -> float:
+    def mean_difference(self) -> float:
         """The mean absolute difference from the published scores."""
         return fmean(abs(a - b) for a, b in zip(self.scores, self.published, strict=True))
 
     @property
-    def agreeing(self) -> int:
+    def agreeing_pairs(self) -> int:
         """The number of document pairs in the published order, out of n (n - 1) / 2."""
         both = zip(self.scores, self.published, strict=True)
         return sum((a - b) * (x - y) > 0 for (a, x), (b, y) in combinations(both, 2))
@@ -99,20 +99,22 @@ def readings(bundle: Bundle, golden: str) -> list[ScoreReading]:
 
 def verdict(results: Sequence[ScoreReading], golden: str) -> tuple[bool, str]:
     """True if the file's own reading gives the published scores, and a line that names the nearest reading."""
-    nearest = min(results, key=lambda reading: reading.largest)
+    nearest = min(results, key=lambda reading: reading.largest_difference)
     own = next(reading for reading in results if reading.own)
-    if nearest.largest > TOLERANCE:
+    if nearest.largest_difference > TOLERANCE:
         return False, (
             f"no reading is within {TOLERANCE} of the published scores {golden!r} (nearest: {nearest.name}, largest "
-            f"difference {nearest.largest:.2f}): the file is not the published model, or was quantised too coarsely"
+            f"difference {nearest.largest_difference:.2f}): the file is not the published model, or its quantisation "
+            "is too coarse"
         )
-    line = f"{nearest.name}: largest difference {nearest.largest:.2f}: reproduces the published scores {golden!r}"
-    if own.largest > TOLERANCE:
+    difference = f"largest difference {nearest.largest_difference:.2f}"
+    line = f"{nearest.name}: {difference}: reproduces the published scores {golden!r}"
+    if own.largest_difference > TOLERANCE:
         return False, (
-            f"{line}, but this file is read at {own.name} (largest difference {own.largest:.2f}): "
+            f"{line}, but this file is read at {own.name} (largest difference {own.largest_difference:.2f}): "
             "correct its entry of models.toml and export it again"
         )
-    others = [reading for reading in results if reading is not nearest and reading.largest <= TOLERANCE]
+    others = [reading for reading in results if reading is not nearest and reading.largest_difference <= TOLERANCE]
     if others:
         line += f"; so do, within {TOLERANCE}: {', '.join(map(_describe, others))}"
     return True, line
@@ -121,7 +123,7 @@ def verdict(results: Sequence[ScoreReading], golden: str) -> tuple[bool, str]:
 def _describe(reading: ScoreReading) -> str:
     """The reading's name and its largest difference; the file's own reading is marked."""
     own = ", as this file is read" if reading.own else ""
-    return f"{reading.name}{own} ({reading.largest:.2f})"
+    return f"{reading.name}{own} ({reading.largest_difference:.2f})"
 
 
 def _scores(bundle: Bundle, pooling: str, rows: list[TokenRow]) -> list[float]:

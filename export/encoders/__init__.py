@@ -1,1 +1,1 @@
-"""Exports encoders through optimum to `.dear` files."""
+"""Exports encoder cross-encoders to `.dear` files, by way of optimum and ONNX."""

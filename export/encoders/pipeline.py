@@ -72,7 +72,7 @@ def refuse_unknown(kind: Any, decoders: Iterable[str]) -> None:
         raise UsageError(f"architecture {kind!r} is not supported: it is none of the {listed}")
 
 
-def reading_of(
+def pair_settings(
     config: dict[str, Any], quant: str, devices: Collection[str], prompt: str | None, max_tokens: int | None
 ) -> tuple[str, str, int]:
     """The prompt form, the pooling and the maximum number of tokens with which the model of config.json reads a pair.

@@ -13,7 +13,7 @@ from dearlite.files.writing import check_output
 from dearlite.models.registry import ModelEntry, model_file
 
 
-def output_of(output: Path | None, entry: ModelEntry | None, force: bool, *, suffix: str) -> Path:
+def output_path(output: Path | None, entry: ModelEntry | None, force: bool, *, suffix: str) -> Path:
     """The path of the new file. Raises UsageError when the file exists, unless `force`.
 
     Without `output` it is the path where `-m NAME` looks for `entry`; its folder is created.
@@ -29,7 +29,7 @@ def output_of(output: Path | None, entry: ModelEntry | None, force: bool, *, suf
     return output
 
 
-def folders_of(model: str, entry: ModelEntry | None, adapter: Path | None) -> tuple[Path, Path | None]:
+def source_folders(model: str, entry: ModelEntry | None, adapter: Path | None) -> tuple[Path, Path | None]:
     """The folder of the base and the folder of the LoRA, if any; repositories are fetched.
 
     A folder that holds only a LoRA is combined with the base that its adapter_config.json names.

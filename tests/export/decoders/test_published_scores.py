@@ -222,7 +222,11 @@ def test_agreement_counts_pairs_in_order():
     reading = published_scores.ScoreReading(
         "last-token", two_spaces=True, own=True, scores=(1.0, 3.0, 2.0), published=(1.5, 2.0, 3.0)
     )
-    assert (reading.agreeing, reading.largest, reading.mean) == (2, 1.0, pytest.approx(2.5 / 3))
+    assert (reading.agreeing_pairs, reading.largest_difference, reading.mean_difference) == (
+        2,
+        1.0,
+        pytest.approx(2.5 / 3),
+    )
     assert reading.name == "last-token, two spaces"
 
 
