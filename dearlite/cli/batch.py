@@ -3,57 +3,90 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
-from dearlite.cli.options.run import check, collection_of, rerank, run_options
+from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
+from dearlite.cli.options.types import ActorRange
 from dearlite.offline.run.results import RerankedRun
 
 
 @click.command()
 @run_options
 @click.option(
-    "--ray", "address", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="As blocks on a Ray cluster."
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Run on the Ray cluster at ADDRESS; without ADDRESS on a Ray of this command, on this machine.",
 )
-@click.option("--actors", default="1", show_default=True, metavar="N|MIN-MAX", help="Ray: models held at once.")
-@click.option("--actor-gpus", type=float, default=0.0, metavar="X", help="Ray: GPUs of each, instead of CPUs.")
-@click.option("--block-queries", type=int, default=100, show_default=True, help="Ray: queries in a block.")
-def command(address: str | None, actors: str, actor_gpus: float, block_queries: int, **given: Any) -> None:
-    """Rerank a run of many queries; a run that is stopped goes on where it was.
+@click.option(
+    "--actors",
+    type=ActorRange(),
+    default="1",
+    show_default=True,
+    metavar="N|MIN-MAX",
+    help="Ray: number of actors. Each holds the model.",
+)
+@click.option(
+    "--actor-gpus",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="X",
+    help="Ray: number of GPUs per actor; above 0 it replaces the CPUs.",
+)
+@click.option(
+    "--block-queries",
+    type=int,
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Ray: number of queries per block.",
+)
+def command(
+    options: RunOptions, address: str | None, actors: tuple[int, int], actor_gpus: float, block_queries: int
+) -> None:
+    """Rerank a run of many queries. The same command resumes a run that was stopped.
 
-    SOURCE is a folder with queries.jsonl, corpus.jsonl(.gz) and run.trec (BEIR's folders too), or the JSON that RankGPT
-    and rank_llm publish; each of the files may be named instead. Without -o the TREC run goes to stdout.
+    SOURCE is a folder with queries.jsonl, corpus.jsonl(.gz) and run.trec (BEIR's folders too), or a JSON file in the
+    format of RankGPT or rank_llm. --queries, --corpus and --run replace a file of the folder. Without -o the TREC run
+    is written to stdout.
 
-    Every result is in a journal at once: after a kill, the same command goes on from it and says so. Results of another
-    model, option or text are never taken.
+    Every result is written to a journal at once. After a kill the same command resumes from it and reports so. It never
+    uses results of another model, option or text.
 
-    With --ray the work is cut into blocks for a Ray cluster (or a Ray of its own here), each model with --threads CPUs;
-    SOURCE may then be a folder of JSON Lines or Parquet shards, and -o is a folder: a part file a block, and run.trec.
+    --ray divides the work into blocks for a Ray cluster; each actor uses --threads CPUs. SOURCE may then be a folder of
+    JSON Lines or Parquet shards, and -o is a folder, which gets one part file per block and run.trec.
     """
     if address is not None:
         from dearlite.cli.batch_ray import rerank_blocks
 
-        rerank_blocks(address, actors, actor_gpus, block_queries, given)
+        rerank_blocks(options, address=address, actors=actors, gpus=actor_gpus, block_queries=block_queries)
         return
-    check(given)
-    collection = collection_of(given)
-    found = rerank(collection, given)
-    if given["output"] is None:
-        sys.stdout.writelines(found.lines())
+    options.check_outputs()
+    reranked = rerank(open_source(options.source), options)
+    if options.files.output is None:
+        sys.stdout.writelines(reranked.lines())
         sys.stdout.flush()
-    if not given["quiet"]:
-        _report(found)
+    if not options.quiet:
+        _print_summary(reranked)
 
 
-def _report(found: RerankedRun) -> None:
-    if found.truncated:
-        click.echo(f"dearlite: {found.truncated} of {found.collection.pairs} pairs did not fit and were cut", err=True)
-    known = [f"{count} {where}" for count, where in ((found.resumed, "journal"), (found.cached, "cache")) if count]
-    rate = f", {found.collection.pairs / found.seconds:.0f} pairs/s" if found.seconds else ""
+def _print_summary(reranked: RerankedRun) -> None:
+    pairs, seconds = reranked.collection.pairs, reranked.seconds
+    if reranked.truncated:
+        click.echo(
+            f"dearlite: {reranked.truncated} of {pairs} pairs are longer than the model's input and were truncated",
+            err=True,
+        )
+    sources = (("journal", reranked.resumed), ("cache", reranked.cached))
+    reused = ", ".join(f"{count} {source}" for source, count in sources if count)
+    rate = f", {pairs / seconds:.0f} pairs/s" if seconds else ""
+    identity = reranked.identity
     click.echo(
-        f"{found.model} on {found.identity['device']} (sha256 {found.identity['sha256'][:12]}): {len(found.results)} "
-        f"queries, {found.collection.pairs} pairs in {found.seconds:.1f} s{rate}"
-        + (f" ({', '.join(known)})" if known else ""),
+        f"{reranked.model} on {identity['device']} (sha256 {identity['sha256'][:12]}): "
+        f"{len(reranked.results)} queries, {pairs} pairs in {seconds:.1f} s{rate}" + (f" ({reused})" if reused else ""),
         err=True,
     )

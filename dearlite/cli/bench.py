@@ -14,22 +14,26 @@ from dearlite.render.facts import print_facts, print_rows
 
 
 @click.command()
-@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="What is measured.")
-@click.option("--docs", type=click.IntRange(1), metavar="N", help="Documents a round. [default: two seconds' worth]")
+@click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FILE", help="Model to measure.")
+@click.option(
+    "--docs", type=click.IntRange(1), metavar="N", help="Documents per round. [default: about two seconds of work]"
+)
 @click.option(
     "--tokens",
     type=click.IntRange(1),
     metavar="N",
-    help=f"Tokens of a query and a document together. [default: {DEFAULT_TOKENS}, or the model's most]",
+    help=f"Tokens of query and document together. [default: {DEFAULT_TOKENS}, or the model's maximum]",
 )
-@click.option("--threads", type=int, metavar="N", help="Documents scored side by side. [default: one a core]")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the model runs.")
-@click.option("--json", "as_json", is_flag=True, help="Give one JSON object instead of a table.")
+@click.option("--threads", type=int, metavar="N", help="Number of CPU threads. [default: one per physical core]")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device that runs the model."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
 def command(model: str, docs: int | None, tokens: int | None, threads: int | None, device: str, as_json: bool) -> None:
-    """Measure a model on this machine: load, documents a second, memory, and what a long run would take.
+    """Measure a pointwise model on this machine: load time, documents per second, memory, and the cost of long runs.
 
-    One query and documents of random words of the model's own vocabulary; the rates are medians of five rounds. Let
-    nothing else run beside it.
+    The input is one query and documents of random words from the model's own vocabulary. Rates are medians of five
+    rounds. Run nothing else at the same time.
     """
     found = measure(find_model(model), documents=docs, tokens=tokens, threads=threads, device=device)
     if as_json:

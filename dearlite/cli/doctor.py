@@ -1,4 +1,4 @@
-"""`dearlite doctor`: what is here, and what really runs."""
+"""`dearlite doctor`: a report on the installation, from versions and a probe run of a real model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
 from dearlite.render.facts import print_facts
 from dearlite.version import __version__
 
-# package -> the extra that brings it
+# package -> the extra that installs it
 _OPTIONAL = {
     "onnxruntime": "cpu",
     "onnxruntime-gpu": "cuda",
@@ -29,8 +29,7 @@ _OPTIONAL = {
     "torch": "train",
 }
 
-
-# system -> how to have a C++ compiler
+# system -> command that installs a C++ compiler
 _COMPILERS = {
     "Linux": "none: apt install g++ (Debian, Ubuntu), dnf install gcc-c++ (Fedora), pacman -S gcc (Arch)",
     "Darwin": "none: xcode-select --install",
@@ -40,7 +39,11 @@ _COMPILERS = {
 
 @click.command()
 def command() -> None:
-    """Versions, devices, what a probe run really ran on, threads, model files, cache folder, free disk."""
+    """Report the installation: versions, devices, a probe run, threads, model files, their folder and free disk space.
+
+    The probe run scores two documents with the embedded model and reports the device that ran it. Exits with 1 if the
+    pointwise engine fails, or if no engine is installed.
+    """
     print_facts(
         {
             "dearlite": f"{__version__} in {Path(__file__).parents[1]}",
@@ -63,11 +66,15 @@ def command() -> None:
 
 
 def _version(name: str, extra: str) -> str:
+    """The version of a package, or the command that installs it."""
     return versions_of(name).get(name, f"not installed: pip install 'dearlite[{extra}]'")
 
 
 def _engine() -> dict[str, Any]:
-    """What a real model does here: the device that it ran on, the graph it took, and a score."""
+    """Facts about ONNX Runtime, and the device, quantisation and time of a probe run with the embedded model.
+
+    Raises DearliteError for a probe run with a wrong order.
+    """
     from dearlite.reranker import Reranker
 
     ort = onnxruntime()
@@ -88,15 +95,15 @@ def _engine() -> dict[str, Any]:
 
 
 def _listwise_engine() -> dict[str, Any]:
-    """How llama.cpp was built here: it is compiled on the user's machine, and much depends on how."""
+    """Facts about the installed build of llama.cpp, whose speed depends on its compile flags; else the remedy."""
     try:
         build = installed_build()
     except DearliteError as err:
-        return {"not here": err, "compiler": _compiler()}
-    except (OSError, RuntimeError) as err:  # a library that does not load here: built for another machine
+        return {"not installed": err, "compiler": _compiler()}
+    except (OSError, RuntimeError) as err:  # the library was built for another machine and does not load
         return {"failed": f"{err}: pip install --force-reinstall --no-cache-dir --no-binary :all: llama-cpp-python"}
     facts: dict[str, Any] = {
-        "CPU features used": ", ".join(build.cpu_features) or "none of those that matter",
+        "CPU features used": ", ".join(build.cpu_features) or "none of the relevant ones",
         "GPU": build.gpu or f"none: {GPU_BUILD}",
         "threads": default_threads(),
     }
@@ -104,17 +111,18 @@ def _listwise_engine() -> dict[str, Any]:
 
 
 def _compiler() -> str:
-    """The C++ compiler that building llama-cpp-python would take, or what to install to have one."""
-    if found := next(filter(None, map(shutil.which, ("c++", "g++", "clang++", "cl"))), None):
-        return found
+    """The path of the C++ compiler that would build llama-cpp-python, or the command that installs one."""
+    if compiler := next(filter(None, map(shutil.which, ("c++", "g++", "clang++", "cl"))), None):
+        return compiler
     return _COMPILERS.get(platform.system(), _COMPILERS["Linux"])
 
 
 def _files() -> dict[str, Any]:
+    """The folder of models and caches, the free space on its disk, and the path of each model file that exists."""
     folder = home()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     facts: dict[str, Any] = {
-        "DEARLITE_HOME": f"{folder}{'' if folder.exists() else ' (not made yet)'}",
+        "DEARLITE_HOME": f"{folder}{'' if folder.exists() else ' (does not exist yet)'}",
         "free disk": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
     }
     for entry in load_registry().values():

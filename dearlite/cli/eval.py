@@ -2,100 +2,140 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
-from dearlite.cli.options import run as run_options
+from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
 from dearlite.errors import UsageError, need
-from dearlite.files.writing import check_output, whole_file
+from dearlite.files.writing import write_text
+from dearlite.offline.evaluation.evaluation import Evaluation
 from dearlite.offline.evaluation.measures import TIES
 
-_OUTPUTS = ("json", "csv", "latex", "per_query", "report")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """The files that an evaluation is written to, "-" for stdout, None for none."""
+
+    json: str | None
+    csv: str | None
+    latex: str | None
+    per_query: str | None
+    report: str | None
+
+    def paths(self) -> dict[str, str]:
+        """Option -> path of each file that is written."""
+        paths = {
+            "--json": self.json,
+            "--csv": self.csv,
+            "--latex": self.latex,
+            "--per-query": self.per_query,
+            "--report": self.report,
+        }
+        return {option: path for option, path in paths.items() if path}
 
 
 @click.command()
-@run_options.run_options
 @click.option(
-    "--qrels", metavar="FILE", help="The judgements: TREC's four columns, or BEIR's three. [default: SOURCE's]"
-)
-@click.option("--measures", metavar="NAMES", help="As ir-measures names them: 'nDCG@10 RR(rel=2)@10 AP'.")
-@click.option(
-    "--ties", type=click.Choice(TIES), default=TIES[0], show_default=True, help="Equal scores: by rank, or by id."
-)
-@click.option("--scored", metavar="FILE", help="A run that was reranked before: no model is loaded.")
-@click.option(
-    "--baseline", "baselines", multiple=True, metavar="[NAME=]FILE[@S]", help="Another run, S seconds a query."
+    "--qrels", metavar="FILE", help="Judgements: TREC's four columns, or BEIR's three. [default: those of SOURCE]"
 )
 @click.option(
-    "--suite", metavar="NAME", help="A published evaluation (dear): SOURCE holds the folders of its collections."
+    "--measures",
+    metavar="NAMES",
+    help="Measures by their names in ir-measures, such as 'nDCG@10 RR(rel=2)@10 AP'. "
+    "[default: nDCG@1, @5, @10, RR@10, AP, R@10, R@100]",
 )
-@click.option("--report", metavar="FILE", help="One self-contained HTML page.")
-@click.option("--json", metavar="FILE", help="Everything that was measured, - for stdout.")
-@click.option("--csv", metavar="FILE", help="The table, a row a system.")
-@click.option("--per-query", metavar="FILE", help="CSV: a row a query.")
-@click.option("--latex", metavar="FILE", help="The table for a paper (booktabs).")
+@click.option(
+    "--ties",
+    type=click.Choice(TIES),
+    default=TIES[0],
+    show_default=True,
+    help="Order of documents with equal scores: their rank in the run, or their id as in trec_eval.",
+)
+@click.option("--scored", metavar="FILE", help="Measure this run, which was reranked before, and load no model.")
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="[NAME=]FILE[@S]",
+    help="Another run to compare with; S is its time per query in seconds. May be repeated.",
+)
+@click.option(
+    "--suite",
+    metavar="NAME",
+    help="Run a published evaluation (dear); SOURCE is the folder that holds the folders of its collections.",
+)
+@click.option("--report", metavar="FILE", help="HTML report to write, a single page without other files.")
+@click.option("--json", metavar="FILE", help="JSON file of all results to write; - is stdout.")
+@click.option("--csv", metavar="FILE", help="CSV file of the table to write, one row per run; - is stdout.")
+@click.option(
+    "--per-query", metavar="FILE", help="CSV file of the values per query to write, one row per query; - is stdout."
+)
+@click.option("--latex", metavar="FILE", help="LaTeX file of the table to write, for booktabs; - is stdout.")
+@run_options
+@click.pass_obj
 def command(
+    command_line: str | None,
+    *,
+    options: RunOptions,
     qrels: str | None,
     measures: str | None,
     ties: str,
     scored: str | None,
     baselines: tuple[str, ...],
     suite: str | None,
-    **given: Any,
+    report: str | None,
+    json: str | None,
+    csv: str | None,
+    per_query: str | None,
+    latex: str | None,
 ) -> None:
-    """Rerank a run, as batch does, and measure it beside the first stage and other runs.
+    """Rerank a run as batch does, and measure it beside the first stage and other runs.
 
-    The measures are trec_eval's, through ir-measures. Queries that the judgements name and a run lacks count as zero.
-    Each other run is compared query by query; p values are of a paired randomisation test, with Holm's correction.
+    The measures are those of trec_eval, computed by ir-measures. Queries that are judged but missing in a run count as
+    zero. Every other run is compared query by query; p values are those of a paired randomisation test with Holm's
+    correction.
     """
-    outputs: dict[str, str | None] = {name: given.pop(name) for name in _OUTPUTS}
     need("ir_measures", extra="eval")
+    reports = Reports(json=json, csv=csv, latex=latex, per_query=per_query, report=report)
     if suite is not None:
         from dearlite.cli.eval_suite import evaluate_suite
 
-        if refused := [f"--{name.replace('_', '-')}" for name, value in outputs.items() if value and name != "json"]:
+        if refused := [option for option in reports.paths() if option != "--json"]:
             raise UsageError(f"{refused[0]} is for one collection: give its folder, without --suite")
-        evaluate_suite(suite, given, measures, ties, outputs["json"])
+        evaluate_suite(suite, options, measures=measures, ties=ties, json=json, command=command_line or "")
         return
-    run_options.check(given)
-    for path in outputs.values():
-        check_output(path)
-    others = dict(map(_baseline, baselines))
-    if len(others) < len(baselines):
+    options.check_outputs(*reports.paths().values())
+    runs = [_parse_baseline(text) for text in baselines]
+    if len({run.name for run in runs}) < len(runs):
         raise UsageError("two baselines have one name: give them names, --baseline NAME=FILE")
     from dearlite.offline.evaluation.assess import EvaluationOptions, check_measures, evaluate
 
-    names = check_measures(measures)
-    collection = run_options.collection_of(given, qrels)
-    result = run_options.rerank(collection, given) if scored is None else scored
-    options = EvaluationOptions(
+    evaluation_options = EvaluationOptions(
         qrels=qrels,
-        baselines={name: path for name, (path, _) in others.items()},
-        seconds={name: seconds for name, (_, seconds) in others.items() if seconds is not None},
-        measures=names,
+        baselines={run.name: run.path for run in runs},
+        seconds={run.name: run.seconds for run in runs if run.seconds is not None},
+        measures=check_measures(measures),
         ties=ties,
-        command=click.get_current_context().obj or "",
+        command=command_line or "",
     )
-    evaluation = evaluate(collection, result, options)
-    from dearlite.render import evaluation as render
-
-    _write(outputs["json"], render.evaluation_json(evaluation) if outputs["json"] else "")
-    _write(outputs["csv"], render.evaluation_csv(evaluation) if outputs["csv"] else "")
-    _write(outputs["per_query"], render.per_query_csv(evaluation) if outputs["per_query"] else "")
-    _write(outputs["latex"], render.evaluation_latex(evaluation) if outputs["latex"] else "")
-    if outputs["report"]:
-        from dearlite.render.report import report_html
-
-        _write(outputs["report"], report_html(evaluation))
-    if "-" not in outputs.values():
-        render.print_evaluation(evaluation)
+    collection = open_source(replace(options.source, qrels=qrels))
+    result = rerank(collection, options) if scored is None else scored
+    _write_reports(evaluate(collection, result, evaluation_options), reports)
 
 
-def _baseline(text: str) -> tuple[str, tuple[str, float | None]]:
-    """Name, file and seconds a query of one --baseline; a path that exists is taken whole."""
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One --baseline: the name and the file of a run, and its time per query if that is given."""
+
+    name: str
+    path: str
+    seconds: float | None
+
+
+def _parse_baseline(text: str) -> Baseline:
+    """The run that `[NAME=]FILE[@S]` names; the path of an existing file is used unchanged. Raises UsageError."""
     name, path, seconds = Path(text).name, text, None
     if not Path(path).exists():
         head, at, tail = path.rpartition("@")
@@ -109,13 +149,24 @@ def _baseline(text: str) -> tuple[str, tuple[str, float | None]]:
         name, _, path = path.partition("=")
     if not Path(path).is_file():
         raise UsageError(f"--baseline {text}: no such file {path}")
-    return name, (path, seconds)
+    return Baseline(name, path, seconds)
 
 
-def _write(path: str | None, text: str) -> None:
-    if path == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    elif path is not None:
-        with whole_file(Path(path)) as stream:
-            stream.write(text)
+def _write_reports(evaluation: Evaluation, reports: Reports) -> None:
+    """Writes the files, and the table to stdout if no file is stdout."""
+    from dearlite.render import evaluation as render
+
+    if reports.json:
+        write_text(reports.json, render.evaluation_json(evaluation))
+    if reports.csv:
+        write_text(reports.csv, render.evaluation_csv(evaluation))
+    if reports.per_query:
+        write_text(reports.per_query, render.per_query_csv(evaluation))
+    if reports.latex:
+        write_text(reports.latex, render.evaluation_latex(evaluation))
+    if reports.report:
+        from dearlite.render.report import report_html
+
+        write_text(reports.report, report_html(evaluation))
+    if "-" not in reports.paths().values():
+        render.print_evaluation(evaluation)

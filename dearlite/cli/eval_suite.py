@@ -1,116 +1,152 @@
-"""`dearlite eval --suite NAME ROOT`: a published evaluation on the collections that are here."""
+"""`dearlite eval --suite NAME ROOT`: a published evaluation on those of its collections that ROOT holds."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dearlite.cli.options import run as run_options
+from dearlite.cli.options.run import RunOptions, open_source, rerank
 from dearlite.errors import UsageError
-from dearlite.files.writing import json_text, whole_file
+from dearlite.files.writing import json_text, write_text
 from dearlite.offline.evaluation.assess import EvaluationOptions, evaluate
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.suites import Suite, SuiteCollection, find_suite
 from dearlite.render.evaluation import number, print_evaluation
 from dearlite.render.facts import print_rows
 
-_ONE_COLLECTION = ("queries", "corpus", "run_file", "output", "jsonl", "journal")
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """The evaluation of one collection of a suite."""
+
+    collection: SuiteCollection
+    evaluation: Evaluation
 
 
-def evaluate_suite(name: str, given: dict[str, Any], measures: str | None, ties: str, json: str | None) -> None:
-    """Every collection of the suite that ROOT holds, then all of them in one table, then those that are missing."""
+def evaluate_suite(
+    name: str, options: RunOptions, *, measures: str | None, ties: str, json: str | None, command: str
+) -> None:
+    """Evaluates every collection of the suite that SOURCE holds; prints a table of each and one of all.
+
+    The collections that are missing are reported on stderr. `json` is the file for all results, "-" for stdout.
+    `command` is the command line, which the results record.
+    """
     suite = find_suite(name)
-    if refused := [one for one in _ONE_COLLECTION if given[one]]:
-        raise UsageError(
-            f"--{refused[0].removesuffix('_file')} is for one collection: give its folder, without --suite"
-        )
-    if given["source"] is None or not Path(given["source"]).is_dir():
-        names = ", ".join(one.folders[0] for one in suite.collections)
-        raise UsageError(f"--suite {name} needs the folder that holds its collections' folders ({names})")
-    run_options.check(given, json)
-    root, found = Path(given["source"]), []
-    for one in suite.collections:
-        if (folder := one.folder(root)) is not None:
-            evaluation = _evaluate(one, folder, given, measures, ties)
-            found.append((one, evaluation))
-            if json != "-":
-                print_evaluation(evaluation)
-    missing = [one for one in suite.collections if one.folder(root) is None]
+    root = _root_of(suite, options)
+    options.check_outputs(json)
+    present = [(collection, folder) for collection in suite.collections if (folder := collection.folder(root))]
+    missing = [collection for collection in suite.collections if collection.folder(root) is None]
+    results = []
+    for collection, folder in present:
+        evaluation = _evaluate(collection, folder, options, measures=measures, ties=ties, command=command)
+        results.append(SuiteResult(collection, evaluation))
+        if json != "-":
+            print_evaluation(evaluation)
     if json is not None:
-        text = json_text(_as_dict(suite, found, missing, root), indent=2) + "\n"
-        if json == "-":
-            sys.stdout.write(text)
-        else:
-            with whole_file(Path(json)) as stream:
-                stream.write(text)
+        write_text(json, json_text(_as_dict(suite, results, missing, root), indent=2) + "\n")
     if json != "-":
-        _print_summary(suite, found)
-    for one in missing:
-        click.echo(f"dearlite: {one.title} is not here: {one.how_to_get(root)}", err=True)
-    if not found:
+        _print_summary(suite, results)
+    for collection in missing:
+        click.echo(f"dearlite: {collection.title} is not here: {collection.how_to_get(root)}", err=True)
+    if not results:
         raise UsageError(f"{root} holds none of the {len(suite.collections)} collections of {name}")
 
 
-def _evaluate(one: SuiteCollection, folder: Path, given: dict[str, Any], measures: str | None, ties: str) -> Evaluation:
-    if not given["quiet"]:
-        click.echo(f"dearlite: {one.title}: {folder}, depth {one.depth}", err=True)
-    options = given | {"source": str(folder), "run_file": _run_file(one, folder), "depth": one.depth}
-    collection = run_options.collection_of(options)
+def _root_of(suite: Suite, options: RunOptions) -> Path:
+    """The folder SOURCE. Raises UsageError if it is none, and for options that name a file of a single collection."""
+    values = {
+        "--queries": options.source.queries,
+        "--corpus": options.source.corpus,
+        "--run": options.source.run,
+        "--output": options.files.output,
+        "--jsonl": options.files.jsonl,
+        "--journal": not isinstance(options.files.journal, bool),
+    }
+    if refused := [option for option, value in values.items() if value]:
+        raise UsageError(f"{refused[0]} is for one collection: give its folder, without --suite")
+    root = options.source.source
+    if not isinstance(root, str) or not Path(root).is_dir():
+        folders = ", ".join(collection.folders[0] for collection in suite.collections)
+        raise UsageError(f"--suite {suite.name} needs the folder that holds its collections' folders ({folders})")
+    return Path(root)
+
+
+def _evaluate(
+    suite_collection: SuiteCollection,
+    folder: Path,
+    options: RunOptions,
+    *,
+    measures: str | None,
+    ties: str,
+    command: str,
+) -> Evaluation:
+    """The evaluation of one collection with the run and the depth of the suite, beside its published results."""
+    title, depth = suite_collection.title, suite_collection.depth
+    if not options.quiet:
+        click.echo(f"dearlite: {title}: {folder}, depth {depth}", err=True)
+    source = replace(options.source, source=str(folder), run=_run_file(suite_collection, folder), depth=depth)
+    collection = open_source(source)
     published = [
         System(method, "published", None, values.get("seconds"), published=_shares(values))
-        for method, values in [*one.published.items(), *one.timed.items()]
+        for method, values in [*suite_collection.published.items(), *suite_collection.timed.items()]
     ]
     return evaluate(
         collection,
-        run_options.rerank(collection, options),
+        rerank(collection, options),
         EvaluationOptions(
-            measures=measures or list(one.measures),
+            measures=measures or list(suite_collection.measures),
             ties=ties,
-            command=click.get_current_context().obj or "",
+            command=command,
             published=published,
-            title=f"{one.title} ({collection.name}, depth {one.depth})",
+            title=f"{title} ({collection.name}, depth {depth})",
         ),
     )
 
 
-def _run_file(one: SuiteCollection, folder: Path) -> str | None:
-    return one.run if (folder / one.run).exists() else None  # else one of the usual names, which `folder` found
+def _run_file(collection: SuiteCollection, folder: Path) -> str | None:
+    """The file of the suite's run, None if the folder has one of the usual names instead (see `folder`)."""
+    return collection.run if (folder / collection.run).exists() else None
 
 
-def _shares(values: Any) -> dict[str, float]:
+def _shares(values: Mapping[str, float]) -> dict[str, float]:
+    """Published percentages as shares, without the time."""
     return {measure: value / 100 for measure, value in values.items() if measure != "seconds"}
 
 
-def _print_summary(suite: Suite, found: list[tuple[SuiteCollection, Evaluation]]) -> None:
-    if not found:
+def _print_summary(suite: Suite, results: list[SuiteResult]) -> None:
+    """Prints one row per collection and measure, in percent, beside the published results."""
+    if not results:
         return
-    methods = list(dict.fromkeys(method for one, _ in found for method in one.published))
-    ours = found[0][1].subject
+    methods = list(dict.fromkeys(method for result in results for method in result.collection.published))
+    subject = results[0].evaluation.subject
     rows = []
-    for one, evaluation in found:
-        for measure in one.measures:
+    for result in results:
+        collection, evaluation = result.collection, result.evaluation
+        for measure in collection.measures:
             if measure not in evaluation.measures:
                 continue
-            values = [evaluation.values[name][measure] for name in ("first stage", ours)]
+            values = [evaluation.values[name][measure] for name in ("first stage", subject)]
             cells = [number(100 * value, 2) for value in values]
-            theirs = [number(one.published.get(method, {}).get(measure), 2) for method in methods]
-            rows.append([one.title, measure, *cells, *theirs])
-    print(f"{suite.title}, in percent; the columns after {ours} are as published")
-    print_rows(["collection", "measure", "first stage", ours, *methods], rows)
-    for one, _ in found:
-        if one.note:
-            print(f"note: {one.title}: {one.note}")
+            published = [number(collection.published.get(method, {}).get(measure), 2) for method in methods]
+            rows.append([collection.title, measure, *cells, *published])
+    print(f"{suite.title}, in percent; the columns after {subject} are as published")
+    print_rows(["collection", "measure", "first stage", subject, *methods], rows)
+    for result in results:
+        if result.collection.note:
+            print(f"note: {result.collection.title}: {result.collection.note}")
 
 
-def _as_dict(
-    suite: Suite, found: list[tuple[SuiteCollection, Evaluation]], missing: list[SuiteCollection], root: Path
-) -> dict[str, Any]:
+def _as_dict(suite: Suite, results: list[SuiteResult], missing: list[SuiteCollection], root: Path) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "title": suite.title,
-        "collections": [{"title": one.title, "note": one.note} | made.to_dict() for one, made in found],
-        "missing": [{"title": one.title, "how": one.how_to_get(root)} for one in missing],
+        "collections": [
+            {"title": result.collection.title, "note": result.collection.note} | result.evaluation.to_dict()
+            for result in results
+        ],
+        "missing": [{"title": collection.title, "how": collection.how_to_get(root)} for collection in missing],
     }

@@ -1,4 +1,4 @@
-"""`dearlite`: a dispatcher that imports a command only when it is called, and turns errors into one line."""
+"""The `dearlite` command: imports a subcommand when it is called, and prints an error as one line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ import click
 from dearlite.errors import DearliteError, need
 from dearlite.version import __version__
 
-# name -> (module that holds `command`, its line in --help, the extra it needs)
+# name -> (module that defines `command`, line in --help, required extra)
 COMMANDS = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
-    "batch": ("dearlite.cli.batch", "Rerank a run of many queries, and go on after a stop.", "cpu"),
-    "eval": ("dearlite.cli.eval", "Measure a reranked run beside the first stage and others.", "eval"),
-    "models": ("dearlite.cli.models", "List, show and verify the models that have a name.", "cpu"),
-    "export": ("dearlite.export.command", "Make a model file from a Hugging Face folder, a LoRA, or a name.", "export"),
-    "train": ("dearlite.export.train.command", "Train a scorer or a listwise model, and mine its data.", "export"),
-    "bench": ("dearlite.cli.bench", "Measure a model here: load, documents a second, memory.", "cpu"),
-    "doctor": ("dearlite.cli.doctor", "Say what is installed, which device runs, and where files are.", "cpu"),
+    "batch": ("dearlite.cli.batch", "Rerank a run of many queries; resume it after a stop.", "cpu"),
+    "eval": ("dearlite.cli.eval", "Measure a reranked run beside its first stage and other runs.", "eval"),
+    "models": ("dearlite.cli.models", "List, show, verify and calibrate models.", "cpu"),
+    "export": (
+        "dearlite.export.command",
+        "Make a model file from a Hugging Face folder, a LoRA adapter, or a name.",
+        "export",
+    ),
+    "train": (
+        "dearlite.export.train.command",
+        "Train a pointwise or a listwise model, and mine its training data.",
+        "export",
+    ),
+    "bench": ("dearlite.cli.bench", "Measure a model on this machine: load time, documents per second, memory.", "cpu"),
+    "doctor": ("dearlite.cli.doctor", "Report installed packages, working devices, and the places of files.", "cpu"),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called: `--help` reads the table above only."""
+    """A group that imports a command when it is called; `--help` reads only the table COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -54,16 +62,16 @@ def main() -> None:
 
 
 def run(args: list[str] | None = None) -> None:
-    """The console script: `main`, with exit codes 0 done, 1 failure, 2 usage, 130 interrupted."""
+    """The console script. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     warnings.showwarning = _one_line_warning
     try:
-        typed = shlex.join(["dearlite", *(sys.argv[1:] if args is None else args)])  # a report says how it was made
-        code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=typed)
+        command_line = shlex.join(["dearlite", *(sys.argv[1:] if args is None else args)])  # a report shows it
+        code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=command_line)
     except DearliteError as err:
         _fail(str(err), err.exit_code)
     except click.ClickException as err:
-        where = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
-        _fail(err.format_message() + (f" (see {where} -h)" if where else ""), err.exit_code)
+        path = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
+        _fail(err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,108 +3,117 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
-from dearlite.cli.options.cascade import cascade_options, long_of
-from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
-from dearlite.cli.options.run import model_option
-from dearlite.deadline import check_budget
+from dearlite.cli.options.model import ModelOptions, model_options
+from dearlite.cli.options.types import Duration
 from dearlite.documents import Document, check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS, read_documents
 from dearlite.files.writing import check_output
-from dearlite.machine import DEVICES
-from dearlite.models.chain import Chain, resolve
-from dearlite.options import Listwise
+from dearlite.options import Call, Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.render.bar import DocumentProgress
 from dearlite.render.writers import WRITERS, write_ranking
 
+_SHOWN = 5  # messages of one kind on stderr
+
 
 @click.command()
 @click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
-@click.option("-q", "--query", metavar="TEXT", help="The query itself, instead of the file QUERY.")
-@model_option
-@click.option("--budget", metavar="TIME", help="Stop after 5s, 500ms, 2m, and give the best order so far.")
-@cascade_options
-@click.option("--min-relevance", type=float, metavar="P", help="Drop what is relevant with a probability below P.")
-@click.option("--low-memory", is_flag=True, help="Cascade: one model in memory at a time.")
-@click.option("--best-effort", is_flag=True, help="Cascade: pass over a later stage that cannot run, and say so.")
-@click.option("-k", "--top-k", type=int, metavar="N", help="Give the best N only.")
-@click.option("--format", "form", type=click.Choice(list(WRITERS)), help="Default: table on a terminal, else jsonl.")
-@click.option("-o", "--output", metavar="FILE", help="Write there, whole or not at all; its ending tells the format.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where the model runs.")
-@click.option("--threads", type=int, metavar="N", help="Documents scored side by side. [default: one a core]")
-@click.option("--docs-format", type=click.Choice(list(FORMATS)), help="Format of DOCS, where its ending does not tell.")
-@click.option("--query-id", default="1", show_default=True, metavar="ID", help="The query's id in a TREC run.")
-@click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be used, and count them.")
-@click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors.")
-@listwise_options
+@click.option("-q", "--query", metavar="TEXT", help="Text of the query, in place of the file QUERY.")
+@click.option("-k", "--top-k", type=int, metavar="N", help="Write only the best N documents. [default: all]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(WRITERS)),
+    help="Format of the result. [default: the ending of --output; table on a terminal, otherwise jsonl]",
+)
+@click.option("-o", "--output", metavar="FILE", help="File to write instead of stdout. A failure leaves it unchanged.")
+@click.option(
+    "--min-relevance",
+    type=float,
+    metavar="P",
+    help="Drop documents whose probability of relevance is below P, from 0 to 1; for calibrated models. "
+    "[default: keep all]",
+)
+@click.option(
+    "--budget",
+    "budget_s",
+    type=Duration(),
+    metavar="TIME",
+    help="Stop after TIME (5s, 500ms, 2m) and write the best order so far. [default: no limit]",
+)
+@click.option(
+    "--docs-format",
+    type=click.Choice(list(FORMATS)),
+    help="Format of DOCS. [default: from the ending of its name]",
+)
+@click.option(
+    "--query-id", default="1", show_default=True, metavar="ID", help="Id of the query in the result, for --format trec."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out records that are unusable, and report their number.")
+@click.option("--quiet", is_flag=True, help="Write only errors to stderr.")
+@model_options(one_call=True)
 def command(
     arguments: tuple[str, ...],
     query: str | None,
-    model: tuple[str, ...],
-    budget: str | None,
-    min_relevance: float | None,
-    low_memory: bool,
-    best_effort: bool,
     top_k: int | None,
     form: str | None,
     output: str | None,
-    device: str,
-    threads: int | None,
+    min_relevance: float | None,
+    budget_s: float | None,
     docs_format: str | None,
     query_id: str,
     skip_bad: bool,
     quiet: bool,
-    **given: Any,
+    model: ModelOptions,
 ) -> None:
-    """Order the documents of DOCS by how well they answer the query in the file QUERY.
+    """Order the documents in DOCS by how well they answer the query in the file QUERY.
 
-    DOCS is JSON Lines, JSON, CSV, TSV, text (a document a line) or Parquet, each also as .gz; - is standard input. A
-    record needs `text` (or `contents`, `passage`) and may have `id` and `title`; whatever else it has is kept.
+    DOCS is JSON Lines, JSON, CSV, TSV, text (one document per line) or Parquet, each also as .gz; - is standard input.
+    A record needs `text` (or `contents`, `passage`) and may have `id` and `title`; its other fields are kept.
 
-    A listwise model (a .gguf file) compares documents instead of scoring each; the options that begin with "Listwise"
-    are for it alone.
+    A listwise model (a .gguf file) compares documents instead of scoring each alone. Options whose help begins with
+    "Listwise" apply only to listwise models, options whose help begins with "Cascade" only to cascades of several -m.
     """
     text, docs = _query_and_docs(arguments, query)
     text = _checked_query(text, query is None)
     check_top_k(top_k)
     if min_relevance is not None and not 0 <= min_relevance <= 1:
         raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
-    form = form or _form_for(output)
+    if budget_s is not None and model.loading.low_memory:
+        raise UsageError(
+            "--low-memory loads a stage within the call, and loading cannot keep to --budget: drop one of the two"
+        )
     check_output(output)
-    budget_s = None if budget is None else parse_budget(budget)
-    chain = resolve(model, best_effort=best_effort)  # before a large file is read
-    long = long_of(given | {"model": chain})
-    chain.check(calibrated=min_relevance is not None, long=long)
-    streams = sys.stderr.isatty() and not quiet
-    listwise, loading = listwise_of(given, stream=streams), loading_of(given)
-    found = read_documents(docs, format=docs_format, skip_bad=skip_bad)
-    loading |= {"device": device, "threads": threads, "low_memory": low_memory, "best_effort": best_effort}
-    loading["adaptive"] = given["adaptive"]
-    asked: dict[str, Any] = {"listwise": listwise, "budget_s": budget_s, "long": long}
-    asked["top_k"] = top_k if min_relevance is None else None  # what is dropped makes room
-    ranking = _rank(text, found.documents, chain, loading, asked, quiet)
-    whole = ranking
+    model.chain.check(calibrated=min_relevance is not None)
+    records = read_documents(docs, format=docs_format, skip_bad=skip_bad)
+    call = Call(
+        top_k=top_k if min_relevance is None else None,  # documents that are dropped make room for others
+        listwise=_streamed(model.listwise) if sys.stderr.isatty() and not quiet else model.listwise,
+        long=model.long,
+        budget_s=budget_s,
+    )
+    ranking = complete = _rank(text, records.documents, model, call, quiet)
     if min_relevance is not None:
-        ranking = whole.above(min_relevance).top(top_k)
+        ranking = complete.above(min_relevance).top(top_k)
     if not quiet:
-        _report(ranking, found.skipped)
+        _report(ranking, records.skipped)
         if min_relevance is not None:
-            _report_dropped(whole, min_relevance)
-    write_ranking(ranking, form, output, query_id=query_id)
+            _report_dropped(complete, min_relevance)
+    write_ranking(ranking, form or _format_of(output), output, query_id=query_id)
 
 
 def _query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, str]:
     """The query's text and the documents' path. Raises UsageError for too few or too many arguments."""
-    wanted = 1 if query is not None else 2
-    if len(arguments) != wanted:
-        form = "-q TEXT DOCS" if query is not None else "QUERY DOCS (or -q TEXT DOCS)"
-        raise UsageError(f"rerank takes {form}: {len(arguments)} given instead of {wanted} (see dearlite rerank -h)")
+    count = 1 if query is not None else 2
+    if len(arguments) != count:
+        usage = "-q TEXT DOCS" if query is not None else "QUERY DOCS (or -q TEXT DOCS)"
+        raise UsageError(f"rerank takes {usage}: {len(arguments)} given instead of {count} (see dearlite rerank -h)")
     if query is not None:
         return query, arguments[0]
     path, docs = arguments
@@ -123,32 +132,38 @@ def _checked_query(text: str, from_file: bool) -> str:
         raise UsageError(f"{err}{' in its file' if from_file else ''}") from None
 
 
-def _form_for(output: str | None) -> str:
-    """The format where none is named: by the output's ending, by what stdout is otherwise."""
+def _format_of(output: str | None) -> str:
+    """The format if none is named: by the ending of `output`, else by the kind of stdout."""
     if output is not None:
         ending = Path(output).suffix.lstrip(".").lower()
         return ending if ending in WRITERS else "jsonl"
     return "table" if sys.stdout.isatty() else "jsonl"
 
 
-def _rank(
-    text: str,
-    documents: list[Document],
-    chain: Chain,
-    loading: dict[str, Any],
-    asked: dict[str, Any],
-    quiet: bool,
-) -> Ranking:
+def _streamed(listwise: Listwise | None) -> Listwise | None:
+    """`listwise` with the model's reasoning written to stderr as it comes, in the mode that reasons."""
+    if listwise is None or listwise.mode != "reason":
+        return listwise
+    return replace(listwise, on_text=_write_text)
+
+
+def _write_text(text: str) -> None:
+    """Writes a model's text to stderr. Control characters become spaces: they could change the terminal."""
+    sys.stderr.write("".join(char if char.isprintable() or char == "\n" else " " for char in text))
+    sys.stderr.flush()
+
+
+def _rank(text: str, documents: list[Document], model: ModelOptions, call: Call, quiet: bool) -> Ranking:
+    """The ranking, with progress on stderr. An interruption exits with 130."""
     from dearlite.reranker import Reranker
 
-    listwise: Listwise | None = asked["listwise"]
-    streams = listwise is not None and listwise.on_text is not None
+    streams = call.listwise is not None and call.listwise.on_text is not None
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
-            reranker = Reranker.load(chain, **loading)
+            reranker = Reranker.load(model.chain, **model.loading.arguments())
             if streams:
-                click.echo(f"{reranker.model} reasons:", err=True)
-            ranking = reranker.rerank(text, documents, progress=progress.update, **asked)
+                click.echo(f"reasoning of {reranker.model}:", err=True)
+            (ranking,) = reranker.rank([(text, documents)], replace(call, progress=progress.update))
             if streams:
                 click.echo(err=True)
             return ranking
@@ -160,35 +175,45 @@ def _rank(
             sys.exit(130)
 
 
-def _report_dropped(whole: Ranking, least: float) -> None:
-    """How many stay, and which were not judged at all. That none stays is an answer too."""
-    kept, unknown = len(whole.above(least)), sum(hit.relevance is None for hit in whole)
-    dropped = len(whole) - kept - unknown
-    unseen = f", and {unknown} were not looked at" if unknown else ""
-    said = f"dearlite: {dropped} of {len(whole)} documents are relevant with a probability below {least:g}{unseen}"
-    click.echo(said if kept else f"{said}: nothing here answers the query", err=True)
+def _report_dropped(ranking: Ranking, min_relevance: float) -> None:
+    """Reports the documents below `min_relevance` and those without a relevance. An empty result is valid."""
+    kept = len(ranking.above(min_relevance))
+    unscored = sum(hit.relevance is None for hit in ranking)
+    dropped = len(ranking) - kept - unscored
+    message = f"dearlite: {dropped} of {len(ranking)} documents have a relevance below {min_relevance:g}"
+    message += f", and {unscored} were not scored" if unscored else ""
+    click.echo(message if kept else f"{message}: no document answers the query", err=True)
 
 
 def _report(ranking: Ranking, skipped: list[str]) -> None:
-    for line in skipped[:5]:
+    for line in skipped[:_SHOWN]:
         click.echo(f"dearlite: skipped: {line}", err=True)
-    if len(skipped) > 5:
+    if len(skipped) > _SHOWN:
         click.echo(f"dearlite: skipped {len(skipped)} records in all", err=True)
-    for problem in ranking.problems[:5]:
-        click.echo(f"dearlite: the model's answer is no whole order: {problem}", err=True)
+    for problem in ranking.problems[:_SHOWN]:
+        click.echo(f"dearlite: the model's answer is not a complete order: {problem}", err=True)
     for stage in ranking.stages:
         if stage.error:
-            click.echo(f"dearlite: {stage.model} did not run, the order is that of the others: {stage.error}", err=True)
+            click.echo(
+                f"dearlite: stage {stage.model} did not run, the order is that of the other stages: {stage.error}",
+                err=True,
+            )
     if not ranking.complete:
-        looked = ", ".join(f"{stage.model} looked at {stage.looked_at} of {stage.depth}" for stage in ranking.stages)
-        click.echo(f"dearlite: the time was over: {looked}; the others stand as they were", err=True)
+        counts = ", ".join(f"{stage.model} read {stage.looked_at} of {stage.depth}" for stage in ranking.stages)
+        click.echo(
+            f"dearlite: the time budget ran out: {counts} documents; the others keep their earlier order", err=True
+        )
     if ranking.agreement is not None:
-        click.echo(f"dearlite: the passes agree to a Kendall's tau of {ranking.agreement:.2f}", err=True)
+        click.echo(f"dearlite: agreement of the passes: Kendall's tau {ranking.agreement:.2f}", err=True)
     if ranking.query_truncated:
-        click.echo("dearlite: the query is too long for the model: only its beginning was read", err=True)
-    cut = sum(hit.truncated for hit in ranking)
-    if cut:
-        click.echo(f"dearlite: {cut} of the {len(ranking)} documents shown did not fit and were cut", err=True)
+        click.echo("dearlite: the query is longer than the model's input: only its beginning was read", err=True)
+    truncated = sum(hit.truncated for hit in ranking)
+    if truncated:
+        click.echo(
+            f"dearlite: {truncated} of the {len(ranking)} documents shown are longer than the model's input and were "
+            "truncated",
+            err=True,
+        )
     if sys.stderr.isatty():
         rate = ranking.total / ranking.elapsed_s
         click.echo(
@@ -196,14 +221,3 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
             f"({rate:.0f} documents/s)",
             err=True,
         )
-
-
-def parse_budget(text: str) -> float:
-    """Seconds out of `5s`, `500ms`, `2m` or a bare number. Raises UsageError."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
-    number = text.strip().rstrip("ms")
-    unit = text.strip()[len(number) :]
-    try:
-        return check_budget(float(number) * units[unit])
-    except (ValueError, KeyError):
-        raise UsageError(f"--budget {text}: it is a time above 0, such as 5s, 500ms or 2m") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes `text` to the file `path`, whole or not at all; "-" is stdout."""
+    if path == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with whole_file(Path(path)) as stream:
+        stream.write(text)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

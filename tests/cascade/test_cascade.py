@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from dearlite import Reranker, rerank
 from dearlite.anytime import PointwiseStage, score_within
 from dearlite.cascade import CascadeReranker, CascadeStage
-from dearlite.cli.rerank import command, parse_budget
+from dearlite.cli.main import main
+from dearlite.cli.options.types import Duration
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
@@ -243,13 +244,14 @@ def test_later_stage_that_is_too_slow_leaves_what_there_is():
 
 @pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("2m", 120), ("1.5", 1.5), (" 3s ", 3)])
 def test_budget_is_a_time(text, seconds):
-    assert parse_budget(text) == seconds
+    assert Duration()(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-1s", "5h", "s", "ms5", "nan", "1 2"])
 def test_budget_that_is_no_time_is_refused(text):
-    with pytest.raises(UsageError, match="--budget"):
-        parse_budget(text)
+    refused = run("-q", "q", "none.jsonl", "--budget", text)
+    assert refused.exit_code == 2
+    assert f"Invalid value for '--budget': {text!r} is not a time above 0, such as 5s" in refused.stderr
 
 
 def test_real_chain_of_files_and_names(tmp_path):
@@ -308,7 +310,7 @@ def files(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(command, [str(one) for one in arguments])
+    return CliRunner().invoke(main, ["rerank", *map(str, arguments)])
 
 
 def test_command_takes_a_chain(files):
@@ -328,7 +330,10 @@ def test_command_passes_over_a_stage_with_best_effort_and_says_so(files):
     assert isinstance(refused.exception, UsageError)
     found = run(*files, *chain, "--best-effort", "--format", "json")
     assert found.exit_code == 0
-    assert "dearlite: gone did not run, the order is that of the others: no model file gone.gguf" in found.stderr
+    assert (
+        "dearlite: stage gone did not run, the order is that of the other stages: no model file gone.gguf"
+        in found.stderr
+    )
     assert json.loads(found.stdout)["stages"][1]["error"].startswith("no model file gone.gguf")
 
 
@@ -336,7 +341,9 @@ def test_command_says_what_there_was_no_time_for(files, monkeypatch):
     monkeypatch.setattr("dearlite.anytime._BATCH_DOCUMENTS", 1)
     monkeypatch.setattr("dearlite.deadline.Deadline.over", property(lambda self: True))
     found = run(*files, "--budget", "60s", "--format", "json")
-    assert "the time was over: minilm-l12 looked at 0 of 8; the others stand as they were" in found.stderr
+    assert (
+        "the time budget ran out: minilm-l12 read 0 of 8 documents; the others keep their earlier order" in found.stderr
+    )
     report = json.loads(found.stdout)
     assert report["complete"] is False
     assert [hit["id"] for hit in report["hits"]] == [doc["id"] for doc in DOCS]
@@ -376,3 +383,25 @@ def test_a_bundle_that_a_check_has_opened_is_not_opened_again(monkeypatch):
 def test_options_of_cascades_are_refused_for_one_model(option):
     with pytest.raises(UsageError, match=f"{option}: an option of cascades, and minilm-l12 is one model: name two"):
         Reranker.load("minilm-l12", **{option: True})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--adaptive"], "--adaptive is for a cascade, and one model was named: -m NAME -m NAME:30"),
+        (["--low-memory"], "--low-memory is for a cascade, and one model was named"),
+        (["--best-effort"], "--best-effort is for a cascade, and one model was named"),
+        (["--low-memory", "--best-effort"], "--low-memory and --best-effort are for a cascade, and one model"),
+        (["-m", "minilm-l12", "-m", "minilm-l12:3", "--low-memory", "--budget", "5s"], "cannot keep to --budget"),
+        (["-m", "minilm-l12", "-m", "minilm-l12:3", "--window", "4"], "minilm-l12>minilm-l12 has no listwise stage"),
+        (["--mode", "first"], "minilm-l12 is a pointwise model: modes, windows and reasons need a listwise model"),
+        (["--gpu-layers", "3"], "--gpu-layers go with a listwise model, and minilm-l12 is pointwise"),
+        (["--passes", "0"], "passes is 0: it must be a whole number from 1"),
+        (["--window", "4", "--stride", "5"], "stride 5 is larger than window 4"),
+        (["--threads", "0"], "threads is 0: it must be a whole number from 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_documents_are_read(options, message):
+    refused = run("-q", "q", "none.jsonl", *options)
+    assert isinstance(refused.exception, UsageError)
+    assert message in str(refused.exception)

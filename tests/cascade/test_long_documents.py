@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from dearlite import Reranker, rerank, rerank_run
-from dearlite.cli.options.cascade import long_of
-from dearlite.cli.rerank import command
+from dearlite.cli.main import main
+from dearlite.cli.options.model import long_of
 from dearlite.errors import UsageError
 from dearlite.offline.collection.collection import make_collection
 from dearlite.options import Long
@@ -130,9 +130,9 @@ def test_listwise_stage_sees_the_best_passage(tmp_path):
 def test_command_shows_the_span(tmp_path):
     path = tmp_path / "docs.jsonl"
     path.write_text("".join(json.dumps({"text": doc} if isinstance(doc, str) else doc) + "\n" for doc in DOCS))
-    found = CliRunner().invoke(command, ["-q", QUERY, str(path), "--long", "chunk", "--format", "table"])
+    found = CliRunner().invoke(main, ["rerank", "-q", QUERY, str(path), "--long", "chunk", "--format", "table"])
     assert f"of {len(LONG):,}]" in " ".join(found.stdout.split())
-    rows = CliRunner().invoke(command, ["-q", QUERY, str(path), "--long", "chunk", "-k", "1"])
+    rows = CliRunner().invoke(main, ["rerank", "-q", QUERY, str(path), "--long", "chunk", "-k", "1"])
     row = json.loads(rows.stdout)
     assert ANSWER in LONG[slice(*row["passage"])]
     for given, says in (
@@ -145,15 +145,14 @@ def test_command_shows_the_span(tmp_path):
         (["--long", "chunk", "--chunk-tokens", "512"], "longer than the 512 that minilm-l12 reads"),
         (["--adaptive"], "--adaptive is for a cascade, and one model was named"),
     ):
-        refused = CliRunner().invoke(command, ["-q", QUERY, str(tmp_path / "none.jsonl"), *given])
+        refused = CliRunner().invoke(main, ["rerank", "-q", QUERY, str(tmp_path / "none.jsonl"), *given])
         assert isinstance(refused.exception, UsageError)
         assert says in str(refused.exception)
 
 
 def test_command_hands_on_as_many_passages_as_keep_says():
-    given = {"long_mode": "cascade", "chunk_tokens": None, "adaptive": False, "model": ("minilm-l12", "minilm-l12:2")}
-    assert long_of(given | {"keep": None}) == Long("cascade")
-    assert long_of(given | {"keep": 2}) == Long("cascade", keep=2)
+    assert long_of("cascade", None, None) == Long("cascade")
+    assert long_of("cascade", None, 2) == Long("cascade", keep=2)
 
 
 def test_many_queries_of_a_run(reranker, tmp_path):

@@ -275,7 +275,7 @@ def test_command_line(cli, tmp_path):
     assert [float(line.split()[4]) for line in out.splitlines()] == [4, 3, 2, 1, 0]
     code, out, err = cli("rerank", "-q", "tea", docs, "-m", model, "--mode", "generate")
     assert code == 0
-    assert "no whole order: documents 1 to 5: no order" in err
+    assert "not a complete order: documents 1 to 5: no order" in err
     code, out, _ = cli(
         "rerank", "-q", "tea", docs, "-m", model, "--explain", "--reasoning-tokens", "5", "-o", tmp_path / "o.json"
     )
@@ -289,7 +289,7 @@ def test_command_line(cli, tmp_path):
     for wrong, words in (
         (("--explain", "--mode", "first"), "leave out --mode first"),
         (("--window", "1"), "window is 1"),
-        (("--gpu-layers", "many"), "auto, or a whole number"),
+        (("--gpu-layers", "many"), "'many' is neither auto, nor a whole number from 0"),
         (("--passage-tokens", "2"), "passage_tokens is 2"),
         (("--device", "cuda"), "built without a GPU"),
         (("--adapter", "none.gguf"), "none.gguf"),

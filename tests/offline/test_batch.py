@@ -105,7 +105,7 @@ def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path):
         assert process.wait() == -signal.SIGKILL  # it was at work still
         assert not out.exists()
     done = subprocess.run([*command, str(out)], check=True, capture_output=True, text=True)
-    assert "dearlite: going on: " in done.stderr and " of 420 pairs are scored already" in done.stderr
+    assert "dearlite: resuming: " in done.stderr and " of 420 pairs are already scored" in done.stderr
     assert out.read_bytes() == undisturbed.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "out.trec",
@@ -307,6 +307,12 @@ def test_bad_files_are_one_line(small, cli, tmp_path, break_it, code, message):
         (["{small}", "-o", "none/out.trec"], "the folder none does not exist; make it first"),
         (["{small}", "--journal", "j", "--no-journal"], "exclude each other"),
         (["{small}", "--mode", "first"], "is a pointwise model"),
+        (["nowhere", "--together", "0"], "--together is 0: it must be a whole number from 1"),
+        (["nowhere", "--long", "chunk", "--cache", "c"], "a cache holds scores of whole pairs"),
+        (
+            ["nowhere", "-m", "minilm-l12:5", "--cache", "c"],
+            "is a cascade: a cache of scores goes with a pointwise model",
+        ),
     ],
 )
 def test_wrong_calls_are_usage_errors(small, cli, arguments, message):
@@ -346,11 +352,11 @@ def test_a_full_disk_keeps_what_was_scored(small, tmp_path):
         [sys.executable, "-c", code, "batch", str(small), "-o", str(out)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "pairs are kept: the same command goes on from them" in done.stderr
+    assert "pairs are kept: run the same command again" in done.stderr
     assert done.stderr.rstrip().endswith("its entries are complete; free space and run the same command again")
     assert "Traceback" not in done.stderr and not out.exists()
     again = subprocess.run([*COMMAND, str(small), "-o", str(out)], capture_output=True, text=True, check=True)
-    assert "dearlite: going on: " in again.stderr
+    assert "dearlite: resuming: " in again.stderr
     fresh = rerank_run(small, output=tmp_path / "fresh.trec")
     assert fresh.scored == 24
     assert out.read_bytes() == (tmp_path / "fresh.trec").read_bytes()
@@ -359,10 +365,10 @@ def test_a_full_disk_keeps_what_was_scored(small, tmp_path):
 def test_a_cascade_with_its_options_is_one_identity(small, cli, tmp_path):
     chain = ("batch", small, "-o", tmp_path / "out.trec", "-m", "minilm-l12", "-m", "minilm-l12:3")
     assert cli(*chain, "--adaptive", "--long", "cascade")[0] == 0
-    assert "going on: 24 of 24 pairs" in cli(*chain, "--adaptive", "--long", "cascade")[2]
+    assert "resuming: 24 of 24 pairs" in cli(*chain, "--adaptive", "--long", "cascade")[2]
     for other in ([], ["--adaptive"], ["--long", "cascade"], ["--adaptive", "--long", "chunk"]):
         code, _, stderr = cli(*chain, *other)
-        assert code == 0 and "going on" not in stderr
+        assert code == 0 and "resuming" not in stderr
     for wrong, says in (
         (["-m", "minilm-l12", "--adaptive"], "--adaptive is for a cascade"),
         (["--long", "cascade"], "--long cascade needs a stage that picks"),
@@ -378,7 +384,7 @@ def test_without_an_output_the_run_goes_to_stdout_and_the_journal_home(small, cl
     assert code == 0 and len(stdout.splitlines()) == 24
     assert [path.suffix for path in (tmp_path / "home" / "journals").iterdir()] == [".journal"]
     assert cli("batch", small)[1] == stdout
-    assert "going on: 24 of 24 pairs" in cli("batch", small)[2]
+    assert "resuming: 24 of 24 pairs" in cli("batch", small)[2]
 
 
 def test_memory_collections_are_checked():

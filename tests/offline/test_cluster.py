@@ -87,7 +87,7 @@ def test_parquet_shards_through_the_command(collection, expected, tmp_path):
     assert sorted((tmp_path / "out" / "run.trec").open()) == expected
     assert "3 blocks, 24 pairs" in result.output  # two row groups and a shard
     again = CliRunner().invoke(main, arguments)
-    assert again.exit_code == 0 and "3 of 3 blocks are done already" in again.output
+    assert again.exit_code == 0 and "3 of 3 blocks are already scored" in again.output
 
 
 def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, tmp_path):
@@ -140,15 +140,19 @@ def test_gpus_that_the_machine_lacks(collection, tmp_path):
         ([], "--ray needs -o FOLDER"),
         (["-o", "OUT", "--cache", "c.db"], "--cache is of one process"),
         (["-o", "OUT", "--jsonl", "rows.jsonl"], "--jsonl is of one process"),
-        (["-o", "OUT", "--actors", "2-1"], "--actors 2-1"),
-        (["-o", "OUT", "--actors", "0"], "--actors 0"),
+        (["-o", "OUT", "--journal", "j"], "--journal is of one process"),
+        (["-o", "OUT", "--no-journal"], "--no-journal is of one process"),
+        (["-o", "OUT", "-m", "minilm-l12:5"], "--ray runs one model, not a cascade"),
+        (["-o", "OUT", "--actors", "2-1"], "'--actors': '2-1' is neither a whole number from 1, nor a range"),
+        (["-o", "OUT", "--actors", "0"], "'--actors': '0' is neither"),
         (["-o", "OUT", "--block-queries", "0"], "--block-queries is 0"),
     ],
 )
-def test_options_that_do_not_go_with_a_cluster(options, message, tmp_path):
+def test_options_that_do_not_go_with_a_cluster(options, message, cli, tmp_path):
     options = [str(tmp_path / "out") if one == "OUT" else one for one in options]
-    result = CliRunner().invoke(main, ["batch", str(noveleval.DATA), "--ray", *options])
-    assert isinstance(result.exception, UsageError) and message in str(result.exception)
+    code, _, stderr = cli("batch", noveleval.DATA, "--ray", *options)
+    assert code == 2
+    assert message in stderr and stderr.count("\n") == 1
 
 
 def test_a_part_is_named_by_what_its_lines_depend_on(tmp_path):

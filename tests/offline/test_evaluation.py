@@ -122,7 +122,7 @@ def test_the_command_measures_a_model(cli, tmp_path, monkeypatch):
     assert found["command"].startswith("dearlite eval ")
     assert list((tmp_path / "journals").iterdir())  # and so the second time needs no model's time
     code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 3)
-    assert code == 0 and "going on: 63 of 63 pairs are scored already" in err
+    assert code == 0 and "resuming: 63 of 63 pairs are already scored" in err
     assert "minilm-l12" in out and "nDCG@10 of minilm-l12 against first stage: +" in out
 
 

@@ -1,85 +1,96 @@
-"""What the command line takes for listwise models, the same for every command that ranks."""
+"""Options of listwise models, the same for every command that reranks."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
+from dearlite.cli.options.types import GpuLayers, Option
 from dearlite.errors import UsageError
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.options import DEFAULT_REASONING_TOKENS, LISTWISE_MODES, Listwise
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-_MODES = ", ".join(f"{name} ({what})" for name, what in LISTWISE_MODES.items())
-_OPTIONS = (
-    click.option("--mode", type=click.Choice(list(LISTWISE_MODES)), help=f"Listwise: {_MODES}. [default: permute]"),
-    click.option("--explain", is_flag=True, help="Listwise: the model says why first; the same as --mode reason."),
-    click.option("--window", type=int, metavar="N", help="Listwise: documents compared at once. [default: the file's]"),
-    click.option("--stride", type=int, metavar="N", help="Listwise: how far windows lie apart. [default: half of it]"),
+_MODES = "; ".join(f"{name} ({description})" for name, description in LISTWISE_MODES.items())
+_LARGEST_WINDOW = sys.maxsize  # in place of the model's own window, which is not known before it is loaded
+
+LISTWISE_OPTIONS: tuple[Option, ...] = (
+    click.option(
+        "--mode",
+        type=click.Choice(list(LISTWISE_MODES)),
+        help=f"Listwise: the way in which the model orders documents: {_MODES}. [default: permute]",
+    ),
+    click.option(
+        "--explain", is_flag=True, help="Listwise: write the model's reasoning first; the same as --mode reason."
+    ),
+    click.option(
+        "--window", type=int, metavar="N", help="Listwise: number of documents per prompt. [default: the model file's]"
+    ),
+    click.option(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="Listwise: number of documents between the starts of two windows. "
+        "[default: half of --window, or the model file's]",
+    ),
     click.option(
         "--passage-tokens",
         type=int,
         metavar="N",
-        help="Listwise: tokens of a document that are read. Fewer are faster.",
+        help="Listwise: read at most N tokens per document; fewer are faster. [default: as many as fit]",
     ),
     click.option(
         "--reasoning-tokens",
         type=int,
         metavar="N",
-        help=f"Listwise: tokens that --explain may write. [default: {DEFAULT_REASONING_TOKENS}]",
+        help=f"Listwise: write at most N tokens of reasoning per prompt. [default: {DEFAULT_REASONING_TOKENS}]",
     ),
     click.option(
         "--passes",
         type=int,
         metavar="N",
-        help="Listwise: N orders of shuffled documents, fused by mean rank. [default: 1]",
+        help="Listwise: rank N times, each time after the first with the documents shuffled, and order by mean rank. "
+        "[default: 1]",
     ),
     click.option(
-        "--prompt", type=click.Choice(list(LIST_FORMS)), help="Listwise: the prompt form. [default: the file's]"
+        "--prompt", type=click.Choice(list(LIST_FORMS)), help="Listwise: prompt form. [default: the model file's]"
     ),
-)
-_LOADING = (
     click.option(
-        "--gpu-layers", metavar="auto|N", help="Listwise: layers on the GPU. [default: all where there is one]"
+        "--gpu-layers",
+        type=GpuLayers(),
+        metavar="auto|N",
+        help="Listwise: number of layers on the GPU. [default: auto, which is all of them if there is a GPU]",
     ),
-    click.option("--adapter", metavar="FILE", help="Listwise: a LoRA in GGUF form, put on the model."),
+    click.option("--adapter", metavar="FILE", help="Listwise: LoRA adapter in GGUF format to apply to the model."),
 )
 
 
-def listwise_options(command: Command) -> Command:
-    """`command` with the options; `listwise_of` and `loading_of` take them out of what it is called with."""
-    for option in reversed((*_OPTIONS, *_LOADING)):
-        command = option(command)
-    return command
-
-
-def listwise_of(given: dict[str, Any], *, stream: bool) -> Listwise | None:
-    """The record for what was given, None where nothing was. With `stream` reasons go to stderr as they come."""
-    explain = given.pop("explain")
-    if explain and given["mode"] not in (None, "reason"):
-        raise UsageError(f"--explain is --mode reason: leave out --mode {given['mode']}")
-    given["mode"] = "reason" if explain else given["mode"]
-    names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens", "passes", "prompt")
-    fields = {name: given[name] for name in names if given[name] is not None}
-    if not fields:
+def listwise_of(
+    *,
+    mode: str | None,
+    explain: bool,
+    window: int | None,
+    stride: int | None,
+    passage_tokens: int | None,
+    reasoning_tokens: int | None,
+    passes: int | None,
+    prompt: str | None,
+) -> Listwise | None:
+    """The record of the options, None if no option is set. Raises UsageError for values that no model accepts."""
+    if explain and mode not in (None, "reason"):
+        raise UsageError(f"--explain is --mode reason: leave out --mode {mode}")
+    if explain:
+        mode = "reason"
+    if all(value is None for value in (mode, window, stride, passage_tokens, reasoning_tokens, passes, prompt)):
         return None
-    return Listwise(**fields, on_text=_write if stream and fields.get("mode") == "reason" else None)
-
-
-def loading_of(given: dict[str, Any]) -> dict[str, Any]:
-    """`gpu_layers` and `adapter`, as `Reranker.load` takes them."""
-    layers = given["gpu_layers"]
-    if layers in (None, "auto"):
-        return {"gpu_layers": None, "adapter": given["adapter"]}
-    if not layers.isdecimal():
-        raise UsageError(f"--gpu-layers {layers}: it is auto, or a whole number from 0")
-    return {"gpu_layers": int(layers), "adapter": given["adapter"]}
-
-
-def _write(text: str) -> None:
-    """What a model writes goes on the screen line by line, and moves nothing else there."""
-    sys.stderr.write("".join(char if char.isprintable() or char == "\n" else " " for char in text))
-    sys.stderr.flush()
+    listwise = Listwise(
+        mode="permute" if mode is None else mode,
+        window=window,
+        stride=stride,
+        passage_tokens=passage_tokens,
+        prompt=prompt,
+        reasoning_tokens=DEFAULT_REASONING_TOKENS if reasoning_tokens is None else reasoning_tokens,
+        passes=1 if passes is None else passes,
+    )
+    listwise.checked(window=_LARGEST_WINDOW, stride=1)
+    return listwise

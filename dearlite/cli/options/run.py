@@ -1,138 +1,187 @@
-"""What `batch` and `eval` take alike: the files of a collection, the model, and where results are kept."""
+"""Options that `batch` and `eval` share: the files of a collection, the model, and the files that keep the results.
+
+`run_options` adds them to a command, which gets them checked, as one RunOptions.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import click
 
-from dearlite.cli.options.cascade import cascade_options, long_of
-from dearlite.cli.options.listwise import listwise_of, listwise_options, loading_of
+from dearlite.checks import whole_number
+from dearlite.cli.options.model import ModelOptions, model_options
+from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import DiskFull, UsageError
 from dearlite.files.writing import check_output
-from dearlite.machine import DEVICES
-from dearlite.models.chain import resolve
-from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.offline.collection.collection import Collection, Source
-from dearlite.offline.run import rerank_run as running
+from dearlite.offline.run.rerank_run import RunFiles, rerank_run
 from dearlite.offline.run.results import RerankedRun
 from dearlite.options import Call
+from dearlite.progress import Progress
 from dearlite.render.bar import DocumentProgress
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-model_option = click.option(
-    "-m",
-    "--model",
-    multiple=True,
-    default=(DEFAULT_MODEL,),
-    show_default=True,
-    metavar="NAME|FILE[:DEPTH]",
-    help="What ranks. Given again, the next stage of a cascade, which gets the best DEPTH. [a later one: 30]",
-)
-_FILES = (
+_FILES: tuple[Option, ...] = (
     click.argument("source", required=False, metavar="[SOURCE]"),
-    click.option("--queries", metavar="FILE", help="Queries: JSON Lines (_id, text) or TSV."),
+    click.option("--queries", metavar="FILE", help="Queries: JSON Lines with _id and text, or TSV."),
     click.option(
-        "--corpus", multiple=True, metavar="FILE", help="Documents, as rerank takes them, or a folder of shards."
+        "--corpus",
+        multiple=True,
+        metavar="FILE",
+        help="Documents, in a format that rerank reads, or a folder of shards. May be repeated.",
     ),
-    click.option("--run", "run_file", metavar="FILE", help="The first stage: a TREC run."),
-    click.option("--depth", type=int, default=100, show_default=True, metavar="N", help="Documents of each query."),
-    click.option("--skip-bad", is_flag=True, help="Leave out what is missing or cannot be used, and count it."),
+    click.option("--run", metavar="FILE", help="TREC run of the first stage."),
+    click.option(
+        "--depth", type=int, default=100, show_default=True, metavar="N", help="Rerank the best N documents per query."
+    ),
+    click.option(
+        "--skip-bad", is_flag=True, help="Leave out records that are missing or unusable, and report their number."
+    ),
+    click.option("-o", "--output", metavar="FILE", help="TREC run to write. A failure leaves no incomplete file."),
+    click.option(
+        "--jsonl",
+        metavar="FILE",
+        help="JSON Lines file to write: one row per pair with texts, reasons and the scores of both stages.",
+    ),
+    click.option(
+        "--journal",
+        metavar="FILE",
+        help="File that keeps each result at once; the same command resumes from it. [default: OUTPUT.journal]",
+    ),
+    click.option("--no-journal", is_flag=True, help="Write no journal: a run that is stopped cannot be resumed."),
+    click.option("--cache", metavar="FILE", help="SQLite file of pair scores that several runs share."),
+    click.option(
+        "--together",
+        type=int,
+        default=8,
+        show_default=True,
+        metavar="N",
+        help="Listwise: number of queries that are decoded side by side.",
+    ),
+    click.option("--quiet", is_flag=True, help="Write only errors to stderr."),
 )
-_MODEL = (
-    model_option,
-    click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),
-    click.option("--threads", type=int, metavar="N", help="How many work on a CPU. [default: one a core]"),
-    click.option("-o", "--output", metavar="FILE", help="The TREC run, written whole or not at all."),
-    click.option("--jsonl", metavar="FILE", help="Also a row a pair: texts, reasons, the scores of both stages."),
-    click.option("--journal", metavar="FILE", help="Where results are kept at once. [default: OUTPUT.journal]"),
-    click.option("--no-journal", is_flag=True, help="Keep none: a run that is stopped begins anew."),
-    click.option("--cache", metavar="FILE", help="A SQLite file of pairs' scores, shared by runs."),
-    click.option("--together", type=int, default=8, show_default=True, help="Listwise: queries decoded side by side."),
-    click.option("--quiet", is_flag=True, help="Say nothing on stderr but errors."),
-)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of `batch` and `eval`. Raises UsageError for values that exclude each other; no file is read."""
+
+    model: ModelOptions
+    source: Source
+    files: RunFiles
+    together: int
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.source.depth is not None:
+            whole_number("--depth", self.source.depth)
+        whole_number("--together", self.together)
+        if self.files.cache is None:
+            return
+        chain = self.model.chain
+        if chain.cascade or chain.stages[0].kind == "listwise":
+            kind = "cascade" if chain.cascade else "listwise model"
+            raise UsageError(f"{self.model.name} is a {kind}: a cache of scores goes with a pointwise model")
+        if self.model.long is not None:
+            raise UsageError("a cache holds scores of whole pairs, and long documents are read in passages: drop one")
+
+    def check_outputs(self, *others: str | None) -> None:
+        """Raises UsageError if a file of the options, or one of `others`, cannot be written."""
+        for path in (self.files.output, self.files.jsonl, *others):
+            check_output(path)
 
 
 def run_options(command: Command) -> Command:
-    """`command` with the options; the functions below take them out of what it is called with."""
-    command = cascade_options(listwise_options(command))
-    for option in reversed((*_FILES, *_MODEL)):
-        command = option(command)
-    return command
+    """`command` with the options; it is called with them as one argument, `options`: RunOptions."""
+
+    @wraps(command)
+    def callback(
+        *,
+        model: ModelOptions,
+        source: str | None,
+        queries: str | None,
+        corpus: tuple[str, ...],
+        run: str | None,
+        depth: int,
+        skip_bad: bool,
+        output: str | None,
+        jsonl: str | None,
+        journal: str | None,
+        no_journal: bool,
+        cache: str | None,
+        together: int,
+        quiet: bool,
+        **others: Any,
+    ) -> None:
+        if journal and no_journal:
+            raise UsageError("--journal and --no-journal exclude each other: leave one out")
+        options = RunOptions(
+            model=model,
+            source=Source(source=source, queries=queries, corpus=corpus, run=run, depth=depth, skip_bad=skip_bad),
+            files=RunFiles(output=output, jsonl=jsonl, journal=False if no_journal else journal or True, cache=cache),
+            together=together,
+            quiet=quiet,
+        )
+        command(options=options, **others)
+
+    return with_options(model_options()(callback), _FILES)
 
 
-def collection_of(given: dict[str, Any], qrels: str | None = None) -> Collection:
-    """The collection that was named. Raises UsageError where nothing was."""
-    if given["source"] is None and given["run_file"] is None:
+def open_source(source: Source) -> Collection:
+    """The collection of `source`. Raises UsageError if neither a folder nor a run was named."""
+    if source.source is None and source.run is None:
         raise UsageError("nothing to rerank: give a collection's folder, or --queries, --corpus and --run")
-    return Source(
-        source=given["source"],
-        queries=given["queries"],
-        corpus=given["corpus"],
-        run=given["run_file"],
-        qrels=qrels,
-        depth=given["depth"],
-        skip_bad=given["skip_bad"],
-    ).open()
+    return source.open()
 
 
-def check(given: dict[str, Any], *outputs: str | None) -> None:
-    """Tells a wrong name before a large file is read."""
-    resolve(given["model"]).check(long=long_of(given))
-    for path in (given["output"], given["jsonl"], *outputs):
-        check_output(path)
-    if given["journal"] and given["no_journal"]:
-        raise UsageError("--journal and --no-journal exclude each other: leave one out")
-    if given["together"] < 1:
-        raise UsageError(f"--together is {given['together']}: it must be 1 or more")
-
-
-def rerank(collection: Collection, given: dict[str, Any]) -> RerankedRun:
-    """The collection reranked as the options say, with progress and what there is to say on stderr."""
-    quiet = given["quiet"]
-    options = dict(given)
-    listwise, loading = listwise_of(options, stream=False), loading_of(options)
-    loading["adaptive"] = given["adaptive"]
-    if not quiet:
-        _say(collection.notes)
-    with DocumentProgress(collection.pairs, visible=not quiet) as progress:
-        told = False
-
-        def update(done: int, total: int) -> None:
-            nonlocal told
-            if not told and done and not quiet:
-                click.echo(f"dearlite: going on: {done} of {total} pairs are scored already", err=True)
-            told = True
-            progress.update(done, total)
-
+def rerank(collection: Collection, options: RunOptions) -> RerankedRun:
+    """`collection` reranked, with progress and notes on stderr. An interruption exits with 130."""
+    if not options.quiet:
+        _print_notes(collection.notes)
+    with DocumentProgress(collection.pairs, visible=not options.quiet) as progress:
         try:
-            found = running.rerank_run(
+            reranked = rerank_run(
                 collection,
-                given["model"],
-                files=running.RunFiles(
-                    output=given["output"],
-                    jsonl=given["jsonl"],
-                    journal=False if given["no_journal"] else given["journal"] or True,
-                    cache=given["cache"],
+                options.model.chain,
+                files=options.files,
+                call=Call(
+                    listwise=options.model.listwise,
+                    long=options.model.long,
+                    together=options.together,
+                    progress=resume_notice(progress, "pairs are already scored", quiet=options.quiet),
                 ),
-                call=Call(listwise=listwise, long=long_of(given), together=given["together"], progress=update),
-                loading={name: value for name, value in loading.items() if value is not None}
-                | {"device": given["device"], "threads": given["threads"]},
+                loading=options.model.loading.arguments(),
             )
         except (KeyboardInterrupt, DiskFull) as err:
             progress.close()
-            kept = "lost, there is no journal" if given["no_journal"] else "kept: the same command goes on from them"
+            kept = "lost: there is no journal" if options.files.journal is False else "kept: run the same command again"
             click.echo(f"dearlite: {progress.done} of {collection.pairs} pairs are {kept}", err=True)
             if isinstance(err, DiskFull):
                 raise
             sys.exit(130)
-    if not quiet:
-        _say(found.notes)
-    return found
+    if not options.quiet:
+        _print_notes(reranked.notes)
+    return reranked
 
 
-def _say(notes: Sequence[str]) -> None:
+def resume_notice(progress: DocumentProgress, found: str, *, quiet: bool) -> Progress:
+    """The callback of `progress` that first reports work of an earlier call: "resuming: 3 of 5 `found`"."""
+    first = True
+
+    def update(done: int, total: int) -> None:
+        nonlocal first
+        if first and done and not quiet:
+            click.echo(f"dearlite: resuming: {done} of {total} {found}", err=True)
+        first = False
+        progress.update(done, total)
+
+    return update
+
+
+def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
         click.echo(f"dearlite: {note}", err=True)

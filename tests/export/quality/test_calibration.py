@@ -10,8 +10,7 @@ from click.testing import CliRunner
 np = pytest.importorskip("numpy")
 
 from dearlite import Reranker, rerank  # noqa: E402
-from dearlite.cli.models import command as models_command  # noqa: E402
-from dearlite.cli.rerank import command as rerank_command  # noqa: E402
+from dearlite.cli.main import main  # noqa: E402
 from dearlite.errors import InvalidInput, ModelFileError, UsageError  # noqa: E402
 from dearlite.export.quality.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
 from dearlite.models.bundle import Bundle, add_members  # noqa: E402
@@ -160,7 +159,7 @@ def calibrated(tmp_path_factory):
     )
     output = folder / "calibrated.dear"
     found = CliRunner().invoke(
-        models_command, ["calibrate", "minilm-l12", str(folder), "--split", "four questions", "-o", str(output)]
+        main, ["models", "calibrate", "minilm-l12", str(folder), "--split", "four questions", "-o", str(output)]
     )
     assert found.exit_code == 0, found.output
     return output, found.stdout
@@ -183,7 +182,7 @@ def test_file_carries_its_calibration_and_is_the_same_model(calibrated, plain_pa
         )
     assert not plain.calibrated
     assert ours.calibrated
-    assert "calibration" in CliRunner().invoke(models_command, ["show", str(path)]).stdout
+    assert "calibration" in CliRunner().invoke(main, ["models", "show", str(path)]).stdout
 
 
 def test_relevance_of_a_cascade_is_that_of_the_last_stage_with_a_calibration(calibrated, plain_path):
@@ -228,13 +227,13 @@ def docs(tmp_path):
 
 def test_command_drops_and_says_how_many(calibrated, docs):
     asked = [docs, "-m", str(calibrated[0]), "--min-relevance", "0.5"]
-    found = CliRunner().invoke(rerank_command, ["-q", "who wrote Hamlet", *asked])
+    found = CliRunner().invoke(main, ["rerank", "-q", "who wrote Hamlet", *asked])
     assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == ["d3"]
-    assert "3 of 4 documents are relevant with a probability below 0.5\n" in found.stderr
-    nothing = CliRunner().invoke(rerank_command, ["-q", "how do plumbers unclog a sink", *asked])
+    assert "3 of 4 documents have a relevance below 0.5\n" in found.stderr
+    nothing = CliRunner().invoke(main, ["rerank", "-q", "how do plumbers unclog a sink", *asked])
     assert nothing.exit_code == 0
     assert nothing.stdout == ""
-    assert "below 0.5: nothing here answers the query" in nothing.stderr
+    assert "below 0.5: no document answers the query" in nothing.stderr
 
 
 def test_command_refuses_a_threshold_that_cannot_be(docs, plain_path):
@@ -242,7 +241,7 @@ def test_command_refuses_a_threshold_that_cannot_be(docs, plain_path):
         (["--min-relevance", "1.5"], "--min-relevance 1.5: it is a probability from 0 to 1"),
         (["--min-relevance", "0.5", "-m", str(plain_path)], "carries no calibration"),
     ):
-        found = CliRunner().invoke(rerank_command, ["-q", "q", docs, *given])
+        found = CliRunner().invoke(main, ["rerank", "-q", "q", docs, *given])
         assert isinstance(found.exception, UsageError)
         assert says in str(found.exception)
 
@@ -253,7 +252,7 @@ def test_calibration_needs_a_pointwise_model_and_judgements(tmp_path):
         (["minilm-l12", str(tmp_path)], "queries"),
     ):
         found = CliRunner().invoke(
-            models_command, ["calibrate", *arguments, "--split", "s", "-o", str(tmp_path / "x.dear")]
+            main, ["models", "calibrate", *arguments, "--split", "s", "-o", str(tmp_path / "x.dear")]
         )
         assert isinstance(found.exception, UsageError)
         assert says in str(found.exception)

@@ -1,0 +1,230 @@
+"""Options of the model: files, device, handling of long documents, and those of cascades and of listwise models.
+
+`model_options` adds them to a command, which gets them checked, as one ModelOptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from dearlite.checks import whole_number
+from dearlite.cli.options.listwise import LISTWISE_OPTIONS, listwise_of
+from dearlite.cli.options.types import Command, Option, with_options
+from dearlite.errors import UsageError
+from dearlite.machine import DEVICES
+from dearlite.models.chain import DEFAULT_HEAD, Chain, resolve
+from dearlite.models.registry import DEFAULT_MODEL
+from dearlite.options import LONG_MODES, Listwise, Long
+
+_LONG_MODES = "; ".join(f"{name} ({description})" for name, description in LONG_MODES.items())
+_MODEL: tuple[Option, ...] = (
+    click.option(
+        "-m",
+        "--model",
+        "names",
+        multiple=True,
+        default=(DEFAULT_MODEL,),
+        show_default=True,
+        metavar="NAME|FILE[:DEPTH]",
+        help="Name or file of the model. Repeat it to add a stage of a cascade: the stage reranks the best DEPTH "
+        f"documents of the stage before, {DEFAULT_HEAD} if no DEPTH is given.",
+    ),
+    click.option(
+        "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device that runs the model."
+    ),
+    click.option("--threads", type=int, metavar="N", help="Number of CPU threads. [default: one per physical core]"),
+    click.option(
+        "--long",
+        "long_mode",
+        type=click.Choice(list(LONG_MODES)),
+        default="truncate",
+        show_default=True,
+        help=f"Treatment of documents that are longer than the model's input: {_LONG_MODES}.",
+    ),
+    click.option(
+        "--chunk-tokens",
+        type=int,
+        metavar="N",
+        help="With --long chunk or cascade: length of a passage in tokens. "
+        "[default: as many as the model reads, with --long cascade at most 180]",
+    ),
+    click.option(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="With --long cascade: number of passages per document that a stage passes on to the next. "
+        f"[default: {Long().keep}]",
+    ),
+    click.option(
+        "--adaptive",
+        is_flag=True,
+        help="Cascade: pass on only documents within the calibrated margin of the cut-off.",
+    ),
+)
+_ONE_CALL: tuple[Option, ...] = (
+    click.option("--low-memory", is_flag=True, help="Cascade: hold only one model in memory at a time."),
+    click.option(
+        "--best-effort", is_flag=True, help="Cascade: skip a later stage that cannot run, and report it on stderr."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """The options of `Reranker.load`. `gpu_layers` is None for all layers, if there is a GPU."""
+
+    device: str = "auto"
+    threads: int | None = None
+    gpu_layers: int | None = None
+    adapter: str | None = None
+    low_memory: bool = False
+    best_effort: bool = False
+    adaptive: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `Reranker.load`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """The resolved model or cascade, and the options to load and to call it with.
+
+    Raises UsageError for options that do not apply to the model; no model is loaded.
+    """
+
+    chain: Chain
+    loading: Loading
+    listwise: Listwise | None = None
+    long: Long | None = None
+
+    def __post_init__(self) -> None:
+        if self.loading.threads is not None:
+            whole_number("--threads", self.loading.threads)
+        self._check_cascade()
+        self._check_listwise()
+        self._check_long()
+        self.chain.check(long=self.long)
+
+    @property
+    def name(self) -> str:
+        """The name of the model, of a cascade the names of its stages. Example: "minilm-l12>dear-8b"."""
+        return ">".join(stage.name for stage in self.chain.stages)
+
+    def _check_cascade(self) -> None:
+        flags = {
+            "--adaptive": self.loading.adaptive,
+            "--low-memory": self.loading.low_memory,
+            "--best-effort": self.loading.best_effort,
+        }
+        names = [name for name, value in flags.items() if value]
+        if names and len(self.chain.stages) < 2:
+            verb = "is" if len(names) == 1 else "are"
+            raise UsageError(f"{' and '.join(names)} {verb} for a cascade, and one model was named: -m NAME -m NAME:30")
+
+    def _check_listwise(self) -> None:
+        if any(stage.kind != "pointwise" for stage in self.chain.stages):  # a stage that cannot run may be listwise
+            return
+        if self.listwise is not None and self.chain.cascade:
+            raise UsageError(f"{self.name} has no listwise stage: modes, windows and reasons need one")
+        if self.listwise is not None:
+            raise UsageError(f"{self.name} is a pointwise model: modes, windows and reasons need a listwise model")
+        values = {"--gpu-layers": self.loading.gpu_layers, "--adapter": self.loading.adapter}
+        if names := [name for name, value in values.items() if value is not None]:
+            reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
+            raise UsageError(f"{' and '.join(names)} go with a listwise model, and {reason}")
+
+    def _check_long(self) -> None:
+        if self.long is None:
+            return
+        if self.long.mode == "cascade" and len(self.chain.stages) < 2:
+            raise UsageError(
+                "--long cascade needs a stage that picks passages and one that reads them: -m NAME -m NAME:20"
+            )
+        if self.chain.stages[0].kind == "listwise":
+            if self.chain.cascade:
+                raise UsageError(
+                    f"{self.name} begins with a listwise model, which reads no passages: begin with a pointwise model"
+                )
+            raise UsageError(
+                f"{self.name} is a listwise model and reads a document's beginning: put a pointwise stage before it"
+            )
+
+
+def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
+    """A decorator that adds the options to a command and calls it with them as one argument, `model`: ModelOptions.
+
+    With `one_call` the options that only a single call takes are added too: --low-memory and --best-effort.
+    """
+    options = (*_MODEL, *(_ONE_CALL if one_call else ()), *LISTWISE_OPTIONS)
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def callback(
+            *,
+            names: tuple[str, ...],
+            device: str,
+            threads: int | None,
+            long_mode: str,
+            chunk_tokens: int | None,
+            keep: int | None,
+            adaptive: bool,
+            mode: str | None,
+            explain: bool,
+            window: int | None,
+            stride: int | None,
+            passage_tokens: int | None,
+            reasoning_tokens: int | None,
+            passes: int | None,
+            prompt: str | None,
+            gpu_layers: int | None,
+            adapter: str | None,
+            low_memory: bool = False,
+            best_effort: bool = False,
+            **others: Any,
+        ) -> None:
+            listwise = listwise_of(
+                mode=mode,
+                explain=explain,
+                window=window,
+                stride=stride,
+                passage_tokens=passage_tokens,
+                reasoning_tokens=reasoning_tokens,
+                passes=passes,
+                prompt=prompt,
+            )
+            model = ModelOptions(
+                chain=resolve(names, best_effort=best_effort),
+                loading=Loading(
+                    device=device,
+                    threads=threads,
+                    gpu_layers=gpu_layers,
+                    adapter=adapter,
+                    low_memory=low_memory,
+                    best_effort=best_effort,
+                    adaptive=adaptive,
+                ),
+                listwise=listwise,
+                long=long_of(long_mode, chunk_tokens, keep),
+            )
+            command(model=model, **others)
+
+        return with_options(callback, options)
+
+    return decorate
+
+
+def long_of(mode: str, chunk_tokens: int | None, keep: int | None) -> Long | None:
+    """The treatment of long documents, None for truncation. Raises UsageError for options that `mode` does not use."""
+    if keep is not None and mode != "cascade":
+        raise UsageError("--keep goes with --long cascade: the other modes pass no passages on")
+    if mode == "truncate":
+        if chunk_tokens is not None:
+            raise UsageError("--chunk-tokens goes with --long chunk or cascade: name one")
+        return None
+    return Long(mode, chunk_tokens, Long().keep if keep is None else keep).checked()
