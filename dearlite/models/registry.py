@@ -1,4 +1,4 @@
-"""models.toml: the models that have a name. Facts only; a user's own file in DEARLITE_HOME adds to it."""
+"""Named models: the entries of models.toml, and of the user's own models.toml in DEARLITE_HOME. Facts only."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ DEFAULT_MODEL = "minilm-l12"
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One table of models.toml. `embedded` is the file inside this package, None for a model that is built.
+    """One table of models.toml.
 
-    `max_tokens` is of the whole pair or prompt; `max_query_tokens` the query's share of it, if the authors give one.
-    `base` names the repository that a LoRA lies over. `download_mb` is what making the file fetches, base included.
-    `golden` names the published scores that `dearlite models verify` holds the file to, if there are any.
+    `max_tokens` limits the whole pair or prompt, `max_query_tokens` the query's share of it where its authors state
+    one. `base` is the repository of the model under a LoRA. `embedded` is the file inside this package, None for a
+    model whose file is made by `dearlite export`. `download_mb` is the size of the download that this needs, base
+    included; `size_mb` and `memory_mb` are those of the file and of the process that runs it. `golden` names the
+    published scores that `dearlite models verify` compares the file with.
     """
 
     name: str
@@ -48,7 +50,7 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class CascadeEntry:
-    """A table of models.toml whose kind is "cascade": a chain of models, each `NAME` or `NAME:DEPTH`."""
+    """A table of models.toml of kind "cascade": a chain of models, each `NAME` or `NAME:DEPTH`."""
 
     name: str
     kind: str
@@ -57,7 +59,7 @@ class CascadeEntry:
 
 
 def home() -> Path:
-    """The folder of built and fetched models: DEARLITE_HOME, or the platform's cache folder."""
+    """The folder of exported and downloaded models: DEARLITE_HOME, or the platform's cache folder."""
     if set_home := os.environ.get("DEARLITE_HOME"):
         return Path(set_home).expanduser()
     import platformdirs
@@ -76,7 +78,7 @@ def load_cascades() -> dict[str, CascadeEntry]:
 
 
 def find_cascade(name: str) -> tuple[str, ...] | None:
-    """The stages of the cascade `name`; None where the name is a model's, a file's, or nobody's."""
+    """The stages of the cascade `name`; None if no cascade has this name."""
     entry = load_cascades().get(name)
     return None if entry is None else entry.stages
 
@@ -102,7 +104,7 @@ def find_model(name: str) -> Path:
 
 
 def model_file(entry: ModelEntry) -> Path:
-    """Where the entry's file is, or would be."""
+    """The path of the entry's file, which need not exist."""
     if entry.embedded is not None:
         return Path(str(resources.files("dearlite").joinpath(entry.embedded)))
     suffix = ".gguf" if entry.kind == "listwise" else ".dear"
