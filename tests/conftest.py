@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,13 @@ import pytest
 from hypothesis import settings
 
 import dearlite
+
+# Each pytest-xdist worker keeps to its share of the cores. Engines in several processes that each take all cores delay
+# one another: llama.cpp's threads spin while they wait, and torch's and ONNX Runtime's compete for the same cores.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    share = cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    os.sched_setaffinity(0, share or cores)
 
 # The same examples on every run: a failure here is a failure there. No deadline: shared machines stall.
 settings.register_profile("dearlite", deadline=None, derandomize=True)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -168,13 +167,15 @@ def test_cancel_ends_soon_and_says_how_far(reranker):
 
 
 def test_error_in_progress_comes_through_and_ends_the_work(reranker):
+    calls = []
+
     def fail(done, total):
+        calls.append(done)
         raise RuntimeError("mine")
 
-    start = time.perf_counter()
     with pytest.raises(RuntimeError, match="mine"):
         reranker.rerank(QUERY, ["some words " * 50] * 2000, progress=fail)
-    assert time.perf_counter() - start < 5
+    assert len(calls) == 1
 
 
 def test_several_threads_may_share_a_reranker(reranker):

@@ -1,7 +1,7 @@
 """Cascades that end in a listwise model, on a tiny random one: what must hold whatever it says."""
 
+import math
 import threading
-import time
 
 import pytest
 
@@ -141,9 +141,7 @@ def test_event_ends_a_listwise_stage_and_keeps_the_one_before(tiny_path):
         if done >= 30:
             stop.set()
 
-    start = time.perf_counter()
-    ranking = model.rerank(QUERY, DOCS, cancel=stop, budget_s=60, progress=after_the_first)
-    assert time.perf_counter() - start < 30
+    ranking = model.rerank(QUERY, DOCS, cancel=stop, budget_s=math.inf, progress=after_the_first)
     assert not ranking.complete
     assert [hit.index for hit in ranking] == before
     assert [stage.looked_at for stage in ranking.stages] == [30, 0]

@@ -90,7 +90,7 @@ def fetched(start):
 
     def call(*args, **more):
         with start(*args, **more) as process:
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=120)
         assert out, err
         answer = json.loads(out)
         if "folder" in answer:
@@ -225,7 +225,7 @@ def test_no_network_is_one_line(hub, fetched):
 def test_progress_is_on_stderr_unless_quiet(start):
     for quiet in (False, True):
         with start(options={"quiet": quiet}) as process:
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=120)
         assert list(json.loads(out)) == ["folder"]
         assert ("Fetching 7 files" in err) is not quiet
         assert quiet is (err == "")
