@@ -1,1 +1,1 @@
-"""The command line: one file a command. It parses, calls one function and hands the result to render."""
+"""The command line: one module per command, which parses options, calls one library function and renders the result."""

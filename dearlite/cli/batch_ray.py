@@ -65,14 +65,14 @@ def _output_folder(options: RunOptions) -> Path:
 
 
 def _one_process_options(files: RunFiles) -> list[str]:
-    """The names of the options that only a single process takes, of those that were given."""
+    """The names of the options that only a single process takes, among the given ones."""
     values = {
         "--journal": not isinstance(files.journal, bool),
         "--no-journal": files.journal is False,
         "--cache": files.cache is not None,
         "--jsonl": files.jsonl is not None,
     }
-    return [name for name, given in values.items() if given]
+    return [name for name, is_set in values.items() if is_set]
 
 
 def _scoring_of(options: RunOptions) -> Scoring:

@@ -168,14 +168,14 @@ def rerank(collection: Collection, options: RunOptions) -> RerankedRun:
     return reranked
 
 
-def resume_notice(progress: DocumentProgress, found: str, *, quiet: bool) -> Progress:
-    """The callback of `progress` that first reports work of an earlier call: "resuming: 3 of 5 `found`"."""
+def resume_notice(progress: DocumentProgress, message: str, *, quiet: bool) -> Progress:
+    """The callback of `progress` that first reports work of an earlier call: "resuming: 3 of 5 `message`"."""
     first = True
 
     def update(done: int, total: int) -> None:
         nonlocal first
         if first and done and not quiet:
-            click.echo(f"dearlite: resuming: {done} of {total} {found}", err=True)
+            click.echo(f"dearlite: resuming: {done} of {total} {message}", err=True)
         first = False
         progress.update(done, total)
 

@@ -1,0 +1,48 @@
+"""Option values that dearlite parses itself, and the records that commands get."""
+
+import click
+import pytest
+
+from dearlite.cli.options.model import Loading, ModelOptions
+from dearlite.cli.options.types import ActorRange, GpuLayers
+from dearlite.errors import UsageError
+from dearlite.models.chain import resolve
+from dearlite.options import Listwise, Long
+
+
+@pytest.mark.parametrize(("text", "layers"), [("auto", None), ("0", 0), ("33", 33)])
+def test_gpu_layers_are_a_number_or_auto(text, layers):
+    assert GpuLayers()(text) == layers
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "1.5", "AUTO"])
+def test_other_gpu_layers_are_refused(text):
+    with pytest.raises(click.BadParameter, match=f"'{text}' is neither auto, nor a whole number from 0"):
+        GpuLayers()(text)
+
+
+@pytest.mark.parametrize(("text", "actors"), [("1", (1, 1)), ("8", (8, 8)), ("4-64", (4, 64)), ("3-", (3, 3))])
+def test_actors_are_a_number_or_a_range(text, actors):
+    assert ActorRange()(text) == actors
+
+
+@pytest.mark.parametrize("text", ["", "0", "2-1", "0-4", "-3", "a-b", "1-2-3"])
+def test_other_actors_are_refused(text):
+    with pytest.raises(click.BadParameter, match=f"'{text}' is neither a whole number from 1, nor a range MIN-MAX"):
+        ActorRange()(text)
+
+
+def test_options_that_the_model_does_not_take_are_refused_without_loading_it(monkeypatch):
+    monkeypatch.setattr("dearlite.loading._load", lambda *_: pytest.fail("a model was loaded"))
+    single, pair = resolve("minilm-l12"), resolve(["minilm-l12", "minilm-l12:3"])
+    assert (
+        ModelOptions(chain=pair, loading=Loading(low_memory=True), long=Long("cascade")).name == "minilm-l12>minilm-l12"
+    )
+    with pytest.raises(UsageError, match="--long cascade needs a stage that picks passages"):
+        ModelOptions(chain=single, loading=Loading(), long=Long("cascade"))
+    with pytest.raises(UsageError, match="passages of 600 tokens are longer than the 512"):
+        ModelOptions(chain=single, loading=Loading(), long=Long("chunk", 600))
+    with pytest.raises(UsageError, match="minilm-l12 is a pointwise model"):
+        ModelOptions(chain=single, loading=Loading(), listwise=Listwise())
+    with pytest.raises(UsageError, match="--adapter go with a listwise model, and no stage is one"):
+        ModelOptions(chain=pair, loading=Loading(adapter="a.gguf"))
