@@ -14,21 +14,15 @@ from pathlib import Path
 from depth_curve import SPLITS, open_split
 
 from dearlite import Reranker
-from dearlite.export.quality.calibrate import (
-    Judged,
-    expected_calibration_error,
-    fit_logistic,
-    judged_pairs,
-    margin_of,
-    sigmoid,
-)
+from dearlite.export.quality.calibrate import judged_scores
+from dearlite.export.quality.fit import JudgedScores, expected_calibration_error, fit_logistic, fit_margin, sigmoid
 from dearlite.models.registry import DEFAULT_MODEL
 
 
-def pairs_of(name: str, data: Path, work: Path, reranker: Reranker, queries: int | None) -> Judged:
+def pairs_of(name: str, data: Path, work: Path, reranker: Reranker, queries: int | None) -> JudgedScores:
     """The judged pairs of one split."""
     collection, qrels = open_split(name, data, queries)
-    return judged_pairs(collection, qrels, reranker, journal=work / f"{name.replace(' ', '_')}.journal")
+    return judged_scores(collection, qrels, reranker, journal=work / f"{name.replace(' ', '_')}.journal")
 
 
 def main() -> None:
@@ -46,7 +40,7 @@ def main() -> None:
         for name in {options.fit: None, **dict.fromkeys(options.splits)}
     }
     scale, bias = fit_logistic(pairs_by_split[options.fit])
-    margin = margin_of(pairs_by_split[options.fit])
+    margin = fit_margin(pairs_by_split[options.fit])
     print(f"{reranker.model}: sigmoid({scale:.4f} x score {bias:+.4f}), margin {margin:.3f}\n")
     print("| split | pairs | relevant | error | of the bare sigmoid | mean probability |\n|---|---|---|---|---|---|")
     for name, pairs in pairs_by_split.items():

@@ -184,7 +184,7 @@ def summarise(
     peak: float,
 ) -> list[dict[str, Any]]:
     """One row per system: its figures, or `failure`."""
-    from dearlite.export.quality.card import compare
+    from dearlite.export.quality.card import compare_scores
 
     scores = {key: [score for done in worker_rounds for score in done.scores] for key, worker_rounds in rounds.items()}
     docs = {key: [len(done.scores) / done.elapsed_s for done in worker_rounds] for key, worker_rounds in rounds.items()}
@@ -211,7 +211,7 @@ def summarise(
             "load_s": workers[key].load_s,
         }
         if REFERENCE in scores and key != REFERENCE:
-            row["card"] = card = compare(pairs, scores[REFERENCE], scores[key])
+            row["card"] = card = compare_scores(pairs, scores[REFERENCE], scores[key])
             row["error_percent"] = 100 * card["mean_error"] / card["spread_of_scores"]
         if system.ours:
             # Products that are computed: a query's part once per query; in the last layer everything but keys and

@@ -21,8 +21,8 @@ from dearlite import Reranker
 from dearlite.export.decoders.bundle import DecoderModel, write_decoder
 from dearlite.export.decoders.quantisations import QUANTISATIONS, Quantisation
 from dearlite.export.numerics.forward import ForwardPass
-from dearlite.export.quality.card import Pairs, compare, load_pairs
-from dearlite.export.quality.check import calibration_rows
+from dearlite.export.quality.card import Pairs, compare_scores, load_pairs
+from dearlite.export.quality.texts import calibration_rows
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import macs_per_token, shape_of
 from dearlite.export.source.merge import MergedCheckpoint
@@ -110,7 +110,7 @@ def main() -> None:
         reference = scores(source, QUANTISATIONS["fp32"], False, tokenizer, pairs, options.max_tokens)
         for name, (plan, calibrated) in VARIANTS.items():
             theirs = scores(source, plan, calibrated, tokenizer, pairs, options.max_tokens)
-            found[name].append(compare(pairs, reference, theirs))
+            found[name].append(compare_scores(pairs, reference, theirs))
     print(f"{pairs.name}, {len(pairs.rows)} pairs, {options.heads} random heads\n")
     print("| variant | error, % of spread | tau |\n|---|---|---|")
     for name, cards in found.items():

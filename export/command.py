@@ -10,11 +10,11 @@ import click
 
 from dearlite.export.decoders.pooling import POOLINGS
 from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS
-from dearlite.export.gguf.card import FLOOR as AGREEMENT_FLOOR
+from dearlite.export.gguf.card import MIN_AGREEMENT
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_STRIDE, DEFAULT_TARGET, DEFAULT_WINDOW, ExportOptions
 from dearlite.export.pipeline import export_model
-from dearlite.export.quality.check import FLOOR
+from dearlite.export.quality.gate import MIN_TAU
 from dearlite.export.results import ExportResult
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS
@@ -89,14 +89,14 @@ _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
     type=float,
     metavar="TAU",
     help="Pointwise: refuse a file whose order agrees with that of fp32 by less than this (Kendall's tau, -1 to 1). "
-    f"[default: {FLOOR}]",
+    f"[default: {MIN_TAU}]",
 )
 @click.option(
     "--min-agreement",
     type=float,
     metavar="SHARE",
     help="Listwise: refuse a file whose likeliest token is that of fp32 at a smaller share of positions (0 to 1). "
-    f"[default: {AGREEMENT_FLOOR}]",
+    f"[default: {MIN_AGREEMENT}]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing FILE, and keep a FILE that is too inexact.")
 def command(model: str, **options: Any) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.export.gguf.card import FLOOR
+from dearlite.export.gguf.card import MIN_AGREEMENT
 from dearlite.export.gguf.metadata import ListwiseFacts
 from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.options import DEFAULT_QUANT, DEFAULT_STRIDE, DEFAULT_WINDOW, ExportOptions, Report
+from dearlite.export.quality.gate import QualityGate
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import output_path, source_folders
@@ -48,9 +49,11 @@ def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions
         facts,
         output,
         quant=options.quant or DEFAULT_QUANT["listwise"],
-        carded=options.card,
-        floor=FLOOR if options.min_agreement is None else options.min_agreement,
-        keep=options.force,
+        gate=QualityGate(
+            card=options.card,
+            floor=MIN_AGREEMENT if options.min_agreement is None else options.min_agreement,
+            force=options.force,
+        ),
     )
     return WrittenModel(output, facts, card, checkpoint)
 

@@ -13,8 +13,7 @@ from dearlite.export.decoders.pooling import POOLINGS
 from dearlite.export.decoders.quantisations import DEVICES, check_devices
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
-from dearlite.export.quality.check import FLOOR
-from dearlite.export.quality.gate import QualityGate
+from dearlite.export.quality.gate import MIN_TAU, QualityGate
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import FAMILIES, shape_of
@@ -47,8 +46,8 @@ class _Job:
     @property
     def gate(self) -> QualityGate:
         options = self.options
-        min_tau = FLOOR if options.min_tau is None else options.min_tau
-        return QualityGate(card=options.card, min_tau=min_tau, force=options.force)
+        floor = MIN_TAU if options.min_tau is None else options.min_tau
+        return QualityGate(card=options.card, floor=floor, force=options.force)
 
     @property
     def members(self) -> dict[str, bytes]:

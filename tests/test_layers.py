@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "export.results": "models export.source",
     "export.pointwise": "errors models export.options export.results export.source export.quality export.decoders "
     "export.encoders",
-    "export.listwise": "errors models listwise export.options export.results export.source export.gguf",
+    "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",
     "export.pipeline": "errors machine models export.options export.results export.pointwise export.listwise",
     "export.verification": "errors models export.options export.decoders",
     "export": "errors export.options export.results export.pipeline export.verification export.quality export.train "

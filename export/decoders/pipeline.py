@@ -11,8 +11,9 @@ from dearlite.errors import DearliteError
 from dearlite.export.decoders.bundle import DecoderModel, write_decoder
 from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import ForwardPass
-from dearlite.export.quality.check import calibration_rows, card_pairs, keep_or_refuse, pair_rows, quality_card
+from dearlite.export.quality.check import keep_or_refuse, quality_card
 from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
+from dearlite.export.quality.texts import calibration_rows, card_pairs, pair_rows
 from dearlite.export.source.families import LlamaShape, macs_per_token, shape_of
 
 
@@ -27,7 +28,7 @@ def export_decoder(
     """The quality card of the file written to `output`; empty if `gate` requests no card.
 
     Raises DearliteError, and leaves no file, if the order of the card's pairs agrees with fp32's by less than
-    `gate.min_tau`, unless `gate.force`.
+    `gate.floor`, unless `gate.force`.
     """
     facts, tokenizer = model.facts, model.tokenizer
     plan, shape = QUANTISATIONS[quant], shape_of(model.source.config, facts.max_tokens)
@@ -49,7 +50,7 @@ def export_decoder(
         if pairs is not None:
             card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
             card |= quality_card(draft, pairs, forward.scores, devices[0])
-            keep_or_refuse(draft, output, card, gate.min_tau, keep=gate.force)
+            keep_or_refuse(draft, output, card, gate)
         draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None

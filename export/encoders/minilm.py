@@ -37,7 +37,7 @@ from dearlite.export.encoders.bert import (
 from dearlite.export.encoders.probes import write_exactness_probe, write_product
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import Linear
-from dearlite.export.quality.card import compare, load_pairs
+from dearlite.export.quality.card import compare_scores, load_pairs
 from dearlite.files.hashing import sha256_of
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.facts import PointwiseFacts
@@ -182,7 +182,7 @@ def measure_quality(model: BertModel, tokenizer: bytes, collection: Path) -> dic
             scores[way] = Reranker.load(path).score(texts)
     return {
         "reference": "the published int8 matrices times their scales, in fp32",
-        **compare(pairs, scores["dequantised"], scores["int8-per-row"]),
+        **compare_scores(pairs, scores["dequantised"], scores["int8-per-row"]),
         "onnxruntime": version("onnxruntime"),
     }
 

@@ -21,8 +21,9 @@ from dearlite.errors import DearliteError, UsageError
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.tracing import trace
 from dearlite.export.onnx.graph import Graph
-from dearlite.export.quality.check import card_pairs, keep_or_refuse, pair_rows, quality_card
+from dearlite.export.quality.check import keep_or_refuse, quality_card
 from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
+from dearlite.export.quality.texts import card_pairs, pair_rows
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.facts import PointwiseFacts
@@ -117,7 +118,7 @@ def export_encoder(
     """The quality card of the file written to `output`; empty if `gate` requests no card.
 
     Raises DearliteError, and leaves no file, if the folder is not a complete scorer, or if the order of the card's
-    pairs agrees with transformers' in fp32 by less than `gate.min_tau`; with `gate.force` only the former.
+    pairs agrees with transformers' in fp32 by less than `gate.floor`; with `gate.force` only the former.
     """
     checkpoint, tokenizer, facts = model.checkpoint, model.tokenizer, model.facts
     _check_disk(checkpoint, output, quant)
@@ -132,7 +133,7 @@ def export_encoder(
             write_encoder(model, traced.rewriter, draft, quant)
             if pairs is not None:
                 card = {"reference": "transformers, fp32"} | quality_card(draft, pairs, traced.reference, "cpu")
-                keep_or_refuse(draft, output, card, gate.min_tau, keep=gate.force)
+                keep_or_refuse(draft, output, card, gate)
             draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None

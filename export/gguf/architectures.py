@@ -1,4 +1,4 @@
-"""The decoder families that are written as GGUF: config.json -> tensors, their names there, and hyperparameters.
+"""The decoder families that can be written as GGUF: config.json -> tensors, their GGUF names, and hyperparameters.
 
 A new family is one entry of ARCHITECTURES. Names and keys are llama.cpp's (gguf-py/gguf/constants.py).
 """
@@ -19,30 +19,30 @@ from dearlite.export.source.families import LlamaShape, shape_of
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 ROPE_FACTORS = "rope_freqs.weight"
-# What old checkpoints carry beside weights, computed from config.json and left out by everyone.
+# Tensors of old checkpoints that are computed from config.json; every reader ignores them.
 _COMPUTED = re.compile(r"(model\.layers\.\d+\.self_attn\.)?(model\.)?rotary_emb\.inv_freq")
-_FEW = 8
+_MOST_FAULTS = 8  # in one message
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How a family stands in a GGUF. A matrix is named by its module, without `.weight`.
+    """The form of a family in a GGUF. Keys name a matrix by its module, without `.weight`.
 
-    `permuted` maps a matrix to the field that counts its heads: rows of a head go from transformers' two halves to
-    llama.cpp's neighbouring pairs, which its rotation works on.
+    `permuted` maps a matrix to the field of LlamaShape that counts its heads: the rows of a head are reordered from
+    transformers' two halves to the neighbouring pairs that llama.cpp rotates.
     """
 
     gguf: str  # `general.architecture`, and the prefix of its keys
-    whole: dict[str, str]
-    layer: dict[str, str]
+    model: dict[str, str]  # module -> GGUF name, outside the layers
+    layer: dict[str, str]  # the same within a layer
     permuted: dict[str, str]
-    scalings: tuple[str, ...]  # of rotary positions
-    tokenizers: tuple[str, ...]  # entries of vocabulary.KINDS
+    scalings: tuple[str, ...]  # rope types
+    tokenizers: tuple[str, ...]  # entries of vocabulary.TOKENIZERS
 
 
 _LLAMA = Architecture(
     gguf="llama",
-    whole={"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"},
+    model={"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"},
     layer={
         "input_layernorm": "attn_norm",
         "self_attn.q_proj": "attn_q",
@@ -67,46 +67,46 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One tensor of the file: where it comes from, (rows, columns) or (columns,), and the heads its rows permute in."""
+    """One tensor: its names in the checkpoint and in the GGUF, and its shape, (rows, columns) or (columns,)."""
 
     name: str
     gguf: str
     shape: tuple[int, ...]
-    permuted_heads: int = 0
+    permuted_heads: int = 0  # heads whose rows are reordered; 0: none
 
     @property
     def is_matrix(self) -> bool:
-        """Matrices are written in f16, the rest in f32."""
+        """True for a matrix, which is written in f16; vectors stay f32."""
         return len(self.shape) == 2
 
 
 def find_architecture(config: dict[str, Any], max_tokens: int) -> tuple[Architecture, LlamaShape]:
-    """The family and the shape that config.json states. Raises UsageError naming what is not covered."""
+    """The family and the shape that config.json names. Raises UsageError for an unsupported one."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise UsageError(
-            f"architecture {kind!r} is not written as GGUF here: it is none of {', '.join(ARCHITECTURES)}; llama.cpp's "
-            "convert_hf_to_gguf.py covers more, and `dearlite rerank -m FILE.gguf` runs what it writes"
+            f"architecture {kind!r} cannot be written as GGUF here: it is none of {', '.join(ARCHITECTURES)}; "
+            "llama.cpp's convert_hf_to_gguf.py writes more, and `dearlite rerank -m FILE.gguf` runs its files"
         )
     family, shape = ARCHITECTURES[kind], shape_of(config, max_tokens)
     scaling = rope(config).get("rope_type", "default")
     if scaling not in family.scalings:
-        raise UsageError(f"rope scaling {scaling!r} is not covered: it is none of {', '.join(family.scalings)}")
+        raise UsageError(f"rope scaling {scaling!r} is not supported: it is none of {', '.join(family.scalings)}")
     return family, shape
 
 
 def rope(config: dict[str, Any]) -> dict[str, Any]:
-    """The rotary settings with `rope_type` and `rope_theta`, as transformers 4 (rope_scaling) or 5 wrote them."""
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    if "rope_type" not in found and "type" in found:
-        found["rope_type"] = found["type"]
-    if "rope_theta" not in found and config.get("rope_theta") is not None:
-        found["rope_theta"] = config["rope_theta"]
-    return found
+    """The rotary settings with `rope_type` and `rope_theta`: rope_scaling of transformers 4, rope_parameters of 5."""
+    settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    if "rope_type" not in settings and "type" in settings:
+        settings["rope_type"] = settings["type"]
+    if "rope_theta" not in settings and config.get("rope_theta") is not None:
+        settings["rope_theta"] = config["rope_theta"]
+    return settings
 
 
 def weights_of(config: dict[str, Any], family: Architecture, shape: LlamaShape) -> list[Weight]:
-    """Every tensor of the model, in the order in which the network uses them."""
+    """Every tensor of the model, in the order of their use in the network."""
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sides = {
         "model.embed_tokens": (shape.vocabulary, shape.hidden),
@@ -123,52 +123,52 @@ def weights_of(config: dict[str, Any], family: Architecture, shape: LlamaShape) 
         "mlp.down_proj": (shape.hidden, shape.ffn),
     }
 
-    def whole(module: str) -> Weight:
-        return Weight(f"{module}.weight", f"{family.whole[module]}.weight", sides[module])
+    def of_model(module: str) -> Weight:
+        return Weight(f"{module}.weight", f"{family.model[module]}.weight", sides[module])
 
-    weights = [whole("model.embed_tokens")]
+    weights = [of_model("model.embed_tokens")]
     for number in range(shape.layers):
         for module, short in family.layer.items():
             heads = getattr(shape, family.permuted[module]) if module in family.permuted else 0
             name, gguf = f"model.layers.{number}.{module}.weight", f"blk.{number}.{short}.weight"
             weights.append(Weight(name, gguf, sides[module], heads))
-    weights.append(whole("model.norm"))
+    weights.append(of_model("model.norm"))
     if not config.get("tie_word_embeddings"):
-        weights.append(whole("lm_head"))
+        weights.append(of_model("lm_head"))
     return weights
 
 
 def check_weights(source: TensorSource, weights: list[Weight], where: object) -> None:
-    """Raises CheckpointError naming, together, what is missing, has another shape or has no place in the file."""
+    """Raises CheckpointError that names missing tensors, wrong shapes and tensors without a place in a GGUF."""
     names = {name for name in source.names if not _COMPUTED.fullmatch(name)}
-    wanted = {weight.name: weight.shape for weight in weights}
-    tied = OUTPUT not in wanted
-    if tied and OUTPUT in names:  # some models repeat the embedding there
+    expected = {weight.name: weight.shape for weight in weights}
+    tied = OUTPUT not in expected
+    if tied and OUTPUT in names:  # some models repeat the embedding as the output matrix
         names.remove(OUTPUT)
     if "score.weight" in names and OUTPUT not in names and not tied:
         raise UsageError(
             f"{where} is a scorer (it has score.weight and no lm_head.weight), which a GGUF has no place for: "
             "export it as a .dear file, without --quant or with --quant int8"
         )
-    wrong = [f"{name} is missing" for name in wanted if name not in names]
-    wrong += [
+    faults = [f"{name} is missing" for name in expected if name not in names]
+    faults += [
         f"{name} is {list(source.shape(name))}, not {list(sides)}"
-        for name, sides in wanted.items()
+        for name, sides in expected.items()
         if name in names and tuple(source.shape(name)) != sides
     ]
-    wrong += [f"{name} has no place in the file" for name in names if name not in wanted]
-    if wrong:
+    faults += [f"{name} has no place in the file" for name in names if name not in expected]
+    if faults:
         raise CheckpointError(
-            f"{where} is not the language model that its config.json states: {name_some(wrong, _FEW, '; ')}: fetch "
-            "model and config.json again, of one revision"
+            f"{where} is not the language model of its config.json: {name_some(faults, _MOST_FAULTS, '; ')}: fetch "
+            "model and config.json again, both of one revision"
         )
 
 
 def rope_factors(config: dict[str, Any], head_dim: int) -> Floats | None:
-    """What each rotary frequency is divided by, (head_dim / 2,), for "llama3" scaling; None without it.
+    """The divisor of each rotary frequency, (head_dim / 2,) float32, for the scaling "llama3"; None for others.
 
-    Wavelengths above original / low are stretched by `factor`, those below original / high are kept, and between them
-    the two are blended (Llama 3.1). Computed in float32 as llama.cpp's converter does: its bits are the file's.
+    Wavelengths above original / low are stretched by `factor`, those below original / high are kept, and the two are
+    blended between these limits (Llama 3.1). Computed in float32 like llama.cpp's converter, so that the bits agree.
     """
     settings = rope(config)
     if settings.get("rope_type") != "llama3":
@@ -191,7 +191,10 @@ def rope_factors(config: dict[str, Any], head_dim: int) -> Floats | None:
 
 
 def hyperparameters(config: dict[str, Any], family: Architecture, shape: LlamaShape) -> Iterator[tuple[str, Any]]:
-    """Keys and values of the network's form: int for uint32, float for float32, str; what config.json leaves out is."""
+    """GGUF keys and values of the architecture: int -> uint32, float -> float32, str.
+
+    Fields that config.json does not have are omitted.
+    """
     at, settings = family.gguf, rope(config)
     yield f"{at}.block_count", shape.layers
     if "max_position_embeddings" in config:

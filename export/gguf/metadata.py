@@ -1,7 +1,8 @@
-"""The keys and values at a GGUF's head: what llama.cpp reads, and what dearlite's runtime reads beside it.
+"""The keys and values in the head of a GGUF: those that llama.cpp reads, and the `dearlite.*` keys of the runtime.
 
-`dearlite.card` and the hashes in `dearlite.source` are known only once the weights are written: their places are kept
-at full length, and `fill_in` writes into them. `dearlite.sha256` is the file's own hash, with its digits as zeros.
+`dearlite.card` and the hashes in `dearlite.source` are known only after the weights are written: placeholders of full
+length reserve their bytes, and `fill_in` overwrites them. `dearlite.sha256` is the hash of the file itself, computed
+with zeros in place of its digits.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dearlite.models.gguf import GgufFile
 
 SCHEMA = 1
 CARD_BYTES = 4096
-UNSEALED = "0" * 64
+UNSEALED = "0" * 64  # placeholder of a sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class ListwiseFacts(ModelFacts):
 
 
 def listwise_values(facts: ListwiseFacts) -> Iterator[tuple[str, Any]]:
-    """The `dearlite.*` keys in the file's order: int for uint32, str."""
+    """The `dearlite.*` keys in the file's order: int -> uint32, str."""
     form = LIST_FORMS[facts.prompt]
     yield "dearlite.schema", SCHEMA
     yield "dearlite.kind", "listwise"
@@ -55,7 +56,7 @@ def listwise_values(facts: ListwiseFacts) -> Iterator[tuple[str, Any]]:
 def model_values(
     config: dict[str, Any], family: Architecture, shape: LlamaShape, weights: list[Weight], facts: ListwiseFacts
 ) -> Iterator[tuple[str, Any]]:
-    """Every key but the tokenizer's, in the file's order: int for uint32, float for float32, str."""
+    """Every key except the tokenizer's, in the file's order: int -> uint32, float -> float32, str."""
     gguf = need("gguf", extra="export")
     parameters = sum(prod(weight.shape) for weight in weights)
     yield "general.type", "model"
@@ -70,9 +71,9 @@ def model_values(
 
 
 def fill_in(path: Path, values: dict[str, str]) -> None:
-    """Writes strings over those of the same keys in the file at `path`, then seals it with its own sha256.
+    """Overwrites the strings of the keys in the file at `path`, then writes the file's sha256.
 
-    A shorter one is padded with spaces. Raises DearliteError for one that is longer than its place.
+    A shorter string is padded with spaces. Raises DearliteError for a string longer than its placeholder.
     """
     file = GgufFile(path)
     with open(path, "r+b") as out:
@@ -80,7 +81,7 @@ def fill_in(path: Path, values: dict[str, str]) -> None:
             start, size = file.value_span(key)
             data = value.encode()
             if len(data) > size:
-                raise DearliteError(f"{key} takes {len(data)} bytes and {path} has {size} for it: shorten its names")
+                raise DearliteError(f"{key} takes {len(data)} bytes but {path} reserves {size}: shorten its names")
             out.seek(start)
             out.write(data.ljust(size))
     digest = file.sha256()

@@ -1,4 +1,4 @@
-"""A listwise model's export from end to end: f16, quantised, held to fp32, sealed, and kept only if it is good."""
+"""A language model's export to GGUF: written in f16, quantised, compared with fp32, sealed, and kept only if good."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ import numpy as np
 
 from dearlite.errors import DearliteError, UsageError, need
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
-from dearlite.export.gguf.card import FLOOR, ROW_TOKENS, agreement_card, card_rows, hold_to_floor, run_worker, versions
+from dearlite.export.gguf.card import (
+    MIN_AGREEMENT,
+    ROW_TOKENS,
+    agreement_below_floor,
+    agreement_card,
+    card_rows,
+    versions,
+)
 from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, ListwiseFacts, fill_in, model_values
 from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
+from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_head, write_weights
+from dearlite.export.quality.gate import QualityGate
 from dearlite.export.source.families import macs_per_token
 from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.files.hashing import sha256_of
 from dearlite.listwise.prompts import LIST_FORMS
 
-_CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary that the card's text is read with
+DEFAULT_GATE = QualityGate(floor=MIN_AGREEMENT)
+_CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary file
 _VOCABULARY_BYTES = 2**24
 
 
@@ -35,17 +45,13 @@ def export_gguf(
     output: Path,
     *,
     quant: str,
-    carded: bool = True,
-    floor: float = FLOOR,
-    keep: bool = False,
+    gate: QualityGate = DEFAULT_GATE,
 ) -> tuple[ListwiseFacts, dict[str, Any]]:
-    """The facts as the file records them, and its quality card, which is empty unless `carded`.
+    """The facts as the file records them, and its quality card, which is empty if `gate` requests no card.
 
-    Writes `source` to `output` as a GGUF of type `quant`.
-
-    Where the file's likeliest tokens agree with fp32's at fewer positions than `floor`, a DearliteError says so and
-    nothing is left behind, unless `keep`; the card then says so under "below_floor". What is on the way lies beside
-    `output` under a temporary name, and is removed whatever happens.
+    Writes `source` to `output` as a GGUF of type `quant`. Intermediate files lie in a temporary folder beside `output`,
+    which is removed in any case. Raises DearliteError, and leaves no file, if the likeliest token is that of fp32 at a
+    smaller share of positions than `gate.floor`, unless `gate.force`.
     """
     config, folder = source.config, source.checkpoint.folder
     family, shape = find_architecture(config, facts.max_tokens)
@@ -54,22 +60,22 @@ def export_gguf(
     vocabulary = read_vocabulary(folder, config, family.tokenizers, source.adapter.folder if source.adapter else None)
     if LIST_FORMS[facts.prompt].frame is None and vocabulary.chat_template is None:
         raise UsageError(
-            f"{folder} has no chat template, which the prompt form {facts.prompt!r} needs: take --prompt plain or "
-            "rankvicuna, or give it the chat_template of its instruct version"
+            f"{folder} has no chat template, which the prompt form {facts.prompt!r} needs: choose --prompt plain or "
+            "rankvicuna, or add the chat_template of its instruct version"
         )
-    if quant != F16 or carded:
+    if quant != F16 or gate.card:
         need("llama_cpp", extra="listwise")
     shapes = [weight.shape for weight in weights]
-    _check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=carded)
-    hashes = _Hashes(source)
-    facts = replace(facts, source=facts.source | hashes.places() | {"quant": quant, "versions": versions()})
+    _check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=gate.card)
+    hashes = _SourceHashes(source)
+    facts = replace(facts, source=facts.source | hashes.placeholders() | {"quant": quant, "versions": versions()})
     factors = rope_factors(config, shape.head_dim)
     values = list(model_values(config, family, shape, weights, facts))
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".draft", dir=output.parent))
     try:
         card: dict[str, Any] = {}
         reference = rows = None
-        if carded:
+        if gate.card:
             write_head(work / "vocabulary.gguf", family.gguf, values, vocabulary)
             rows = card_rows(work / "vocabulary.gguf", macs_per_token(shape), shape.vocabulary, facts.max_tokens)
             reference = Reference(replace(shape, max_tokens=ROW_TOKENS), [*map(np.array, rows.ids)], rows.positions)
@@ -79,19 +85,16 @@ def export_gguf(
         write_weights(draft, source, weights, factors, reference)
         if reference is not None:
             np.save(work / "logits.npy", reference.finish(source, tied=bool(config.get("tie_word_embeddings"))))
-            reference = None  # its memory is not needed while llama.cpp works
+            reference = None  # frees its memory for llama.cpp
         if quant != F16:
-            run_worker("quantise", {"path": str(draft), "output": str(work / "model.gguf"), "quant": quant})
+            call_llama("quantise", {"path": str(draft), "output": str(work / "model.gguf"), "quant": quant})
             draft.unlink()
             draft = work / "model.gguf"
         if rows is not None:
             card = agreement_card(draft, rows, work / "logits.npy")
-            if problem := hold_to_floor(card, floor):
-                if not keep:
-                    raise DearliteError(f"{output} is not written: {problem} (--force keeps it)")
-                card["below_floor"] = problem
-        facts = replace(facts, source=facts.source | hashes.found())
-        fill_in(draft, {"dearlite.card": _fitting(card), "dearlite.source": json.dumps(facts.source)})
+            gate.apply(output, card, agreement_below_floor(card, gate.floor))
+        facts = replace(facts, source=facts.source | hashes.digests())
+        fill_in(draft, {"dearlite.card": _card_json(card), "dearlite.source": json.dumps(facts.source)})
         draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
@@ -100,53 +103,53 @@ def export_gguf(
     return facts, card
 
 
-def _fitting(card: dict[str, Any]) -> str:
-    """The card as JSON of at most CARD_BYTES; without one, an empty object."""
+def _card_json(card: dict[str, Any]) -> str:
+    """The card as JSON of at most CARD_BYTES; an empty card gives an empty object."""
     text = json.dumps(card)
     assert len(text) <= CARD_BYTES, "every entry of the card is a number or a short text"
     return text
 
 
 def _check_disk(output: Path, f16: int, quantised: int, *, carded: bool) -> None:
-    """Told before the work: what lies on the disk at once, against what is free."""
+    """Raises DearliteError, before the work, if the files of the export need more disk at once than is free."""
     needed = f16 + quantised + _VOCABULARY_BYTES + (_CARD_DISK_BYTES if carded else 0)
     free = shutil.disk_usage(output.parent).free
     if needed > free:
-        what = f"{f16 / 1e9:.2f} GB of f16 on the way and {quantised / 1e9:.2f} GB" if quantised else "all of it f16"
+        parts = f"{f16 / 1e9:.2f} GB of f16 on the way and {quantised / 1e9:.2f} GB" if quantised else "all of it f16"
         raise DearliteError(
-            f"{output} needs {needed / 1e9:.2f} GB of disk ({what}) and {free / 1e9:.2f} GB are free: make room, or "
+            f"{output} needs {needed / 1e9:.2f} GB of disk ({parts}) and {free / 1e9:.2f} GB are free: make room, or "
             "name a file on a larger disk with -o"
         )
 
 
-class _Hashes:
-    """The sha256 of each source file, by a thread beside the writing; until then zeros keep their places."""
+class _SourceHashes:
+    """The sha256 of each source file, computed by a thread while the weights are written."""
 
     def __init__(self, source: MergedCheckpoint) -> None:
         checkpoint, adapter = source.checkpoint, source.adapter
         files = {checkpoint.spec(name).file for name in checkpoint.names}
         self._files = sorted(files | {spec.file for spec in (adapter.tensors.values() if adapter else ())})
-        self._found: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def places(self) -> dict[str, str]:
-        """The entries of `dearlite.source` at their full length."""
+    def placeholders(self) -> dict[str, str]:
+        """The entries of `dearlite.source` at their full length, with zeros for digests."""
         return {f"sha256 {path.name}": UNSEALED for path in self._files}
 
     def start(self) -> None:
         self._thread.start()
 
-    def found(self) -> dict[str, str]:
-        """The same entries with the digests. Waits for them."""
+    def digests(self) -> dict[str, str]:
+        """The entries with the digests. Waits for the thread, and raises the OSError that ended it."""
         self._thread.join()
         if self._error is not None:
             raise self._error
-        return self._found
+        return self._digests
 
     def _run(self) -> None:
         try:
             for path in self._files:
-                self._found[f"sha256 {path.name}"] = sha256_of(path)
-        except OSError as err:  # told where it is waited for
+                self._digests[f"sha256 {path.name}"] = sha256_of(path)
+        except OSError as err:  # raised by `digests`
             self._error = err

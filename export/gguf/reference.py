@@ -1,7 +1,7 @@
-"""fp32 logits of a language model at chosen positions of token rows, in NumPy, while its weights stream past.
+"""fp32 logits of a language model at chosen positions of token rows, in NumPy, from streamed weights.
 
-The layers are those of numerics/forward.py; the embedding and the output matrix pass in blocks of rows. No library of
-models is involved: this is what a file's logits are held to (card.py).
+The layers are those of numerics/forward.py; the embedding and the output matrix arrive in blocks of rows. No model
+library is involved: these logits are the reference that the file's logits are compared with (card.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dearlite.export.source.checkpoint import Floats, TensorSource
 from dearlite.export.source.families import LlamaShape
 
 _LAYER = re.compile(r"model\.layers\.\d+\.(?P<module>.+)\.weight")
-# module -> the matrix that it is a part of, and its place there; the gain of the norm before it is folded in
+# module -> the matrix that it is a part of, and its number there; the preceding norm's gain is folded in
 _PARTS = {
     "self_attn.q_proj": ("qkv", 0),
     "self_attn.k_proj": ("qkv", 1),
@@ -29,31 +29,34 @@ _PARTS = {
     "mlp.down_proj": ("down", 0),
 }
 _GAINS = {"input_layernorm": "qkv", "post_attention_layernorm": "gate_up"}
-_ROWS_AT_ONCE = 4096  # of the embedding, where it is read again as the output matrix
+_ROWS_AT_ONCE = 4096  # of the embedding, when it is read again as the output matrix
 
 
 class Reference(ForwardPass):
-    """Sees each weight of a model once, in the network's order (weights_of); `logits` is (positions, vocabulary)."""
+    """A forward pass that receives each weight once, in the order of `weights_of`.
+
+    `logits` is (positions, vocabulary) float32.
+    """
 
     def __init__(self, shape: LlamaShape, rows: Sequence[Any], positions: Sequence[Sequence[int]]) -> None:
-        """`rows` are (tokens,) int64 arrays, none longer than shape.max_tokens; `positions` those wanted of each."""
+        """`rows` are (tokens,) int64 arrays of at most shape.max_tokens; `positions`: the chosen ones of each row."""
         super().__init__(shape, [], rows, block_hadamard=False)
         starts = [start for start, _ in self.spans]
-        self.chosen = [start + place for start, places in zip(starts, positions, strict=True) for place in places]
+        self.chosen = [start + at for start, chosen in zip(starts, positions, strict=True) for at in chosen]
         self.logits = np.zeros((0, shape.vocabulary), np.float32)
         s = shape
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        self._places = {
+        self._layouts = {
             "qkv": (s.hidden, (0, q, q + kv, q + 2 * kv)),
             "o": (q, (0, s.hidden)),
             "gate_up": (s.hidden, (0, s.ffn, 2 * s.ffn)),
             "down": (s.ffn, (0, s.hidden)),
         }
-        self._matrices: dict[str, Floats] = {}  # (out, in) of the half of a layer that is at work
+        self._matrices: dict[str, Floats] = {}  # (out, in) of the half of a layer in progress
         self._gain = np.ones(s.hidden, np.float32)
 
     def see(self, weight: Weight, first: int, block: Floats) -> None:
-        """Takes in the rows of `weight` from `first` on; the last ones of a layer's half move the tokens through it."""
+        """Adds the rows of `weight` from `first` on; the last rows of half a layer move the tokens through it."""
         done = first + len(block) == weight.shape[0]
         if weight.name == EMBEDDING:
             self.embed(first, block)
@@ -65,7 +68,7 @@ class Reference(ForwardPass):
             self._gain = block.copy()
 
     def finish(self, source: TensorSource, *, tied: bool) -> Floats:
-        """The logits, (positions, vocabulary); where the output matrix is the embedding, that is read once more."""
+        """The logits, (positions, vocabulary). With `tied` weights the embedding is read again as the output matrix."""
         if tied:
             for number, block in enumerate(source.blocks(EMBEDDING, _ROWS_AT_ONCE)):
                 self._project(number * _ROWS_AT_ONCE, block)
@@ -76,20 +79,20 @@ class Reference(ForwardPass):
             self._gain = block.copy()
             return
         name, number = _PARTS[module]
-        columns, places = self._places[name]
+        columns, starts = self._layouts[name]
         if name not in self._matrices:
-            self._matrices[name] = np.empty((places[-1], columns), np.float32)
-        start = places[number] + first
+            self._matrices[name] = np.empty((starts[-1], columns), np.float32)
+        start = starts[number] + first
         rows = self._matrices[name][start : start + len(block)]
         if name in _GAINS.values():
             np.multiply(block, self._gain, out=rows)
         else:
             rows[:] = block
-        held = self._matrices
+        matrices = self._matrices
         if done and name == "o":
-            self.attend(held.pop("qkv").T, held.pop("o").T, {})
+            self.attend(matrices.pop("qkv").T, matrices.pop("o").T, {})
         elif done and name == "down":
-            self.feed(held.pop("gate_up").T, held.pop("down").T)
+            self.feed(matrices.pop("gate_up").T, matrices.pop("down").T)
 
     def _project(self, first: int, block: Floats) -> None:
         if not len(self.logits):

@@ -1,8 +1,8 @@
-"""The pieces of a SentencePiece `tokenizer.model`, read by a few lines of protobuf.
+"""The pieces of a SentencePiece `tokenizer.model`, read with a minimal protobuf reader.
 
-Knows the wire format (https://protobuf.dev/programming-guides/encoding) and the two messages that matter
-(sentencepiece_model.proto): ModelProto has `repeated SentencePiece pieces = 1`; SentencePiece has `string piece = 1`,
-`float score = 2`, `Type type = 3`. Everything else in the file (the trainer's settings) is stepped over.
+Source: the wire format (https://protobuf.dev/programming-guides/encoding) and two messages of
+sentencepiece_model.proto: ModelProto has `repeated SentencePiece pieces = 1`; SentencePiece has `string piece = 1`,
+`float score = 2`, `Type type = 3`. Everything else in the file (the trainer's settings) is skipped.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types; groups (3, 4) ar
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One token: its text with ▁ for a space, its score (higher merges first) and its type."""
+class SentencePiece:
+    """A token: its text with ▁ for a space, its score (higher merges first) and its type."""
 
     text: str
     score: float
     type: int
 
 
-def read_pieces(path: Path) -> list[Piece]:
-    """Every piece, in the order of ids. Raises CheckpointError when the file is no SentencePiece model."""
+def read_pieces(path: Path) -> list[SentencePiece]:
+    """Every piece, in the order of ids. Raises CheckpointError for a file that is not a SentencePiece model."""
     try:
         pieces = [
             _piece(value) for field, value in _fields(path.read_bytes()) if field == 1 and isinstance(value, bytes)
@@ -36,13 +36,13 @@ def read_pieces(path: Path) -> list[Piece]:
     except OSError as err:
         raise CheckpointError(f"{path} cannot be read ({err.strerror}): fetch it again") from None
     except (ValueError, struct.error) as err:
-        raise CheckpointError(f"{path} is no SentencePiece model ({err}): fetch it again") from None
+        raise CheckpointError(f"{path} is not a SentencePiece model ({err}): fetch it again") from None
     if not pieces:
-        raise CheckpointError(f"{path} is no SentencePiece model (it holds no pieces): fetch it again")
+        raise CheckpointError(f"{path} is not a SentencePiece model (it holds no pieces): fetch it again")
     return pieces
 
 
-def _piece(data: bytes) -> Piece:
+def _piece(data: bytes) -> SentencePiece:
     text, score, kind = "", 0.0, NORMAL
     for field, value in _fields(data):
         match field, value:
@@ -54,11 +54,11 @@ def _piece(data: bytes) -> Piece:
                 kind = value
     if not NORMAL <= kind <= BYTE:
         raise ValueError(f"piece {text!r} is of type {kind}")
-    return Piece(text, score, kind)
+    return SentencePiece(text, score, kind)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Each field's number and value: an int for a varint, else its bytes."""
+    """The number and the value of each field: an int for a varint, otherwise bytes."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -80,7 +80,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at byte `at`, seven bits a byte, lowest first; and the place after it."""
+    """The number at byte `at` (seven bits per byte, lowest first) and the position after it."""
     number, shift = 0, 0
     while True:
         if at >= len(data) or shift > 63:

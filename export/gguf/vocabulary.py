@@ -1,8 +1,8 @@
-"""A model's tokenizer as the lists of a GGUF: tokens, types, scores or merges, and what llama.cpp splits text with.
+"""A model's tokenizer as the lists of a GGUF: tokens, types, scores or merges, and the rule that splits text.
 
-Two kinds: byte-level BPE from tokenizer.json (Llama 3, SmolLM2), and SentencePiece's from tokenizer.model (Llama 2,
-Mistral). Which one a folder has is told by its files' contents. The special tokens and the chat template are read by
-gguf's own SpecialVocab, as llama.cpp's converter does.
+Two kinds: byte-level BPE from tokenizer.json (Llama 3, SmolLM2), and SentencePiece from tokenizer.model (Llama 2,
+Mistral), recognised by the files' contents. The special tokens and the chat template are read with gguf's SpecialVocab,
+as llama.cpp's converter does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dearlite.export.gguf import sentencepiece
 from dearlite.export.source.checkpoint import read_json
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # `tokenizer.ggml.token_type`
-# llama.cpp splits text before BPE with regular expressions of its own, chosen by `tokenizer.ggml.pre`. Which one is a
-# tokenizer's is told by the ids that it makes of a text which exercises what they differ in (digits, contractions,
-# blanks, scripts), without special tokens, since files of one vocabulary differ in whether they add any.
+# llama.cpp splits text before BPE with its own regular expressions, chosen by `tokenizer.ggml.pre`. The entry for a
+# tokenizer is found by the ids of a text that covers the differences (digits, contractions, blanks, scripts), without
+# special tokens, since files with the same vocabulary may or may not add them.
 PRE_TYPES = {
     "17c09da0087319c30f57202a2110bec4d4e6fac157cae04662e683fadbe47b0b": "llama-bpe",  # Llama 3, 3.1, 3.2
     "b88c6f3efbebf5e0cf33fa6c092b095a5d58cbae7219549200f82f10195e920d": "smollm",  # SmolLM, SmolLM2
@@ -34,20 +34,20 @@ CHECK_TEXT = (
     "文書を並べ替える 문서 순위 документы वर्गीकरण "
     "المستندات ٣٤٥ 3.14 --- *** ###!!!??? DON'T YOU'RE I'D\n \n\t \n"
 )
-KINDS = ("bpe", "sentencepiece")
+TOKENIZERS = ("bpe", "sentencepiece")
 _ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10000.0
 _SPECIAL_SHAPES = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
 _SPECIAL_NAMES = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
-# SmolLM's models are trained without a first token, whatever their tokenizer.json adds; llama.cpp's converter tells
-# them by the size of their vocabulary.
+# SmolLM's models are trained without a first token, whatever their tokenizer.json adds; llama.cpp's converter
+# recognises them by the size of their vocabulary.
 _WITHOUT_BOS = 49152
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What the file says of the tokenizer; `scores` is SentencePiece's, `merges` BPE's. All lists are by token id.
+    """The tokenizer of a GGUF. Lists are indexed by token id; `scores` is of SentencePiece, `merges` of BPE.
 
-    `special_ids` maps "bos", "eos", "unk", "pad"… to ids, `adds` "bos", "eos"… to whether texts get that token.
+    `special_ids` maps "bos", "eos", "unk", "pad"… to ids, `adds` maps "bos", "eos"… to True if texts get that token.
     """
 
     model: str  # `tokenizer.ggml.model`: "gpt2" or "llama"
@@ -63,11 +63,11 @@ class Vocabulary:
 
 
 def read_vocabulary(
-    folder: Path, config: dict[str, Any], allowed: Sequence[str] = KINDS, adapter: Path | None = None
+    folder: Path, config: dict[str, Any], allowed: Sequence[str] = TOKENIZERS, adapter: Path | None = None
 ) -> Vocabulary:
-    """The tokenizer of a model folder, or of its adapter's where the base has none. Raises CheckpointError, UsageError.
+    """The tokenizer of a model folder, or of its adapter if the base has none. Raises CheckpointError, UsageError.
 
-    `config` is the base's config.json: its `vocab_size` tells how many tokens there are, named or not.
+    `config` is the base's config.json: its `vocab_size` is the number of tokens, including those without a text.
     """
     place = next((p for p in (folder, adapter) if p and any((p / n).is_file() for n in _FILES)), None)
     if place is None:
@@ -75,23 +75,23 @@ def read_vocabulary(
     settings = read_json(place / "tokenizer_config.json") if (place / "tokenizer_config.json").is_file() else {}
     kind = _kind(place)
     if kind not in allowed:
-        raise UsageError(f"{place}: a {kind} tokenizer is not covered for {config.get('model_type')!r}")
+        raise UsageError(f"{place}: a {kind} tokenizer is not supported for {config.get('model_type')!r}")
     read = _read_bpe if kind == "bpe" else _read_sentencepiece
-    found = read(place, config, settings)
-    special_ids, adds, template = _specials(place, config, len(found["tokens"]), bpe=kind == "bpe")
+    lists = read(place, config, settings)
+    special_ids, adds, template = _specials(place, config, len(lists["tokens"]), bpe=kind == "bpe")
     if kind == "bpe":
         adds |= _added_by(place / "tokenizer.json", special_ids)
     if config["vocab_size"] == _WITHOUT_BOS:
         adds["bos"] = False
     prefix = settings.get("add_prefix_space")
-    return Vocabulary(**found, special_ids=special_ids, adds=adds, adds_space_prefix=prefix, chat_template=template)
+    return Vocabulary(**lists, special_ids=special_ids, adds=adds, adds_space_prefix=prefix, chat_template=template)
 
 
 _FILES = ("tokenizer.json", "tokenizer.model")
 
 
 def _kind(folder: Path) -> str:
-    """An entry of KINDS: byte-level BPE where tokenizer.json says so, else SentencePiece."""
+    """An entry of TOKENIZERS: byte-level BPE if tokenizer.json is one, else SentencePiece."""
     if (folder / "tokenizer.json").is_file():
         splitter = read_json(folder / "tokenizer.json").get("pre_tokenizer") or {}
         parts = [splitter, *(splitter.get("pretokenizers") or [])]
@@ -100,8 +100,8 @@ def _kind(folder: Path) -> str:
     if (folder / "tokenizer.model").is_file():
         return "sentencepiece"
     raise CheckpointError(
-        f"{folder}/tokenizer.json is no byte-level BPE, and there is no tokenizer.model: fetch that file of the model "
-        "too (it holds the scores that llama.cpp merges by)"
+        f"{folder}/tokenizer.json is not a byte-level BPE, and there is no tokenizer.model: fetch that file of the "
+        "model too (it holds the scores that llama.cpp merges by)"
     )
 
 
@@ -110,10 +110,12 @@ def _read_bpe(folder: Path, config: dict[str, Any], settings: dict[str, Any]) ->
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as err:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is no tokenizer ({err}): fetch it again") from None
+        raise CheckpointError(f"{path} is not a tokenizer ({err}): fetch it again") from None
     by_id = {number: text for text, number in tokenizer.get_vocab(with_added_tokens=True).items()}
     if (largest := max(by_id)) >= size:
-        raise CheckpointError(f"{path} has token {largest}, and the model has {size}: they are of different models")
+        raise CheckpointError(
+            f"{path} has token {largest}, but the model has {size} tokens: they belong to different models"
+        )
     added = tokenizer.get_added_tokens_decoder()
     tokens, types = [], []
     for number in range(size):
@@ -122,7 +124,7 @@ def _read_bpe(folder: Path, config: dict[str, Any], settings: dict[str, Any]) ->
         if text is None:
             text = f"[PAD{number}]"
         elif number in added:
-            if not added[number].normalized:  # llama.cpp looks for them in text as it is
+            if not added[number].normalized:  # llama.cpp searches for them in the raw text
                 ids = tokenizer.encode(text, add_special_tokens=False).ids
                 text = tokenizer.decode(ids, skip_special_tokens=False)
             kind = CONTROL if added[number].special or _looks_special(text) else USER_DEFINED
@@ -135,9 +137,9 @@ def _read_bpe(folder: Path, config: dict[str, Any], settings: dict[str, Any]) ->
 
 
 def _added_by(path: Path, special_ids: dict[str, int]) -> dict[str, bool]:
-    """Whether tokenizer.json itself puts the first token before a text and the last one after it.
+    """The keys "bos" and "eos": True if tokenizer.json itself puts the first or the last token around a text.
 
-    Said in any case: without it llama.cpp goes by the pre-type.
+    Written in any case: without it llama.cpp decides by the pre-type.
     """
     ids = Tokenizer.from_file(str(path)).encode("a").ids
     return {
@@ -147,28 +149,28 @@ def _added_by(path: Path, special_ids: dict[str, int]) -> dict[str, bool]:
 
 
 def _pre_type(tokenizer: Tokenizer, path: Path) -> str:
-    """The entry of PRE_TYPES. Raises UsageError for a tokenizer that is not in it."""
+    """The tokenizer's value in PRE_TYPES. Raises UsageError for a tokenizer without one."""
     digest = sha256(str(tokenizer.encode(CHECK_TEXT, add_special_tokens=False).ids).encode()).hexdigest()
     if digest not in PRE_TYPES:
         raise UsageError(
             f"{path}: this tokenizer ({digest[:12]}…) is none of {', '.join(sorted(set(PRE_TYPES.values())))}, so it "
             "is not known how llama.cpp must split its text: convert the model with llama.cpp's convert_hf_to_gguf.py, "
-            "or ask for it to be added"
+            "or open an issue to add it"
         )
     return PRE_TYPES[digest]
 
 
 def _merges(path: Path) -> list[str]:
-    """Pairs as `left right`. A space within a part, which only the list form can hold, is written as Ġ."""
-    found = (read_json(path).get("model") or {}).get("merges") or []
-    return [pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair) for pair in found]
+    """Pairs as `left right`. A space within a part, which only the list form can have, is written as Ġ."""
+    pairs = (read_json(path).get("model") or {}).get("merges") or []
+    return [pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair) for pair in pairs]
 
 
 def _read_sentencepiece(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     size = config["vocab_size"]
     tokens = [f"[PAD{number}]" for number in range(size)]
     scores, types = [_UNUSED_SCORE] * size, [UNUSED] * size
-    # A piece of SentencePiece's type "user defined" is a normal one here, as in llama.cpp's converter.
+    # A piece of SentencePiece's type "user defined" becomes a normal token, as in llama.cpp's converter.
     kinds = {sentencepiece.UNKNOWN: UNKNOWN, sentencepiece.CONTROL: CONTROL, sentencepiece.UNUSED: UNUSED}
     kinds[sentencepiece.BYTE] = BYTE
     for number, piece in enumerate(sentencepiece.read_pieces(folder / "tokenizer.model")[:size]):
@@ -188,14 +190,14 @@ def _read_sentencepiece(folder: Path, config: dict[str, Any], settings: dict[str
 
 
 def _looks_special(text: str) -> bool:
-    """Whether a token that is not marked special is one all the same (some models' turn markers are not)."""
+    """True for a text in the form of a special token: some models do not mark their turn markers as special."""
     return text in _SPECIAL_NAMES or any(text.startswith(a) and text.endswith(b) for a, b in _SPECIAL_SHAPES)
 
 
 def _specials(
     folder: Path, config: dict[str, Any], size: int, *, bpe: bool
 ) -> tuple[dict[str, int], dict[str, bool], Any]:
-    """Ids of special tokens, which of them texts get, and the chat template."""
+    """The ids of the special tokens, those that are added to texts, and the chat template."""
     reader = need("gguf", extra="export").SpecialVocab(folder, load_merges=False, n_vocab=None if bpe else size)
     ids = dict(reader.special_token_ids)
     for kind in reader.special_token_types:  # an adapter's folder has no config.json

@@ -1,13 +1,8 @@
-"""What llama.cpp does for the exporter, in a process of its own: `python -m dearlite.export.gguf.worker TASK`.
-
-A job comes as JSON on standard input, its result goes as JSON to standard output. In a process of its own the library
-can be interrupted (Ctrl-C ends it at once), its end is not the export's, and its memory is told apart.
-"""
+"""The worker that runs llama.cpp: `python -m dearlite.export.gguf.worker TASK`, which `call_llama` starts."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
 import sys
@@ -20,17 +15,23 @@ import numpy as np
 
 from dearlite.errors import DearliteError
 from dearlite.export.gguf.quants import GGUF_QUANTS
+from dearlite.export.quality.worker import call_worker, run_job
 from dearlite.listwise.llama_library import captured_log, first_error, library
 from dearlite.machine import peak_memory_mb
 
-_BUFFER_BYTES = 64 * 2**20  # rows that are quantised at once; the result does not depend on it
-_MICRO_BATCH = 64  # tokens at once: logits of a large vocabulary take half a megabyte a token
+_BUFFER_BYTES = 64 * 2**20  # rows quantised at once; the result does not depend on it
+_MICRO_BATCH = 64  # tokens at once: the logits of a large vocabulary take half a megabyte per token
 _PAGE_DROP_S = 0.1
 _DONTNEED = 4  # MADV_DONTNEED of Linux's mman.h
 
 
+def call_llama(task: str, job: dict[str, Any]) -> Any:
+    """The result of an entry of TASKS in a worker. Raises DearliteError if it fails or is killed for its memory."""
+    return call_worker("dearlite.export.gguf.worker", task, job, name="llama.cpp")
+
+
 def tokenise(job: dict[str, Any]) -> dict[str, Any]:
-    """{"path", "texts"} -> {"rows"}: token ids of each text, with what the model begins texts with."""
+    """{"path", "texts"} -> {"rows"}: the token ids of each text, with the special tokens that the model adds."""
     llama = library()
     model = _load(job["path"], vocab_only=True)
     try:
@@ -41,7 +42,7 @@ def tokenise(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def token_ids(vocabulary: Any, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-    """The ids that llama.cpp makes of `text`."""
+    """The token ids of `text` in llama.cpp."""
     llama, data = library(), text.encode()
     size = len(data) + 2
     ids = (ctypes.c_int32 * size)()
@@ -51,11 +52,11 @@ def token_ids(vocabulary: Any, text: str, *, add_special: bool = True, parse_spe
     return list(ids[:count])
 
 
-def compare(job: dict[str, Any]) -> dict[str, Any]:
-    """{"path", "rows", "positions", "logits"} -> how the file's logits differ from those of the reference.
+def compare_logits(job: dict[str, Any]) -> dict[str, Any]:
+    """{"path", "rows", "positions", "logits"} -> errors and agreement of the file's logits with the reference's.
 
-    Differences are of logits less their mean, which softmax does not see. `kl` is of the reference's distribution to
-    the file's, in nats a position.
+    Errors are of logits minus their mean, since softmax ignores a constant. `kl` is the divergence of the file's
+    distribution from the reference's, in nats per position.
     """
     started = time.perf_counter()
     _drop_pages(job["path"])
@@ -70,27 +71,27 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
     with captured_log() as lines:
         context = llama.llama_init_from_model(model, params)
     if not context:
-        raise DearliteError(first_error(lines, "llama.cpp makes no context: too little memory?"))
+        raise DearliteError(first_error(lines, "llama.cpp cannot make a context: too little memory?"))
     size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-    errors, worst, same, divergence, at = 0.0, 0.0, 0, 0.0, 0
+    errors, worst, same, divergence, count = 0.0, 0.0, 0, 0.0, 0
     for row, positions in zip(job["rows"], job["positions"], strict=True):
         if not positions:
             continue
         for logits in _logits(context, row, positions, size):
-            wanted = np.asarray(reference[at])
-            difference = np.abs((logits - logits.mean()) - (wanted - wanted.mean()))
+            expected = np.asarray(reference[count])
+            difference = np.abs((logits - logits.mean()) - (expected - expected.mean()))
             errors += float(difference.mean())
             worst = max(worst, float(difference.max()))
-            same += int(logits.argmax() == wanted.argmax())
-            divergence += _kl(wanted, logits)
-            at += 1
+            same += int(logits.argmax() == expected.argmax())
+            divergence += _kl(expected, logits)
+            count += 1
     return {
         "tokens": sum(map(len, job["rows"])),
-        "positions": at,
-        "mean_error": round(errors / at, 5),
+        "positions": count,
+        "mean_error": round(errors / count, 5),
         "max_error": round(worst, 4),
-        "argmax_agreement": round(same / at, 4),
-        "kl": round(divergence / at, 6),
+        "argmax_agreement": round(same / count, 4),
+        "kl": round(divergence / count, 6),
         "load_s": round(loaded - started, 2),
         "run_s": round(time.perf_counter() - loaded, 2),
         "peak_rss_mb": peak_memory_mb(),
@@ -99,14 +100,14 @@ def compare(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _logits(context: Any, row: Sequence[int], positions: Sequence[int], size: int) -> Any:
-    """(size,) float32 of each position, of `row` alone in the context."""
+    """The logits of each position, (size,) float32; `row` is alone in the context."""
     llama = library()
     llama.llama_memory_clear(llama.llama_get_memory(context), True)
     batch = llama.llama_batch_init(len(row), 0, 1)
-    wanted = set(positions)
+    of_interest = set(positions)
     for n, token in enumerate(row):
         batch.token[n], batch.pos[n], batch.n_seq_id[n], batch.seq_id[n][0] = token, n, 1, 0
-        batch.logits[n] = n in wanted
+        batch.logits[n] = n in of_interest
     batch.n_tokens = len(row)
     try:
         with captured_log() as lines:
@@ -119,19 +120,19 @@ def _logits(context: Any, row: Sequence[int], positions: Sequence[int], size: in
         llama.llama_batch_free(batch)
 
 
-def _kl(wanted: Any, given: Any) -> float:
-    """Kullback-Leibler divergence of softmax(given) from softmax(wanted), nats."""
-    p, q = (x.astype(np.float64) - float(x.max()) for x in (wanted, given))
+def _kl(reference: Any, logits: Any) -> float:
+    """Kullback-Leibler divergence of softmax(logits) from softmax(reference), in nats."""
+    p, q = (x.astype(np.float64) - float(x.max()) for x in (reference, logits))
     p, q = (x - np.log(np.exp(x).sum()) for x in (p, q))
     return float((np.exp(p) * (p - q)).sum())
 
 
 def quantise(job: dict[str, Any]) -> dict[str, Any]:
-    """{"path", "output", "quant", perhaps "buffer_bytes"} -> {"peak_rss_mb"}: writes `output` in that type."""
+    """{"path", "output", "quant", "buffer_bytes" (optional)} -> {"peak_rss_mb"}: writes `output` in type `quant`."""
     llama = library()
     params = llama.llama_model_quantize_default_params()
     params.ftype, params.nthread = GGUF_QUANTS[job["quant"]].file_type, _threads()
-    # llama-cpp-python before 0.3.3x has no such field: there one whole tensor is held instead.
+    # llama-cpp-python before 0.3.3x lacks this field: it holds a whole tensor instead.
     if any(name == "max_buf_size" for name, _ in params._fields_):
         params.max_buf_size = job.get("buffer_bytes", _BUFFER_BYTES)
     _drop_pages(job["path"])
@@ -143,9 +144,9 @@ def quantise(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_pages(path: str) -> None:
-    """From now on gives back, every tenth of a second, the pages of `path` that the library has read (Linux).
+    """Starts a thread that releases the pages of `path` that the library has read, ten times a second (Linux).
 
-    They stay in the system's cache; without this they count as memory of the process, as many as the file has.
+    The pages stay in the system's cache. Otherwise the whole file counts as memory of the process.
     """
     if sys.platform.startswith("linux"):
         threading.Thread(target=_drop_pages_forever, args=(path,), daemon=True).start()
@@ -167,7 +168,7 @@ def _load(path: str, *, vocab_only: bool = False) -> Any:
     params = llama.llama_model_default_params()
     params.vocab_only, params.n_gpu_layers = vocab_only, 0
     if hasattr(params, "use_extra_bufts"):
-        params.use_extra_bufts = False  # weights arranged anew for speed would be a second copy
+        params.use_extra_bufts = False  # weights rearranged for speed would be a second copy
     with captured_log() as lines:
         model = llama.llama_model_load_from_file(path.encode(), params)
     if not model:
@@ -179,10 +180,7 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-TASKS = {"tokenise": tokenise, "compare": compare, "quantise": quantise}
+TASKS = {"tokenise": tokenise, "compare": compare_logits, "quantise": quantise}
 
 if __name__ == "__main__":
-    try:
-        json.dump(TASKS[sys.argv[1]](json.load(sys.stdin)), sys.stdout)
-    except (DearliteError, MemoryError) as problem:
-        sys.exit(f"{problem}" or "too little memory")
+    run_job(TASKS[sys.argv[1]])

@@ -1,7 +1,7 @@
-"""The f16 GGUF: its head by the `gguf` package, then the weights in blocks of rows, never a whole model in memory.
+"""The writer of the f16 GGUF: its head with the `gguf` package, then the weights in blocks of rows.
 
-Matrices become f16 (rounded to nearest even, as llama.cpp's converter has them), vectors stay f32. Two
-threads read, merge and convert the blocks that come next while this one writes.
+Matrices become f16 (rounded to nearest even, like llama.cpp's converter), vectors stay f32. Two threads read, merge
+and convert the next blocks while the caller's thread writes; the model is never whole in memory.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from dearlite.export.source.checkpoint import Floats, TensorSource, row_count
 
 _ALIGNMENT = 32
 _WORKERS = 2
-_VALUES_AT_ONCE = 2**20  # 4 MB as float32: near a core's cache
-_LARGEST_F16 = 65520  # from here on rounding gives infinity
+_VALUES_AT_ONCE = 2**20  # 4 MB as float32, near the size of a core's cache
+_F16_OVERFLOW = 65520  # from this value on, rounding to f16 gives infinity
 
 
 class Watcher(Protocol):
-    """Someone who looks at the merged float32 weights while they pass."""
+    """A receiver of the merged float32 weights while they are written."""
 
     def see(self, weight: Weight, first: int, block: Floats) -> None:
-        """`block` holds the rows of `weight` from `first` on."""
+        """Receives `block`, the rows of `weight` from `first` on."""
         ...
 
 
@@ -42,7 +42,7 @@ def write_head(
     weights: Sequence[Weight] = (),
     factors: Floats | None = None,
 ) -> None:
-    """Writes everything but the data; without `weights` that is a whole GGUF, of a vocabulary."""
+    """Writes everything before the data. Without `weights` the file is a complete GGUF of the vocabulary alone."""
     gguf = need("gguf", extra="export")
     writer = gguf.GGUFWriter(path, architecture)
     kinds = {int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32, str: gguf.GGUFValueType.STRING}
@@ -90,13 +90,13 @@ def write_weights(
     factors: Floats | None = None,
     watcher: Watcher | None = None,
 ) -> None:
-    """Appends the data of the tensors that `write_head` announced, in its order."""
+    """Appends the data of the tensors that `write_head` listed, in the same order."""
     with open(path, "ab") as file, ThreadPoolExecutor(_WORKERS) as ahead:
         _pad(file)
         if factors is not None:
             _write(file, factors)
             _pad(file)
-        for weight, first, block, data in _made(source, weights, ahead):
+        for weight, first, block, data in _blocks(source, weights, ahead):
             if watcher is not None:
                 watcher.see(weight, first, block)
             _write(file, data)
@@ -104,20 +104,20 @@ def write_weights(
                 _pad(file)
 
 
-def _made(
+def _blocks(
     source: TensorSource, weights: Sequence[Weight], ahead: ThreadPoolExecutor
 ) -> Iterator[tuple[Weight, int, Floats, Any]]:
-    """Every weight in blocks of rows: its first row's number, the merged float32 rows, and what is written of them."""
+    """Blocks of rows of every weight: (weight, number of the first row, merged float32 rows, data to write)."""
 
     def make(weight: Weight, start: int, stop: int) -> tuple[Weight, int, Floats, Any]:
         block = source.rows(weight.name, start, stop)
-        rows = _neighbours(block, weight.shape[0] // weight.permuted_heads) if weight.permuted_heads else block
+        rows = _interleave_halves(block, weight.shape[0] // weight.permuted_heads) if weight.permuted_heads else block
         return weight, start, block, _as_f16(rows, weight) if weight.is_matrix else rows
 
     waiting: deque[Future[tuple[Weight, int, Floats, Any]]] = deque()
     try:
-        for part in _parts(weights):
-            waiting.append(ahead.submit(make, *part))
+        for rows in _row_ranges(weights):
+            waiting.append(ahead.submit(make, *rows))
             if len(waiting) > _WORKERS:
                 yield waiting.popleft().result()
         while waiting:
@@ -127,8 +127,8 @@ def _made(
             job.cancel()
 
 
-def _parts(weights: Sequence[Weight]) -> Iterator[tuple[Weight, int, int]]:
-    """Every weight with the rows of each of its blocks: from, up to. A permuted one is cut between heads."""
+def _row_ranges(weights: Sequence[Weight]) -> Iterator[tuple[Weight, int, int]]:
+    """(weight, start, stop) of each block of rows. A permuted weight is cut between heads."""
     for weight in weights:
         rows = row_count(weight.shape)
         step = max(1, _VALUES_AT_ONCE // (prod(weight.shape[1:]) or 1))
@@ -139,17 +139,17 @@ def _parts(weights: Sequence[Weight]) -> Iterator[tuple[Weight, int, int]]:
             yield weight, start, min(start + step, rows)
 
 
-def _neighbours(block: Floats, size: int) -> Floats:
-    """Rows of heads of `size` rows: 0, size/2, 1, size/2 + 1 … Pairs that turn together come to lie together."""
+def _interleave_halves(block: Floats, size: int) -> Floats:
+    """The rows of each head of `size` rows in the order 0, size/2, 1, size/2 + 1, …: rotated pairs are neighbours."""
     halves = block.reshape(-1, 2, size // 2, block.shape[1])  # (heads, half, row of it, columns)
     return halves.swapaxes(1, 2).reshape(block.shape)
 
 
 def _as_f16(block: Floats, weight: Weight) -> Any:
-    if max(block.max(), -block.min()) >= _LARGEST_F16:
+    if max(block.max(), -block.min()) >= _F16_OVERFLOW:
         raise CheckpointError(
             f"{weight.name} holds values beyond f16's range ({block.max():.3g}, {block.min():.3g}): its training "
-            "diverged, or the file is damaged: fetch it again or use another revision"
+            "diverged, or the file is damaged: fetch it again or choose another revision"
         )
     return block.astype(np.float16)
 

@@ -1,1 +1,1 @@
-"""Comparison of an exported file with fp32 and with published scores; calibration."""
+"""Comparison of a written file with fp32: card, gate, workers; and calibration of scores to probabilities."""

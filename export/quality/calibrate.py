@@ -1,8 +1,8 @@
-"""Fits what a model's logits mean as probabilities, on the judged pairs of a named split, and writes it into a file.
+"""`dearlite.export.calibrate`: scores the judged pairs of a split, fits the scores to probabilities, writes the fit.
 
-A pair is a query and a document of the first stage's run; it is relevant where its grade is above zero, and a document
-that nobody judged counts as not relevant, as in the measures. The probability is therefore of that: how likely a
-candidate of such a first stage, with this score, is judged relevant.
+A pair is a query and a document of the first stage's run. It is relevant if its grade is above zero; a document without
+a judgement counts as not relevant, as in the measures. The fitted probability is therefore that of a candidate of this
+first stage, with this score, being judged relevant.
 """
 
 from __future__ import annotations
@@ -15,29 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import UsageError
+from dearlite.export.quality.fit import JudgedScores, expected_calibration_error, fit_logistic, fit_margin, sigmoid
 from dearlite.files.trec import Qrels, read_qrels
 from dearlite.files.writing import check_output
 from dearlite.models.bundle import Bundle, add_members
-from dearlite.models.calibration import MARGIN_CUT
 from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection, collection_files, open_collection
 from dearlite.progress import Progress
 from dearlite.reranker import Reranker
-
-_STEPS = 100
-BINS = 15
-SHARE = 0.95  # of the relevant documents, which the margin covers
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Pairs with scores (pairs,) float64 and whether each is relevant (pairs,) bool."""
-
-    scores: Any
-    relevant: Any
-    queries: Any  # (pairs,) int64: which query a pair is of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,87 +60,27 @@ class CalibrationResult:
         }
 
 
-def judged_pairs(
+def judged_scores(
     collection: Collection,
     qrels: Qrels,
     reranker: Reranker,
     progress: Progress | None = None,
     journal: Path | None = None,
-) -> Judged:
-    """The model's scores of the collection's run, beside its judgements; queries that nobody judged are left out.
+) -> JudgedScores:
+    """The model's scores of the collection's run with their judgements; queries without judgements are left out.
 
-    `journal` keeps scores at once, and what it holds already is not scored again.
+    Each score is written to `journal` at once; pairs that the journal holds already are not scored again.
     """
-    scored = rerank_run(collection, model=reranker, journal=journal or False, progress=progress)
+    reranked = rerank_run(collection, model=reranker, journal=journal or False, progress=progress)
     scores: list[float] = []
     relevant: list[bool] = []
     queries: list[int] = []
-    for number, (name, found) in enumerate(scored.run.items()):
-        if name in qrels:
-            scores += found.values()
-            relevant += [qrels[name].get(document, 0) > 0 for document in found]
-            queries += [number] * len(found)
-    return Judged(np.array(scores, np.float64), np.array(relevant, bool), np.array(queries, np.int64))
-
-
-def fit_logistic(pairs: Judged) -> tuple[float, float]:
-    """(scale, bias) of the least log loss, by Newton's method, with Platt's targets against certainty.
-
-    Raises InvalidInput where one class is missing or scores do not tell relevant documents from others.
-    """
-    right = int(pairs.relevant.sum())
-    wrong = len(pairs.relevant) - right
-    if not right or not wrong:
-        raise InvalidInput(f"{right} of {len(pairs.relevant)} pairs are relevant: a fit needs some of each")
-    target = np.where(pairs.relevant, (right + 1) / (right + 2), 1 / (wrong + 2))
-    design = np.stack([pairs.scores, np.ones_like(pairs.scores)], axis=1)
-    weights = np.array([0.0, np.log((right + 1) / (wrong + 1))])
-    for _ in range(_STEPS):
-        probability = sigmoid(design @ weights)
-        gradient = design.T @ (probability - target)
-        hessian = (design * (probability * (1 - probability))[:, None]).T @ design
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient)
-        weights = weights - step * min(1.0, 5.0 / max(np.abs(step).max(), 1e-12))
-        if np.abs(step).max() < 1e-9:
-            break
-    scale, bias = map(float, weights)
-    if scale <= 0:
-        raise InvalidInput("higher scores are not more often relevant on these pairs: this model cannot be calibrated")
-    return scale, bias
-
-
-def margin_of(pairs: Judged, cut: int = MARGIN_CUT, share: float = SHARE) -> float:
-    """The least margin by which `share` of the relevant documents lie above their query's score at the cut, less it.
-
-    A later stage that sees what lies above this could bring so many of them up. Example: of two relevant documents one
-    stands above the cut and the other 3.0 below: with a share of 1 the margin is 3.0.
-    """
-    below = []
-    for query in np.unique(pairs.queries):
-        mine = pairs.queries == query
-        scores = pairs.scores[mine]
-        at = np.sort(scores)[::-1][min(cut, len(scores)) - 1]
-        below += list(np.maximum(0.0, at - scores[pairs.relevant[mine]]))
-    return float(np.quantile(below, share, method="higher")) if below else 0.0
-
-
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), (n,) float64."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
-
-
-def expected_calibration_error(probability: Sequence[float] | Any, relevant: Any, bins: int = BINS) -> float:
-    """The mean of |share relevant - mean probability| over bins of equal width, by their pairs (Guo et al. 2017).
-
-    Example: two pairs at 0.9, one of them relevant -> 0.4.
-    """
-    probability = np.asarray(probability, np.float64)
-    place = np.minimum((probability * bins).astype(int), bins - 1)
-    total = 0.0
-    for one in np.unique(place):
-        inside = place == one
-        total += inside.sum() * abs(relevant[inside].mean() - probability[inside].mean())
-    return float(total / len(probability))
+    for number, (query_id, documents) in enumerate(reranked.run.items()):
+        if query_id in qrels:
+            scores += documents.values()
+            relevant += [qrels[query_id].get(document_id, 0) > 0 for document_id in documents]
+            queries += [number] * len(documents)
+    return JudgedScores(np.array(scores, np.float64), np.array(relevant, bool), np.array(queries, np.int64))
 
 
 def calibrate(
@@ -192,13 +119,13 @@ def calibrate(
     reranker = Reranker.load(path)
     if not reranker.pointwise:
         raise UsageError(f"{path} is a listwise model, which has no score of a single document: name a pointwise model")
-    pairs = judged_pairs(collection, grades, reranker, progress, None if journal is None else Path(journal))
+    pairs = judged_scores(collection, grades, reranker, progress, None if journal is None else Path(journal))
     scale, bias = fit_logistic(pairs)
     result = CalibrationResult(
         path=Path(output),
         scale=round(scale, 6),
         bias=round(bias, 6),
-        margin=round(margin_of(pairs), 4),
+        margin=round(fit_margin(pairs), 4),
         fitted_on=split,
         pairs=len(pairs.scores),
         relevant=int(pairs.relevant.sum()),

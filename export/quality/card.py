@@ -1,4 +1,7 @@
-"""The quality card: how far a model file is from its fp32 reference, on named pairs. Sees scores, not models."""
+"""The comparison in a quality card: the scores of a model file beside those of its fp32 reference, on named pairs.
+
+This module sees scores and grades, never a model.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from dearlite.ranking import kendall_tau
+_CUT = 10  # rank of the cut-off of nDCG and of the overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,43 +27,45 @@ class Pairs:
     grades: dict[str, dict[str, int]]  # query id -> document id -> grade
 
     def by_query(self) -> dict[str, list[int]]:
-        """Positions of each query's rows."""
+        """Query id -> positions of its rows."""
         groups: dict[str, list[int]] = {}
-        for place, (query_id, *_) in enumerate(self.rows):
-            groups.setdefault(query_id, []).append(place)
+        for position, (query_id, *_) in enumerate(self.rows):
+            groups.setdefault(query_id, []).append(position)
         return groups
 
 
 def load_pairs(folder: Path, run: str) -> Pairs:
-    """The pairs of `folder` (queries.jsonl, corpus.jsonl.gz, qrels.tsv) that its TREC run `run` names, in its order."""
+    """The pairs of the TREC run `run` in its order; `folder` holds queries.jsonl, corpus.jsonl.gz and qrels.tsv."""
     with open(folder / "queries.jsonl", encoding="utf-8") as lines:
         queries = {row["_id"]: row["text"] for row in map(json.loads, lines)}
     with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         corpus = {row["_id"]: row for row in map(json.loads, lines)}
     with open(folder / run, encoding="utf-8") as lines:
-        named = [line.split()[:3] for line in lines]
+        columns = [line.split()[:3] for line in lines]
     grades: dict[str, dict[str, int]] = {}
     with open(folder / "qrels.tsv", encoding="utf-8") as lines:
         for query_id, _, document_id, grade in map(str.split, lines):
             grades.setdefault(query_id, {})[document_id] = int(grade)
-    rows = tuple((q, d, queries[q], corpus[d]) for q, _, d in named)
+    rows = tuple((q, d, queries[q], corpus[d]) for q, _, d in columns)
     return Pairs(f"{folder.name}/{run}", rows, grades)
 
 
-def compare(pairs: Pairs, reference: Sequence[float], candidate: Sequence[float]) -> dict[str, Any]:
-    """How `candidate` differs from `reference`: errors in score units, agreement of orders, and nDCG@10 of both."""
+def compare_scores(pairs: Pairs, reference: Sequence[float], candidate: Sequence[float]) -> dict[str, Any]:
+    """The card's figures: errors of `candidate` in score units, agreement of the orders, and nDCG@10 of both."""
     errors = [abs(a - b) for a, b in zip(reference, candidate, strict=True)]
-    groups = list(pairs.by_query().items())
-    taus, overlaps, ndcg = [], [], ([], [])  # type: ignore[var-annotated]
-    for query_id, places in groups:
-        ours, theirs = [candidate[i] for i in places], [reference[i] for i in places]
+    groups = pairs.by_query()
+    taus, overlaps = list[float](), list[float]()
+    reference_ndcg, candidate_ndcg = list[float](), list[float]()
+    for query_id, positions in groups.items():
+        ours, theirs = [candidate[i] for i in positions], [reference[i] for i in positions]
         taus.append(kendall_tau(ours, theirs))
-        best = [set(_order(scores)[:10]) for scores in (ours, theirs)]
+        best = [set(_order(scores)[:_CUT]) for scores in (ours, theirs)]
         overlaps.append(len(best[0] & best[1]) / len(best[0]))
-        grades = [pairs.grades.get(query_id, {}).get(pairs.rows[i][1], 0) for i in places]
-        ideal = sorted(pairs.grades.get(query_id, {}).values(), reverse=True)
-        for scores, into in ((theirs, ndcg[0]), (ours, ndcg[1])):
-            into.append(ndcg_at([grades[i] for i in _order(scores)], ideal, 10))
+        judged = pairs.grades.get(query_id, {})
+        grades = [judged.get(pairs.rows[i][1], 0) for i in positions]
+        ideal = sorted(judged.values(), reverse=True)
+        for scores, ndcg in ((theirs, reference_ndcg), (ours, candidate_ndcg)):
+            ndcg.append(ndcg_at([grades[i] for i in _order(scores)], ideal, _CUT))
     return {
         "pairs": pairs.name,
         "documents": len(errors),
@@ -70,9 +76,18 @@ def compare(pairs: Pairs, reference: Sequence[float], candidate: Sequence[float]
         "kendall_tau": round(fmean(taus), 4),
         "top10_overlap": round(fmean(overlaps), 4),
         "ties": len(candidate) - len(set(candidate)),
-        "ndcg10_fp32": round(fmean(ndcg[0]), 4),
-        "ndcg10": round(fmean(ndcg[1]), 4),
+        "ndcg10_fp32": round(fmean(reference_ndcg), 4),
+        "ndcg10": round(fmean(candidate_ndcg), 4),
     }
+
+
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
+    """Kendall's tau-a: (concordant - discordant pairs) / all pairs; 1.0 for fewer than two scores.
+
+    A pair that ties in both lists counts as concordant, so that equal lists have 1.0.
+    """
+    signs = [(_sign(a[i] - a[j]), _sign(b[i] - b[j])) for i, j in combinations(range(len(a)), 2)]
+    return fmean(1 if x == y else x * y for x, y in signs) if signs else 1.0
 
 
 def ndcg_at(grades: Sequence[int], ideal: Sequence[int], depth: int) -> float:
@@ -86,4 +101,9 @@ def _dcg(grades: Sequence[int]) -> float:
 
 
 def _order(scores: Sequence[float]) -> list[int]:
+    """Positions by falling score; ties keep their order."""
     return sorted(range(len(scores)), key=lambda i: -scores[i])
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

@@ -1,10 +1,14 @@
-"""The conditions under which an exported pointwise file is kept."""
+"""The conditions under which an exported file is kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from dearlite.export.quality.check import FLOOR
+from dearlite.errors import DearliteError
+
+MIN_TAU = 0.95  # least Kendall's tau of the orders of a pointwise file and of fp32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +19,16 @@ class QualityGate:
     """
 
     card: bool = True
-    min_tau: float = FLOOR  # Kendall's tau of the two orders of the card's pairs
-    force: bool = False  # keep a file below `min_tau`; its card names the fault under "below_floor"
+    floor: float = MIN_TAU  # of Kendall's tau; of a listwise file the share of positions with fp32's likeliest token
+    force: bool = False  # keep a file below the floor; its card names the fault under "below_floor"
+
+    def apply(self, output: Path, card: dict[str, Any], fault: str) -> None:
+        """Raises DearliteError for a `fault`; with `force` the card records it under "below_floor" instead."""
+        if not fault:
+            return
+        if not self.force:
+            raise DearliteError(f"{output} is not written: {fault} (--force keeps it)")
+        card["below_floor"] = fault
 
 
 DEFAULT_GATE = QualityGate()

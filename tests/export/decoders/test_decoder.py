@@ -7,7 +7,7 @@ from tiny_decoders import checkpoint
 
 from dearlite import Reranker
 from dearlite.cli.main import run
-from dearlite.export.quality.check import calibration_rows, card_pairs, pair_rows
+from dearlite.export.quality.texts import calibration_rows, card_pairs, pair_rows
 from dearlite.models.bundle import Bundle
 from dearlite.ranking import kendall_tau
 
@@ -80,9 +80,9 @@ def test_large_models_get_fewer_rows_but_never_too_few(folder):
 
 
 def test_every_line_of_the_calibration_text_is_a_pair():
-    from dearlite.export.quality.check import _DATA
+    from dearlite.export.quality.texts import DATA
 
-    records = [json.loads(line) for line in (_DATA / "calibration.jsonl").open(encoding="utf-8")]
+    records = [json.loads(line) for line in (DATA / "calibration.jsonl").open(encoding="utf-8")]
     assert len(records) == 120 and len({record["text"] for record in records}) == 120
     assert all(set(record) == {"query", "text"} and record["query"].strip() for record in records)
 

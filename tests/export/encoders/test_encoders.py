@@ -268,7 +268,7 @@ def test_card_holds_the_file_to_transformers_and_a_floor_refuses_it(tmp_path, mo
     monkeypatch.setattr(encoders, "card_pairs", lambda *_: Pairs("mine", rows, {"q0": {"0": 1}}))
     expected, target = reference(net, tok), tmp_path / "m.dear"
     monkeypatch.setattr(
-        "dearlite.export.quality.check.hold_to_floor", lambda card, floor: f"tau {card['kendall_tau']}, below {floor}"
+        "dearlite.export.quality.check.tau_below_floor", lambda card, floor: f"tau {card['kendall_tau']}, below {floor}"
     )
     assert export(tmp_path, target, "--card") == 1
     line = capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_embedded_bundle_and_its_card(shipped):
 def test_card_counts_what_it_says():
     rows = (("q", "a", "?", {}), ("q", "b", "?", {}), ("q", "c", "?", {}))
     named = card.Pairs("three", rows, {"q": {"a": 0, "b": 2, "c": 1}})
-    found = card.compare(named, [3.0, 2.0, 1.0], [3.0, 1.5, 2.0])
+    found = card.compare_scores(named, [3.0, 2.0, 1.0], [3.0, 1.5, 2.0])
     assert found["mean_error"] == 0.5  # (0 + 0.5 + 1) / 3
     assert found["max_error"] == 1.0
     assert found["kendall_tau"] == 0.3333  # two of three pairs agree: (2 - 1) / 3
@@ -103,5 +103,5 @@ def test_card_counts_what_it_says():
 def test_card_ndcg_is_trec_evals():
     scores = reference_scores()
     named = card.load_pairs(DATA, "run_bm25.trec")
-    assert card.compare(named, scores, scores)["ndcg10"] == pytest.approx(ndcg10(scores), abs=5e-5)
-    assert json.loads(json.dumps(card.compare(named, scores, scores)))["kendall_tau"] == 1.0
+    assert card.compare_scores(named, scores, scores)["ndcg10"] == pytest.approx(ndcg10(scores), abs=5e-5)
+    assert json.loads(json.dumps(card.compare_scores(named, scores, scores)))["kendall_tau"] == 1.0

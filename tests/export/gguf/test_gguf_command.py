@@ -145,7 +145,7 @@ def test_options_that_do_not_fit_are_refused(cli, tmp_path, model, monkeypatch, 
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({"model_type": "qwen2"}, 2, ["architecture 'qwen2' is not written as GGUF here", "llama, mistral"]),
+        ({"model_type": "qwen2"}, 2, ["architecture 'qwen2' cannot be written as GGUF here", "llama, mistral"]),
         ({"model_type": "gpt_neox"}, 2, ["architecture 'gpt_neox'"]),
         ({"architectures": ["LlamaForSequenceClassification"]}, 2, ["is a LlamaForSequenceClassification", ".dear"]),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, 2, ["rope scaling 'yarn' is not supported"]),
@@ -228,7 +228,7 @@ def test_inexact_file_is_refused_unless_forced(cli, tmp_path, model):
     pytest.importorskip("llama_cpp")
     output = tmp_path / "m.gguf"
     result = cli("export", model, "--quant", "iq4_xs", "--min-agreement", 1, "-o", output)
-    refused(result, 1, "m.gguf is not written", "below 1.0: take a wider --quant (--force keeps it)")
+    refused(result, 1, "m.gguf is not written", "below 1.0: choose a wider --quant (--force keeps it)")
     assert left_in(tmp_path) == ["model"]
     code, _, err = cli("export", model, "--quant", "iq4_xs", "--min-agreement", 1, "-o", output, "--force")
     assert code == 0 and "kept by --force" in err
@@ -249,7 +249,7 @@ def test_nothing_is_left_of_an_export_that_ends_early(cli, tmp_path, model, monk
             return SimpleNamespace(returncode=-9, stderr="", stdout="")
         return real(command, **options)
 
-    monkeypatch.setattr("dearlite.export.gguf.card.subprocess.run", ending)
+    monkeypatch.setattr("dearlite.export.quality.worker.subprocess.run", ending)
     code, out, err = cli("export", model, "-o", tmp_path / "m.gguf")
     assert (code, out) == (130 if how == "interrupted" else 1, "")
     assert "Traceback" not in err

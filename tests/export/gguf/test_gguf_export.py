@@ -18,12 +18,13 @@ from gguf_models import KINDS, VOCABULARY, config_of, smollm2_gguf, tensors_of, 
 
 from dearlite.errors import UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
-from dearlite.export.gguf.card import run_worker
 from dearlite.export.gguf.metadata import ListwiseFacts
 from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
+from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_weights
+from dearlite.export.quality.gate import QualityGate
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.merge import Adapter, MergedCheckpoint
 from dearlite.models.gguf import GgufFile
@@ -33,7 +34,7 @@ FACTS = ListwiseFacts(
     name="tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"}
 )
 ORACLE = os.environ.get("DEARLITE_LLAMA_CPP", "")
-F16_ONLY = {"quant": "f16", "carded": False}
+F16_ONLY = {"quant": "f16", "gate": QualityGate(card=False)}
 
 
 def export(folder, output, *, adapter=None, facts=FACTS, **options):
@@ -200,7 +201,7 @@ def test_quantising_in_slabs_changes_nothing(tmp_path):
     made = []
     for size in (64 * 2**20, 0, 2**14):  # 0: the library's own, 8 GiB
         job = {"path": str(tmp_path / "m.gguf"), "output": str(tmp_path / f"{size}.gguf"), "quant": "q4_k_m"}
-        run_worker("quantise", job | {"buffer_bytes": size})
+        call_llama("quantise", job | {"buffer_bytes": size})
         made.append((tmp_path / f"{size}.gguf").read_bytes())
     assert made[0] == made[1] == made[2]
     found = GgufFile(tmp_path / "0.gguf")
@@ -216,7 +217,7 @@ def test_every_type_runs_and_its_size_was_foretold(tmp_path, monkeypatch, quant)
     pytest.importorskip("llama_cpp")
     monkeypatch.setattr("dearlite.export.gguf.card._MOST_TOKENS", 400)
     folder = write_model(tmp_path / "model", "mistral", hidden_size=256)
-    card = export(folder, tmp_path / "m.gguf", quant=quant, floor=0.0)
+    card = export(folder, tmp_path / "m.gguf", quant=quant, gate=QualityGate(floor=0.0))
     file = GgufFile(tmp_path / "m.gguf")
     assert file.verify()
     assert json.loads(file.metadata["dearlite.card"]) == card

@@ -21,10 +21,10 @@ from test_gguf_export import FACTS, GOLDEN, ORACLE, export
 from tokenizers import Tokenizer
 
 from dearlite.errors import CheckpointError, UsageError
-from dearlite.export.gguf.card import run_worker
 from dearlite.export.gguf.metadata import listwise_values
 from dearlite.export.gguf.sentencepiece import read_pieces
 from dearlite.export.gguf.vocabulary import CHECK_TEXT, PRE_TYPES, read_vocabulary
+from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_head
 from dearlite.models.gguf import GgufFile
 
@@ -97,7 +97,7 @@ def vocabulary_file(folder, output, size):
 
 
 def ids_of(path, texts):
-    return run_worker("tokenise", {"path": str(path), "texts": texts})["rows"]
+    return call_llama("tokenise", {"path": str(path), "texts": texts})["rows"]
 
 
 def differing(found, wanted, texts):
@@ -241,9 +241,9 @@ def test_unknown_tokenizers_are_refused(tmp_path):
     ("data", "words"),
     [
         (b"", "holds no pieces"),
-        (b"not a protobuf", "no SentencePiece model"),
+        (b"not a protobuf", "not a SentencePiece model"),
         (b"\x0a\x7f\x0a\x01a", "ends within field 1"),
-        (b"\x0a\x05\x0a\x01\xff\x18\x01", "no SentencePiece model"),
+        (b"\x0a\x05\x0a\x01\xff\x18\x01", "not a SentencePiece model"),
         (b"\x0a\x05\x0a\x01a\x18\x09", "piece 'a' is of type 9"),
         (b"\xff" * 12, "ends within a number"),
     ],

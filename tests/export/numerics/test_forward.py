@@ -12,7 +12,8 @@ from dearlite.export.decoders.bundle import DecoderModel, write_decoder
 from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.quality.card import Pairs
-from dearlite.export.quality.check import _encode, hold_to_floor, quality_card
+from dearlite.export.quality.check import quality_card, tau_below_floor
+from dearlite.export.quality.texts import encode_pairs
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import shape_of
 from dearlite.export.source.merge import MergedCheckpoint
@@ -37,7 +38,7 @@ def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
     """The bundle's path, and the fp32 pass that went with it; `studied` of the pairs are calibration rows too."""
     source = MergedCheckpoint(Checkpoint(folder), None)
     tokenizer = (folder / "tokenizer.json").read_bytes()
-    rows = [row.ids for row in _encode(tokenizer, "dear", 96, records)]
+    rows = [row.ids for row in encode_pairs(tokenizer, "dear", 96, records)]
     plan = QUANTISATIONS[plan]
     shape = shape_of(source.config, 96)
     forward = ForwardPass(shape, rows[:studied], rows, block_hadamard=plan.uses_block_hadamard(shape), pad_id=pad_id)
@@ -84,9 +85,9 @@ def test_the_card_tells_a_good_file_from_a_bad_one(tmp_path):
     card = quality_card(path, pairs, forward.scores, "cpu")
     assert card["kendall_tau"] == 1 and card["max_error"] <= 0.001 and card["documents"] == len(PAIRS)
     assert card["peak_rss_mb"] > 10 and card["versions"]["onnxruntime"]
-    assert hold_to_floor(card, 0.95) == ""
+    assert tau_below_floor(card, 0.95) == ""
     bad = quality_card(path, pairs, forward.scores[::-1], "cpu")
-    assert "below 0.95" in hold_to_floor(bad, 0.95)
+    assert "below 0.95" in tau_below_floor(bad, 0.95)
     path.write_bytes(path.read_bytes()[:-100])
     broken = quality_card(path, pairs, forward.scores, "cpu")
-    assert "m.dear" in broken["not_scored"] and "could not be compared" in hold_to_floor(broken, 0.95)
+    assert "m.dear" in broken["not_scored"] and "could not be compared" in tau_below_floor(broken, 0.95)

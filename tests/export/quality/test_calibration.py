@@ -12,7 +12,7 @@ np = pytest.importorskip("numpy")
 from dearlite import Reranker, rerank  # noqa: E402
 from dearlite.cli.main import main  # noqa: E402
 from dearlite.errors import InvalidInput, ModelFileError, UsageError  # noqa: E402
-from dearlite.export.quality.calibrate import Judged, expected_calibration_error, fit_logistic, margin_of, sigmoid  # noqa: E402
+from dearlite.export.quality.fit import JudgedScores, expected_calibration_error, fit_logistic, fit_margin, sigmoid  # noqa: E402
 from dearlite.models.bundle import Bundle, add_members  # noqa: E402
 from dearlite.models.calibration import Calibration, read_calibration  # noqa: E402
 from dearlite.models.registry import find_model  # noqa: E402
@@ -27,18 +27,18 @@ TOPICS = {
 
 
 def judged(scores, relevant):
-    return Judged(scores, relevant, np.zeros(len(scores), np.int64))
+    return JudgedScores(scores, relevant, np.zeros(len(scores), np.int64))
 
 
 def test_margin_holds_the_share_of_relevant_documents_that_is_asked_for():
     scores = np.array([9.0, 8, 6, 5, 1, 7, 3, 2])
     relevant = np.array([True, False, True, True, False, False, False, True])
-    pairs = Judged(scores, relevant, np.array([0, 0, 0, 0, 0, 1, 1, 1]))
+    pairs = JudgedScores(scores, relevant, np.array([0, 0, 0, 0, 0, 1, 1, 1]))
     # cut 2: the scores there are 8 and 3, so the relevant ones lie 0, 2, 3 and 1 below
-    assert margin_of(pairs, cut=2, share=1.0) == 3.0
-    assert margin_of(pairs, cut=2, share=0.6) == 2.0
-    assert margin_of(pairs, cut=10) == 0.0
-    assert margin_of(judged(scores, np.zeros(8, bool))) == 0.0
+    assert fit_margin(pairs, cut=2, share=1.0) == 3.0
+    assert fit_margin(pairs, cut=2, share=0.6) == 2.0
+    assert fit_margin(pairs, cut=10) == 0.0
+    assert fit_margin(judged(scores, np.zeros(8, bool))) == 0.0
 
 
 @pytest.mark.parametrize(
