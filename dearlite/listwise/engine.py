@@ -1,20 +1,18 @@
-"""Listwise models on llama.cpp: one GGUF, its context, and decodings driven side by side.
+"""The llama.cpp engine of listwise models: loads a GGUF and runs several decodings side by side in one context.
 
-The library ends the process where it is misused (two threads in one context, more tokens than were allotted, a fork):
-every call goes through here, under one lock, from one thread, with every count checked first. It sees ids and logits,
-no text and no order.
+The library ends the process when it is misused (two threads in one context, more tokens than were allotted, a fork).
+Every call therefore goes through this module, under one lock, from one thread, with every count checked first. The
+module sees ids and logits, neither text nor orders.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from math import isfinite
 from threading import Event
 from typing import Any, TypeVar
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from dearlite.errors import DearliteError, DeviceUnavailable, ModelFileError, OutOfMemory, ScoringError
 from dearlite.listwise.decoding import Decoding, Step
+from dearlite.listwise.hyperparameters import check_hyperparameters
 from dearlite.listwise.llama_library import (
     GPU_BUILD,
     LlamaObjects,
@@ -35,12 +34,12 @@ from dearlite.listwise.llama_vocabulary import LlamaVocabulary
 from dearlite.models.gguf import HASH_ON_OPEN_BYTES, GgufFile
 
 Result = TypeVar("Result")
-# Tokens a call. Measured on two cores: the rate is the same from 256 to 512 and falls above and below.
+# Tokens per call. Measured on two cores: the rate is the same from 256 to 512 and falls above and below.
 BATCH_TOKENS = 512
-_POLL_S = 0.05  # how often a long call looks whether it is still wanted
-_CONTEXT_STEP = 256  # the library rounds a sequence's room up to this
-_ALONE_TOKENS = 32  # a longer step is read alone: it fills a call by itself
-_ABORTED = 2  # llama_decode's answer to its callback's "stop"
+_POLL_S = 0.05  # interval at which a running call checks `cancel`
+_CONTEXT_STEP = 256  # the library rounds a sequence's room up to a multiple of this
+_ALONE_TOKENS = 32  # a longer step is read without the other sequences: it fills a call by itself
+_ABORTED = 2  # status of llama_decode after its abort callback returned true
 
 
 class LlamaBackend:
@@ -55,19 +54,19 @@ class LlamaBackend:
         threads: int = 1,
         adapter: GgufFile | None = None,
     ) -> None:
-        """Loads `file`, whose header has been checked; its recorded hash is, where that costs less than loading.
+        """Loads `file`, whose header has been checked. Its recorded hash is checked if that costs less than loading.
 
-        `gpu_layers` is how many layers go to the GPU, None for all that there are where there is one. Raises
-        ModelFileError for a model that the library refuses, DeviceUnavailable for a GPU that is not there.
+        `gpu_layers` is the number of layers on the GPU; None: all layers if there is a GPU. Raises ModelFileError if
+        the library rejects the model, DeviceUnavailable if the requested GPU cannot be used.
         """
         self._llama = llama = library()
         self.threads, self.notes = threads, list[str]()
         for part in (file, adapter):
             if part is not None:
                 part.verify(largest_bytes=HASH_ON_OPEN_BYTES)
-        _refuse_unsound(file)
+        check_hyperparameters(file)
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._stop = threading.Event()  # what the library's callback asks, from its own thread
+        self._stop = threading.Event()  # read by the library's abort callback, in the library's thread
         self._objects = LlamaObjects(llama)
         self.device = "cpu"
         self._objects.replace("model", self._load(file, device, gpu_layers))
@@ -89,18 +88,18 @@ class LlamaBackend:
         cancel: Event | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> list[Result]:
-        """What each decoding returns; they are read side by side, each with `room` tokens for all that it reads.
+        """The results of the decodings, which run side by side, each in a sequence with room for `room` tokens.
 
-        `on_tokens` hears how many tokens each call read. Raises Interrupted where `cancel` is set, ScoringError where a
-        decoding wants more than its room, and what the decodings raise.
+        `on_tokens` is called with the number of tokens that each call read. Raises Interrupted when `cancel` is set,
+        ScoringError if a decoding needs more than its room. Errors of the decodings pass through.
         """
         if os.getpid() != self._pid:
             raise DearliteError(
-                "this model was loaded before the process forked, and its threads stayed behind: load it in the child "
-                "process (or start children with multiprocessing's 'spawn')"
+                "this model was loaded before the process forked, and its threads are missing in the child: load it in "
+                "the child process (or start children with multiprocessing's 'spawn')"
             )
         with self._lock:
-            # In the library's own thread, after whatever an interrupted call left there.
+            # Submitted to the library's thread, so that it runs after a call that was interrupted.
             self._caller.submit(self._open, room, len(decodings)).result()
             try:
                 return self._drive(decodings, cancel, on_tokens)
@@ -111,91 +110,93 @@ class LlamaBackend:
     def _drive(
         self, decodings: Sequence[Decoding[Result]], cancel: Event | None, on_tokens: Callable[[int], None] | None
     ) -> list[Result]:
+        """The results of the decodings: reads the tokens of their steps and sends them the logits, until all end."""
         results: dict[int, Result] = {}
-        todo: dict[int, list[int]] = {}  # sequence -> tokens of its step that are not read yet
+        unread: dict[int, list[int]] = {}  # sequence -> tokens of its step that are not read yet
 
         def take(sequence: int, step: Step) -> None:
             if step.drop:
                 self._positions[sequence] -= step.drop
                 memory = self._llama.llama_get_memory(self._objects.context)
                 self._llama.llama_memory_seq_rm(memory, sequence, self._positions[sequence], -1)
-            todo[sequence] = list(step.tokens)
+            unread[sequence] = list(step.tokens)
 
         def advance(sequence: int, logits: Any) -> None:
             try:
                 take(sequence, decodings[sequence].send(logits))
-            except StopIteration as done:
-                results[sequence] = done.value
-                todo.pop(sequence, None)
+            except StopIteration as end:
+                results[sequence] = end.value
+                unread.pop(sequence, None)
 
         for sequence in range(len(decodings)):
             advance(sequence, None)
-        while todo:
-            long = next((s for s, tokens in todo.items() if len(tokens) > _ALONE_TOKENS), None)
-            # As many tokens of each sequence: the library reads its weights once for each length that it meets.
-            share = BATCH_TOKENS if long is not None else min(map(len, todo.values()))
-            batch = {s: todo[s][:share] for s in ([long] if long is not None else todo)}
-            wanted = {s: len(tokens) == len(todo[s]) for s, tokens in batch.items()}
-            self._decode(batch, wanted, cancel)
+        while unread:
+            long = next((s for s, tokens in unread.items() if len(tokens) > _ALONE_TOKENS), None)
+            # Equal numbers of tokens per sequence: the library reads its weights once for each distinct number.
+            share = BATCH_TOKENS if long is not None else min(map(len, unread.values()))
+            batch = {s: unread[s][:share] for s in ([long] if long is not None else unread)}
+            complete = {s for s, tokens in batch.items() if len(tokens) == len(unread[s])}
+            self._decode(batch, complete, cancel)
             if on_tokens is not None:
                 on_tokens(sum(map(len, batch.values())))
             row = -1
             for sequence, tokens in batch.items():
                 row += len(tokens)
-                del todo[sequence][: len(tokens)]
-                if wanted[sequence]:
+                del unread[sequence][: len(tokens)]
+                if sequence in complete:
                     advance(sequence, self._logits(row))
         return [results[sequence] for sequence in range(len(decodings))]
 
     def _logits(self, row: int) -> Any:
+        """The logits of the batch's token `row`, (vocabulary,) float32, in the library's memory."""
         pointer = self._llama.llama_get_logits_ith(self._objects.context, row)
         if not pointer:
-            raise ScoringError("the model gave no logits: its file may be damaged, verify it")
+            raise ScoringError("the model returned no logits: its file may be damaged, verify it")
         logits = np.ctypeslib.as_array(pointer, (self.vocabulary.size,))
-        # An extreme of anything that holds a NaN is NaN.
+        # The maximum and minimum of values with a NaN are NaN.
         if not np.isfinite(logits.max()) or np.isnan(logits.min()):
-            raise ScoringError("the model gave logits that are no numbers: its file may be damaged, verify it")
+            raise ScoringError("the model returned logits that are NaN or infinite: its file may be damaged, verify it")
         return logits
 
-    def _decode(self, batch: dict[int, list[int]], wanted: dict[int, bool], cancel: Event | None) -> None:
-        """Reads the tokens of `batch` by sequence, with logits after the last one of those that are `wanted`."""
+    def _decode(self, batch: dict[int, list[int]], complete: set[int], cancel: Event | None) -> None:
+        """Reads the tokens of `batch` (by sequence), with logits after the last token of `complete` sequences."""
         count = sum(map(len, batch.values()))
         for sequence, tokens in batch.items():
             if not tokens or self._positions[sequence] + len(tokens) > self._room or count > BATCH_TOKENS:
                 raise ScoringError(
-                    f"a window wants {self._positions[sequence] + len(tokens)} tokens and has room for {self._room}: "
+                    f"a window needs {self._positions[sequence] + len(tokens)} tokens and has room for {self._room}: "
                     "take fewer --passage-tokens or a smaller --window"
                 )
             if not all(0 <= token < self.vocabulary.size for token in tokens):
-                raise ScoringError("a prompt holds a token that the model does not have: verify its file")
-        arrays = self._arrays(batch, wanted)
-        done = self._call(lambda: self._llama.llama_decode(self._objects.context, arrays), cancel)
-        if done == _ABORTED:
+                raise ScoringError("a prompt contains a token that the model does not have: verify its file")
+        arrays = self._arrays(batch, complete)
+        status = self._call(lambda: self._llama.llama_decode(self._objects.context, arrays), cancel)
+        if status == _ABORTED:
             raise Interrupted
-        if done != 0:
-            raise ScoringError(f"llama.cpp could not read {count} tokens (code {done}): take a smaller --window")
+        if status != 0:
+            raise ScoringError(f"llama.cpp could not read {count} tokens (code {status}): take a smaller --window")
         for sequence, tokens in batch.items():
             self._positions[sequence] += len(tokens)
 
-    def _arrays(self, batch: dict[int, list[int]], wanted: dict[int, bool]) -> Any:
-        """The library's own batch; it holds references to its arrays."""
+    def _arrays(self, batch: dict[int, list[int]], complete: set[int]) -> Any:
+        """The library's batch structure, which keeps references to its arrays."""
         rows = [(s, token, self._positions[s] + n) for s, tokens in batch.items() for n, token in enumerate(tokens)]
-        outputs = [n == len(tokens) - 1 and wanted[s] for s, tokens in batch.items() for n in range(len(tokens))]
-        names = {s: (ctypes.c_int32 * 1)(s) for s in batch}
+        outputs = [n == len(tokens) - 1 and s in complete for s, tokens in batch.items() for n in range(len(tokens))]
+        sequence_ids = {s: (ctypes.c_int32 * 1)(s) for s in batch}
         return self._llama.llama_batch(
             n_tokens=len(rows),
             token=c_array(ctypes.c_int32, [token for _, token, _ in rows]),
             embd=None,
             pos=c_array(ctypes.c_int32, [position for _, _, position in rows]),
             n_seq_id=c_array(ctypes.c_int32, [1] * len(rows)),
-            seq_id=c_array(ctypes.POINTER(ctypes.c_int32), [names[s] for s, _, _ in rows]),
+            seq_id=c_array(ctypes.POINTER(ctypes.c_int32), [sequence_ids[s] for s, _, _ in rows]),
             logits=c_array(ctypes.c_int8, outputs),
         )
 
     def _call(self, job: Callable[[], int], cancel: Event | None) -> int:
-        """What `job` returns, in the one thread that calls the library; it stops within a moment when it is not wanted.
+        """The result of `job`, run in the thread that calls the library. Aborts it on `cancel` or a signal.
 
-        A signal's exception would be lost in the library's callback, so this thread waits for it, and for `cancel`.
+        A signal's exception would be lost in the library's callback, so the caller waits here and polls `cancel`.
         """
         if cancel is not None and cancel.is_set():
             raise Interrupted
@@ -214,7 +215,7 @@ class LlamaBackend:
             raise
 
     def _open(self, room: int, sequences: int) -> None:
-        """A context with `room` tokens for each of `sequences`, emptied: the one that is there where it is enough."""
+        """Provides an empty context with `room` tokens for each of `sequences`; reuses the present one if it fits."""
         room = -(-room // _CONTEXT_STEP) * _CONTEXT_STEP
         self._positions = [0] * sequences
         if sequences == self._sequences and room <= self._room <= 4 * room:
@@ -243,17 +244,18 @@ class LlamaBackend:
             if self._llama.llama_set_adapters_lora(
                 context, (kind * 1)(self._objects.adapter), 1, (ctypes.c_float * 1)(1.0)
             ):
-                raise ModelFileError("llama.cpp does not take this adapter: make it for this model again")
+                raise ModelFileError("llama.cpp rejects this adapter: export it for this model again")
         self._room, self._sequences = room, sequences
 
     def _load(self, file: GgufFile, device: str, gpu_layers: int | None) -> Any:
+        """A pointer to the loaded model; sets `self.device`. Device "auto" falls back from GPU to CPU, with a note."""
         llama = self._llama
         offloads = llama.llama_supports_gpu_offload() and device != "cpu" and gpu_layers != 0
         if not offloads and (device not in ("auto", "cpu") or gpu_layers):
             raise DeviceUnavailable(
                 f"this llama-cpp-python was built without a GPU: {GPU_BUILD}"
                 if device != "cpu"
-                else "device 'cpu' has no place for --gpu-layers"
+                else "device 'cpu' takes no --gpu-layers: leave one of them out"
             )
         attempts = [gpu_layers if gpu_layers is not None else 10_000, 0] if offloads else [0]
         for layers in attempts:
@@ -272,29 +274,14 @@ class LlamaBackend:
 
     def _load_adapter(self, adapter: GgufFile) -> Any:
         with captured_log() as lines:
-            loaded = self._llama.llama_adapter_lora_init(self._objects.model, os.fsencode(adapter.path))
-        if not loaded:  # the library would go on without it, in silence
+            pointer = self._llama.llama_adapter_lora_init(self._objects.model, os.fsencode(adapter.path))
+        if not pointer:  # the library would continue without the adapter and without an error
             reason = first_error(lines, "no reason given")
-            raise ModelFileError(f"llama.cpp cannot put the adapter {adapter.path} on this model ({reason})")
-        return loaded
+            raise ModelFileError(
+                f"llama.cpp cannot put the adapter {adapter.path} on this model ({reason}): give the adapter's own base"
+            )
+        return pointer
 
 
-def _refuse_unsound(file: GgufFile) -> None:
-    """Raises ModelFileError for hyperparameters at which the library ends the process instead of refusing the file."""
-    family = str(file.metadata.get("general.architecture"))
-    own = {key: value for key, value in file.metadata.items() if key.startswith(f"{family}.")}
-    wrong = [
-        f"{key} is {value}"
-        for key, value in own.items()
-        if isinstance(value, float) and (not isfinite(value) or (key.endswith("epsilon") and value <= 0))
-    ]
-    numbers = [int(name.split(".")[1]) for name in file.tensors if re.match(r"blk\.\d+\.", name)]
-    there, stated = max(numbers, default=-1) + 1, own.get(f"{family}.block_count")
-    if not isinstance(stated, int) or not 1 <= stated <= there:
-        wrong.append(f"{family}.block_count is {stated}, and there are {there} blocks")
-    if wrong:
-        raise ModelFileError(f"{file.path} is no whole language model ({'; '.join(wrong)}): fetch or export it again")
-
-
-class Interrupted(Exception):  # not for users: whoever started the work says how far it came
+class Interrupted(Exception):  # internal: the caller turns it into Cancelled, with the number of documents done
     """The work was stopped because `cancel` was set."""
