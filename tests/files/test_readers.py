@@ -53,8 +53,8 @@ def save(folder: Path, name: str, data: bytes) -> str:
     return str(path)
 
 
-def fields(found):
-    return [(document.id, document.title, document.text) for document in found.documents]
+def fields(file):
+    return [(document.id, document.title, document.text) for document in file.documents]
 
 
 def parquet_bytes(columns: dict[str, object]) -> bytes:
@@ -75,7 +75,7 @@ def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 def refused(path: str, **options: object) -> str:
-    """The one-line message with which reading `path` ends."""
+    """The message of the error that reading `path` raises; it is one line."""
     with pytest.raises(InvalidInput) as caught:
         read_documents(path, **options)
     message = str(caught.value)
@@ -92,9 +92,9 @@ def test_every_format_is_tested_here():
 
 @pytest.mark.parametrize(("name", "data", "expected"), ALL, ids=ALL_NAMES)
 def test_each_format_gives_the_same_documents(tmp_path, name, data, expected):
-    found = read_documents(save(tmp_path, name, data))
-    assert fields(found) == expected
-    assert found.skipped == []
+    file = read_documents(save(tmp_path, name, data))
+    assert fields(file) == expected
+    assert file.skipped == []
 
 
 @pytest.mark.parametrize(("name", "data", "expected"), ALL, ids=ALL_NAMES)
@@ -106,15 +106,15 @@ def test_each_format_may_be_gzipped(tmp_path, name, data, expected, ending):
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
 def test_parquet_is_read(tmp_path, compress):
     ending = ".gz" if compress is gzip.compress else ""
-    found = read_documents(save(tmp_path, "docs.parquet" + ending, compress(two_as_parquet())))
-    assert fields(found) == TWO
+    file = read_documents(save(tmp_path, "docs.parquet" + ending, compress(two_as_parquet())))
+    assert fields(file) == TWO
 
 
 def test_parquet_keeps_other_columns_and_numbers_as_ids(tmp_path):
     data = parquet_bytes({"docid": [3, 4], "contents": ["a", "b"], "stars": [[1, 2], None]})
-    found = read_documents(save(tmp_path, "docs.parquet", data))
-    assert fields(found) == [("3", "", "a"), ("4", "", "b")]
-    assert found.documents[0].record == {"docid": 3, "contents": "a", "stars": [1, 2]}
+    file = read_documents(save(tmp_path, "docs.parquet", data))
+    assert fields(file) == [("3", "", "a"), ("4", "", "b")]
+    assert file.documents[0].record == {"docid": 3, "contents": "a", "stars": [1, 2]}
 
 
 @pytest.mark.parametrize(("name", "data", "expected"), ALL, ids=ALL_NAMES)
@@ -137,14 +137,14 @@ def test_gzip_is_known_by_its_bytes_not_by_its_name(tmp_path):
 
 def test_a_gzip_file_of_several_parts_is_read_to_its_end(tmp_path):
     parts = [gzip.compress(line.encode()) for line in ("one\n", "two\n", "three")]
-    found = read_documents(save(tmp_path, "docs.txt.gz", b"".join(parts)))
-    assert [document.text for document in found.documents] == ["one", "two", "three"]
+    file = read_documents(save(tmp_path, "docs.txt.gz", b"".join(parts)))
+    assert [document.text for document in file.documents] == ["one", "two", "three"]
 
 
 def test_a_format_that_is_named_overrides_the_ending(tmp_path):
     path = save(tmp_path, "docs.csv", b"one, two\nthree\n")
-    found = read_documents(path, format="txt")
-    assert [document.text for document in found.documents] == ["one, two", "three"]
+    file = read_documents(path, format="txt")
+    assert [document.text for document in file.documents] == ["one, two", "three"]
 
 
 def test_the_last_ending_decides(tmp_path):
@@ -152,19 +152,19 @@ def test_the_last_ending_decides(tmp_path):
 
 
 def test_the_record_is_what_the_file_held(tmp_path):
-    found = read_documents(save(tmp_path, "docs.jsonl", b'{"text": "a", "tags": {"x": [1, null]}, "n": 2.5}'))
-    assert found.documents[0].record == {"text": "a", "tags": {"x": [1, None]}, "n": 2.5}
+    file = read_documents(save(tmp_path, "docs.jsonl", b'{"text": "a", "tags": {"x": [1, null]}, "n": 2.5}'))
+    assert file.documents[0].record == {"text": "a", "tags": {"x": [1, None]}, "n": 2.5}
 
 
 def test_a_json_line_may_be_a_bare_string(tmp_path):
-    found = read_documents(save(tmp_path, "docs.jsonl", b'"just text"\n'))
-    assert fields(found) == [(None, "", "just text")]
+    file = read_documents(save(tmp_path, "docs.jsonl", b'"just text"\n'))
+    assert fields(file) == [(None, "", "just text")]
 
 
 def test_only_a_newline_ends_a_line(tmp_path):
     text = "one\u2028still one\u0085still one\x0b\x0c"  # all of them line ends to str.splitlines
-    found = read_documents(save(tmp_path, "docs.jsonl", json.dumps({"text": text}, ensure_ascii=False).encode()))
-    assert [document.text for document in found.documents] == [text]
+    file = read_documents(save(tmp_path, "docs.jsonl", json.dumps({"text": text}, ensure_ascii=False).encode()))
+    assert [document.text for document in file.documents] == [text]
 
 
 def test_lines_may_be_as_long_as_a_megabyte(tmp_path):
@@ -182,8 +182,8 @@ def test_lines_may_be_as_long_as_a_megabyte(tmp_path):
 
 def test_quotes_in_tsv_are_text(tmp_path):
     data = 'id\ttext\n1\t"quoted" and then\n2\t"never closed\n3\ta "" b\n'
-    found = read_documents(save(tmp_path, "docs.tsv", data.encode()))
-    assert fields(found) == [("1", "", '"quoted" and then'), ("2", "", '"never closed'), ("3", "", 'a "" b')]
+    file = read_documents(save(tmp_path, "docs.tsv", data.encode()))
+    assert fields(file) == [("1", "", '"quoted" and then'), ("2", "", '"never closed'), ("3", "", 'a "" b')]
 
 
 def test_a_quoted_csv_field_may_hold_commas_quotes_and_lines(tmp_path):
@@ -195,8 +195,8 @@ def test_a_quoted_csv_field_may_hold_commas_quotes_and_lines(tmp_path):
 
 
 def test_columns_without_a_name_are_left_out(tmp_path):
-    found = read_documents(save(tmp_path, "docs.csv", b"id,text,\n1,a,x,y\n"))
-    assert found.documents[0].record == {"id": "1", "text": "a"}
+    file = read_documents(save(tmp_path, "docs.csv", b"id,text,\n1,a,x,y\n"))
+    assert file.documents[0].record == {"id": "1", "text": "a"}
 
 
 # Standard input
@@ -227,7 +227,7 @@ def test_a_bad_line_of_standard_input_is_named(monkeypatch):
 # Bad records, and going on without them
 
 
-# name, data, the place of the one bad record, words of its reason, the texts of the good ones
+# name, data, location of the bad record, words of its reason, texts of the good records
 BAD_RECORDS = [
     ("docs.jsonl", b'{"text": "a"}\n\n{"text": \n{"text": "b"}\n', "docs.jsonl:3", "not JSON", ["a", "b"]),
     ("docs.jsonl", b'{"text": "a"}\n{"text": "b"} x\n', "docs.jsonl:2", "not JSON", ["a"]),
@@ -261,36 +261,36 @@ BAD_RECORDS = [
 BAD_IDS = [f"{name} {reason}" for name, _, _, reason, _ in BAD_RECORDS]
 
 
-@pytest.mark.parametrize(("name", "data", "place", "reason", "_good"), BAD_RECORDS, ids=BAD_IDS)
-def test_a_bad_record_is_named_by_file_and_line(tmp_path, name, data, place, reason, _good):
+@pytest.mark.parametrize(("name", "data", "where", "reason", "_good"), BAD_RECORDS, ids=BAD_IDS)
+def test_a_bad_record_is_named_by_file_and_line(tmp_path, name, data, where, reason, _good):
     message = refused(save(tmp_path, name, data))
-    assert message.startswith(place)
+    assert message.startswith(where)
     assert reason in message
     assert "--skip-bad" in message
 
 
-@pytest.mark.parametrize(("name", "data", "place", "reason", "good"), BAD_RECORDS, ids=BAD_IDS)
-def test_skip_bad_goes_on_and_reports(tmp_path, name, data, place, reason, good):
-    found = read_documents(save(tmp_path, name, data), skip_bad=True)
-    assert [document.text for document in found.documents] == good
-    (line,) = found.skipped
-    assert line.startswith(place)
+@pytest.mark.parametrize(("name", "data", "where", "reason", "good"), BAD_RECORDS, ids=BAD_IDS)
+def test_skip_bad_goes_on_and_reports(tmp_path, name, data, where, reason, good):
+    file = read_documents(save(tmp_path, name, data), skip_bad=True)
+    assert [document.text for document in file.documents] == good
+    (line,) = file.skipped
+    assert line.startswith(where)
     assert reason in line
     assert "--skip-bad" not in line
 
 
 def test_each_skipped_record_is_counted(tmp_path):
     data = b'{"text": "a"}\nx\nnull\n{"text": "b"}\n{"id": 1}\n'
-    found = read_documents(save(tmp_path, "docs.jsonl", data), skip_bad=True)
-    assert [line.split()[0] for line in found.skipped] == ["docs.jsonl:2", "docs.jsonl:3", "docs.jsonl:5"]
+    file = read_documents(save(tmp_path, "docs.jsonl", data), skip_bad=True)
+    assert [line.split()[0] for line in file.skipped] == ["docs.jsonl:2", "docs.jsonl:3", "docs.jsonl:5"]
 
 
 def test_parquet_rows_that_cannot_be_used_are_named_and_skipped(tmp_path):
     path = save(tmp_path, "docs.parquet", parquet_bytes({"id": ["1", "2", "1"], "text": ["a", None, "c"]}))
     assert refused(path).startswith("docs.parquet row 2 has no text")
-    found = read_documents(path, skip_bad=True)
-    assert [document.text for document in found.documents] == ["a"]
-    assert [line.split(" ")[2].rstrip(":") for line in found.skipped] == ["2", "3"]
+    file = read_documents(path, skip_bad=True)
+    assert [document.text for document in file.documents] == ["a"]
+    assert [line.split(" ")[2].rstrip(":") for line in file.skipped] == ["2", "3"]
 
 
 def test_documents_without_an_id_are_never_duplicates(tmp_path):
@@ -299,9 +299,9 @@ def test_documents_without_an_id_are_never_duplicates(tmp_path):
 
 def test_a_record_that_was_skipped_does_not_take_its_id(tmp_path):
     data = b'{"id": 1, "text": ""}\n{"id": 1, "text": "b"}\n'
-    found = read_documents(save(tmp_path, "docs.jsonl", data), skip_bad=True)
-    assert [document.text for document in found.documents] == ["b"]
-    assert len(found.skipped) == 1
+    file = read_documents(save(tmp_path, "docs.jsonl", data), skip_bad=True)
+    assert [document.text for document in file.documents] == ["b"]
+    assert len(file.skipped) == 1
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -375,15 +375,15 @@ def test_a_gzipped_parquet_file_that_is_cut_is_an_error(tmp_path):
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(min_value=0), flip=st.integers(1, 255))
-def test_a_damaged_gzip_file_is_an_error_or_reads_the_same(tmp_path, place, flip):
+@given(position=st.integers(min_value=0), flip=st.integers(1, 255))
+def test_a_damaged_gzip_file_is_an_error_or_reads_the_same(tmp_path, position, flip):
     data = bytearray(gzip.compress(TEXT_FILES["docs.jsonl"].encode(), mtime=0))
-    data[place % len(data)] ^= flip
+    data[position % len(data)] ^= flip
     try:
-        found = read_documents(save(tmp_path, "docs.jsonl.gz", bytes(data)))
+        file = read_documents(save(tmp_path, "docs.jsonl.gz", bytes(data)))
     except InvalidInput:
         return
-    assert fields(found) == TWO  # the byte was one of the header's, the time stamp say
+    assert fields(file) == TWO  # the byte was in the header, for example in the time stamp
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path):

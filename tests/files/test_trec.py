@@ -1,4 +1,4 @@
-"""Runs and judgements as files: what is read, what is refused and how, what is only said."""
+"""Files of runs and judgements: what they hold, the errors of bad lines, and notes."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Reranking a run: the right order, nothing lost to a kill, nothing mixed, and bad files told in one line."""
+"""Reranking a run: the order, resumption after a kill, separate results per model and text, errors on one line."""
 
 import gzip
 import json
@@ -36,19 +36,19 @@ def small(tmp_path):
     for name in ("queries.jsonl", "corpus.jsonl.gz", "qrels.tsv"):
         (folder / name).write_bytes((FOLDER / name).read_bytes())
     lines = (FOLDER / "run_bm25.trec").read_text().splitlines(keepends=True)
-    wanted = [line for line in lines if line.split()[0] in ("0", "1", "2", "3") and int(line.split()[3]) <= 6]
-    (folder / "run.trec").write_text("".join(wanted))
+    lines_kept = [line for line in lines if line.split()[0] in ("0", "1", "2", "3") and int(line.split()[3]) <= 6]
+    (folder / "run.trec").write_text("".join(lines_kept))
     return folder
 
 
 class Counting(Reranker):
-    """A model that scores a document by its length, and counts what it is asked for."""
+    """A model that scores a document by its length, and records the pairs that it scores."""
 
     model = "counting"
     device, quantisation, threads = "cpu", "none", 1
 
     def __init__(self, version="1"):
-        self.asked, self.version = [], version
+        self.scored_pairs, self.version = [], version
 
     def identity(self, listwise=None):
         return {"model": self.model, "sha256": self.version, "device": "cpu"}
@@ -58,12 +58,12 @@ class Counting(Reranker):
 
     def stream(self, pairs):
         for query, document in pairs:
-            self.asked.append((query, document.text))
+            self.scored_pairs.append((query, document.text))
             yield PairScore(float(len(document.text)), 1, 1)
 
 
 def test_the_order_is_that_of_rerank(small, reranker, tmp_path):
-    found = rerank_run(small, model=reranker, output=tmp_path / "out.trec")
+    reranked = rerank_run(small, model=reranker, output=tmp_path / "out.trec")
     texts = {row["_id"]: row for row in map(json.loads, gzip.open(small / "corpus.jsonl.gz", "rt", encoding="utf-8"))}
     queries = {row["_id"]: row["text"] for row in map(json.loads, (small / "queries.jsonl").open(encoding="utf-8"))}
     first = [line.split() for line in (small / "run.trec").read_text().splitlines()]
@@ -71,8 +71,8 @@ def test_the_order_is_that_of_rerank(small, reranker, tmp_path):
     for query_id in "0123":
         ranking = reranker.rerank(queries[query_id], [texts[d] for q, _, d, *_ in first if q == query_id])
         assert [(hit.id, hit.rank) for hit in ranking] == [(d, int(r)) for q, _, d, r, *_ in written if q == query_id]
-        assert list(found.run[query_id].values()) == [hit.score for hit in ranking]
-    assert found.truncated == 0 and found.scored == 24
+        assert list(reranked.run[query_id].values()) == [hit.score for hit in ranking]
+    assert reranked.truncated == 0 and reranked.scored == 24
 
 
 def test_rows_hold_texts_and_both_stages(small, reranker, tmp_path):
@@ -120,10 +120,10 @@ def test_nothing_is_scored_twice_and_nothing_is_mixed(small, tmp_path):
     first, again, other = Counting(), Counting(), Counting(version="2")
     assert rerank_run(small, model=first, output=out).scored == 24
     assert rerank_run(small, model=again, output=out).resumed == 24
-    assert again.asked == []
-    found = rerank_run(small, model=other, output=out)
-    assert len(other.asked) == 24 and found.resumed == 0
-    assert found.notes == ("out.trec.journal also holds 4 results of another model, option or text: not used",)
+    assert again.scored_pairs == []
+    reranked = rerank_run(small, model=other, output=out)
+    assert len(other.scored_pairs) == 24 and reranked.resumed == 0
+    assert reranked.notes == ("out.trec.journal also holds 4 results of another model, option or text: not used",)
     shallow = rerank_run(small, model=again, output=out, depth=3)
     assert shallow.scored == 12  # other documents of a query are other work
 
@@ -131,9 +131,9 @@ def test_nothing_is_scored_twice_and_nothing_is_mixed(small, tmp_path):
 def test_a_changed_text_is_scored_again(small, tmp_path):
     rerank_run(small, model=Counting(), output=tmp_path / "out.trec")
     rows = [json.loads(line) for line in gzip.open(small / "corpus.jsonl.gz", "rt", encoding="utf-8")]
-    wanted = (small / "run.trec").read_text().split()[2]
+    document_id = (small / "run.trec").read_text().split()[2]
     for row in rows:
-        row["text"] += " more" if row["_id"] == wanted else ""
+        row["text"] += " more" if row["_id"] == document_id else ""
     with gzip.open(small / "corpus.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     assert rerank_run(small, model=Counting(), output=tmp_path / "out.trec").scored == 6  # its query, the others stay
@@ -151,24 +151,24 @@ def test_a_part_of_a_query_is_kept(small, tmp_path, monkeypatch):
         rerank_run(small, model=half, output=tmp_path / "out.trec", progress=progress, cancel=stop)
     assert not (tmp_path / "out.trec").exists()
     rest = Counting()
-    found = rerank_run(small, model=rest, output=tmp_path / "out.trec")
-    assert (found.resumed, len(rest.asked)) == (9, 15)
-    assert half.asked[:9] + rest.asked == whole(small)
+    reranked = rerank_run(small, model=rest, output=tmp_path / "out.trec")
+    assert (reranked.resumed, len(rest.scored_pairs)) == (9, 15)
+    assert half.scored_pairs[:9] + rest.scored_pairs == all_pairs(small)
 
 
-def whole(folder):
+def all_pairs(folder):
     counting = Counting()
     rerank_run(folder, model=counting, journal=False)
-    return counting.asked
+    return counting.scored_pairs
 
 
 def test_the_cache_serves_another_run_of_the_same_pairs(small, tmp_path):
     cache = tmp_path / "scores.sqlite"
     straight = rerank_run(small, model=Counting(), journal=False, cache=cache)
     again, other = Counting(), Counting(version="2")
-    found = rerank_run(small, model=again, journal=False, cache=cache, depth=4)
-    assert (found.cached, again.asked) == (16, [])
-    assert all(straight.run[q][d] == score for q, scores in found.run.items() for d, score in scores.items())
+    reranked = rerank_run(small, model=again, journal=False, cache=cache, depth=4)
+    assert (reranked.cached, again.scored_pairs) == (16, [])
+    assert all(straight.run[q][d] == score for q, scores in reranked.run.items() for d, score in scores.items())
     assert rerank_run(small, model=other, journal=False, cache=cache).cached == 0
 
 
@@ -176,8 +176,8 @@ def test_every_published_json_form_gives_the_same(small, tmp_path, reranker):
     collection = open_collection(small)
     expected = rerank_run(collection, model=reranker, journal=False).run
     rows = []
-    for query_id, found in collection.run.items():
-        texts = [(d, score, collection.documents[d].text) for d, score in found.items()]
+    for query_id, scores in collection.run.items():
+        texts = [(d, score, collection.documents[d].text) for d, score in scores.items()]
         rows.append((query_id, collection.queries[query_id], texts))
     gpt = [
         {
@@ -223,7 +223,7 @@ def test_candidates_that_are_none(tmp_path, text, reason):
 def test_ms_marco_tsv_and_shards_and_parquet(small, tmp_path):
     import pandas as pd
 
-    expected = whole(small)
+    expected = all_pairs(small)
     rows = [json.loads(line) for line in gzip.open(small / "corpus.jsonl.gz", "rt", encoding="utf-8")]
     queries = [json.loads(line) for line in (small / "queries.jsonl").open(encoding="utf-8")]
     (tmp_path / "queries.tsv").write_text("".join(f"{row['_id']}\t{row['text']}\r\n" for row in queries))
@@ -236,16 +236,16 @@ def test_ms_marco_tsv_and_shards_and_parquet(small, tmp_path):
         counting = Counting()
         run = small / "run.trec"
         rerank_run(queries=tmp_path / "queries.tsv", corpus=tmp_path / corpus, run=run, model=counting, journal=False)
-        assert [(q, len(t)) for q, t in counting.asked] == [(q, len(t)) for q, t in expected]
+        assert [(q, len(t)) for q, t in counting.scored_pairs] == [(q, len(t)) for q, t in expected]
 
 
 def test_numbers_as_ids_stay_apart(tmp_path):
-    found = rerank_run(
+    reranked = rerank_run(
         make_collection({"1": "q"}, {"7": "aa", "07": "a", "7.0": "aaa"}, {"1": ["07", "7", "7.0"]}),
         model=Counting(),
         journal=False,
     )
-    assert list(found.run["1"]) == ["7.0", "7", "07"]
+    assert list(reranked.run["1"]) == ["7.0", "7", "07"]
     (tmp_path / "q.jsonl").write_text('{"_id": 1, "text": "q"}\n')
     (tmp_path / "c.jsonl").write_text('{"_id": 7, "text": "aa"}\n{"_id": "07", "text": "a"}\n')
     (tmp_path / "r.trec").write_text("1 Q0 07 1 2 t\n1 Q0 7 2 1 t\n")
@@ -290,8 +290,8 @@ def test_bad_files_are_one_line(small, cli, tmp_path, break_it, code, message):
     (small / "run.trec").write_text(text.replace(tag, "bm25"))
     break_it(small)
     out = tmp_path / "out.trec"
-    found, _, stderr = cli("batch", small, "-o", out)
-    assert found == code
+    exit_code, _, stderr = cli("batch", small, "-o", out)
+    assert exit_code == code
     assert message in stderr and stderr.count("\n") == 1
     assert not out.exists()
 
@@ -316,7 +316,7 @@ def test_bad_files_are_one_line(small, cli, tmp_path, break_it, code, message):
     ],
 )
 def test_wrong_calls_are_usage_errors(small, cli, arguments, message):
-    code, _, stderr = cli("batch", *[one.replace("{small}", str(small)) for one in arguments])
+    code, _, stderr = cli("batch", *[argument.replace("{small}", str(small)) for argument in arguments])
     assert code == 2
     assert message in stderr and stderr.count("\n") == 1
 
@@ -403,7 +403,7 @@ def test_a_listwise_model_has_no_cache(small, tmp_path):
 
 
 def test_only_documents_of_the_run_are_held(tmp_path):
-    """A corpus far larger than what is wanted goes by without staying: peak memory is of the few that are named."""
+    """A large corpus is streamed: peak memory is that of the few documents that the run names."""
     corpus = tmp_path / "corpus.jsonl"
     with corpus.open("w") as file:
         for number in range(60_000):
@@ -416,8 +416,8 @@ from dearlite.offline.collection.collection import open_collection
 from pathlib import Path
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 folder = Path({str(tmp_path)!r})
-found = open_collection(queries=folder / "q.jsonl", corpus=[folder / "corpus.jsonl"], run=folder / "r.trec")
-print(list(found.documents), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+collection = open_collection(queries=folder / "q.jsonl", corpus=[folder / "corpus.jsonl"], run=folder / "r.trec")
+print(list(collection.documents), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     names, grown_mb = done.stdout.rsplit(" ", 1)

@@ -1,4 +1,4 @@
-"""The same work as blocks on a Ray cluster: the same lines, going on by block, and every failure in one line."""
+"""Reranking as blocks on a Ray cluster: the lines of one process, resumption by block, failures on one line."""
 
 import json
 import os
@@ -29,38 +29,41 @@ SCORING = Scoring(
 def collection():
     """The first four queries of NovelEval, six documents each."""
     whole = open_collection(noveleval.DATA, run=noveleval.DATA / "run_bm25.trec", depth=6)
-    run = {query_id: dict(found) for query_id, found in list(whole.run.items())[:4]}
+    run = {query_id: dict(scores) for query_id, scores in list(whole.run.items())[:4]}
     return make_collection(whole.queries, whole.documents, run)
 
 
 @pytest.fixture(scope="module")
 def expected(collection):
-    """What one process writes, sorted."""
+    """The lines of one process, sorted."""
     return sorted(rerank_run(collection, journal=False, threads=1).lines())
 
 
 @pytest.fixture(scope="module")
 def reranked(collection, tmp_path_factory):
-    """A folder with the work of two actors, and what rerank_on_ray gave."""
-    folder, told = tmp_path_factory.mktemp("cluster") / "out", []
-    found = rerank_on_ray(
-        collection, folder, scoring=SCORING, actors=(2, 2), block_queries=1, progress=lambda *now: told.append(now)
+    """An output folder of two actors, the result of rerank_on_ray, and the calls of its progress callback."""
+    folder, counts = tmp_path_factory.mktemp("cluster") / "out", []
+    result = rerank_on_ray(
+        collection, folder, scoring=SCORING, actors=(2, 2), block_queries=1, progress=lambda *now: counts.append(now)
     )
-    return folder, found, told
+    return folder, result, counts
 
 
 def records(collection):
-    for query_id, found in collection.run.items():
-        docs = [(one, score, collection.documents[one]) for one, score in found.items()]
-        candidates = [{"docid": one, "score": s, "doc": {"title": d.title, "text": d.text}} for one, s, d in docs]
+    for query_id, scores in collection.run.items():
+        candidates = []
+        for document_id, score in scores.items():
+            document = collection.documents[document_id]
+            doc = {"title": document.title, "text": document.text}
+            candidates.append({"docid": document_id, "score": score, "doc": doc})
         yield {"query": {"text": collection.queries[query_id], "qid": query_id}, "candidates": candidates}
 
 
 def test_two_actors_write_the_lines_of_one_process(reranked, expected):
-    folder, (done, found), told = reranked
+    folder, (reports, done_before), counts = reranked
     assert sorted((folder / "run.trec").open()) == expected
-    assert len(done) == 4 and found == 0 and sum(block.pairs for block in done) == 24
-    assert told == [(count, 4) for count in range(5)]
+    assert len(reports) == 4 and done_before == 0 and sum(report.pairs for report in reports) == 24
+    assert counts == [(count, 4) for count in range(5)]
     assert len(list(folder.glob("part-*.trec"))) == 4 and not list(folder.glob("*.attempts"))
 
 
@@ -68,8 +71,8 @@ def test_only_a_missing_block_is_scored_again(reranked, collection, expected):
     folder = reranked[0]
     lost = sorted(folder.glob("part-*.trec"))[2]
     lost.unlink()
-    done, found = rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1)
-    assert [block.number for block in done] == [2] and found == 3
+    reports, done_before = rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1)
+    assert [report.number for report in reports] == [2] and done_before == 3
     assert sorted((folder / "run.trec").open()) == expected
     assert rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1) == ([], 4)  # and Ray is not started
 
@@ -96,13 +99,13 @@ def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, 
 
     def kill(done, total):
         if done == 1 and not killed:
-            workers = [one for one in psutil.process_iter(["cmdline"]) if "BlockScorer" in " ".join(one.cmdline())]
-            for one in workers:
-                killed.append(one.pid)
-                os.kill(one.pid, signal.SIGKILL)
+            processes = psutil.process_iter(["cmdline"])
+            for worker in [process for process in processes if "BlockScorer" in " ".join(process.cmdline())]:
+                killed.append(worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
 
-    done, _ = rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, block_queries=1, progress=kill)
-    assert killed and len(done) == 4
+    reports, _ = rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, block_queries=1, progress=kill)
+    assert killed and len(reports) == 4
     assert sorted((tmp_path / "out" / "run.trec").open()) == expected
 
 
@@ -117,8 +120,8 @@ def test_a_bad_shard_is_one_line_and_keeps_the_good_ones(collection, tmp_path):
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "run.trec").exists()
     (shards / "b.jsonl").write_text(rows[1], encoding="utf-8")
-    done, found = rerank_on_ray(shards, tmp_path / "out", scoring=SCORING)
-    assert len(done) + found == 2 and len((tmp_path / "out" / "run.trec").read_text().splitlines()) == 12
+    reports, done_before = rerank_on_ray(shards, tmp_path / "out", scoring=SCORING)
+    assert len(reports) + done_before == 2 and len((tmp_path / "out" / "run.trec").read_text().splitlines()) == 12
 
 
 def test_an_address_where_no_cluster_answers(collection, tmp_path):
@@ -149,7 +152,7 @@ def test_gpus_that_the_machine_lacks(collection, tmp_path):
     ],
 )
 def test_options_that_do_not_go_with_a_cluster(options, message, cli, tmp_path):
-    options = [str(tmp_path / "out") if one == "OUT" else one for one in options]
+    options = [str(tmp_path / "out") if option == "OUT" else option for option in options]
     code, _, stderr = cli("batch", noveleval.DATA, "--ray", *options)
     assert code == 2
     assert message in stderr and stderr.count("\n") == 1
@@ -157,7 +160,7 @@ def test_options_that_do_not_go_with_a_cluster(options, message, cli, tmp_path):
 
 def test_a_part_is_named_by_what_its_lines_depend_on(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n")
-    first, again, other = (list_blocks(tmp_path, one)[0].part for one in (b"x", b"x", b"y"))
+    first, again, other = (list_blocks(tmp_path, settings)[0].part for settings in (b"x", b"x", b"y"))
     assert first == again != other
     (tmp_path / "a.jsonl").write_text("{} \n")
     assert list_blocks(tmp_path, b"x")[0].part != first
@@ -168,11 +171,11 @@ def test_blocks_of_a_collection_hold_its_texts(collection, tmp_path):
     blocks = [read_block(block, depth=None, skip_bad=False) for block in list_blocks(folder, b"")]
     assert [list(block.queries) for block in blocks] == [["0", "1", "2"], ["3"]]
     for block in blocks:
-        assert {one: block.documents[one] for found in block.run.values() for one in found} == block.documents
-        assert all(found == collection.run[query_id] for query_id, found in block.run.items())
-        assert all(block.documents[one] == collection.documents[one] for one in block.documents)
-    one = next(iter(collection.run["0"]))
-    changed = replace(collection, documents=collection.documents | {one: Document("changed", id=one)})
+        assert {document_id for scores in block.run.values() for document_id in scores} == set(block.documents)
+        assert all(scores == collection.run[query_id] for query_id, scores in block.run.items())
+        assert all(document == collection.documents[document_id] for document_id, document in block.documents.items())
+    document_id = next(iter(collection.run["0"]))
+    changed = replace(collection, documents=collection.documents | {document_id: Document("changed", id=document_id)})
     assert write_blocks(changed, tmp_path, 3) != folder
 
 

@@ -44,25 +44,29 @@ def test_means_and_differences_by_hand(made):
     assert made.values["ours"]["RR"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert made.values["first stage"]["RR"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2) / 3)
     assert made.deltas("first stage", "RR") == {"q1": 0.5, "q2": 0.5, "q3": 0.0}
-    one = made.comparison("first stage", "RR")
-    assert (one.wins, one.ties, one.losses) == (2, 1, 0) and one.delta == pytest.approx(1 / 3)
-    assert one.p == one.p_holm == pytest.approx(0.5)  # of the four ways to sign (0.5, 0.5), two are as far from zero
+    comparison = made.comparison("first stage", "RR")
+    assert (comparison.wins, comparison.ties, comparison.losses) == (2, 1, 0) and comparison.delta == pytest.approx(
+        1 / 3
+    )
+    assert (
+        comparison.p == comparison.p_holm == pytest.approx(0.5)
+    )  # two of the four sign patterns of (0.5, 0.5) are as far from zero
     assert made.comparison("theirs 50% & more", "RR") is None
     assert made.values["theirs 50% & more"] == {"nDCG@10": 0.5}
 
 
 def test_a_query_that_the_run_lacks_counts_as_zero_and_is_said():
     run = {"q1": BETTER["q1"], "zz": {"a": 1.0}}
-    found = compare([System("ours", "reranked", run)], QRELS, name="x", measures=["RR"])
-    assert found.values["ours"]["RR"] == pytest.approx(1 / 3)
-    assert "all runs: 2 of 3 judged queries have no documents ('q2', 'q3'): they count as zero" in found.notes
-    assert "all runs: 1 queries have no judgements ('zz'): they are left out" in found.notes
+    evaluation = compare([System("ours", "reranked", run)], QRELS, name="x", measures=["RR"])
+    assert evaluation.values["ours"]["RR"] == pytest.approx(1 / 3)
+    assert "all runs: 2 of 3 judged queries have no documents ('q2', 'q3'): they count as zero" in evaluation.notes
+    assert "all runs: 1 queries have no judgements ('zz'): they are left out" in evaluation.notes
 
 
 def test_grades_below_zero_are_not_relevant_and_are_said():
-    found = compare([System("ours", "reranked", {"q": {"a": 2.0, "b": 1.0}})], {"q": {"a": -2, "b": 1}}, name="x")
-    assert found.values["ours"]["RR@10"] == pytest.approx(0.5)
-    assert "1 grades are negative: not relevant" in found.notes
+    evaluation = compare([System("ours", "reranked", {"q": {"a": 2.0, "b": 1.0}})], {"q": {"a": -2, "b": 1}}, name="x")
+    assert evaluation.values["ours"]["RR@10"] == pytest.approx(0.5)
+    assert "1 grades are negative: not relevant" in evaluation.notes
 
 
 def test_equal_scores_stand_by_rank_or_by_id():
@@ -99,9 +103,9 @@ def test_a_frame_for_a_notebook(made):
 
 
 def test_evaluate_takes_what_is_in_memory():
-    collection = make_collection(dict.fromkeys(QRELS, "text"), {one: one for one in "abcdex"}, WORSE)
-    found = evaluate(collection, qrels=QRELS, scored=BETTER, baselines={"other": WORSE}, seconds={"other": 1.5})
-    assert found.subject == "scored" and found.system("other").seconds_per_query == 1.5
+    collection = make_collection(dict.fromkeys(QRELS, "text"), {letter: letter for letter in "abcdex"}, WORSE)
+    evaluation = evaluate(collection, qrels=QRELS, scored=BETTER, baselines={"other": WORSE}, seconds={"other": 1.5})
+    assert evaluation.subject == "scored" and evaluation.system("other").seconds_per_query == 1.5
     with pytest.raises(UsageError, match="seconds for 'nobody', which is not a baseline"):
         evaluate(collection, qrels=QRELS, scored=BETTER, seconds={"nobody": 1.0})
     with pytest.raises(UsageError, match="no judgements for collection"):
@@ -112,14 +116,14 @@ def test_the_command_measures_a_model(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
     code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 3, "--json", "-")
     assert code == 0, err
-    found = json.loads(out)
-    first, ours = found["systems"]
-    assert found["subject"] == "minilm-l12" and ours["seconds_per_query"] > 0 and ours["tokens_per_second"] > 0
-    assert len(ours["facts"]["sha256"]) == 64 and found["facts"]["sha256"] == ours["facts"]["sha256"]
+    written = json.loads(out)
+    first, ours = written["systems"]
+    assert written["subject"] == "minilm-l12" and ours["seconds_per_query"] > 0 and ours["tokens_per_second"] > 0
+    assert len(ours["facts"]["sha256"]) == 64 and written["facts"]["sha256"] == ours["facts"]["sha256"]
     assert set(first["values"]) == {"nDCG@1", "nDCG@5", "nDCG@10", "RR@10", "AP", "R@10", "R@100"}
     assert 0 < first["values"]["nDCG@10"] < ours["values"]["nDCG@10"] < 1
-    assert len(found["deltas"]["first stage"]["nDCG@10"]) == 21
-    assert found["command"].startswith("dearlite eval ")
+    assert len(written["deltas"]["first stage"]["nDCG@10"]) == 21
+    assert written["command"].startswith("dearlite eval ")
     assert list((tmp_path / "journals").iterdir())  # and so the second time needs no model's time
     code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 3)
     assert code == 0 and "resuming: 63 of 63 pairs are already scored" in err
@@ -134,12 +138,12 @@ def test_the_command_measures_runs_alone(cli, scored, tmp_path):
     code, out, _ = cli(*arguments, *options, "--measures", "nDCG@10 RR(rel=2)@10")
     assert code == 0 and "again" in out
     assert all(path.stat().st_size > 100 for path in files.values())
-    found = json.loads(files["json"].read_text())
-    assert [one["name"] for one in found["systems"]] == ["first stage", "scored.trec", "again"]
-    assert found["systems"][2]["seconds_per_query"] == 2.5
-    assert found["measures"] == ["nDCG@10", "RR(rel=2)@10"]
-    assert found["systems"][0]["values"] == found["systems"][2]["values"]
-    assert {one["p_holm"] >= one["p"] for one in found["comparisons"]} == {True}
+    written = json.loads(files["json"].read_text())
+    assert [system["name"] for system in written["systems"]] == ["first stage", "scored.trec", "again"]
+    assert written["systems"][2]["seconds_per_query"] == 2.5
+    assert written["measures"] == ["nDCG@10", "RR(rel=2)@10"]
+    assert written["systems"][0]["values"] == written["systems"][2]["values"]
+    assert {entry["p_holm"] >= entry["p"] for entry in written["comparisons"]} == {True}
 
 
 def test_the_command_with_seconds_in_a_file_name(cli, scored, tmp_path):
@@ -168,8 +172,8 @@ def test_wrong_options_are_one_line(cli, scored, options, code, message):
     base = noveleval.DATA / "run_bm25.trec"
     options = [option.replace("RUN", str(base)) for option in options]
     extra = [] if {"--scored", "--suite"} & set(options) else ["--scored", scored]
-    found, _, err = cli("eval", noveleval.DATA, "--run", base, *extra, *options)
-    assert found == code and message in err and len(err.strip().splitlines()) == 1, err
+    exit_code, _, err = cli("eval", noveleval.DATA, "--run", base, *extra, *options)
+    assert exit_code == code and message in err and len(err.strip().splitlines()) == 1, err
 
 
 def test_a_collection_without_judgements(cli, scored, tmp_path):

@@ -62,10 +62,10 @@ def example():
 def test_a_dataset_becomes_a_collection(example, tmp_path):
     counts = example.write_collection(Dataset(), tmp_path / "out")
     assert counts == {"lines of the run": 3, "judgements": 2, "queries": 2, "documents": 2}
-    found = open_collection(tmp_path / "out")
-    assert found.queries == {"1": "first query", "2": "second query"}
-    assert {q: dict(scores) for q, scores in found.run.items()} == {"1": {"7": 2.5, "d1": 1.0}, "2": {"7": 1.0}}
-    assert (found.documents["7"].title, found.documents["7"].text) == ("title 7", "body of 7\r\n<b>")
+    collection = open_collection(tmp_path / "out")
+    assert collection.queries == {"1": "first query", "2": "second query"}
+    assert {q: dict(scores) for q, scores in collection.run.items()} == {"1": {"7": 2.5, "d1": 1.0}, "2": {"7": 1.0}}
+    assert (collection.documents["7"].title, collection.documents["7"].text) == ("title 7", "body of 7\r\n<b>")
     with gzip.open(tmp_path / "out" / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         assert [json.loads(line)["_id"] for line in lines] == ["7", "d1"]  # d2 is not in the run
 
@@ -73,8 +73,10 @@ def test_a_dataset_becomes_a_collection(example, tmp_path):
 def test_a_run_of_ones_own_and_its_depth(example, tmp_path):
     (tmp_path / "bm25.trec").write_text("1 Q0 d2 1 9.5 t\n1 Q0 d1 2 9.0 t\n")
     example.write_collection(Dataset(), tmp_path / "out", run=tmp_path / "bm25.trec", depth=1)
-    found = open_collection(tmp_path / "out")
-    assert {q: list(scores) for q, scores in found.run.items()} == {"1": ["d2"]} and set(found.documents) == {"d2"}
+    collection = open_collection(tmp_path / "out")
+    assert {q: list(scores) for q, scores in collection.run.items()} == {"1": ["d2"]} and set(collection.documents) == {
+        "d2"
+    }
 
 
 def test_without_a_first_stage_the_whole_corpus_is_written(example, tmp_path):

@@ -1,4 +1,4 @@
-"""The journal: whole lines or none, one writer, and nothing believed that is not as it was written."""
+"""The journal: complete lines only, a single writer, and no use of damaged entries."""
 
 import os
 import subprocess
@@ -29,33 +29,33 @@ def journal_file(tmp_path):
 
 
 def test_what_was_added_is_there_after_opening_again(journal_file):
-    found, cut, damaged = entries(journal_file)
-    assert [entry["key"] for entry in found] == ["0", "1", "2"]
-    assert found[1]["scores"] == [0.1]
+    saved, cut, damaged = entries(journal_file)
+    assert [entry["key"] for entry in saved] == ["0", "1", "2"]
+    assert saved[1]["scores"] == [0.1]
     assert (cut, damaged) == (0, 0)
 
 
 def test_cut_at_any_byte_only_the_last_line_is_lost(journal_file, tmp_path):
     data = journal_file.read_bytes()
-    ends = [place + 1 for place, byte in enumerate(data) if byte == ord("\n")]
+    ends = [position + 1 for position, byte in enumerate(data) if byte == ord("\n")]
     for size in range(len(data)):
         path = tmp_path / "cut.journal"
         path.write_bytes(data[:size])
-        found, cut, damaged = entries(path)
+        saved, cut, damaged = entries(path)
         whole = sum(end <= size for end in ends)
-        assert len(found) == max(0, whole - 1)  # the first line is the head
+        assert len(saved) == max(0, whole - 1)  # the first line is the header
         assert cut == size - max([0, *(end for end in ends if end <= size)])
         assert damaged == 0
-        assert entries(path)[:2] == (found, 0)  # mended
+        assert entries(path)[:2] == (saved, 0)  # repaired
 
 
 def test_a_damaged_line_is_not_believed_and_the_others_are(journal_file):
     data = bytearray(journal_file.read_bytes())
-    place = data.index(b'"1"') + 1
-    data[place] ^= 2
+    position = data.index(b'"1"') + 1
+    data[position] ^= 2
     journal_file.write_bytes(data)
-    found, cut, damaged = entries(journal_file)
-    assert [entry["key"] for entry in found] == ["0", "2"]
+    saved, cut, damaged = entries(journal_file)
+    assert [entry["key"] for entry in saved] == ["0", "2"]
     assert (cut, damaged) == (0, 1)
 
 
@@ -102,8 +102,8 @@ except DiskFull as err:
     assert done.returncode == 3, done.stderr
     number, message = done.stdout.split(" ", 1)
     assert "no disk space left for" in message and "free space and run the same command again" in message
-    found, cut, damaged = entries(path)
-    assert len(found) == int(number) > 3
+    saved, cut, damaged = entries(path)
+    assert len(saved) == int(number) > 3
     assert (cut, damaged) == (0, 0)
     with Journal(path) as journal:
         journal.add({"key": "after"})
@@ -146,9 +146,9 @@ def test_a_cache_gives_what_it_was_given(tmp_path):
         assert cache.find(keys) == {}
         cache.add((key, PairScore(i / 7, i, i + 1)) for i, key in enumerate(keys[:1100]))
     with ScoreCache(tmp_path / "c.sqlite") as cache, ScoreCache(tmp_path / "c.sqlite") as other:
-        found = cache.find(keys)
-        assert found[keys[1099]] == PairScore(1099 / 7, 1099, 1100)
-        assert len(found) == cache.hits == 1100
+        scores = cache.find(keys)
+        assert scores[keys[1099]] == PairScore(1099 / 7, 1099, 1100)
+        assert len(scores) == cache.hits == 1100
         other.add([(keys[1150], PairScore(0.5, 1, 1))])
         assert cache.find(keys[1100:]) == {keys[1150]: PairScore(0.5, 1, 1)}
 

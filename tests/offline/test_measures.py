@@ -37,9 +37,11 @@ def files(name):
 def trec_eval(run, qrels):
     """Each measure by pytrec_eval, queries without documents as zeros; RR@10 from the first ten alone."""
     measures = {"ndcg_cut.1,5,10", "map", "recall.10,100", "recip_rank"}
-    found = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
-    table = {ours: {q: found[q][theirs] if q in found else 0.0 for q in qrels} for ours, theirs in TREC_NAMES.items()}
-    reciprocal = {q: found[q]["recip_rank"] if q in found else 0.0 for q in qrels}
+    reference = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    table = {
+        ours: {q: reference[q][theirs] if q in reference else 0.0 for q in qrels} for ours, theirs in TREC_NAMES.items()
+    }
+    reciprocal = {q: reference[q]["recip_rank"] if q in reference else 0.0 for q in qrels}
     return table | {"RR@10": {q: value if value > 0.0999 else 0.0 for q, value in reciprocal.items()}}
 
 
@@ -48,7 +50,7 @@ def trec_eval(run, qrels):
 def test_every_query_is_as_trec_eval_has_it(name, ties):
     run, qrels = files(name)
     # by rank: the scores replaced by the order that the file's lines have; as trec_eval: the scores as they are
-    lines = {q: {d: float(len(found) - place) for place, d in enumerate(found)} for q, found in run.items()}
+    lines = {q: {d: float(len(ids) - position) for position, d in enumerate(ids)} for q, ids in run.items()}
     expected = trec_eval(lines if ties == "rank" else run, qrels)
     measured = measure_run(run, qrels, DEFAULT_MEASURES, ties=ties)
     assert set(measured) == set(expected) == set(DEFAULT_MEASURES)
@@ -89,9 +91,9 @@ def test_grades_below_zero_are_no_relevance():
 
 
 def test_names_of_measures_with_commas_within():
-    names = [str(one) for one in parse_measures("nDCG@10, RR(rel=2)@10 AP(rel=2),Success@1 nDCG@10")]
+    names = [str(measure) for measure in parse_measures("nDCG@10, RR(rel=2)@10 AP(rel=2),Success@1 nDCG@10")]
     assert names == ["nDCG@10", "RR(rel=2)@10", "AP(rel=2)", "Success@1"]
-    assert [str(one) for one in parse_measures(["nDCG(dcg='exp-log2', judged_only=True)@10"])] == [
+    assert [str(measure) for measure in parse_measures(["nDCG(dcg='exp-log2', judged_only=True)@10"])] == [
         "nDCG(dcg='exp-log2',judged_only=True)@10"
     ]
 

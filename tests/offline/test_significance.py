@@ -27,7 +27,7 @@ def test_patterns_counted_by_hand(deltas, p):
 def test_samples_agree_with_all_patterns():
     deltas = np.random.default_rng(1).normal(0.05, 0.3, 16)
     exact = randomisation_test(deltas)
-    twice = [*deltas, 1e-12]  # one more than is tried exactly, and of no weight
+    twice = [*deltas, 1e-12]  # one more than the exact test takes, too small to matter
     sampled = randomisation_test(twice, samples=200_000, seed=3)
     assert 0.01 < exact < 0.5
     assert sampled == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 200_000) ** 0.5)

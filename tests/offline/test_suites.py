@@ -1,4 +1,4 @@
-"""The published evaluation: the figures are the paper's, a folder is found or named as missing, files are strict."""
+"""Published evaluations: figures of the paper, folders found or reported as missing, strict keys of suites.toml."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def root(tmp_path):
 
 
 def test_the_figures_are_the_papers():
-    suite = {one.title: one for one in find_suite("dear").collections}
+    suite = {collection.title: collection for collection in find_suite("dear").collections}
     assert len(suite) == 12 and set(suite) == {*BM25, "Natural Questions, top-1"}
     for title, value in BM25.items():
         assert suite[title].published["BM25"]["nDCG@10"] == value
@@ -45,20 +45,20 @@ def test_the_figures_are_the_papers():
 def test_every_figure_stands_in_the_reference():
     reference = REFERENCE.read_text(encoding="utf-8")
     known = {float(text) for text in re.findall(r"\d+\.\d+", reference)}
-    for one in find_suite("dear").collections:
-        for values in (*one.published.values(), *one.timed.values()):
-            assert set(values.values()) <= known, one.title
+    for collection in find_suite("dear").collections:
+        for values in (*collection.published.values(), *collection.timed.values()):
+            assert set(values.values()) <= known, collection.title
 
 
-def test_a_folder_is_found_and_what_is_missing_is_said(root):
-    one = next(one for one in find_suite("dear").collections if one.title == "NovelEval")
-    assert one.folder(root) == root / "noveleval"
+def test_a_folder_is_found_and_missing_parts_are_reported(root):
+    novel_eval = next(entry for entry in find_suite("dear").collections if entry.title == "NovelEval")
+    assert novel_eval.folder(root) == root / "noveleval"
     (root / "noveleval" / "run_bm25.trec").unlink()
-    assert one.folder(root) is None
-    assert one.how_to_get(root) == f"{root / 'noveleval'} lacks run (run_bm25.trec)"
+    assert novel_eval.folder(root) is None
+    assert novel_eval.how_to_get(root) == f"{root / 'noveleval'} lacks run (run_bm25.trec)"
     shutil.rmtree(root / "noveleval")
-    assert "RankGPT" in one.how_to_get(root)
-    served = next(one for one in find_suite("dear").collections if one.ir_datasets)
+    assert "RankGPT" in novel_eval.how_to_get(root)
+    served = next(entry for entry in find_suite("dear").collections if entry.ir_datasets)
     assert served.how_to_get(root).startswith(f"python examples/from_ir_datasets.py {served.ir_datasets} ")
 
 
@@ -93,8 +93,8 @@ def test_the_command_prints_ours_beside_the_published(root, cli, monkeypatch, tm
     for line in ("TREC DL 2019 is not here: python examples/from_ir_datasets.py", "BEIR Signal-1M is not here"):
         assert line in err
     code, out, _ = cli("eval", "--suite", "dear", root, "--json", "-")
-    found = json.loads(out)
-    assert code == 0 and len(found["missing"]) == 11 and found["collections"][0]["subject"] == "minilm-l12"
+    written = json.loads(out)
+    assert code == 0 and len(written["missing"]) == 11 and written["collections"][0]["subject"] == "minilm-l12"
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,7 @@ def test_the_command_prints_ours_beside_the_published(root, cli, monkeypatch, tm
 def test_wrong_use_is_told(arguments, message, cli, tmp_path):
     pytest.importorskip("ir_measures")
     (tmp_path / "empty").mkdir()
-    code, _, err = cli("eval", *(str(tmp_path / "empty") if one == "EMPTY" else one for one in arguments))
+    code, _, err = cli(
+        "eval", *(str(tmp_path / "empty") if argument == "EMPTY" else argument for argument in arguments)
+    )
     assert code == 2 and message in err

@@ -1,4 +1,4 @@
-"""The HTML report: one page that loads nothing, shows every text as text, and opens without a word in the console."""
+"""The HTML report: it loads nothing, escapes all texts, and opens without messages in the console."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def evaluation(texts=EVIL):
     qrels = {query_id: {"a": 1, "b": 0} for query_id in queries}
     good, bad = {"a": 2.0, "b": 1.0, "c": 0.5}, {"b": 2.0, "a": 1.0, "c": 0.5}
     first = dict.fromkeys(queries, good)
-    ours = {query_id: bad if place < 6 else good for place, query_id in enumerate(queries)}
+    ours = {query_id: bad if position < 6 else good for position, query_id in enumerate(queries)}
     systems = [
         System("first stage", "first stage", first),
         System(f"ours {texts}", "reranked", ours, seconds_per_query=0.2, tokens_per_second=5000.0),
@@ -70,7 +70,7 @@ def test_texts_are_text_and_nothing_is_loaded():
     html = report_html(evaluation())
     page = Page(html)
     assert not {"script", "img", "iframe", "object", "embed", "a", "form", "base"} & set(page.tags)
-    assert not [one for one in page.attributes if one[1].startswith("on")]
+    assert not [attribute for attribute in page.attributes if attribute[1].startswith("on")]
     links = [value for _, name, value in page.attributes if name in ("href", "src", "srcset", "action", "data")]
     assert links == ["data:,"]
     assert "url(" not in html and "@import" not in html
@@ -80,7 +80,7 @@ def test_texts_are_text_and_nothing_is_loaded():
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", html)
 
 
-def test_it_holds_what_a_reader_looks_for():
+def test_it_shows_measures_comparisons_and_grades():
     made = evaluation("plain")
     html = report_html(made)
     shown = "".join(Page(html).texts)
@@ -115,8 +115,8 @@ def test_a_browser_opens_it_in_silence(texts, tmp_path):
     assert (tmp_path / "page.png").stat().st_size > 20_000, ended.stderr
     assert "CONSOLE" not in ended.stderr, ended.stderr
     log = json.loads(repaired(tmp_path / "net.json"))
-    asked = {event["params"]["url"] for event in log["events"] if "url" in event.get("params", {})}
-    outside = {url for url in asked if not url.startswith(("file:", "data:", "chrome:", "about:", "devtools:"))}
+    requested = {event["params"]["url"] for event in log["events"] if "url" in event.get("params", {})}
+    outside = {url for url in requested if not url.startswith(("file:", "data:", "chrome:", "about:", "devtools:"))}
     assert not {url for url in outside if not OWN.search(url)}
 
 
