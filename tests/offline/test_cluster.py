@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,10 +100,11 @@ def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, 
 
     def kill(done, total):
         if done == 1 and not killed:
-            processes = psutil.process_iter(["cmdline"])
-            for worker in [process for process in processes if "BlockScorer" in " ".join(process.cmdline())]:
-                killed.append(worker.pid)
-                os.kill(worker.pid, signal.SIGKILL)
+            for process in psutil.Process().children(recursive=True):  # the actors of this test, of no other one
+                with suppress(psutil.NoSuchProcess):  # a process that has ended meanwhile, or is a zombie
+                    if "BlockScorer" in " ".join(process.cmdline()):
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
 
     reports, _ = rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, block_queries=1, progress=kill)
     assert killed and len(reports) == 4
