@@ -1,7 +1,8 @@
-"""The words around a query and its passages for listwise models, as a table; training renders with the same code.
+"""Prompt forms of listwise models: the words around a query and its passages. Training renders with the same code.
 
-These strings are an interface: the weights were trained with them, and a character's difference costs quality. A model
-file names its form (`dearlite.prompt`); nothing is guessed from a model's name. This module sees texts, never tokens.
+These strings are an interface: the weights were trained with them, and one different character costs quality. A model
+file names its form (`dearlite.prompt`); the form is never guessed from a model's name. This module sees texts, never
+tokens.
 
 Sources: DeAR's model card ("plain") and evaluation code ("chat"), arXiv 2508.16998; RankGPT, arXiv 2304.09542;
 RankVicuna, arXiv 2309.15088; RankZephyr, arXiv 2312.02724.
@@ -21,7 +22,10 @@ Turn = tuple[str, str]  # (role, text): "system", "user" or "assistant"
 
 @dataclass(frozen=True, slots=True)
 class PassageLimit:
-    """How much of a passage a form shows, as its makers cut it: the first `most` characters, or words joined anew."""
+    """The part of a passage that a form shows, cut as its authors did: the first `most` characters or words.
+
+    Words are joined again with single spaces.
+    """
 
     unit: str  # an entry of _CUTS
     most: int
@@ -29,10 +33,12 @@ class PassageLimit:
 
 @dataclass(frozen=True, slots=True)
 class ListForm:
-    """How a listwise model wants to be asked. Texts hold {n}, {query}, {i}, {passage}, or {passages} as one turn.
+    """The prompt of a listwise model. Its texts have the slots {n} and {query}, and {passages} or {i} and {passage}.
 
-    `frame` is the text around the only user turn, with {user}; None where the model's own chat template makes the
-    prompt. `reasoned_tail` takes the place of `tail` where the model may reason before it ranks.
+    `each_passage` makes turns per passage, with {i} and {passage}; `passage_line` makes the lines of {passages}.
+    `frame` is the text around the only user turn, with the slot {user}; None if the model's chat template renders the
+    prompt. `reasoned_tail` replaces `tail` if the model may reason before it ranks. Field names and values are hashed
+    into `Reranker.identity`: renaming a field invalidates journals and caches.
     """
 
     identifiers_from: int
@@ -41,20 +47,20 @@ class ListForm:
     each_passage: tuple[Turn, ...] = ()
     tail: tuple[Turn, ...] = ()
     reasoned_tail: tuple[Turn, ...] = ()
-    passage_line: str = ""  # a line of {passages}
+    passage_line: str = ""
     frame: str | None = None
     titled: str = "Title: {title} Content: {text}"
-    renumbers: bool = False  # [3] in a passage is shown as (3): it is no identifier
-    reasons_as: str | None = None  # the form that asks for reasons, None where the makers give none
+    renumbers: bool = False  # True if [3] in a passage is shown as (3), because it is no identifier
+    reasons_as: str | None = None  # name of the form that asks for reasoning; None if the authors give none
     max_new_tokens: int = 200
 
     @property
     def reasoning(self) -> str:
-        """The reasoning's style as a model file states it: "steps" or "none"."""
+        """The style of reasoning as stated in a model file: "steps" or "none"."""
         return "steps" if self.reasons_as else "none"
 
     def passage(self, document: Document, *, whole: bool = False) -> str:
-        """What stands for `document` in a prompt: cut as the makers did, or the `whole` of it."""
+        """The text of `document` in a prompt, cut to the form's limit, or uncut if `whole`."""
         text = document.text
         if document.title:
             text = _fill(self.titled, title=document.title, text=text)
@@ -64,11 +70,11 @@ class ListForm:
         return _CUTS[self.limit.unit](text, None if whole else self.limit.most)
 
     def identifiers(self, count: int) -> list[str]:
-        """The names of `count` passages. Example: from 0, 3 -> 0, 1, 2."""
+        """The identifiers of `count` passages. Example: 3 passages, from 0 -> "0", "1", "2"."""
         return [str(number) for number in range(self.identifiers_from, self.identifiers_from + count)]
 
     def turns(self, query: str, passages: Sequence[str], *, reasoned: bool = False) -> list[Turn]:
-        """The conversation up to the answer. `passages` are what `passage` gave, perhaps cut further."""
+        """The conversation up to the answer. `passages` are texts from `passage`, perhaps cut further."""
         named = list(zip(self.identifiers(len(passages)), passages, strict=True))
         lines = "\n".join(_fill(self.passage_line, i=i, passage=text) for i, text in named)
         values = {"n": str(len(passages)), "query": query, "passages": lines}
@@ -79,15 +85,15 @@ class ListForm:
 
 
 def find_form(name: str, *, reasoned: bool = False) -> ListForm:
-    """The form called `name`, or with `reasoned` the one that asks for its reasons. Raises UsageError."""
+    """The form called `name`, or with `reasoned` the form that asks for reasoning instead. Raises UsageError."""
     if name not in LIST_FORMS:
         raise UsageError(f"no listwise prompt form {name!r}: it is one of {', '.join(LIST_FORMS)}")
     form = LIST_FORMS[name]
     if not reasoned:
         return form
     if form.reasons_as is None:
-        able = ", ".join(other for other, entry in LIST_FORMS.items() if entry.reasons_as)
-        raise UsageError(f"the prompt form {name!r} leaves no room for reasons: take one of {able} (--prompt)")
+        able = ", ".join(other for other, form in LIST_FORMS.items() if form.reasons_as)
+        raise UsageError(f"the prompt form {name!r} does not allow reasoning: take one of {able} (--prompt)")
     return LIST_FORMS[form.reasons_as]
 
 
@@ -96,7 +102,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def _fill(text: str, /, **values: str) -> str:
-    """`text` with its {slots} filled in one pass: a slot's name inside a value stays what it is."""
+    """`text` with its {slots} filled in one pass, so that a slot's name inside a value is not replaced."""
     return _SLOT.sub(lambda match: values[match[1]], text)
 
 
@@ -218,7 +224,7 @@ LIST_FORMS: dict[str, ListForm] = {
             ),
         ),
         passage_line="[{i}] {passage}",
-        # Vicuna 1.1's conversation: its weights have no chat template of their own.
+        # Vicuna 1.1's conversation format; its weights come without a chat template.
         frame="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. USER: {user} ASSISTANT:",
         renumbers=True,
