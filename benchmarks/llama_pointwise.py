@@ -23,7 +23,7 @@ from int8_peak import int8_peak
 from llama_files import Files, make_files
 from llama_systems import LlamaSystem, count_tokens, systems
 from measure import describe_machine
-from pointwise import REPOSITORY, SETTLE_S, WARM_UP_DOCUMENTS, tell
+from pointwise import REPOSITORY, SETTLE_S, WARM_UP_DOCUMENTS, print_progress
 from systems import Work
 from workers import Round, SystemFailed, Worker
 
@@ -58,7 +58,7 @@ def main() -> None:
         workers: dict[str, Worker] = {}
         failures: dict[str, str] = {}
         for key, system in chosen.items():
-            tell(f"loading {system.name}")
+            print_progress(f"loading {system.name}")
             try:
                 workers[key] = stack.enter_context(Worker(key, files, system.load))
             except SystemFailed as err:
@@ -156,7 +156,7 @@ def run_slices(
             else:
                 rounds[key] += [done] if kept else []
 
-    tell("warming up")
+    print_progress("warming up")
     query, texts = slices[0][0]
     run([(query, texts[:WARM_UP_DOCUMENTS])], 0, kept=False)
     peaks: list[float] = []
@@ -164,9 +164,9 @@ def run_slices(
     for number, work in enumerate(slices):
         elapsed_s = time.perf_counter() - start
         if number and elapsed_s * (number + 1) / number > limit_s:
-            tell(f"stopped after {number} of {len(slices)} rounds: another would pass --limit-s {limit_s:g}")
+            print_progress(f"stopped after {number} of {len(slices)} rounds: another would pass --limit-s {limit_s:g}")
             break
-        tell(f"round {number + 1} of {len(slices)}")
+        print_progress(f"round {number + 1} of {len(slices)}")
         time.sleep(SETTLE_S)
         peaks.append(int8_peak(threads))
         run(work, number, kept=True)

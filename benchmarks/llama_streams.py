@@ -1,9 +1,9 @@
-"""llama.cpp's own decode rate: by tokens a call, and of eight sequences, with nothing of dearlite's engine around it.
+"""Decode rate of bare llama.cpp, without dearlite's engine: by tokens per call, and of eight sequences.
 
     python benchmarks/llama_streams.py MODEL.gguf [--threads 2]
 
-What queries decoded together can gain is bounded by these: tokens a second, medians of five. Set GOMP_SPINCOUNT to see
-what spinning threads change; dearlite sets it to 0.
+These rates bound the gain of decoding several queries together. Tokens per second, medians of five. GOMP_SPINCOUNT sets
+how long threads spin; dearlite sets it to 0.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from dearlite.listwise.llama_library import c_array, library
 
 _PREFIX, _STEPS, _TOGETHER, _ROUNDS = 256, 32, 8, 5
-Row = tuple[int, int, int, bool]  # token, sequence, position, whether its logits are wanted
+Row = tuple[int, int, int, bool]  # token, sequence, position, True if its logits are computed
 
 
 def main() -> None:
-    """Prints one line a row."""
+    """Prints one line per row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a .gguf file")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     llama = library()
@@ -33,7 +33,7 @@ def main() -> None:
     params.n_gpu_layers = 0
     model = llama.llama_model_load_from_file(os.fsencode(args.model), params)
     if not model:
-        raise SystemExit(f"{args.model} does not load")
+        raise SystemExit(f"llama.cpp cannot load {args.model}")
     auto, off = llama.LLAMA_FLASH_ATTN_TYPE_AUTO, llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
 
     def decode(sequences: int, unified: bool, flash: int) -> float:
@@ -50,7 +50,7 @@ def main() -> None:
     def call(tokens: int) -> float:
         context = _context(llama, model, args.threads, 1, False, auto)
         rows = [(17 + n, 0, n, n == tokens - 1) for n in range(tokens)]
-        _read(llama, context, rows)  # the first one warms up
+        _read(llama, context, rows)  # the first call is the warm-up
         llama.llama_memory_clear(llama.llama_get_memory(context), False)
         start = time.perf_counter()
         _read(llama, context, rows)
@@ -61,9 +61,9 @@ def main() -> None:
     for tokens in (1, 4, 8, 16, 32, 128, 512):
         _print(f"a call of {tokens}, one with logits", lambda tokens=tokens: call(tokens))
     _print("1 sequence", lambda: decode(1, False, auto))
-    _print("8 sequences, a stream each", lambda: decode(_TOGETHER, False, auto))
+    _print("8 sequences, one stream each", lambda: decode(_TOGETHER, False, auto))
     _print("8 sequences, one stream", lambda: decode(_TOGETHER, True, auto))
-    _print("8 sequences, a stream each, no flash attention", lambda: decode(_TOGETHER, False, off))
+    _print("8 sequences, one stream each, no flash attention", lambda: decode(_TOGETHER, False, off))
 
 
 def _print(name: str, measure: Callable[[], float]) -> None:

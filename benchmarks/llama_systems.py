@@ -1,7 +1,7 @@
-"""The systems that llama_pointwise.py compares: what loads, and how it is asked for scores. Nothing here measures.
+"""The systems that llama_pointwise.py compares, one loader each. Nothing is measured here.
 
-Every system gets the same texts, reads them in DeAR's prompt form, cuts a pair at the same length and tokenises inside
-the measured time. A loader imports its packages itself, as in systems.py.
+All systems get the same texts, use DeAR's prompt form, truncate a pair at the same length and tokenise within the
+measured time. A loader imports its packages itself, as in systems.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class LlamaSystem:
-    """One row of the table. `ours` has its share of the int8 peak computed."""
+    """A row of the table. For `ours`, the share of the int8 peak is computed."""
 
     name: str
     load: Callable[[Files], Score]
@@ -30,13 +30,13 @@ class LlamaSystem:
 
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
-    """How llama.cpp is run: documents of one call, tokens of one graph, and what it may do about attention."""
+    """Settings of llama.cpp: documents per call (`sequences`), tokens per graph (`ubatch`), attention and cache."""
 
     sequences: int
     ubatch: int
     flash_attention: bool
-    unified: bool  # one cache for all sequences, or one each
-    shared_prefix: bool = False  # the query's tokens once for all documents of a call that share it
+    unified: bool  # True: one cache for all sequences, False: one each
+    shared_prefix: bool = False  # compute the query's tokens once for all documents of a call
 
 
 def load_transformers(dtype: str, files: Files) -> Score:
@@ -49,7 +49,7 @@ def load_transformers(dtype: str, files: Files) -> Score:
     torch.set_num_threads(files.threads)
     tokenizer = AutoTokenizer.from_pretrained(files.merged)
     model = AutoModelForSequenceClassification.from_pretrained(files.merged, dtype=getattr(torch, dtype)).eval()
-    model.config.pad_token_id = tokenizer.pad_token_id  # the last token is found by it
+    model.config.pad_token_id = tokenizer.pad_token_id  # transformers finds the last token by it
     form = _form()
 
     def score(work: Work) -> list[float]:
@@ -76,68 +76,69 @@ def load_dearlite(quant: str, files: Files) -> Score:
     return lambda work: reranker.score(flat_pairs(work))
 
 
-def load_llama_cpp(how: LlamaCpp, files: Files) -> Score:
-    """llama.cpp's own batches, no sampling: the first logit of a row's last token, which write_gguf made the score.
+def load_llama_cpp(settings: LlamaCpp, files: Files) -> Score:
+    """llama.cpp's batches without sampling: the first logit of a row's last token, which is the score (write_gguf).
 
-    Only last tokens are marked as outputs: the output matrix, and the last layer's tail, run on a row a document.
-    Asking for embeddings instead would make every token an output.
+    Only last tokens are marked as outputs, so the output matrix and the last layer's tail run on one row per document.
+    Embeddings in place of logits would make every token an output.
     """
     import llama_cpp
 
-    context, memory = _open_llama_cpp(how, files)
-    batch = llama_cpp.llama_batch_init(how.sequences * files.max_tokens, 0, how.sequences)
+    context, memory = _open_llama_cpp(settings, files)
+    batch = llama_cpp.llama_batch_init(settings.sequences * files.max_tokens, 0, settings.sequences)
 
     def run(rows: list[Row]) -> Iterator[float]:
-        outputs = _fill(batch, rows, how.shared_prefix)
+        outputs = _fill(batch, rows, settings.shared_prefix)
         llama_cpp.llama_memory_clear(memory, False)
         if (status := llama_cpp.llama_decode(context, batch)) != 0:
             raise RuntimeError(f"llama_decode ended with {status}")
-        for place in outputs:
-            yield float(llama_cpp.llama_get_logits_ith(context, place)[0])
+        for index in outputs:
+            yield float(llama_cpp.llama_get_logits_ith(context, index)[0])
 
     def score(work: Work) -> list[float]:
         rows = list(_rows(work, files))
-        calls = (rows[start : start + how.sequences] for start in range(0, len(rows), how.sequences))
-        return [found for call in calls for found in run(call)]
+        calls = (rows[start : start + settings.sequences] for start in range(0, len(rows), settings.sequences))
+        return [logit for call in calls for logit in run(call)]
 
     return score
 
 
 def systems(quants: list[str]) -> dict[str, LlamaSystem]:
-    """By key; the first one is the reference of quality, and what speeds are compared with."""
+    """Key -> system. The first is the reference for quality and the baseline for speed."""
     torch = {
         "transformers-fp32": LlamaSystem("transformers fp32, padded 64", partial(load_transformers, "float32")),
         "transformers-bf16": LlamaSystem("transformers bf16, padded 64", partial(load_transformers, "bfloat16")),
     }
     rivals = {
-        f"llama.cpp-{key}": LlamaSystem(f"llama.cpp Q8_0, {about}", partial(load_llama_cpp, how))
-        for key, (about, how) in LLAMA_CPP.items()
+        f"llama.cpp-{key}": LlamaSystem(f"llama.cpp Q8_0, {description}", partial(load_llama_cpp, settings))
+        for key, (description, settings) in LLAMA_CPP.items()
     }
     ours = {f"dearlite-{q}": LlamaSystem(f"dearlite {q}", partial(load_dearlite, q), ours=True) for q in quants}
     return torch | rivals | ours
 
 
-# Of what was tried (1 to 16 sequences, graphs of 140 to 1,024 tokens, one cache or several) these are best, if barely.
+# Of the settings that were tried (1 to 16 sequences, graphs of 140 to 1,024 tokens, one cache or several) the fastest,
+# by small differences.
 LLAMA_CPP = {
     "plain": ("no flash attention", LlamaCpp(4, 512, flash_attention=False, unified=False)),
     "flash": ("flash attention", LlamaCpp(4, 512, flash_attention=True, unified=False)),
     "prefix": ("flash, query once for 8", LlamaCpp(8, 512, flash_attention=True, unified=True, shared_prefix=True)),
 }
 
-Row = tuple[list[int], int]  # token ids, and how many of the first are the query's part
+Row = tuple[list[int], int]  # token ids, and the number of leading ids that are the query's part
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of all pairs, those left when a query's part is computed once, and calls: one a pair, one a query."""
+    """Token counts of a Work, for systems that compute each query's part once."""
 
-    pairs: int
-    computed: int
-    calls: int
+    pairs: int  # tokens of all pairs
+    computed: int  # tokens that are computed: each query's part once
+    calls: int  # one per pair and one per query
 
 
 def count_tokens(work: Work, files: Files) -> Tokens:
-    """As every system cuts and counts them."""
+    """The counts of `work`; all systems truncate in the same way."""
     rows = list(_rows(work, files))
     shared = [prefix for (before, _), (ids, prefix) in pairwise(rows) if ids[:prefix] == before[:prefix]]
     total = sum(len(ids) for ids, _ in rows)
@@ -158,7 +159,7 @@ def _form() -> Any:
 
 
 def _rows(work: Work, files: Files) -> Iterator[Row]:
-    """The ids that dearlite's own encoder gives: what the quickest tokeniser at hand would hand to llama.cpp."""
+    """The ids of dearlite's encoder, the fastest tokeniser available, as input for llama.cpp."""
     from dearlite.documents import as_document
     from dearlite.pointwise.tokens import PairEncoder
 
@@ -169,7 +170,7 @@ def _rows(work: Work, files: Files) -> Iterator[Row]:
             yield row.ids.tolist(), row.prefix
 
 
-def _open_llama_cpp(how: LlamaCpp, files: Files) -> tuple[Any, Any]:
+def _open_llama_cpp(settings: LlamaCpp, files: Files) -> tuple[Any, Any]:
     import llama_cpp
 
     silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -180,31 +181,33 @@ def _open_llama_cpp(how: LlamaCpp, files: Files) -> tuple[Any, Any]:
     if not model:
         raise RuntimeError(f"llama.cpp cannot load {files.gguf}")
     options = llama_cpp.llama_context_default_params()
-    options.n_ctx = options.n_batch = how.sequences * -(-files.max_tokens // 256) * 256  # it rounds up to 256 itself
-    options.n_ubatch, options.n_seq_max, options.n_outputs_max = how.ubatch, how.sequences, how.sequences
+    options.n_ctx = options.n_batch = (
+        settings.sequences * -(-files.max_tokens // 256) * 256
+    )  # llama.cpp rounds up to 256
+    options.n_ubatch, options.n_seq_max, options.n_outputs_max = settings.ubatch, settings.sequences, settings.sequences
     options.n_threads = options.n_threads_batch = files.threads
-    options.flash_attn_type = int(how.flash_attention)
-    options.kv_unified = how.unified
+    options.flash_attn_type = int(settings.flash_attention)
+    options.kv_unified = settings.unified
     context = llama_cpp.llama_init_from_model(model, options)
     if not context:
-        raise RuntimeError(f"llama.cpp cannot open a context for {how}")
+        raise RuntimeError(f"llama.cpp cannot open a context for {settings}")
     return context, llama_cpp.llama_get_memory(context)
 
 
-_KEPT: list[Any] = []  # llama.cpp holds their addresses
+_KEPT: list[Any] = []  # callbacks whose addresses llama.cpp holds: they must not be freed
 
 
 def _fill(batch: Any, rows: list[Row], shared_prefix: bool) -> list[int]:
-    """Puts `rows` into `batch`, one sequence each; the places of their last tokens."""
-    place, outputs = 0, []
+    """Puts `rows` into `batch`, one sequence each; returns the batch indices of their last tokens."""
+    index, outputs = 0, []
 
     def put(token: int, position: int, sequences: list[int], output: bool) -> None:
-        nonlocal place
-        batch.token[place], batch.pos[place], batch.n_seq_id[place] = token, position, len(sequences)
+        nonlocal index
+        batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, position, len(sequences)
         for number, sequence in enumerate(sequences):
-            batch.seq_id[place][number] = sequence
-        batch.logits[place] = output
-        place += 1
+            batch.seq_id[index][number] = sequence
+        batch.logits[index] = output
+        index += 1
 
     known: list[int] = []
     for sequence, (ids, prefix) in enumerate(rows):
@@ -218,6 +221,6 @@ def _fill(batch: Any, rows: list[Row], shared_prefix: bool) -> list[int]:
                     put(token, position, sharing, False)
         for position in range(start, len(ids)):
             put(ids[position], position, [sequence], position == len(ids) - 1)
-        outputs.append(place - 1)
-    batch.n_tokens = place
+        outputs.append(index - 1)
+    batch.n_tokens = index
     return outputs

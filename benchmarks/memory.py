@@ -1,9 +1,9 @@
-"""What dearlite's embedded model costs in memory: one call with many documents, and many calls one after another.
+"""Memory of dearlite's embedded model: in one call with many documents, and over many small calls.
 
     python benchmarks/memory.py
 
-Each half runs in a fresh process, so that neither sees what the other left. README.md in this folder says what the
-figures mean.
+Each half runs in a fresh process, so that neither is affected by memory of the other. README.md in this folder explains
+the figures.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ Figures = dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What dearlite's embedded model costs in memory.")
-    parser.add_argument("--documents", type=int, metavar="N", default=10_000, help="of the one call (default: 10000)")
+    parser = argparse.ArgumentParser(description="Memory of dearlite's embedded model.")
+    parser.add_argument(
+        "--documents", type=int, metavar="N", default=10_000, help="documents in the one call (default: 10000)"
+    )
     parser.add_argument(
         "--calls", type=int, metavar="N", default=1_000, help="small calls after warm-up (default: 1000)"
     )
-    parser.add_argument("--warm-up", type=int, metavar="N", default=50, help="small calls before (default: 50)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
+    parser.add_argument(
+        "--warm-up", type=int, metavar="N", default=50, help="small calls before the measurement (default: 50)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     options = parser.parse_args()
     if min(options.documents, options.calls, options.warm_up) < 1:
-        parser.error("--documents, --calls and --warm-up are whole numbers from 1")
+        parser.error("--documents, --calls and --warm-up must be whole numbers from 1")
     report: dict[str, Any] = {
         "machine": describe_machine(),
         "one_call": _in_fresh_process(one_large_call, options.documents),
@@ -57,10 +61,10 @@ def main() -> None:
 
 
 def one_large_call(documents: int) -> Figures:
-    """Memory before dearlite is imported (the documents are there), once the model is loaded, and at its peak."""
+    """Memory before dearlite is imported (with the documents in memory), after the model is loaded, and its peak."""
     draw = random.Random(_SEED)
-    # Every 50th is longer than the model's 512 tokens: a peak is made by the longest rows, not by the usual ones.
-    texts = [_text(draw, 600 if place % 50 == 49 else draw.randint(20, 60)) for place in range(documents)]
+    # Every 50th is longer than the model's 512 tokens: the longest rows determine the peak.
+    texts = [_text(draw, 600 if index % 50 == 49 else draw.randint(20, 60)) for index in range(documents)]
     before_mb = rss_mb()
     from dearlite import Reranker
 
@@ -84,7 +88,7 @@ def one_large_call(documents: int) -> Figures:
 
 
 def many_small_calls(calls: int, warm_up: int) -> Figures:
-    """Memory after `warm_up` calls of 1 to 6 documents, and after `calls` more of them."""
+    """Memory after `warm_up` calls with 1 to 6 documents, and after `calls` further calls."""
     from dearlite import Reranker
 
     draw = random.Random(_SEED)
@@ -130,19 +134,22 @@ def _print_report(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    one, small, machine = report["one_call"], report["small_calls"], report["machine"]
+    large, small, machine = report["one_call"], report["small_calls"], report["machine"]
     growth_mb = small["after_mb"] - small["warm_mb"]
     rows = [
-        (f"one call, {one['documents']:,} documents: baseline, documents made, no dearlite", one["documents_mb"]),
-        ("… model loaded", one["loaded_mb"]),
-        ("… peak", one["peak_mb"]),
-        ("… peak beside the documents (peak − baseline)", one["peak_mb"] - one["documents_mb"]),
-        ("… after the call", one["after_mb"]),
+        (
+            f"one call, {large['documents']:,} documents: baseline (documents in memory, dearlite not imported)",
+            large["documents_mb"],
+        ),
+        ("… model loaded", large["loaded_mb"]),
+        ("… peak", large["peak_mb"]),
+        ("… peak without the documents (peak − baseline)", large["peak_mb"] - large["documents_mb"]),
+        ("… after the call", large["after_mb"]),
         ("small calls: model loaded", small["loaded_mb"]),
         (f"… after {small['warm_up']} calls", small["warm_mb"]),
-        (f"… after {small['calls']:,} more", small["after_mb"]),
+        (f"… after {small['calls']:,} further calls", small["after_mb"]),
         ("… growth", growth_mb),
-        ("… of it in the second half", small["after_mb"] - small["half_mb"]),
+        ("… of which in the second half", small["after_mb"] - small["half_mb"]),
     ]
     table = Table(box=box.MARKDOWN)
     table.add_column("RSS", no_wrap=True)
@@ -153,9 +160,9 @@ def _print_report(report: dict[str, Any]) -> None:
     console.print(f"{machine['date']}; {machine['cpu']}, {machine['cpus']} CPUs; {machine['system']}", soft_wrap=True)
     console.print(table)
     console.print(
-        f"The one call took {one['elapsed_s']:.0f} s ({one['tokens'] / one['documents']:.0f} tokens a pair, "
-        f"{one['threads']} threads), the {small['calls']:,} small ones {small['elapsed_s']:.0f} s; growth is "
-        f"{growth_mb * 2**10 / small['calls']:.2f} KiB a call.",
+        f"The one call took {large['elapsed_s']:.0f} s ({large['tokens'] / large['documents']:.0f} tokens per pair, "
+        f"{large['threads']} threads), the {small['calls']:,} small calls {small['elapsed_s']:.0f} s; growth is "
+        f"{growth_mb * 2**10 / small['calls']:.2f} KiB per call.",
         soft_wrap=True,
     )
 

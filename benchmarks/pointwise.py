@@ -1,9 +1,9 @@
-"""dearlite's embedded model beside other ways to run the same model: documents a second, memory, start-up times.
+"""dearlite's embedded model beside other ways to run the same model: documents per second, memory, start-up times.
 
     python benchmarks/pointwise.py --published-onnx FOLDER
 
-Rounds are interleaved (every system once a round, each round starting one system further on) and medians are reported,
-so that a slow minute of the machine falls on all alike. README.md in this folder says what each figure means.
+Rounds are interleaved (every system once per round, each round starts with the next system) and medians are reported,
+so that a slow phase of the machine affects all systems alike. README.md in this folder explains each figure.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from workers import Round, SystemFailed, Worker
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WARM_UP_DOCUMENTS = 16
-SETTLE_S = 0.2  # threads that spin after a call have gone to sleep by then
+SETTLE_S = 0.2  # after a call, spinning threads have gone to sleep within this time
 
 
 def main() -> None:
     options = parse_options()
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # workers inherit it: no rival asks the network
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }  # inherited by the workers: no system uses the network
     from dearlite.machine import check_threads
 
-    machine = describe_machine()  # now: its load average is that of the others
+    machine = describe_machine()  # before the work: the load average is that of other processes
     run = options.run or default_run(options.collection)
     work = read_work(options.collection, run, options.pairs)
     threads = check_threads(options.threads)
@@ -46,7 +49,7 @@ def main() -> None:
         workers: dict[str, Worker] = {}
         failures: dict[str, str] = {}
         for key, system in SYSTEMS.items():
-            tell(f"loading {system.name}")
+            print_progress(f"loading {system.name}")
             try:
                 if system.needs_published and setting.published is None:
                     raise SystemFailed("needs --published-onnx FOLDER")
@@ -54,7 +57,7 @@ def main() -> None:
             except SystemFailed as err:
                 failures[key] = str(err)
         rounds = run_rounds(workers, work, failures, count=options.rounds, limit_s=options.limit_s)
-    tell("start-up times")
+    print_progress("start-up times")
     models = describe_models(options.published_onnx, work)
     report: dict[str, Any] = {
         "machine": machine,
@@ -72,26 +75,34 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="dearlite beside other ways to run the same model.")
-    parser.add_argument("--published-onnx", type=Path, metavar="FOLDER", help="holds model.onnx and tokenizer.json")
+    parser.add_argument(
+        "--published-onnx", type=Path, metavar="FOLDER", help="the folder of model.onnx and tokenizer.json"
+    )
     default = REPOSITORY / "export" / "data" / "noveleval"
     parser.add_argument("--collection", type=Path, metavar="FOLDER", default=default, help="in BEIR's layout")
-    parser.add_argument("--run", metavar="NAME", help="a run in that folder (default: run_bm25.trec, else run.trec)")
-    parser.add_argument("--pairs", type=int, metavar="N", default=128, help="the run's first N (default: 128)")
+    parser.add_argument("--run", metavar="NAME", help="a run in the collection (default: run_bm25.trec, else run.trec)")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", default=128, help="the first N pairs of the run (default: 128)"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
     parser.add_argument(
-        "--limit-s", type=float, metavar="S", default=400, help="begin no round that would end later (default: 400)"
+        "--limit-s",
+        type=float,
+        metavar="S",
+        default=400,
+        help="begin no round that would end after S seconds (default: 400)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: what dearlite takes, one a core")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core, as in dearlite")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     options = parser.parse_args()
     if options.pairs < 1 or options.rounds < 1:
-        parser.error("--pairs and --rounds are whole numbers from 1")
+        parser.error("--pairs and --rounds must be whole numbers from 1")
     if not (options.collection / "corpus.jsonl.gz").is_file():
-        parser.error(f"no corpus.jsonl.gz in {options.collection}: give --collection FOLDER")
+        parser.error(f"no corpus.jsonl.gz in {options.collection}: pass --collection FOLDER")
     if options.published_onnx is not None:
-        wanting = [name for name in ("model.onnx", "tokenizer.json") if not (options.published_onnx / name).is_file()]
-        if wanting:
-            parser.error(f"no {' and no '.join(wanting)} in {options.published_onnx}: give --published-onnx FOLDER")
+        missing = [name for name in ("model.onnx", "tokenizer.json") if not (options.published_onnx / name).is_file()]
+        if missing:
+            parser.error(f"no {' and no '.join(missing)} in {options.published_onnx}: pass --published-onnx FOLDER")
     return options
 
 
@@ -101,7 +112,7 @@ def default_run(collection: Path) -> str:
 
 
 def read_work(collection: Path, run: str, pairs: int) -> Work:
-    """The first `pairs` lines of a run as texts, a title joined by a space: every system gets the same strings."""
+    """The texts of the first `pairs` lines of a run, a title joined by a space: the same strings for all systems."""
     lines = (collection / run).read_text().splitlines()
     wanted = [tuple(line.split()[0:3:2]) for line in lines[:pairs]]  # (query id, document id)
     with gzip.open(collection / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
@@ -123,20 +134,20 @@ def _texts(lines: Iterator[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
 def run_rounds(
     workers: dict[str, Worker], work: Work, failures: dict[str, str], *, count: int, limit_s: float
 ) -> dict[str, list[Round]]:
-    """Up to `count` rounds for each worker, one at least; a worker that fails is moved to `failures`."""
+    """Each worker's rounds, from one to `count`. A worker that fails is moved to `failures`."""
     query, texts = work[0]
     rounds: dict[str, list[Round]] = {key: [] for key in workers}
-    tell("warming up")
+    print_progress("warming up")
     _run_round(workers, [(query, texts[:WARM_UP_DOCUMENTS])], rounds, failures, turn=0)
-    for found in rounds.values():
-        found.clear()
+    for worker_rounds in rounds.values():
+        worker_rounds.clear()
     start = time.perf_counter()
     for number in range(count):
         elapsed_s = time.perf_counter() - start
         if number and elapsed_s * (number + 1) / number > limit_s:
-            tell(f"stopped after {number} of {count} rounds: another would pass --limit-s {limit_s:g}")
+            print_progress(f"stopped after {number} of {count} rounds: another would pass --limit-s {limit_s:g}")
             break
-        tell(f"round {number + 1} of {count}")
+        print_progress(f"round {number + 1} of {count}")
         _run_round(workers, work, rounds, failures, turn=number)
     return rounds
 
@@ -145,8 +156,8 @@ def _run_round(
     workers: dict[str, Worker], work: Work, rounds: dict[str, list[Round]], failures: dict[str, str], *, turn: int
 ) -> None:
     order = list(rounds)
-    for place in range(len(order)):
-        key = order[(place + turn) % len(order)]
+    for position in range(len(order)):
+        key = order[(position + turn) % len(order)]
         time.sleep(SETTLE_S)
         try:
             rounds[key].append(workers[key].run(work))
@@ -155,7 +166,8 @@ def _run_round(
             del rounds[key]
 
 
-def tell(message: str) -> None:
+def print_progress(message: str) -> None:
+    """Prints `message` to stderr."""
     print(message, file=sys.stderr, flush=True)
 
 

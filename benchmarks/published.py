@@ -1,4 +1,4 @@
-"""The published model in the folders that each rival library asks for. Copies files; loads nothing."""
+"""Copies the published model into the folder layout that each compared library requires. Loads nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_TOKENS = 512
-FLASHRANK_NAME = "ms-marco-MiniLM-L-12-v2"  # the name under which FlashRank knows this model
+FLASHRANK_NAME = "ms-marco-MiniLM-L-12-v2"  # FlashRank's name of this model
 _FLASHRANK_FILE = "flashrank-MiniLM-L-12-v2_Q.onnx"
 _SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _CONFIG = {
@@ -31,7 +31,7 @@ _CONFIG = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a loader may need: the published model's folders, as each library wants them, and how many threads."""
+    """Inputs of the loaders: the published model's folder in each library's layout, and the number of threads."""
 
     published: Path | None
     sentence_transformers: Path
@@ -40,7 +40,7 @@ class Setting:
 
 
 def make_folders(published: Path | None, into: Path, *, threads: int) -> Setting:
-    """A Setting whose library folders are made under `into`; without `published` they stay empty."""
+    """A Setting with the library folders under `into`; without `published` they are not made."""
     setting = Setting(published, into / "sentence-transformers", into / "flashrank", threads)
     if published is not None:
         _fill(setting.sentence_transformers, published, "onnx/model.onnx", {"tokenizer_class": "BertTokenizer"})
@@ -49,7 +49,7 @@ def make_folders(published: Path | None, into: Path, *, threads: int) -> Setting
 
 
 def _fill(folder: Path, published: Path, model: str, tokenizer_facts: dict[str, str]) -> None:
-    """The published model and tokenizer, and the small files of the same model that were not published with them."""
+    """Copies the published model and tokenizer, and writes the small files that were not published with them."""
     target = folder / model
     target.parent.mkdir(parents=True)
     shutil.copyfile(published / "model.onnx", target)

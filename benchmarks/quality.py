@@ -1,6 +1,6 @@
-"""nDCG@10 of a model over a first stage's run, beside the first stage: `python benchmarks/quality.py FOLDER [FOLDER…]`.
+"""nDCG@10 of a model on a first stage's run, beside the first stage: `python benchmarks/quality.py FOLDER [FOLDER…]`.
 
-A folder holds corpus.jsonl.gz, queries.jsonl, qrels.tsv and a TREC run (`--run`, run.trec unless it says otherwise).
+FOLDER holds corpus.jsonl.gz, queries.jsonl, qrels.tsv and a TREC run (`--run`, default run.trec).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--run", default="run.trec")
-    parser.add_argument("--model", default=None, help="a name or a model file; the embedded default without it")
+    parser.add_argument("--model", default=None, help="a name or a model file (default: the embedded model)")
     options = parser.parse_args()
     reranker = Reranker.load(options.model)
     print(
@@ -36,13 +36,13 @@ def main() -> None:
     )
     for folder in options.folders:
         pairs = load_pairs(folder, options.run)
-        first = [-float(place) for place in range(len(pairs.rows))]  # the run's own order
+        first = [-float(rank) for rank in range(len(pairs.rows))]  # the run's own order
         start = time.perf_counter()
         scores = reranker.score([(query, record) for _, _, query, record in pairs.rows])
         seconds = time.perf_counter() - start
         print(
             f"{pairs.name}: {len(pairs.by_query())} queries, {len(scores)} documents, {len(scores) / seconds:.1f} "
-            f"a second; nDCG@10 first stage {ndcg10(pairs, first):.4f}, reranked {ndcg10(pairs, scores):.4f}",
+            f"per second; nDCG@10 first stage {ndcg10(pairs, first):.4f}, reranked {ndcg10(pairs, scores):.4f}",
             flush=True,
         )
 

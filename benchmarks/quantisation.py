@@ -1,7 +1,7 @@
-"""How far each int8 way is from fp32: `python benchmarks/quantisation.py CHECKPOINT COLLECTION`.
+"""Error of each int8 variant against fp32: `python benchmarks/quantisation.py CHECKPOINT COLLECTION`.
 
-CHECKPOINT is a Hugging Face folder of the LLaMA family with tokenizer.json; its `score` head is replaced by random
-ones, so that one trained head's luck does not decide. COLLECTION is as in quality.py. Every file is made by the
+CHECKPOINT is a Hugging Face folder of the LLaMA family with tokenizer.json. Its `score` head is replaced by several
+random ones, so that the result does not depend on one head. COLLECTION is as for quality.py. Every file is made by the
 exporter and scored by the runtime; the fp32 file is the reference.
 """
 
@@ -34,7 +34,7 @@ def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisat
 
 
 INT8 = QUANTISATIONS["int8"]
-# name -> (plan, whether it is calibrated: otherwise weights are rounded to the nearest)
+# name -> (plan, True if it is calibrated; otherwise weights are rounded to the nearest)
 VARIANTS = {
     "plain": (variant("int8-per-row", "int8-per-row", rotated=False, mixed=False), False),
     "rotated": (variant("int8-per-row", "int8-per-row", rotated=True, mixed=False), False),
@@ -47,7 +47,7 @@ VARIANTS = {
 
 
 class RandomHead(MergedCheckpoint):
-    """A checkpoint whose `score` is a random direction, of unit length."""
+    """A checkpoint whose score head is a random unit vector."""
 
     def __init__(self, checkpoint: Checkpoint, seed: int) -> None:
         super().__init__(checkpoint, None, require_head=False)
@@ -89,7 +89,7 @@ def scores(
 
 
 def head_of_run(pairs: Pairs, depth: int) -> Pairs:
-    rows = [pairs.rows[i] for places in pairs.by_query().values() for i in islice(places, depth)]
+    rows = [pairs.rows[i] for indices in pairs.by_query().values() for i in islice(indices, depth)]
     return Pairs(f"{pairs.name}, first {depth}", tuple(rows), pairs.grades)
 
 
@@ -98,22 +98,22 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("collection", type=Path)
     parser.add_argument("--run", default="run_bm25.trec")
-    parser.add_argument("--depth", type=int, default=10, help="documents of each query")
-    parser.add_argument("--heads", type=int, default=3)
+    parser.add_argument("--depth", type=int, default=10, help="documents per query")
+    parser.add_argument("--heads", type=int, default=3, help="number of random heads")
     parser.add_argument("--max-tokens", type=int, default=140)
     options = parser.parse_args()
     pairs = head_of_run(load_pairs(options.collection, options.run), options.depth)
     tokenizer = (options.checkpoint / "tokenizer.json").read_bytes()
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    cards_by_variant: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
     for seed in range(options.heads):
         source = RandomHead(Checkpoint(options.checkpoint), seed)
         reference = scores(source, QUANTISATIONS["fp32"], False, tokenizer, pairs, options.max_tokens)
         for name, (plan, calibrated) in VARIANTS.items():
-            theirs = scores(source, plan, calibrated, tokenizer, pairs, options.max_tokens)
-            found[name].append(compare_scores(pairs, reference, theirs))
+            quantised = scores(source, plan, calibrated, tokenizer, pairs, options.max_tokens)
+            cards_by_variant[name].append(compare_scores(pairs, reference, quantised))
     print(f"{pairs.name}, {len(pairs.rows)} pairs, {options.heads} random heads\n")
     print("| variant | error, % of spread | tau |\n|---|---|---|")
-    for name, cards in found.items():
+    for name, cards in cards_by_variant.items():
         error = 100 * fmean(card["mean_error"] / card["spread_of_scores"] for card in cards)
         print(f"| {name} | {error:.1f} | {fmean(card['kendall_tau'] for card in cards):.3f} |")
 

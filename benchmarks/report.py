@@ -1,4 +1,4 @@
-"""Rounds to figures, figures to Markdown tables that can be pasted into README.md. Measures nothing."""
+"""Computes figures from rounds and prints them as Markdown tables for README.md. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers import Round
 
 
 def describe_models(published: Path | None, work: Work) -> dict[str, Any]:
-    """Hashes of the model files, and how many pairs and tokens `work` is, as dearlite cuts and counts them."""
+    """Hashes of the model files, and the number of pairs and tokens in `work`, as truncated by dearlite."""
     from dearlite.files.hashing import sha256_of
     from dearlite.models.bundle import Bundle
     from dearlite.models.registry import DEFAULT_MODEL, find_model
@@ -37,8 +37,10 @@ def describe_models(published: Path | None, work: Work) -> dict[str, Any]:
 def summarise(
     load_s: Mapping[str, float], rounds: Mapping[str, Sequence[Round]], failures: Mapping[str, str], tokens: int
 ) -> list[dict[str, Any]]:
-    """A row for each system, in the order of SYSTEMS: its figures, or `failure`."""
-    speeds = {key: [len(done.scores) / done.elapsed_s for done in found] for key, found in rounds.items()}
+    """One row per system, in the order of SYSTEMS: its figures, or `failure`."""
+    speeds = {
+        key: [len(done.scores) / done.elapsed_s for done in worker_rounds] for key, worker_rounds in rounds.items()
+    }
     first = next(iter(SYSTEMS))
     rows: list[dict[str, Any]] = []
     for key, system in SYSTEMS.items():
@@ -55,13 +57,13 @@ def summarise(
         row["peak_rss_mb"] = rounds[key][-1].peak_rss_mb
         row["load_s"] = load_s[key]
         if system.beside in rounds and system.beside != key:
-            both = zip(rounds[key][-1].scores, rounds[system.beside][-1].scores, strict=True)
-            row["moved"] = max(abs(one - other) for one, other in both)
+            pairs = zip(rounds[key][-1].scores, rounds[system.beside][-1].scores, strict=True)
+            row["moved"] = max(abs(score - other) for score, other in pairs)
     return rows
 
 
 def print_report(report: Mapping[str, Any]) -> None:
-    """The tables on stdout, as Markdown."""
+    """Prints the tables as Markdown."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -77,7 +79,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     mean = report["tokens"] / report["pairs"]
     console.print(
         f"{collection['name']}, {collection['run']}: {report['pairs']} pairs of {collection['queries']} queries, "
-        f"{mean:.0f} tokens a pair (longest {report['longest']}); medians of {report['rounds']} rounds, "
+        f"{mean:.0f} tokens per pair (longest {report['longest']}); medians of {report['rounds']} rounds, "
         f"{report['threads']} threads\n",
         soft_wrap=True,
     )
@@ -94,12 +96,12 @@ def print_report(report: Mapping[str, Any]) -> None:
     table = Table(box=box.MARKDOWN)
     table.add_column("start-up", no_wrap=True)
     table.add_column("seconds", justify="right")
-    for name, found in report["start_up"].items():
-        table.add_row(name, "—" if isinstance(found, str) else f"{found:.3f}")
+    for name, seconds in report["start_up"].items():
+        table.add_row(name, "—" if isinstance(seconds, str) else f"{seconds:.3f}")
     console.print(table)
-    for name, found in report["start_up"].items():
-        if isinstance(found, str):
-            console.print(f"{name}: {found}", soft_wrap=True)
+    for name, reason in report["start_up"].items():
+        if isinstance(reason, str):
+            console.print(f"{name}: {reason}", soft_wrap=True)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

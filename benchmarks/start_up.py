@@ -1,4 +1,4 @@
-"""How long dearlite takes before it does anything: the import, --help, and a whole command. Fresh processes only."""
+"""Start-up times of dearlite in fresh processes: the import, --help, and a whole command."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ _EXAMPLES = ("examples/query.txt", "examples/docs.jsonl")
 
 
 def measure_start_up(repository: Path, rounds: int) -> dict[str, Any]:
-    """Medians in seconds by what was run, or a string that says why there is none."""
-    found: dict[str, Any] = {}
+    """Name of the command -> its median in seconds, or a string with the reason why it was not run."""
+    results: dict[str, Any] = {}
     scripts = Path(sysconfig.get_path("scripts"))
     command = next((str(path) for path in (scripts / "dearlite", scripts / "dearlite.exe") if path.is_file()), None)
-    absent = [name for name in _EXAMPLES if not (repository / name).is_file()]
-    found["python -c pass, whole process"] = _median([sys.executable, "-c", "pass"], repository, rounds)
-    found["import dearlite, the statement"] = _median([sys.executable, "-c", _IMPORT], repository, rounds, printed=True)
+    missing = [name for name in _EXAMPLES if not (repository / name).is_file()]
+    results["python -c pass, whole process"] = _median([sys.executable, "-c", "pass"], repository, rounds)
+    results["import dearlite, the statement"] = _median(
+        [sys.executable, "-c", _IMPORT], repository, rounds, printed=True
+    )
     reruns = {
         "dearlite --help, whole process": ["--help"],
         f"dearlite rerank {' '.join(_EXAMPLES)}, whole process": ["rerank", *_EXAMPLES],
     }
     for name, arguments in reruns.items():
         if command is None:
-            found[name] = f"skipped: no dearlite command in {scripts.name}/ of this interpreter"
-        elif absent and arguments[0] == "rerank":
-            found[name] = f"skipped: no {' and no '.join(absent)} yet"
+            results[name] = f"skipped: no dearlite command in {scripts.name}/ of this interpreter"
+        elif missing and arguments[0] == "rerank":
+            results[name] = f"skipped: no {' and no '.join(missing)} yet"
         else:
-            found[name] = _median([command, *arguments], repository, rounds)
-    return found
+            results[name] = _median([command, *arguments], repository, rounds)
+    return results
 
 
 def _median(command: list[str], cwd: Path, rounds: int, *, printed: bool = False) -> float | str:
-    """The median of `rounds` runs after one that fills the file cache; `printed`: the command prints its seconds."""
+    """The median of `rounds` runs, after one that fills the file cache. `printed`: take the seconds it prints."""
     seconds = []
     try:
         for _ in range(rounds + 1):

@@ -1,7 +1,7 @@
-"""The systems that pointwise.py compares, one function each: what loads, and how it is asked for scores.
+"""The systems that pointwise.py compares, one loader each. Nothing is measured here.
 
-Every system gets the same texts and does its own tokenisation. A loader imports its packages itself, so that a worker
-process holds what its system needs and nothing else. Nothing here measures.
+All systems get the same texts and tokenise them themselves. A loader imports its packages itself, so that a worker
+process holds only the packages of its system.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Score = Callable[[Work], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One row of the table.
+    """A row of the table.
 
-    `beside` is the key of a row that runs the same model on documents in other company: how far the two rows' scores
-    differ is how far batching moves a score.
+    `beside` is the key of a row that runs the same model with other batches: the largest difference between the scores
+    of the two rows is the effect of batching on a score.
     """
 
     name: str
@@ -41,17 +41,17 @@ def flat_pairs(work: Work) -> list[tuple[str, str]]:
 
 
 def load_padded_32(setting: Setting) -> Score:
-    """Rectangles of 32 in input order, threads inside the call: what most wrappers around this file do."""
+    """Padded batches of 32 in input order, threads within the call, as in most wrappers of this file."""
     return _load_padded(setting, batch=32, by_length=False)
 
 
 def load_sorted_4(setting: Setting) -> Score:
-    """Rectangles of 4 after sorting by length, threads inside the call."""
+    """Padded batches of 4, sorted by length, threads within the call."""
     return _load_padded(setting, batch=4, by_length=True)
 
 
 def load_alone(setting: Setting) -> Score:
-    """One document a call, calls side by side, one thread each, no spinning."""
+    """One document per call, parallel calls of one thread each, without spinning."""
     session, encode = _open_published(setting, threads=1, spinning=False), _published_encoder(setting)
     import numpy as np
 
@@ -66,7 +66,7 @@ def load_alone(setting: Setting) -> Score:
 
 
 def load_cross_encoder(setting: Setting) -> Score:
-    """sentence-transformers with its ONNX backend, as documented; it sorts by length itself."""
+    """sentence-transformers with its ONNX backend, as documented; the library sorts by length."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -83,7 +83,7 @@ def load_cross_encoder(setting: Setting) -> Score:
 
 
 def load_flashrank(setting: Setting) -> Score:
-    """FlashRank's Ranker: all documents of a query in one rectangle."""
+    """FlashRank's Ranker: all documents of a query in one padded batch."""
     from flashrank import Ranker, RerankRequest
 
     cache = str(setting.flashrank_cache)
@@ -92,9 +92,9 @@ def load_flashrank(setting: Setting) -> Score:
     def score(work: Work) -> list[float]:
         scores: list[float] = []
         for query, texts in work:
-            passages = [{"id": place, "text": text} for place, text in enumerate(texts)]
-            found = {hit["id"]: hit["score"] for hit in ranker.rerank(RerankRequest(query=query, passages=passages))}
-            scores += [_logit(float(found[place])) for place in range(len(texts))]
+            passages = [{"id": index, "text": text} for index, text in enumerate(texts)]
+            by_index = {hit["id"]: hit["score"] for hit in ranker.rerank(RerankRequest(query=query, passages=passages))}
+            scores += [_logit(float(by_index[index])) for index in range(len(texts))]
         return scores
 
     return score
@@ -105,23 +105,23 @@ def load_rerankers(setting: Setting) -> Score:
     from rerankers import Reranker
 
     ranker = Reranker(FLASHRANK_NAME, model_type="flashrank", verbose=0, cache_dir=str(setting.flashrank_cache))
-    if ranker is None:  # it prints what is missing and returns nothing
+    if ranker is None:  # it prints the missing package and returns None
         raise RuntimeError("rerankers returned no ranker: pip install 'rerankers[flashrank]'")
 
     def score(work: Work) -> list[float]:
         scores: list[float] = []
         for query, texts in work:
-            found = {
+            by_index = {
                 hit.document.doc_id: hit.score for hit in ranker.rank(query, texts, doc_ids=list(range(len(texts))))
             }
-            scores += [_logit(float(found[place])) for place in range(len(texts))]
+            scores += [_logit(float(by_index[index])) for index in range(len(texts))]
         return scores
 
     return score
 
 
 def load_dearlite_rerank(setting: Setting) -> Score:
-    """Reranker.rerank, a query at a time."""
+    """Reranker.rerank, one call per query."""
     from dearlite import Reranker
 
     reranker = Reranker.load(device="cpu", threads=setting.threads)
@@ -129,8 +129,8 @@ def load_dearlite_rerank(setting: Setting) -> Score:
     def score(work: Work) -> list[float]:
         scores: list[float] = []
         for query, texts in work:
-            found = {hit.index: hit.score for hit in reranker.rerank(query, texts)}
-            scores += [found[place] for place in range(len(texts))]
+            by_index = {hit.index: hit.score for hit in reranker.rerank(query, texts)}
+            scores += [by_index[index] for index in range(len(texts))]
         return scores
 
     return score
@@ -144,19 +144,19 @@ def load_dearlite_score(setting: Setting) -> Score:
     return lambda work: reranker.score(flat_pairs(work))
 
 
-# The first one is what the others are compared with.
+# The first is the baseline of the others.
 SYSTEMS: dict[str, System] = {
     "published-32": System("published int8 file, padded batches of 32", load_padded_32, "published-alone"),
-    "published-alone": System("published int8 file, one document a call", load_alone, "published-alone"),
+    "published-alone": System("published int8 file, one document per call", load_alone, "published-alone"),
     "published-sorted-4": System("published int8 file, sorted, batches of 4", load_sorted_4, "published-alone"),
     "sentence-transformers": System("sentence-transformers CrossEncoder, ONNX", load_cross_encoder, "published-alone"),
     "flashrank": System("FlashRank Ranker", load_flashrank, "published-alone"),
     "rerankers": System("rerankers (FlashRank inside)", load_rerankers, "published-alone"),
-    "dearlite-rerank": System("dearlite, rerank() a query", load_dearlite_rerank, "dearlite-score", False),
+    "dearlite-rerank": System("dearlite, rerank() per query", load_dearlite_rerank, "dearlite-score", False),
     "dearlite-score": System("dearlite, score() all pairs", load_dearlite_score, "dearlite-rerank", False),
 }
 
-# What pip calls the packages whose modules the loaders import.
+# imported module -> name of its package for pip
 PIP_NAMES = {
     "dearlite": "dearlite",
     "flashrank": "flashrank",
@@ -176,10 +176,10 @@ Encode = Callable[[list[tuple[str, str]]], list[Row]]
 
 
 def _published_encoder(setting: Setting) -> Encode:
-    """The published tokenizer without the padding to 512 that is baked into it, over all pairs at once."""
+    """The published tokenizer without its own padding to 512, applied to all pairs at once."""
     from tokenizers import Tokenizer
 
-    assert setting.published is not None, "pointwise.py leaves out what has no file"
+    assert setting.published is not None, "pointwise.py leaves out systems without a file"
     tokenizer = Tokenizer.from_file(str(setting.published / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -189,10 +189,10 @@ def _published_encoder(setting: Setting) -> Encode:
 def _open_published(setting: Setting, *, threads: int, spinning: bool) -> Any:
     import onnxruntime
 
-    assert setting.published is not None, "pointwise.py leaves out what has no file"
+    assert setting.published is not None, "pointwise.py leaves out systems without a file"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    if not spinning:  # ORT's own default is to spin
+    if not spinning:  # ONNX Runtime spins by default
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(
         str(setting.published / "model.onnx"), options, providers=["CPUExecutionProvider"]
@@ -208,14 +208,14 @@ def _load_padded(setting: Setting, *, batch: int, by_length: bool) -> Score:
         rows = encode(flat_pairs(work))
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0])) if by_length else range(len(rows))
         scores = [0.0] * len(rows)
-        places = iter(order)
-        while chosen := list(islice(places, batch)):
+        remaining = iter(order)
+        while chosen := list(islice(remaining, batch)):
             longest = max(len(rows[i][0]) for i in chosen)
             ids = np.zeros((len(chosen), longest), np.int64)
             types, mask = np.zeros_like(ids), np.zeros_like(ids)
             for line, i in enumerate(chosen):
-                used = len(rows[i][0])
-                ids[line, :used], types[line, :used], mask[line, :used] = *rows[i], 1
+                length = len(rows[i][0])
+                ids[line, :length], types[line, :length], mask[line, :length] = *rows[i], 1
             feeds = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
             for i, logit in zip(chosen, session.run(None, feeds)[0][:, 0], strict=True):
                 scores[i] = float(logit)
@@ -225,6 +225,6 @@ def _load_padded(setting: Setting, *, batch: int, by_length: bool) -> Score:
 
 
 def _logit(probability: float) -> float:
-    """The raw score behind a sigmoid: FlashRank gives no other. A float32 sigmoid holds it to about 0.001 near 10."""
-    inside = min(max(probability, 1e-12), 1 - 1e-7)
-    return math.log(inside / (1 - inside))
+    """The logit of a sigmoid's value. FlashRank returns only that, in float32: accurate to about 0.001 near logit 10."""
+    clipped = min(max(probability, 1e-12), 1 - 1e-7)
+    return math.log(clipped / (1 - clipped))

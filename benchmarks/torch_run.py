@@ -1,4 +1,4 @@
-"""A trained adapter on its base in torch: the run that its exported file is to match, or how near a trial came.
+"""Scores a collection with a trained adapter in torch: the reference run of its exported file, or a trial's agreement.
 
     python benchmarks/torch_run.py BASE ADAPTER COLLECTION -o torch.trec [--run FILE] [--max-tokens 512]
     dearlite eval COLLECTION -m exported.dear --baseline torch.trec
@@ -6,9 +6,9 @@
     python benchmarks/torch_run.py BASE ADAPTER COLLECTION -o torch.trec --bf16 --depth 20 --queries 50 \
         --without squad_2.jsonl.gz --without squad_5.jsonl.gz --teacher minilm-l12
 
-The texts go through the prompt form and the tokenizer of the export, a pair at a time, so that no padding has a part in
-it. COLLECTION is as `dearlite eval` takes it. `--queries` draws so many by a seed, none that a file of training records
-given by `--without` has; `--teacher` prints Kendall's tau-b to a model's scores, the mean over queries.
+Texts are encoded by the export's prompt form and tokenizer, one pair at a time, so that padding has no effect.
+COLLECTION is as for `dearlite eval`. `--queries N` draws N queries by a seed, without those in the training records
+named by `--without`. `--teacher` prints the mean over queries of Kendall's tau-b to a model's scores.
 """
 
 from __future__ import annotations
@@ -34,38 +34,40 @@ from dearlite.pointwise.tokens import PairEncoder
 from dearlite.ranking import rank_order
 
 
-def drawn(collection: Collection, count: int | None, without: list[Path], seed: int = 5) -> Collection:
-    """`count` of the queries that no record has, all where it is None."""
-    seen = {group.query_id for group in (read_groups(without)[0] if without else ())}
-    names = [name for name in collection.run if name not in seen]
+def draw_queries(collection: Collection, count: int | None, without: list[Path], seed: int = 5) -> Collection:
+    """`collection` with `count` random queries (None: all) of those that are in no record of `without`."""
+    excluded = {group.query_id for group in (read_groups(without)[0] if without else ())}
+    names = [name for name in collection.run if name not in excluded]
     if count is not None:
         names = random.Random(seed).sample(names, count)
     return make_collection(collection.queries, collection.documents, {name: collection.run[name] for name in names})
 
 
-def score(given: argparse.Namespace, collection: Collection) -> dict[str, dict[str, float]]:
+def score(options: argparse.Namespace, collection: Collection) -> dict[str, dict[str, float]]:
     """The model's logits, in fp32 or under bf16 autocast, by query and document."""
-    encoder = PairEncoder(load_tokenizer(given.base).backend_tokenizer.to_str().encode(), max_tokens=given.max_tokens)
-    form = PAIR_FORMS[given.prompt]
-    base = AutoModelForSequenceClassification.from_pretrained(given.base, num_labels=1, dtype=torch.float32)
+    encoder = PairEncoder(
+        load_tokenizer(options.base).backend_tokenizer.to_str().encode(), max_tokens=options.max_tokens
+    )
+    form = PAIR_FORMS[options.prompt]
+    base = AutoModelForSequenceClassification.from_pretrained(options.base, num_labels=1, dtype=torch.float32)
     base.config.pad_token_id = 0  # no row has padding
-    model = PeftModel.from_pretrained(base, given.adapter).eval()
-    found = {}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=given.bf16):
+    model = PeftModel.from_pretrained(base, options.adapter).eval()
+    run = {}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
         for name, first in collection.run.items():
             query = encoder.ids(form.query(collection.queries[name]))
-            documents = [form.document(collection.documents[one]) for one in first]
+            documents = [form.document(collection.documents[doc_id]) for doc_id in first]
             rows = [torch.from_numpy(row.ids)[None] for row in encoder.pairs(query, documents)]
             scores = [float(model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, 0]) for row in rows]
-            found[name] = dict(zip(first, scores, strict=True))
-    return found
+            run[name] = dict(zip(first, scores, strict=True))
+    return run
 
 
-def taus(ours: Run, teacher: Run) -> dict[str, float]:
-    """Kendall's tau-b between two scores of the same documents, of each query with two or more."""
+def taus(run: Run, teacher: Run) -> dict[str, float]:
+    """Kendall's tau-b between two runs' scores of the same documents, for each query with two documents or more."""
     return {
-        name: float(kendalltau(list(scores.values()), [teacher[name][one] for one in scores]).statistic)
-        for name, scores in ours.items()
+        name: float(kendalltau(list(scores.values()), [teacher[name][doc_id] for doc_id in scores]).statistic)
+        for name, scores in run.items()
         if len(scores) > 1
     }
 
@@ -77,29 +79,31 @@ def main() -> None:
     parser.add_argument("collection", type=Path)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--depth", type=int, default=100)
-    parser.add_argument("--queries", type=int)
-    parser.add_argument("--without", type=Path, action="append", default=[])
-    parser.add_argument("--teacher")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--queries", type=int, help="number of queries, drawn by a seed (default: all)")
+    parser.add_argument("--without", type=Path, action="append", default=[], help="training records to exclude")
+    parser.add_argument("--teacher", help="a name or a model file")
+    parser.add_argument("--bf16", action="store_true", help="compute under bf16 autocast")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--prompt", default="dear", choices=list(PAIR_FORMS))
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    given = parser.parse_args()
-    collection = drawn(
-        open_collection(given.collection, run=given.run, depth=given.depth), given.queries, given.without
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the run, in TREC format")
+    options = parser.parse_args()
+    collection = draw_queries(
+        open_collection(options.collection, run=options.run, depth=options.depth), options.queries, options.without
     )
     start = time.perf_counter()
-    found, lines = score(given, collection), []
-    for name, scores in found.items():
+    run, lines = score(options, collection), []
+    for name, scores in run.items():
         names, values = list(scores), list(scores.values())
-        for rank, place in enumerate(rank_order(values), start=1):
-            lines.append(run_line(name, names[place], rank, values[place], "torch"))
-    given.output.write_text("".join(lines), encoding="utf-8")
+        for rank, index in enumerate(rank_order(values), start=1):
+            lines.append(run_line(name, names[index], rank, values[index], "torch"))
+    options.output.write_text("".join(lines), encoding="utf-8")
     print(f"{collection.pairs} pairs in {time.perf_counter() - start:.0f} s")
-    if given.teacher:
-        taught = rerank_run(collection, model=given.teacher, journal=False)
-        each = taus(found, taught.run)
-        print(f"Kendall's tau to {given.teacher}: {statistics.mean(each.values()):.4f}, {len(each)} queries")
+    if options.teacher:
+        teacher = rerank_run(collection, model=options.teacher, journal=False)
+        agreement = taus(run, teacher.run)
+        print(
+            f"Kendall's tau to {options.teacher}: {statistics.mean(agreement.values()):.4f}, {len(agreement)} queries"
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Stage-1 training, pairs a second: dearlite's batches beside a plain Trainer's and sentence-transformers' own trainer.
+"""Stage-1 training, pairs per second: dearlite's batches, a plain Trainer's, and sentence-transformers' trainer.
 
     python benchmarks/train_speed.py stage1.toml [--steps 20] [--rounds 5] [--systems dearlite plain …]
 
-All train the same base in the same LoRA and dtype, on the same groups, batch and number of passages, with RankNet.
-`plain` is dearlite's loss over groups in random order, a batch as one padded rectangle, as a Trainer has it.
-`sentence-transformers` is CrossEncoderTrainer with RankNetLoss (its version 4 or later, with `datasets`). They take
-turns in one process, on a CPU; the ratio is of neighbours, and medians count. stage1.toml is as `dearlite train
-pointwise` takes it.
+All systems train the same base with the same LoRA and dtype, on the same groups, batch size and number of passages, with
+RankNet. `plain` is dearlite's loss over groups in random order, each batch as one padded rectangle, as in a plain
+Trainer. `sentence-transformers` is CrossEncoderTrainer with RankNetLoss (version 4 or later, with `datasets`). The
+systems run alternately in one process, on a CPU; ratios are of adjacent runs, and medians are reported. stage1.toml
+holds settings of `dearlite train pointwise`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from dearlite.export.train.records.groups import Group, read_groups
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 
-Step = Callable[[int], int]  # one training step; gives the pairs that it took
+Step = Callable[[int], int]  # one training step, by its number; returns the number of pairs
 
 
 def dearlite_step(groups: list[Group], base: str, config: PointwiseConfig, *, plain: bool, steps: int) -> Step:
-    """Forward, backward and optimiser over planned batches; `plain` takes them at random and as one rectangle."""
+    """A step (forward, backward, optimiser) over planned batches. `plain`: random batches, one padded pass each."""
     tokenizer = load_tokenizer(base)
     encoder = PairEncoder(tokenizer.backend_tokenizer.to_str().encode(), max_tokens=config.max_tokens)
     collate = Collator(groups, encoder, config, tokenizer.pad_token_id)
@@ -49,10 +49,10 @@ def dearlite_step(groups: list[Group], base: str, config: PointwiseConfig, *, pl
 
     def step(number: int) -> int:
         batch = collate(order[number * config.batch : (number + 1) * config.batch])
-        kept, stage._CPU_ROWS = stage._CPU_ROWS, rows
+        default, stage._CPU_ROWS = stage._CPU_ROWS, rows
         with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
             loss = stage.group_loss(model, batch, config, use_teacher=False)
-        stage._CPU_ROWS = kept
+        stage._CPU_ROWS = default
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -61,8 +61,8 @@ def dearlite_step(groups: list[Group], base: str, config: PointwiseConfig, *, pl
     return step
 
 
-def sentence_transformers_seconds(groups: list[Group], base: str, config: PointwiseConfig, steps: int) -> float:
-    """Pairs a second of CrossEncoderTrainer over `steps` steps of the same groups, its own collation included."""
+def sentence_transformers_rate(groups: list[Group], base: str, config: PointwiseConfig, steps: int) -> float:
+    """Pairs per second of CrossEncoderTrainer over `steps` steps of the same groups, with its own collation."""
     from datasets import Dataset
     from peft import LoraConfig
     from sentence_transformers import CrossEncoder
@@ -82,16 +82,16 @@ def sentence_transformers_seconds(groups: list[Group], base: str, config: Pointw
         group = groups[index % len(groups)]
         passages = group.sample(config.passages, random.Random(f"{config.seed} {index} 0"))
         pairs += len(passages)
-        documents = [form.document(one.document) for one in passages]
+        documents = [form.document(passage.document) for passage in passages]
         labels = [1.0] + [0.0] * (len(passages) - 1)
         rows.append({"query": form.query(group.query), "docs": documents, "labels": labels})
     with tempfile.TemporaryDirectory() as folder:
-        given = CrossEncoderTrainingArguments(
+        arguments = CrossEncoderTrainingArguments(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=config.batch, report_to=[], use_cpu=True,
             bf16=dtype == torch.bfloat16, learning_rate=config.learning_rate, save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         trainer = CrossEncoderTrainer(
-            model=model, args=given, train_dataset=Dataset.from_list(rows), loss=RankNetLoss(model)
+            model=model, args=arguments, train_dataset=Dataset.from_list(rows), loss=RankNetLoss(model)
         )
         start = time.perf_counter()
         trainer.train()
@@ -100,40 +100,40 @@ def sentence_transformers_seconds(groups: list[Group], base: str, config: Pointw
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--steps", type=int, default=20, help="of each system and round")
+    parser.add_argument("config", type=Path, help="settings of stage 1 (TOML)")
+    parser.add_argument("--steps", type=int, default=20, help="steps per system and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--systems", nargs="+", default=["dearlite", "plain"])
-    given = parser.parse_args()
+    options = parser.parse_args()
     print(describe_machine())
-    config = replace(read_config(given.config, PointwiseConfig), rank_loss="ranknet", alpha=0.0)
+    config = replace(read_config(options.config, PointwiseConfig), rank_loss="ranknet", alpha=0.0)
     groups, _ = read_groups(map(Path, config.data))
     base = unpack_base(config.base, Path(tempfile.mkdtemp()))
-    total = given.steps * given.rounds + 1
+    total = options.steps * options.rounds + 1
     steps = {
         name: dearlite_step(groups, base, config, plain=name == "plain", steps=total)
-        for name in given.systems
+        for name in options.systems
         if name != "sentence-transformers"
     }
     for step in steps.values():
-        step(0)  # warms up
-    rates: dict[str, list[float]] = {name: [] for name in given.systems}
-    for number in range(given.rounds):
-        for name in given.systems:
+        step(0)  # warm-up
+    rates: dict[str, list[float]] = {name: [] for name in options.systems}
+    for number in range(options.rounds):
+        for name in options.systems:
             if name in steps:
                 start, pairs = time.perf_counter(), 0
-                for at in range(given.steps):
-                    pairs += steps[name](1 + number * given.steps + at)
+                for step_number in range(options.steps):
+                    pairs += steps[name](1 + number * options.steps + step_number)
                 rates[name].append(pairs / (time.perf_counter() - start))
             else:
-                rates[name].append(sentence_transformers_seconds(groups, base, config, given.steps))
+                rates[name].append(sentence_transformers_rate(groups, base, config, options.steps))
             print(f"round {number + 1}: {name} {rates[name][-1]:.2f} pairs/s", flush=True)
-    first = rates[given.systems[0]]
+    first = rates[options.systems[0]]
     for name, values in rates.items():
-        ratios: Any = [one / other for one, other in zip(first, values, strict=True)]
+        ratios: Any = [rate / other for rate, other in zip(first, values, strict=True)]
         print(
             f"{name}: median {statistics.median(values):.2f} pairs/s ({min(values):.2f} to {max(values):.2f}); "
-            f"{given.systems[0]} is {statistics.median(ratios):.2f} times as fast"
+            f"{options.systems[0]} is {statistics.median(ratios):.2f} times as fast"
         )
 
 

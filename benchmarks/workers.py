@@ -1,7 +1,7 @@
-"""One process for each system: it loads, then runs a round whenever it is asked. Prints nothing.
+"""One process per system: it loads the system once, then runs one round per request. Prints nothing.
 
-Processes stay up between rounds, so that rounds can be interleaved while each system has memory of its own; all but
-one are always waiting.
+Processes live on between rounds, so that rounds can be interleaved while each system has its own memory. Only one
+process works at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from systems import PIP_NAMES, SYSTEMS, Score, Work
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One pass over the work: seconds, the scores in order, and the most memory the process has had so far."""
+    """One pass over the work: seconds, the scores in order, and the process's peak memory so far."""
 
     elapsed_s: float
     scores: list[float]
@@ -28,14 +28,14 @@ class Round:
 
 
 class SystemFailed(Exception):
-    """A system that could not be loaded or did not finish; the message says why."""
+    """The system could not be loaded or did not finish; the message has the reason."""
 
 
 class Worker:
-    """A system in a process of its own."""
+    """A system in a separate process."""
 
     def __init__(self, key: str, setting: Any, load: Callable[[Any], Score] | None = None) -> None:
-        """Starts the process and waits until `load(setting)`, of `SYSTEMS[key]` without it, is done.
+        """Starts the process and waits until `load(setting)` has returned. `load` None: that of `SYSTEMS[key]`.
 
         Raises SystemFailed.
         """
@@ -47,14 +47,14 @@ class Worker:
         self._process.start()
         other_end.close()
         try:
-            self.load_s: float = self._answer()  # imports included, the interpreter's own start not
+            self.load_s: float = self._answer()  # with imports, without the interpreter's start
         except SystemFailed:
             self.close()
             raise
 
     def run(self, work: Work) -> Round:
         """One pass over `work`. Raises SystemFailed."""
-        with suppress(OSError):  # it has ended: `_answer` says how
+        with suppress(OSError):  # the process has ended: `_answer` raises the reason
             self._connection.send(work)
         answer: Round = self._answer()
         return answer
@@ -67,7 +67,7 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        with suppress(OSError):  # it has ended already
+        with suppress(OSError):  # the process has ended already
             self._connection.send(None)
         self._process.join(10)
         if self._process.is_alive():
@@ -97,5 +97,5 @@ def _serve(connection: Connection, load: Callable[[Any], Score], setting: Any) -
         module = (err.name or "").partition(".")[0]
         remedy = f"not installed: pip install {PIP_NAMES[module]}" if module in PIP_NAMES else f"broken: {err}"
         connection.send(SystemFailed(remedy))
-    except Exception as err:  # whatever a rival raises becomes its line in the table
+    except Exception as err:  # any error of a system becomes its line below the table
         connection.send(SystemFailed(f"failed: {type(err).__name__}: {' '.join(str(err).split())}"))
