@@ -14,14 +14,16 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from measure import describe_machine, peak_rss_mb, rss_mb
 
 from dearlite import Document, Ranking, Reranker, rerank_run
 from dearlite.offline.collection.collection import open_collection
+from dearlite.options import Call
 from dearlite.ranking import PairScore
+from dearlite.reranker import Job
 
 
 class Constant(Reranker):
@@ -32,8 +34,8 @@ class Constant(Reranker):
     def identity(self, listwise: object = None) -> dict[str, str]:
         return {"model": self.model, "sha256": "0" * 64, "device": "cpu", "quantisation": "none", "prompt": ""}
 
-    def rerank(self, *_: object, **__: object) -> Ranking:
-        raise NotImplementedError
+    def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
+        raise NotImplementedError  # rerank_run takes the scores of a pointwise model from `stream`
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
         score = PairScore(0.5, 100, 100)

@@ -225,6 +225,6 @@ def _load_padded(setting: Setting, *, batch: int, by_length: bool) -> Score:
 
 
 def _logit(probability: float) -> float:
-    """The logit of a sigmoid's value. FlashRank returns only that, in float32: accurate to about 0.001 near logit 10."""
+    """The logit of a sigmoid's value, all that FlashRank returns: in float32, accurate to about 0.001 near logit 10."""
     clipped = min(max(probability, 1e-12), 1 - 1e-7)
     return math.log(clipped / (1 - clipped))

@@ -2,8 +2,8 @@
 
     python benchmarks/train_speed.py stage1.toml [--steps 20] [--rounds 5] [--systems dearlite plain …]
 
-All systems train the same base with the same LoRA and dtype, on the same groups, batch size and number of passages, with
-RankNet. `plain` is dearlite's loss over groups in random order, each batch as one padded rectangle, as in a plain
+All systems train the same base with the same LoRA and dtype, on the same groups, batch size and number of passages,
+with RankNet. `plain` is dearlite's loss over groups in random order, each batch as one padded rectangle, as in a plain
 Trainer. `sentence-transformers` is CrossEncoderTrainer with RankNetLoss (version 4 or later, with `datasets`). The
 systems run alternately in one process, on a CPU; ratios are of adjacent runs, and medians are reported. stage1.toml
 holds settings of `dearlite train pointwise`.
