@@ -1,4 +1,4 @@
-"""Several passes of a listwise model: shuffled, fused by mean rank, and how far they agree."""
+"""Several passes of a listwise model: shuffled input, fusion by mean rank, agreement."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_tau_is_kendalls(a, b, tau):
     assert kendall_tau(a, b) == pytest.approx(tau)
 
 
-def test_first_pass_shows_the_documents_as_they_are_and_the_others_repeat():
+def test_first_pass_keeps_the_given_order_and_shuffles_are_reproducible():
     orders = shuffled_orders(10, 3)
     assert orders[0] == list(range(10))
     assert all(sorted(order) == list(range(10)) for order in orders)
@@ -40,10 +40,10 @@ def test_first_pass_shows_the_documents_as_they_are_and_the_others_repeat():
     assert shuffled_orders(10, 3) == orders
 
 
-def test_ranks_are_averaged_over_the_orders_that_were_shown():
+def test_ranks_are_averaged_over_the_input_orders():
     texts, orders = ["a", "b", "c"], [[0, 1, 2], [2, 0, 1], [1, 2, 0]]
-    said = ["abc", "bac", "acb"]  # ranks: a 1 2 1, b 2 1 3, c 3 3 2
-    rankings = [ranking_of([texts[i] for i in order], list(best)) for order, best in zip(orders, said, strict=True)]
+    answers = ["abc", "bac", "acb"]  # ranks: a 1 2 1, b 2 1 3, c 3 3 2
+    rankings = [ranking_of([texts[i] for i in order], list(best)) for order, best in zip(orders, answers, strict=True)]
     fused = fuse(rankings, orders)
     assert [(hit.text, hit.index, hit.rank) for hit in fused] == [("a", 0, 1), ("b", 1, 2), ("c", 2, 3)]
     assert [hit.score for hit in fused] == pytest.approx([3 - 4 / 3, 3 - 2, 3 - 8 / 3])
@@ -52,7 +52,7 @@ def test_ranks_are_averaged_over_the_orders_that_were_shown():
     assert [hit.text for hit in fuse(rankings, orders, top_k=1)] == ["a"]
 
 
-def test_equal_means_stand_by_the_first_pass():
+def test_equal_means_keep_the_first_passs_order():
     fused = fuse([ranking_of(["a", "b"], ["b", "a"]), ranking_of(["a", "b"], ["a", "b"])], [[0, 1], [0, 1]])
     assert [hit.text for hit in fused] == ["b", "a"]
     assert fused.agreement == -1.0
@@ -66,19 +66,19 @@ def tiny(tmp_path_factory):
     return Reranker.load(write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
 
 
-def test_model_is_asked_in_every_order(tiny):
+def test_model_reads_every_input_order(tiny):
     docs = [f"document {n}" for n in range(6)]
     options = Listwise(mode="first", passes=3)
-    found = tiny.rerank("which?", docs, listwise=options)
+    fused = tiny.rerank("which?", docs, listwise=options)
     alone = Listwise(mode="first")
     orders = shuffled_orders(6, 3)
     expected = fuse([tiny.rerank("which?", [docs[i] for i in order], listwise=alone) for order in orders], orders)
-    assert [hit.index for hit in found] == [hit.index for hit in expected]
-    assert found.agreement == expected.agreement
+    assert [hit.index for hit in fused] == [hit.index for hit in expected]
+    assert fused.agreement == expected.agreement
     assert tiny.rerank("which?", docs, listwise=alone).agreement is None
     many = tiny.rerank_many([("which?", docs), ("what?", []), ("q", docs[:2])], together=2, listwise=options, top_k=4)
-    assert [len(one) for one in many] == [4, 0, 2]
-    assert [hit.index for hit in many[0]] == [hit.index for hit in found][:4]
+    assert [len(ranking) for ranking in many] == [4, 0, 2]
+    assert [hit.index for hit in many[0]] == [hit.index for hit in fused][:4]
     assert tiny.identity(options) != tiny.identity(alone)
 
 

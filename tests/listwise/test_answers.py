@@ -1,4 +1,4 @@
-"""Written orders, read strictly."""
+"""Strict parsing of written orders."""
 
 import pytest
 
@@ -9,7 +9,7 @@ BROKEN = "the order breaks off, or holds something else than identifiers"
 
 
 @pytest.mark.parametrize(
-    ("text", "places", "problems"),
+    ("text", "positions", "problems"),
     [
         ("[2] > [1] > [3]", (1, 0, 2), ()),
         ("I think [2]>[1]  >\n[3].", (1, 0, 2), ()),
@@ -26,11 +26,11 @@ BROKEN = "the order breaks off, or holds something else than identifiers"
         ("", (), ("no order [i] > [j] in the answer",)),
     ],
 )  # fmt: skip
-def test_read_order(text, places, problems):
-    assert read_order(text, NAMES) == (places, problems)
+def test_read_order(text, positions, problems):
+    assert read_order(text, NAMES) == (positions, problems)
 
 
-def test_one_document_needs_no_chain():
+def test_one_document_is_read_without_a_chain():
     assert read_order("The answer is [0].", ("0",)) == ((0,), ())
 
 

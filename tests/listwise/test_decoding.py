@@ -1,4 +1,4 @@
-"""The modes, driven by tables instead of a model: what is read, what is chosen, what is scored."""
+"""Decoding modes driven by tables instead of a model: tokens read, choices and scores."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import pytest
 
 from dearlite.listwise.decoding import Answer, GenerationOptions, first, generate, permute, reason
 
-# One token a character: "[" 1, "]" 2, " > [" as the three tokens 3 4 1, digits from 10 on. 0 ends a turn.
+# One token per character: "[" 1, "]" 2, " > [" as the three tokens 3 4 1, digits from 10 on. 0 ends a turn.
 SIZE, END = 64, 0
 TEXT = {1: "[", 2: "]", 3: " >", 4: " ", 5: "\n", 6: "word ", 7: "</think>", **{10 + d: str(d) for d in range(10)}}
 PROMPT = (6, 6, 1)
@@ -20,12 +20,12 @@ def answer(count, start=1):
     return Answer((5, 1), tuple((*(10 + int(d) for d in name), 2, 3, 4, 1) for name in names), names)
 
 
-def writing(most=30, heard=None):
-    return GenerationOptions(lambda token: TEXT.get(token, "?").encode(), frozenset({END}), most, heard)
+def options(most=30, on_text=None):
+    return GenerationOptions(lambda token: TEXT.get(token, "?").encode(), frozenset({END}), most, on_text)
 
 
 def drive(decoding, model):
-    """What the decoding returns, where `model(tokens so far)` gives logits; and every step that it took."""
+    """The decoding's result, its steps and the tokens read; `model` maps the tokens so far to logits."""
     read, steps = [], []
     try:
         step = next(decoding)
@@ -41,12 +41,12 @@ def drive(decoding, model):
 
 
 def noise(tokens):
-    """Logits that are the same for the same tokens, and otherwise random."""
+    """Random logits that depend on the tokens only."""
     return np.random.default_rng(abs(hash(tokens)) % 2**32).standard_normal(SIZE).astype(np.float32)
 
 
 def scripted(text_tokens, after=noise):
-    """A model that writes these tokens after PROMPT, whatever else it is asked for it answers like `after`."""
+    """A model that writes `text_tokens` after PROMPT; anywhere else its logits are those of `after`."""
 
     def model(tokens):
         written = len(tokens) - len(PROMPT)
@@ -64,17 +64,17 @@ def scripted(text_tokens, after=noise):
 def test_permute_is_always_a_permutation(count, start):
     order, steps, _ = drive(permute(PROMPT, answer(count, start)), noise)
     assert sorted(order.positions) == list(range(count))
-    assert len(steps) < 2 * count + 1  # a choice an item, two where an identifier is longer
+    assert len(steps) < 2 * count + 1  # one choice per identifier, two for identifiers of two digits
     assert order.scores is None
 
 
 def test_permute_takes_the_best_unused_identifier_each_time():
     logits = np.zeros(SIZE, np.float32)
     logits[[12, 13, 11]] = 3, 2, 1  # 2, then 3, then 1
-    logits[20] = 99  # no identifier: it cannot be said
+    logits[20] = 99  # no identifier: masked
     order, steps, read = drive(permute(PROMPT, answer(3)), lambda _: logits)
     assert order.positions == (1, 2, 0)
-    # Forced tokens are read together with the next choice; the last identifier is no choice and is not read.
+    # Tokens without an alternative are read with the next choice; the last identifier is no choice and is not read.
     assert [step.tokens for step in steps] == [PROMPT, (12, 2, 3, 4, 1)]
     assert read == [*PROMPT, 12, 2, 3, 4, 1]
 
@@ -82,8 +82,8 @@ def test_permute_takes_the_best_unused_identifier_each_time():
 def test_permute_reads_a_fork_inside_an_identifier():
     def model(tokens):
         logits = np.zeros(SIZE, np.float32)
-        logits[11] = 5.0  # prefers what begins with 1
-        logits[10] = 1.0  # and after "1" the 0
+        logits[11] = 5.0  # prefers identifiers that begin with 1
+        logits[10] = 1.0  # and 0 after "1"
         return logits
 
     order, steps, _ = drive(permute(PROMPT, answer(10)), model)
@@ -112,7 +112,7 @@ def test_first_scores_are_the_identifiers_probabilities_under_the_mask():
         expected.append(score)
     assert order.scores == pytest.approx(expected, abs=1e-6)
     assert sum(math.exp(score) for score in order.scores) == pytest.approx(1.0)
-    assert order.positions == tuple(sorted(range(count), key=lambda place: -expected[place]))
+    assert order.positions == tuple(sorted(range(count), key=lambda position: -expected[position]))
     assert len(steps) == 3  # the prompt, "1" and "2": nothing else forks
     assert sum(len(step.tokens) for step in steps) == len(PROMPT) + 2
 
@@ -131,41 +131,41 @@ def test_first_of_single_tokens_is_one_pass_in_the_order_of_their_logits():
     [
         ([6, 6, END], "word word", 2),  # the model ends its turn
         ([6, 1, 12, 2, 6, 6, 7, 6], "word [2]word word", 7),  # </think>
-        ([6, 6, 1, 12, 2, 3, 4, 1, 11], "word word", 2),  # an order of its own is taken back
-        ([6] * 40, " ".join(["word"] * 30), 30),  # the budget
+        ([6, 6, 1, 12, 2, 3, 4, 1, 11], "word word", 2),  # an order begun by the model is removed
+        ([6] * 40, " ".join(["word"] * 30), 30),  # the limit
     ],
 )
 def test_reason_keeps_the_reasoning_and_decides_under_the_mask(written, text, kept):
-    heard = []
+    streamed = []
     model = scripted(written)
-    order, _, read = drive(reason(PROMPT, answer(12), writing(heard=heard.append)), model)
+    order, _, read = drive(reason(PROMPT, answer(12), options(on_text=streamed.append)), model)
     assert order.text == text
     assert sorted(order.positions) == list(range(12))
     assert tuple(read[: len(PROMPT) + kept]) == (*PROMPT, *written[:kept])
-    assert tuple(read[len(PROMPT) + kept :][:2]) == (5, 1)  # the answer's lead stands right after what was kept
-    assert "".join(heard).startswith(text.split("[")[0].strip())
+    assert tuple(read[len(PROMPT) + kept :][:2]) == (5, 1)  # the answer's lead follows the kept reasoning
+    assert "".join(streamed).startswith(text.split("[")[0].strip())
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_reason_is_a_permutation_whatever_is_written(seed):
     chance = random.Random(seed)
     written = [chance.choice([1, 2, 3, 4, 5, 6, 7, 11, 12, 13, END]) for _ in range(40)]
-    order, _, _ = drive(reason(PROMPT, answer(15), writing(20)), scripted(written))
+    order, _, _ = drive(reason(PROMPT, answer(15), options(20)), scripted(written))
     assert sorted(order.positions) == list(range(15))
 
 
-def test_generate_reads_strictly_and_says_what_is_wrong():
+def test_generate_parses_strictly_and_reports_problems():
     written = [1, 13, 2, 3, 4, 1, 11, 2, 3, 4, 1, 13, 2, 3, 4, 1, 19, 2, END]  # [3] > [1] > [3] > [9]
-    order, _, _ = drive(generate(PROMPT, answer(4), writing()), scripted(written))
-    assert order.positions == (2, 0, 1, 3)  # what is named, then the rest in the order that it was shown in
+    order, _, _ = drive(generate(PROMPT, answer(4), options()), scripted(written))
+    assert order.positions == (2, 0, 1, 3)  # the named documents, then the others in input order
     assert order.problems == ("[3] twice", "[9] unknown", "[2] missing", "[4] missing")
     assert order.text == "[3] > [1] > [3] > [9]"
 
 
-def test_a_character_of_several_tokens_is_heard_whole():
-    heard = []
+def test_a_character_of_several_tokens_is_streamed_whole():
+    streamed = []
     halves = {30: "é".encode()[:1], 31: "é".encode()[1:]}
-    split = GenerationOptions(lambda token: halves.get(token, b"x"), frozenset({END}), 9, heard.append)
+    split = GenerationOptions(lambda token: halves.get(token, b"x"), frozenset({END}), 9, streamed.append)
     order, _, _ = drive(generate(PROMPT, answer(2), split), scripted([30, 31, 6, END]))
-    assert heard == ["é", "x"]
+    assert streamed == ["é", "x"]
     assert order.text == "éx"

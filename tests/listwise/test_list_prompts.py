@@ -1,4 +1,4 @@
-"""Prompt forms: the published words to the character, and texts that cannot become anything else."""
+"""Prompt forms: the published words to the character, and texts that stay texts."""
 
 import pytest
 
@@ -12,7 +12,7 @@ CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
     "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-# Written out from the published code and model card.
+# Copied by hand from the published code and model card.
 PLAIN = """I will provide you with 2 passages, each indicated by a number identifier [].
 Rank the passages based on their relevance to the search query: who?.
 
@@ -54,7 +54,7 @@ using identifiers, in descending order of relevance. The output format should be
 concisely and directly and only respond with the ranking results, do not say any word or explain."""
 
 
-def test_published_words():
+def test_prompts_are_the_published_words():
     assert LIST_FORMS["plain"].turns("who?", PASSAGES) == [("user", PLAIN)]
     assert LIST_FORMS["chat"].turns("who?", PASSAGES) == CHAT
     assert LIST_FORMS["chat"].turns("who?", PASSAGES, reasoned=True) == [*CHAT[:-1], ("user", STEPS)]
@@ -96,7 +96,7 @@ def test_passages_are_cut_as_published():
     assert LIST_FORMS["rankzephyr"].passage(Document("see [3] > [1]")) == "see (3) > (1)"
 
 
-def test_forms_that_ask_for_reasons():
+def test_forms_that_ask_for_reasoning():
     assert find_form("plain", reasoned=True) is LIST_FORMS["chat"]
     assert {name: form.reasoning for name, form in LIST_FORMS.items()} == {
         "plain": "steps", "chat": "steps", "rankgpt": "none", "rankzephyr": "none", "rankvicuna": "none",
@@ -118,11 +118,11 @@ def test_template_never_sees_a_text():
     ]
 
 
-def test_template_without_a_system_turn_gets_it_with_the_users():
+def test_template_without_system_turns_gets_the_text_in_the_users_turn():
     old = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
-    pieces = ChatTemplate(old, {}).parts([("system", "be short"), ("user", "hello")])
-    assert [piece.text for piece in pieces if not piece.special] == ["be short", "hello"]
-    assert pieces[0] == PromptPart("<|im_start|>user\n", True)
+    parts = ChatTemplate(old, {}).parts([("system", "be short"), ("user", "hello")])
+    assert [part.text for part in parts if not part.special] == ["be short", "hello"]
+    assert parts[0] == PromptPart("<|im_start|>user\n", True)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_template_without_a_system_turn_gets_it_with_the_users():
         ("{% for i in range(10**9) %}{% endfor %}", "refuses"),
     ],
 )
-def test_bad_template_is_one_line(source, words):
+def test_bad_template_is_a_one_line_error(source, words):
     with pytest.raises(ModelFileError, match=words) as caught:
         ChatTemplate(source, {}).parts([("system", "s"), ("user", "u")])
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Prompts as token ids, with SmolLM2's real vocabulary: the template's, and nothing of a document's making."""
+"""Prompts as token ids with SmolLM2's real vocabulary: special tokens come from the template, never from a document."""
 
 import pytest
 
@@ -37,8 +37,8 @@ def decode(vocabulary, ids):
 
 
 def prompt(encoder, passages, query="who?", room=8000, opened=True):
-    found = [encoder.passage(Document(text)) for text in passages]
-    return encoder.encode(query, found, room=room, reasoned=False, opened=opened)
+    encoded = [encoder.passage(Document(text)) for text in passages]
+    return encoder.encode(query, encoded, room=room, reasoned=False, opened=opened)
 
 
 def test_prompt_is_the_template_with_the_texts_in_it(tiny, chat):
@@ -63,7 +63,7 @@ def test_special_tokens_in_texts_are_characters(tiny, chat):
 
 
 def test_ids_are_those_of_the_whole_text(tiny, chat):
-    """A tokenizer sees a text with the words around it; pieces encoded apart would differ at their borders."""
+    """A text is encoded with the words around it; parts encoded alone would differ at their borders."""
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
     from tiny_gguf import smollm2
@@ -74,34 +74,34 @@ def test_ids_are_those_of_the_whole_text(tiny, chat):
     form = LIST_FORMS["chat"]
     turns = form.turns("who's?", [form.passage(Document(text)) for text in passages])
     messages = [{"role": role, "content": text} for role, text in turns]
-    whole = hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + "["
-    assert list(prompt(chat, passages, query="who's?").ids) == hf(whole, add_special_tokens=False).input_ids
+    full = hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + "["
+    assert list(prompt(chat, passages, query="who's?").ids) == hf(full, add_special_tokens=False).input_ids
 
 
-def test_answer_paths_part_where_identifiers_do(tiny, chat):
+def test_answer_paths_differ_where_identifiers_do(tiny, chat):
     vocabulary, _ = tiny
     answer = chat.answer(20)
     assert [decode(vocabulary, path) for path in answer.paths] == [f"{n}] > [" for n in range(1, 21)]
     assert decode(vocabulary, answer.lead) == "\n\n["
-    whole = " > ".join(f"[{n}]" for n in range(1, 21))
+    full = " > ".join(f"[{n}]" for n in range(1, 21))
     ids = [token for path in answer.paths for token in path]
-    assert decode(vocabulary, ids) == whole[1:] + " > ["
-    assert vocabulary.encode(whole)[1:] == ids[: len(vocabulary.encode(whole)) - 1]
+    assert decode(vocabulary, ids) == full[1:] + " > ["
+    assert vocabulary.encode(full)[1:] == ids[: len(vocabulary.encode(full)) - 1]
 
 
-def test_passages_are_cut_evenly_to_fit_and_it_is_known(tiny, chat):
+def test_passages_are_cut_evenly_to_fit_and_counted(tiny, chat):
     vocabulary, _ = tiny
     texts = ["short one", "word " * 250, "naïve 漢字 " * 80]
-    whole = prompt(chat, texts)
-    fitting = prompt(chat, texts, room=len(whole.ids) - 400)
-    assert len(fitting.ids) <= len(whole.ids) - 400
-    assert len(fitting.ids) > len(whole.ids) - 420  # no more than is needed, or nearly
-    assert fitting.used[0] == whole.used[0]
+    full = prompt(chat, texts)
+    fitting = prompt(chat, texts, room=len(full.ids) - 400)
+    assert len(fitting.ids) <= len(full.ids) - 400
+    assert len(fitting.ids) > len(full.ids) - 420  # hardly more than necessary
+    assert fitting.used[0] == full.used[0]
     assert abs(fitting.used[1] - fitting.used[2]) <= 8
     assert "\ufffd" not in decode(vocabulary, fitting.ids)  # whole characters
 
 
-def test_passage_tokens_are_at_most_what_was_asked_for(tiny, chat):
+def test_passage_tokens_are_at_most_the_limit(tiny, chat):
     for text in ("word " * 50, "漢字" * 50, "🙂" * 40, "naïve " * 30):
         passage = chat.passage(Document(text), 20)
         assert passage.count <= 20
@@ -109,13 +109,13 @@ def test_passage_tokens_are_at_most_what_was_asked_for(tiny, chat):
         assert passage.total > 20
 
 
-def test_what_a_form_cuts_is_counted(chat):
+def test_tokens_cut_by_a_form_are_counted(chat):
     passage = chat.passage(Document("word " * 400))
     assert passage.total > passage.count >= 300
     assert chat.passage(Document("a  b")).total == chat.passage(Document("a  b")).count  # blanks are no loss
 
 
-def test_a_window_that_cannot_fit_is_told(chat):
+def test_a_window_that_cannot_fit_is_refused(chat):
     with pytest.raises(InvalidInput, match="smaller --window"):
         prompt(chat, ["word " * 50] * 20, room=300)
     with pytest.raises(InvalidInput, match="shorter query"):

@@ -1,4 +1,4 @@
-"""Listwise models from the caller's side: a tiny random model for what must always hold, SmolLM2 for what is real."""
+"""Listwise models through the public API: a tiny random model for invariants, SmolLM2 for real weights."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def window(chance, count):
     return chance.choice(PARTS).replace(" \n\t ", "q"), [doc if doc.strip() else "x" for doc in docs]
 
 
-def test_table_of_modes_is_the_one_that_help_shows():
+def test_table_of_modes_equals_that_of_the_help():
     assert set(MODES) == set(LISTWISE_MODES)
 
 
@@ -63,7 +63,7 @@ def test_a_thousand_windows_are_permutations(tiny, mode):
         assert ranking.problems == ()
 
 
-def test_generate_keeps_every_document_and_says_what_it_could_not_read(tiny):
+def test_generate_keeps_every_document_and_reports_problems(tiny):
     ranking = tiny.rerank("q", ["a", "b", "c"], listwise=Listwise(mode="generate"))
     assert sorted(hit.index for hit in ranking) == [0, 1, 2]
     assert ranking.problems == ("documents 1 to 3: no order [i] > [j] in the answer",)
@@ -96,11 +96,13 @@ def test_first_of_one_window_scores_by_log_probability(tiny):
     ranking = tiny.rerank("which?", [f"document {n}" for n in range(12)], listwise=Listwise(mode="first"))
     assert sum(math.exp(hit.score) for hit in ranking) == pytest.approx(1.0)
     permuted = tiny.rerank("which?", [f"document {n}" for n in range(12)])
-    assert permuted[0].index == ranking[0].index or ranking[0].index >= 9  # greedy may part from the sum at "1"
+    assert (
+        permuted[0].index == ranking[0].index or ranking[0].index >= 9
+    )  # greedy may choose another identifier that begins with 1
     assert [hit.score for hit in permuted] == [float(n) for n in range(11, -1, -1)]
 
 
-def test_a_call_does_not_see_the_one_before(tiny):
+def test_a_call_does_not_depend_on_the_one_before(tiny):
     docs = [f"document {n} " * (n + 1) for n in range(9)]
     options = Listwise(mode="first")
     before = tiny.rerank("one", docs, listwise=options)
@@ -110,7 +112,7 @@ def test_a_call_does_not_see_the_one_before(tiny):
 
 
 @pytest.mark.parametrize("mode", ["permute", "first", "reason", "generate"])
-def test_many_together_are_what_each_is_alone(tiny, mode):
+def test_many_together_equal_each_alone(tiny, mode):
     jobs = [(f"what is {word}?", [f"{word} is {n}" for n in range(count)]) for word, count in
             (("coffee", 3), ("light", 12), ("tea", 25), ("water", 1), ("sand", 5))]  # fmt: skip
     options = Listwise(mode=mode, passage_tokens=12, reasoning_tokens=8)
@@ -121,17 +123,17 @@ def test_many_together_are_what_each_is_alone(tiny, mode):
         assert sorted(hit.index for hit in ranking) == sorted(hit.index for hit in alone)
         assert ranking.query == query
         agreed += [hit.index for hit in ranking] == [hit.index for hit in alone]
-    assert agreed >= 4  # sums in another order of rounding may turn one near tie
+    assert agreed >= 4  # another order of rounding may reverse one near tie
 
 
 def test_threads_take_turns(tiny):
     docs = [f"document {n}" for n in range(12)]
     alone = [hit.index for hit in tiny.rerank("which?", docs)]
-    found, errors = [], []
+    orders, errors = [], []
 
     def work():
         try:
-            found.extend([hit.index for hit in tiny.rerank("which?", docs)] for _ in range(5))
+            orders.extend([hit.index for hit in tiny.rerank("which?", docs)] for _ in range(5))
         except Exception as err:
             errors.append(err)
 
@@ -141,10 +143,10 @@ def test_threads_take_turns(tiny):
     for thread in threads:
         thread.join()
     assert not errors
-    assert found == [alone] * 20
+    assert orders == [alone] * 20
 
 
-def test_no_documents_and_hits_of_the_callers_own(tiny):
+def test_no_documents_and_hits_keep_the_callers_documents(tiny):
     assert len(tiny.rerank("q", [])) == 0
     docs = [{"id": n, "text": f"text {n}", "mine": [n]} for n in range(4)]
     ranking = tiny.rerank("q", docs, top_k=2)
@@ -176,29 +178,29 @@ def test_cancel_before_and_within(tiny):
     assert len(tiny.rerank("q", ["a", "b"])) == 2
 
 
-def test_reasons_stay_with_the_passages_they_name(tiny, monkeypatch):
+def test_reasons_belong_to_the_passages_they_name(tiny, monkeypatch):
     import dearlite.listwise.reranker as module
     from dearlite.listwise.decoding import Order, Step
 
-    def told(prompt, answer, writing):
+    def scripted(prompt, answer, options):
         yield Step(prompt)
-        writing.on_text("heard")
+        options.on_text("streamed")
         return Order((1, 0, 2), text="Passage [2] names him. [1] is about coffee.")
 
-    monkeypatch.setitem(module.MODES, "reason", module.Mode(True, False, told))
-    heard = []
-    ranking = tiny.rerank("q", ["a", "b", "c"], listwise=Listwise(mode="reason", on_text=heard.append))
+    monkeypatch.setitem(module.MODES, "reason", module.Mode(True, False, scripted))
+    streamed = []
+    ranking = tiny.rerank("q", ["a", "b", "c"], listwise=Listwise(mode="reason", on_text=streamed.append))
     assert [(hit.index, hit.reason) for hit in ranking] == [
         (1, "Passage [2] names him."),
         (0, "[1] is about coffee."),
         (2, None),
     ]
-    assert heard == ["heard"]
+    assert streamed == ["streamed"]
     assert ranking.reasoning == ("Passage [2] names him. [1] is about coffee.",)
     assert ranking.to_dicts()[0]["reason"] == "Passage [2] names him."
 
 
-def test_what_a_file_says_of_itself_is_taken(tmp_path):
+def test_settings_in_the_files_metadata_apply(tmp_path):
     facts = {
         "dearlite.schema": 1, "dearlite.kind": "listwise", "dearlite.name": "mine", "dearlite.prompt": "plain",
         "dearlite.window": 4, "dearlite.stride": 2, "dearlite.max_tokens": 900, "dearlite.identifiers_from": 1,
@@ -218,11 +220,11 @@ def test_what_a_file_says_of_itself_is_taken(tmp_path):
         Reranker.load(write_tiny(tmp_path / "n.gguf", extra=facts))
 
 
-def test_a_window_too_large_for_the_model_is_told_before_it_reads(tmp_path):
+def test_a_window_too_large_for_the_model_is_refused_before_it_reads(tmp_path):
     model = Reranker.load(write_tiny(tmp_path / "small.gguf", context=512))
     with pytest.raises(InvalidInput, match="smaller --window"):
         model.rerank("q", ["word " * 100] * 20)
-    ranking = model.rerank("q", ["word " * 200] * 3)  # cut to fit, and said
+    ranking = model.rerank("q", ["word " * 200] * 3)  # cut to fit, and reported
     assert all(hit.truncated for hit in ranking)
 
 
@@ -239,7 +241,7 @@ def test_an_adapter_changes_the_model(tiny_path, tiny, tmp_path):
         Reranker.load(tiny_path, adapter=tiny_path)
 
 
-def test_options_go_with_their_kind_of_model(tiny, tiny_path):
+def test_options_of_the_other_kind_of_model_are_refused(tiny, tiny_path):
     with pytest.raises(UsageError, match="pointwise model"):
         rerank("q", ["a"], listwise=Listwise())
     with pytest.raises(UsageError, match="gpu_layers and adapter go with a listwise"):
@@ -305,7 +307,7 @@ def test_command_line(cli, tmp_path):
 
 
 def test_smollm2_ranks_noveleval_in_every_mode(smol):
-    """A real model over a real collection; a 135M model need not be good at it."""
+    """A real model over a real collection. The quality of a 135M model is not tested."""
     from noveleval import pairs
 
     rows = pairs()
@@ -317,11 +319,11 @@ def test_smollm2_ranks_noveleval_in_every_mode(smol):
         assert bool(ranking.problems) <= (mode == "generate")
 
 
-def test_a_larger_model_ranks_what_is_plain():
-    """With a real instruct model of some size, named by the environment."""
+def test_a_larger_model_ranks_an_easy_query():
+    """Needs a real instruct model of 1B or more, named by DEARLITE_TEST_GGUF."""
     path = os.environ.get("DEARLITE_TEST_GGUF")
     if not path or not Path(path).is_file():
-        pytest.skip("DEARLITE_TEST_GGUF names no file: a larger instruct GGUF (1B or more) is tested where it does")
+        pytest.skip("DEARLITE_TEST_GGUF names no file: set it to an instruct GGUF of 1B or more")
     docs = ["Coffee is good for diet", "KEPCO fixes light problems", "Thomas Edison invented the light bulb in 1879"]
     model = Reranker.load(path)
     for mode in MASKED:

@@ -1,6 +1,6 @@
-"""What kills or hangs llama.cpp when it is called bare, provoked on purpose: one clear error, and the process lives on.
+"""Misuse that kills or hangs llama.cpp itself: here it gives one clear error, and the process lives on.
 
-Each case runs in a process of its own, which prints what it got and then ranks two documents to show that it still can.
+Each case runs in a new process, which prints the error and then ranks two documents to show that it still can.
 """
 
 import os
@@ -55,7 +55,7 @@ def process(model, code, *, env=None, **options):
 
 
 def lives(done):
-    """The process ended well, and its last word is that it still ranks."""
+    """The lines before the last, after checking that the process succeeded and its last line is a ranking."""
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
@@ -64,7 +64,7 @@ def lives(done):
 
 
 def header_end(path):
-    """Where the tensors' data begins."""
+    """The offset of the tensors' data."""
     return min(tensor.offset for tensor in GgufFile(path).tensors.values())
 
 
@@ -85,27 +85,27 @@ DAMAGES = {
 def test_damaged_file(model, tmp_path, damage):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(DAMAGES[damage](model.read_bytes(), header_end(model)))
-    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
-    assert len(told) == 1
-    assert told[0].startswith(("ModelFileError", "UsageError"))
-    assert "bad.gguf" in told[0]
-    assert "again" in told[0]
+    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
+    assert len(lines) == 1
+    assert lines[0].startswith(("ModelFileError", "UsageError"))
+    assert "bad.gguf" in lines[0]
+    assert "again" in lines[0]
 
 
-def test_a_tensor_that_is_missing_is_the_librarys_own_error(model, tmp_path):
+def test_a_missing_tensor_is_reported_with_the_librarys_error(model, tmp_path):
     data = model.read_bytes()
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(data.replace(b"blk.1.ffn_down", b"blk.1.ffn_gone"))
-    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
-    assert told[0].startswith("ModelFileError llama.cpp cannot load")
-    assert "ffn_down" in told[0]
+    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
+    assert lines[0].startswith("ModelFileError llama.cpp cannot load")
+    assert "ffn_down" in lines[0]
 
 
 def patched(data, key, form, value):
     """The file with another value for a metadata key."""
     name = key.encode()
-    place = data.index(struct.pack("<Q", len(name)) + name) + 8 + len(name) + 4
-    return data[:place] + struct.pack(form, value) + data[place + struct.calcsize(form) :]
+    offset = data.index(struct.pack("<Q", len(name)) + name) + 8 + len(name) + 4
+    return data[:offset] + struct.pack(form, value) + data[offset + struct.calcsize(form) :]
 
 
 @pytest.mark.parametrize(
@@ -126,21 +126,21 @@ def patched(data, key, form, value):
         ("llama.context_length", "<I", 0),
     ],
 )
-def test_hyperparameters_that_cannot_be_meant(model, tmp_path, key, form, value):
-    """Found by changing each number of the head: the library ends the process at some of them."""
+def test_invalid_hyperparameters(model, tmp_path, key, form, value):
+    """Cases found by changing each number in the header: the library ends the process at some of them."""
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(patched(model.read_bytes(), key, form, value))
     code = f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"
-    told = lives(process(model, code))
-    assert told[0].startswith(("ModelFileError", "InvalidInput")), told
+    lines = lives(process(model, code))
+    assert lines[0].startswith(("ModelFileError", "InvalidInput")), lines
 
 
 def test_a_tokenizer_that_cannot_spell_identifiers(model, tmp_path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(model.read_bytes().replace(b"gpt2", b"bert", 1))
-    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
-    assert told[0].startswith("ModelFileError")
-    assert "order" in told[0] or "tokenizer" in told[0]
+    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
+    assert lines[0].startswith("ModelFileError")
+    assert "order" in lines[0] or "tokenizer" in lines[0]
 
 
 def test_recorded_hash(model, tmp_path):
@@ -157,8 +157,8 @@ def test_recorded_hash(model, tmp_path):
     assert lives(process(sealed, "alive()")) == []
     data[-5] ^= 1
     sealed.write_bytes(data)
-    told = lives(process(model, f"tried(lambda: Reranker.load({str(sealed)!r}))\nalive()"))
-    assert "does not match its sha256" in told[0]
+    lines = lives(process(model, f"tried(lambda: Reranker.load({str(sealed)!r}))\nalive()"))
+    assert "does not match its sha256" in lines[0]
     with pytest.raises(ModelFileError, match="does not match"):
         GgufFile(sealed).verify()
 
@@ -166,13 +166,15 @@ def test_recorded_hash(model, tmp_path):
 def test_two_threads(model):
     code = """
 import threading
-one = Reranker.load(model)
+reranker = Reranker.load(model)
 docs = [f"document {n}" for n in range(20)]
-found = []
-threads = [threading.Thread(target=lambda: found.append([h.index for h in one.rerank("q", docs)])) for _ in range(6)]
+orders = []
+def work():
+    orders.append([hit.index for hit in reranker.rerank("q", docs)])
+threads = [threading.Thread(target=work) for _ in range(6)]
 [t.start() for t in threads]; [t.join() for t in threads]
-print(len(found), len(set(map(tuple, found))))
-alive(one)
+print(len(orders), len(set(map(tuple, orders))))
+alive(reranker)
 """
     assert lives(process(model, code)) == ["6 1"]
 
@@ -180,7 +182,7 @@ alive(one)
 def test_more_tokens_than_were_allotted(model):
     code = """
 from dearlite.listwise.decoding import Step
-one = Reranker.load(model)
+reranker = Reranker.load(model)
 def wants(*counts):
     def decoding():
         for count in counts:
@@ -188,63 +190,63 @@ def wants(*counts):
     return decoding()
 def one_token(token):
     yield Step((token,))
-tried(lambda: one._backend.run([wants(300)], 256))
-tried(lambda: one._backend.run([wants(200, 100)], 256))
-tried(lambda: one._backend.run([wants(2000), wants(100)], 1024))
-tried(lambda: one._backend.run([one_token(10**6)], 256))
-alive(one)
+tried(lambda: reranker._backend.run([wants(300)], 256))
+tried(lambda: reranker._backend.run([wants(200, 100)], 256))
+tried(lambda: reranker._backend.run([wants(2000), wants(100)], 1024))
+tried(lambda: reranker._backend.run([one_token(10**6)], 256))
+alive(reranker)
 """
-    told = lives(process(model, code))
-    assert [line.split()[0] for line in told] == ["ScoringError"] * 4
-    assert all("room for" in line for line in told[:3])
-    assert "does not have" in told[3]
+    lines = lives(process(model, code))
+    assert [line.split()[0] for line in lines] == ["ScoringError"] * 4
+    assert all("room for" in line for line in lines[:3])
+    assert "does not have" in lines[3]
 
 
 def test_an_adapter_that_does_not_fit(model, tmp_path):
     bad = write_adapter(tmp_path / "wide.gguf", hidden=96)
-    told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(bad)!r}))\nalive()"))
-    assert told[0].startswith("ModelFileError llama.cpp cannot put the adapter")
+    lines = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(bad)!r}))\nalive()"))
+    assert lines[0].startswith("ModelFileError llama.cpp cannot put the adapter")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(bad.read_bytes()[:-40])
-    told = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))
-    assert "not a complete GGUF" in told[0]
+    lines = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))
+    assert "not a complete GGUF" in lines[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_fork(model):
     code = """
-one = Reranker.load(model)
-one.rerank("q", ["a", "b"])
+reranker = Reranker.load(model)
+reranker.rerank("q", ["a", "b"])
 sys.stdout.flush()
 child = os.fork()
 if child == 0:
-    tried(lambda: one.rerank("q", ["a", "b"]))
+    tried(lambda: reranker.rerank("q", ["a", "b"]))
     sys.stdout.flush()
     os._exit(0)
 os.waitpid(child, 0)
-alive(one)
+alive(reranker)
 """
-    told = lives(process(model, code))
-    assert told == [line for line in told if "forked" in line and "load it in the child" in line]
-    assert len(told) == 1
+    lines = lives(process(model, code))
+    assert lines == [line for line in lines if "forked" in line and "load it in the child" in line]
+    assert len(lines) == 1
 
 
-def test_memory_that_cannot_be_had(model):
-    """A limit on addresses: a context of a thousand windows is refused, not fatal."""
+def test_a_context_that_does_not_fit_in_memory(model):
+    """With a limit on the address space, a huge context is refused and not fatal."""
     code = """
 import resource
-one = Reranker.load(model)
-one.rerank("q", ["a", "b"])
+reranker = Reranker.load(model)
+reranker.rerank("q", ["a", "b"])
 from dearlite.listwise.decoding import Step
 def small():
     yield Step((17,))
 resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
-tried(lambda: one._backend.run([small() for _ in range(200)], 200_000))
-alive(one)
+tried(lambda: reranker._backend.run([small() for _ in range(200)], 200_000))
+alive(reranker)
 """
-    told = lives(process(model, code))
-    assert told[0].startswith("OutOfMemory")
-    assert "smaller --window" in told[0]
+    lines = lives(process(model, code))
+    assert lines[0].startswith("OutOfMemory")
+    assert "smaller --window" in lines[0]
 
 
 def test_interrupt_in_a_long_prompt_ends_the_command(model, tmp_path):
@@ -269,21 +271,21 @@ def test_interrupt_in_a_long_prompt_ends_the_command(model, tmp_path):
 def test_interrupt_leaves_a_model_that_still_ranks(model):
     code = """
 import signal, threading, _thread, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children do too
-one = Reranker.load(model)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job and its children ignore it
+reranker = Reranker.load(model)
 docs = ["word " * 250] * 20
-one.rerank("q", docs)
+reranker.rerank("q", docs)
 for wait in (0.01, 0.05, 0.2):
     timer = threading.Timer(wait, _thread.interrupt_main)
     timer.start()
     try:
         for _ in range(50):
-            one.rerank("q", docs)
+            reranker.rerank("q", docs)
         print("not interrupted")
     except KeyboardInterrupt:
         pass
     timer.join()
-alive(one)
+alive(reranker)
 """
     assert lives(process(model, code)) == []
 
@@ -310,10 +312,10 @@ alive()
     assert done.stdout.splitlines()[1] == expected
 
 
-def test_a_model_whose_logits_are_no_numbers(model, tmp_path):
+def test_a_model_whose_logits_are_nan(model, tmp_path):
     import numpy as np
     from tiny_gguf import HIDDEN
 
     bad = write_tiny(tmp_path / "nan.gguf", tensors={"output_norm.weight": np.full(HIDDEN, np.nan, np.float32)})
-    told = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
-    assert told[0].startswith("ScoringError")
+    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
+    assert lines[0].startswith("ScoringError")

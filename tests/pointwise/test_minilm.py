@@ -1,4 +1,4 @@
-"""The embedded default against transformers in fp32, on the whole of NovelEval, and against itself in other company."""
+"""The embedded model against transformers in fp32 on all of NovelEval, and its scores in other batches and threads."""
 
 import random
 from statistics import fmean
@@ -25,7 +25,7 @@ def test_reference_scores_give_the_published_ndcg():
 
 
 def test_first_stage_gives_its_published_ndcg():
-    rank = [-float(place) for place in range(len(pairs()))]  # run_bm25.trec's own order
+    rank = [-float(position) for position in range(len(pairs()))]  # the order of run_bm25.trec
     assert ndcg10(rank) == pytest.approx(0.5577, abs=5e-5)
 
 

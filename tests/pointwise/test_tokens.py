@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from dearlite.errors import ModelFileError
 from dearlite.pointwise.tokens import PairEncoder, TokenRow, cut_longest_first
 
-# Of BERT's published vocab.txt, by line number.
+# Ids in BERT's published vocab.txt: line numbers from 0.
 CLS, SEP, MASK, PAD = 101, 102, 103, 0
 OPEN, SEP_WORD, CLOSE = 1031, 19802, 1033  # "[", "sep", "]"
 
@@ -37,7 +37,7 @@ PAIRS = {
 
 
 def by_reference(tokenizer_json: bytes, max_tokens: int) -> Tokenizer:
-    """The tokenizers library doing it all by itself: template, types and truncation."""
+    """The tokenizers library alone: template, types and truncation."""
     tokenizer = Tokenizer.from_str(tokenizer_json.decode())
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens, strategy="longest_first")
@@ -46,7 +46,7 @@ def by_reference(tokenizer_json: bytes, max_tokens: int) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def coders(tokenizer_json: bytes) -> dict[int, tuple[PairEncoder, Tokenizer]]:
-    """max_tokens -> ours and the reference."""
+    """max_tokens -> our encoder and the reference."""
     sizes = (8, 16, 33, 128, 512)
     return {n: (PairEncoder(tokenizer_json, max_tokens=n), by_reference(tokenizer_json, n)) for n in sizes}
 
@@ -66,7 +66,7 @@ def encode(encoder: PairEncoder, query: str, document: str) -> TokenRow:
 
 @pytest.mark.parametrize("max_tokens", [16, 33, 128, 512])
 @pytest.mark.parametrize(("query", "document"), PAIRS.values(), ids=PAIRS.keys())
-def test_a_pair_is_what_the_tokenizers_library_makes_of_it(coders, uncut, query, document, max_tokens):
+def test_pair_equals_the_tokenizers_librarys(coders, uncut, query, document, max_tokens):
     encoder, reference = coders[max_tokens]
     row, expected = encode(encoder, query, document), reference.encode(query, document)
     assert row.ids.tolist() == expected.ids
@@ -74,13 +74,13 @@ def test_a_pair_is_what_the_tokenizers_library_makes_of_it(coders, uncut, query,
     total = len(uncut.encode(query, document).ids)
     assert (row.tokens_used, row.tokens_total) == (len(expected.ids), total)
     assert row.truncated == (total > max_tokens)
-    query_kept, query_whole = expected.sequence_ids.count(0), len(uncut.encode(query).ids) - 2
-    assert row.query_truncated == (query_kept < query_whole)
+    query_kept, query_total = expected.sequence_ids.count(0), len(uncut.encode(query).ids) - 2
+    assert row.query_truncated == (query_kept < query_total)
 
 
 @settings(max_examples=150)
 @given(query=st.text(max_size=60), document=st.text(max_size=200), max_tokens=st.sampled_from([8, 33, 128]))
-def test_any_unicode_pair_is_what_the_tokenizers_library_makes_of_it(coders, query, document, max_tokens):
+def test_any_unicode_pair_equals_the_tokenizers_librarys(coders, query, document, max_tokens):
     encoder, reference = coders[max_tokens]
     row, expected = encode(encoder, query, document), reference.encode(query, document)
     assert row.ids.tolist() == expected.ids
@@ -97,14 +97,14 @@ def test_a_row_by_hand(coders):
 
 
 def test_a_cut_row_by_hand(coders):
-    # 8 tokens less 3 special ones leave 5: the query of 2 stays, the document keeps 3 of its 6
+    # 8 tokens minus 3 special ones leave 5: the query keeps its 2, the document 3 of its 6
     row = encode(coders[8][0], "what is", "hello world " * 3)
     assert row.ids.tolist() == [CLS, 2054, 2003, SEP, 7592, 2088, 7592, SEP]
     assert (row.tokens_used, row.tokens_total, row.truncated) == (8, 11, True)
 
 
-def test_a_cut_query_is_told(coders):
-    # room for 5: a query of 4 and a document of 1 stay whole; 4 and 4 are cut to 2 and 3
+def test_a_truncated_query_is_reported(coders):
+    # room for 5: a query of 4 and a document of 1 fit; 4 and 4 are cut to 2 and 3
     assert not encode(coders[8][0], "what is what is", "hello").query_truncated
     assert not encode(coders[8][0], "what is", "hello world " * 3).query_truncated
     cut = encode(coders[8][0], "what is what is", "hello world " * 2)
@@ -157,7 +157,7 @@ def test_no_text_holds_a_special_token(coders, text):
 
 def test_truncation_and_padding_baked_into_the_file_are_switched_off(tokenizer_json):
     baked = json.loads(tokenizer_json)
-    assert baked["padding"] is not None  # as published: else this test says nothing
+    assert baked["padding"] is not None  # the published file has both, otherwise this test checks nothing
     assert baked["truncation"] is not None
     encoder = PairEncoder(tokenizer_json, max_tokens=2000)
     row = encode(encoder, "hello", "world " * 1000)
@@ -181,7 +181,7 @@ def test_truncation_and_padding_baked_into_the_file_are_switched_off(tokenizer_j
         (0, 0, 2, (0, 0)),
     ],
 )
-def test_the_longer_side_gives_way(query, document, room, kept):
+def test_the_longer_side_is_cut_first(query, document, room, kept):
     assert cut_longest_first(query, document, room) == kept
 
 
@@ -220,7 +220,7 @@ def test_a_huge_text_between_small_ones_loses_none(coders):
     assert [row.tokens_used for row in rows] == [5, 128, 5]
 
 
-def test_texts_are_taken_as_the_rows_are_asked_for(coders):
+def test_texts_are_taken_as_rows_are_consumed(coders):
     taken = 0
 
     def texts() -> Iterator[str]:
@@ -236,7 +236,7 @@ def test_texts_are_taken_as_the_rows_are_asked_for(coders):
     assert taken < 1000
 
 
-def test_no_texts_are_no_rows(coders):
+def test_no_texts_give_no_rows(coders):
     assert list(coders[128][0].pairs([7592], [])) == []
 
 
