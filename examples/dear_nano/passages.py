@@ -1,10 +1,10 @@
-"""A collection of sentences as one of passages: so many neighbouring sentences joined, its qrels and run along with it.
+"""Makes a collection of passages from one of sentences: joins adjacent sentences and converts the qrels and the run.
 
     python passages.py FOLDER OUTPUT SENTENCES
 
-FOLDER holds corpus.jsonl.gz in the order of the source's text, queries.jsonl, qrels.tsv and run.trec.gz
-(train_squad_sentences). A passage is relevant where one of its sentences is, and stands in the run where its best
-sentence stood.
+FOLDER (train_squad_sentences) holds corpus.jsonl.gz in the order of the source text, queries.jsonl, qrels.tsv and
+run.trec.gz. SENTENCES is the number of sentences per passage. A passage is relevant if one of its sentences is, and its
+score in the run is that of its best sentence.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 
 def join(folder: Path, output: Path, sentences: int) -> None:
-    """Writes the passages' collection to `output`."""
+    """Writes the collection of passages of `sentences` sentences to `output`."""
     output.mkdir(parents=True, exist_ok=True)
     with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    passage_of = {row["_id"]: f"p{place // sentences}" for place, row in enumerate(rows)}
+    passage_of = {row["_id"]: f"p{index // sentences}" for index, row in enumerate(rows)}
     with open(output / "corpus.jsonl", "w", encoding="utf-8") as out:
         for start in range(0, len(rows), sentences):
             text = " ".join(row["text"] for row in rows[start : start + sentences])
@@ -31,16 +31,16 @@ def join(folder: Path, output: Path, sentences: int) -> None:
         open(folder / "qrels.tsv", encoding="utf-8") as lines,
         open(output / "qrels.tsv", "w", encoding="utf-8") as out,
     ):
-        judged = dict.fromkeys((query, passage_of[name], grade) for query, _, name, grade in map(str.split, lines))
-        out.writelines(f"{query} 0 {name} {grade}\n" for query, name, grade in judged)
-    ranks: dict[str, dict[str, float]] = {}  # query -> passage -> its best sentence's score, best first
+        grades = dict.fromkeys((query, passage_of[doc], grade) for query, _, doc, grade in map(str.split, lines))
+        out.writelines(f"{query} 0 {passage} {grade}\n" for query, passage, grade in grades)
+    run: dict[str, dict[str, float]] = {}  # query -> passage -> score of its best sentence, best first
     with gzip.open(folder / "run.trec.gz", "rt", encoding="utf-8") as lines:
-        for query, _, name, _, score, _ in map(str.split, lines):
-            ranks.setdefault(query, {}).setdefault(passage_of[name], float(score))
+        for query, _, doc, _, score, _ in map(str.split, lines):
+            run.setdefault(query, {}).setdefault(passage_of[doc], float(score))
     with open(output / "run.trec", "w", encoding="utf-8") as out:
-        for query, found in ranks.items():
-            for rank, (name, score) in enumerate(found.items(), start=1):
-                out.write(f"{query} Q0 {name} {rank} {score} passages\n")
+        for query, scores in run.items():
+            for rank, (passage, best) in enumerate(scores.items(), start=1):
+                out.write(f"{query} Q0 {passage} {rank} {best} passages\n")
 
 
 if __name__ == "__main__":

