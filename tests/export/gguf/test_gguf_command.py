@@ -1,4 +1,4 @@
-"""`dearlite export` of listwise models: what it makes, what it refuses in one line, and that nothing is left behind."""
+"""`dearlite export` of listwise models: the written file, refusals in one line, and no file after a failure."""
 
 import json
 import shutil
@@ -22,9 +22,9 @@ def few_texts(monkeypatch):
 
 
 def refused(result, code, *words):
-    """The call failed with `code`, nothing on stdout, and one line that holds `words`."""
-    found, out, err = result
-    assert (found, out) == (code, ""), err
+    """Asserts that the call failed with `code`, nothing on stdout, and one line that contains `words`."""
+    exit_code, out, err = result
+    assert (exit_code, out) == (code, ""), err
     assert err.startswith("dearlite: ") and err.count("\n") == 1 and "Traceback" not in err
     for word in words:
         assert word in err
@@ -39,12 +39,12 @@ def write_lora(folder, *, rename=None, drop=(), rank=2, **fields):
     """A LoRA of rank 2 on the first layer's q_proj (64, 64), of a base called model."""
     folder.mkdir()
     random = np.random.default_rng(1)
-    found = {
+    tensors = {
         f"{Q0}.lora_A.weight": random.standard_normal((rank, 64), np.float32),
         f"{Q0}.lora_B.weight": random.standard_normal((64, rank), np.float32),
     }
-    found = {(rename or {}).get(name, name): value for name, value in found.items() if name not in drop}
-    save_file(found, folder / "adapter_model.safetensors")
+    tensors = {(rename or {}).get(name, name): value for name, value in tensors.items() if name not in drop}
+    save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "model"} | fields
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
@@ -64,14 +64,13 @@ def test_folder_becomes_a_file_with_its_card(cli, tmp_path, model):
     assert (code, err) == (0, "")
     assert "s per GB of weights, peak memory" in out and "the same likeliest token at" in out
     file = GgufFile(output)
-    found = file.metadata
+    metadata = file.metadata
     assert file.verify()
-    assert found["general.file_type"] == 15  # q4_k_m is the default
-    assert [found[f"dearlite.{key}"] for key in ("name", "prompt", "window", "stride", "max_tokens", "reasoning")] == [
-        "m", "rankzephyr", 8, 4, 512, "none",
-    ]  # fmt: skip
-    assert json.loads(found["dearlite.source"])["adapter"] == "lora"
-    assert json.loads(found["dearlite.card"])["positions"] > 100
+    assert metadata["general.file_type"] == 15  # q4_k_m is the default
+    keys = ("name", "prompt", "window", "stride", "max_tokens", "reasoning")
+    assert [metadata[f"dearlite.{key}"] for key in keys] == ["m", "rankzephyr", 8, 4, 512, "none"]
+    assert json.loads(metadata["dearlite.source"])["adapter"] == "lora"
+    assert json.loads(metadata["dearlite.card"])["positions"] > 100
     assert left_in(tmp_path) == ["lora", "m.gguf", "model"]
 
 
@@ -101,11 +100,11 @@ def test_name_is_listwise_by_its_entry(cli, tmp_path, model, monkeypatch):
     refused(cli("export", "tiny", "--quant", "int8"), 2, "--quant int8 does not apply to tiny, a listwise model")
     code, _, err = cli("export", "tiny", "--quant", "f16", "--no-card")
     assert (code, err) == (0, "")
-    found = GgufFile(tmp_path / "home" / "models" / "tiny.gguf").metadata
-    assert [found[f"dearlite.{key}"] for key in ("name", "prompt", "max_tokens", "licence", "identifiers_from")] == [
+    metadata = GgufFile(tmp_path / "home" / "models" / "tiny.gguf").metadata
+    assert [metadata[f"dearlite.{key}"] for key in ("name", "prompt", "max_tokens", "licence", "identifiers_from")] == [
         "tiny", "plain", 300, "mit", 0,
     ]  # fmt: skip
-    source = json.loads(found["dearlite.source"])
+    source = json.loads(metadata["dearlite.source"])
     assert (source["repository"], source["revision"]) == ("owner/tiny", "main")
 
 
@@ -190,14 +189,14 @@ def test_adapters_that_do_not_fit_are_refused(cli, tmp_path, model, changes, wor
 
 def test_adapter_with_a_score_head_is_refused(cli, tmp_path, model):
     lora = write_lora(tmp_path / "lora")
-    found = load_file(lora / "adapter_model.safetensors")
-    found["base_model.model.score.weight"] = np.ones((1, 64), np.float32)
-    save_file(found, lora / "adapter_model.safetensors")
+    tensors = load_file(lora / "adapter_model.safetensors")
+    tensors["base_model.model.score.weight"] = np.ones((1, 64), np.float32)
+    save_file(tensors, lora / "adapter_model.safetensors")
     result = cli("export", model, "--adapter", lora, "-o", tmp_path / "m.gguf")
     refused(result, 1, "score.weight has no place in the file")
 
 
-def test_another_base_is_told(cli, tmp_path, model):
+def test_another_base_is_reported(cli, tmp_path, model):
     lora = write_lora(tmp_path / "lora", base_model_name_or_path="meta-llama/other")
     code, _, err = cli("export", model, "--adapter", lora, "--quant", "f16", "--no-card", "-o", tmp_path / "m.gguf")
     assert code == 0
@@ -205,7 +204,7 @@ def test_another_base_is_told(cli, tmp_path, model):
 
 
 def test_a_base_that_names_another_repository_is_refused(cli, tmp_path):
-    """The tensors of a base and of its instruct version fit alike."""
+    """The names, because the tensors of a base and of its instruct version have the same shapes."""
     base = write_model(tmp_path / "base", next(iter(KINDS)), _name_or_path="meta-llama/Llama-3.1-8B")
     lora = write_lora(tmp_path / "lora", base_model_name_or_path="meta-llama/Llama-3.1-8B-Instruct")
     command = ("export", base, "--adapter", lora, "--quant", "f16", "--no-card", "-o", tmp_path / "m.gguf")
@@ -216,7 +215,7 @@ def test_a_base_that_names_another_repository_is_refused(cli, tmp_path):
     assert "is merged into" in err
 
 
-def test_too_little_disk_is_told_first(cli, tmp_path, model, monkeypatch):
+def test_too_little_disk_is_reported_before_the_work(cli, tmp_path, model, monkeypatch):
     pytest.importorskip("llama_cpp")
     monkeypatch.setattr("dearlite.export.gguf.pipeline.shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
     result = cli("export", model, "--quant", "q4_k_m", "-o", tmp_path / "m.gguf")
@@ -267,7 +266,7 @@ def test_interrupted_writing_leaves_nothing(cli, tmp_path, model, monkeypatch):
     assert left_in(tmp_path) == ["model"]
 
 
-def test_damaged_shards_are_told(cli, tmp_path):
+def test_damaged_shards_are_reported(cli, tmp_path):
     folder = write_model(tmp_path / "model", TINY, shards=3)
     (folder / "model-00002-of-00003.safetensors").unlink()
     result = cli("export", folder, "--quant", "f16", "--no-card", "-o", tmp_path / "m.gguf")

@@ -1,7 +1,7 @@
-"""Language models written as GGUF: tensors and metadata as llama.cpp's own converter writes them, and the file's seal.
+"""Language models written as GGUF: tensors and metadata as llama.cpp's converter writes them, and the file's sha256.
 
-The reference is llama.cpp's convert_hf_to_gguf.py. It runs where DEARLITE_LLAMA_CPP names the folder that holds it;
-what it wrote of the tiny models is kept in data/gguf_golden.json, so that the tensors are held to it everywhere.
+The reference is llama.cpp's convert_hf_to_gguf.py. It runs if DEARLITE_LLAMA_CPP names its folder. The hashes of its
+tensors of the tiny models are in data/gguf_golden.json, so that every machine compares with them.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def tensors(path):
 
 
 def values(path, name):
-    """A tensor's numbers, as they lie in the file."""
+    """The numbers of a tensor in the file."""
     tensor = GgufFile(path).tensors[name]
     data = path.read_bytes()[tensor.offset : tensor.offset + tensor.size_bytes]
     return np.frombuffer(data, {"f16": "<f2", "f32": "<f4"}[tensor.type])
@@ -61,12 +61,12 @@ def values(path, name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_tensors_are_those_of_the_official_converter(tmp_path, kind):
     export(write_model(tmp_path / "model", kind), tmp_path / "m.gguf", **F16_ONLY)
-    found, wanted = tensors(tmp_path / "m.gguf"), dict(GOLDEN["tensors"][kind])
-    if "rope_freqs.weight" in wanted:  # computed by a power, whose last bit differs between C libraries
-        found.pop("rope_freqs.weight")
-        wanted.pop("rope_freqs.weight")
+    written, expected = tensors(tmp_path / "m.gguf"), dict(GOLDEN["tensors"][kind])
+    if "rope_freqs.weight" in expected:  # computed by a power, whose last bit differs between C libraries
+        written.pop("rope_freqs.weight")
+        expected.pop("rope_freqs.weight")
         assert values(tmp_path / "m.gguf", "rope_freqs.weight") == pytest.approx(GOLDEN["rope_freqs"], rel=1e-6)
-    assert found == wanted
+    assert written == expected
 
 
 @pytest.mark.skipif(not ORACLE, reason="DEARLITE_LLAMA_CPP is not set to a folder with convert_hf_to_gguf.py")
@@ -81,45 +81,49 @@ def test_file_is_that_of_the_official_converter_at_hand(tmp_path, kind):
     subprocess.run(command, check=True, capture_output=True)
     export(folder, tmp_path / "m.gguf", **F16_ONLY)
     assert tensors(tmp_path / "m.gguf") == tensors(output)
-    found, wanted = GgufFile(tmp_path / "m.gguf").metadata, GgufFile(output).metadata
+    metadata, expected = GgufFile(tmp_path / "m.gguf").metadata, GgufFile(output).metadata
     # Depends on the transformers beside the converter; without it llama.cpp computes the same. That no last token is
     # added is what llama.cpp does where nothing is said.
-    sizes = dict.fromkeys(("llama.attention.key_length", "llama.attention.value_length"), found[ROPE_DIMENSIONS])
+    sizes = dict.fromkeys(("llama.attention.key_length", "llama.attention.value_length"), metadata[ROPE_DIMENSIONS])
     sizes["tokenizer.ggml.add_eos_token"] = False
     own = ("general.name", "general.version", "general.license")
-    keep = lambda found: {k: v for k, v in found.items() if not k.startswith("dearlite.") and k not in own}  # noqa: E731
-    assert keep(found) == sizes | keep(wanted)
+
+    def common(metadata):
+        return {k: v for k, v in metadata.items() if not k.startswith("dearlite.") and k not in own}
+
+    assert common(metadata) == sizes | common(expected)
     # What it makes of this tokenizer is what the package's file has, which its makers exported.
     for key, value in vocabulary.items():
         if key.startswith("tokenizer."):
-            assert found[key] == value, key
+            assert metadata[key] == value, key
 
 
 ROPE_DIMENSIONS = "llama.rope.dimension_count"
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_file_says_what_it_is_and_is_sealed(tmp_path, shards):
+def test_file_records_its_facts_and_its_sha256(tmp_path, shards):
     folder = write_model(tmp_path / "model", "llama, 4 heads of 2, tied", shards=shards)
     export(folder, tmp_path / "m.gguf", **F16_ONLY)
     file = GgufFile(tmp_path / "m.gguf")
-    found = file.metadata
+    metadata = file.metadata
     assert file.verify()
-    assert {key: found[f"dearlite.{key}"] for key in ("schema", "kind", "name", "prompt", "licence", "reasoning")} == {
+    fields = ("schema", "kind", "name", "prompt", "licence", "reasoning")
+    assert {key: metadata[f"dearlite.{key}"] for key in fields} == {
         "schema": 1, "kind": "listwise", "name": "tiny", "prompt": "chat", "licence": "not stated",
         "reasoning": "steps",
     }  # fmt: skip
-    assert {key: found[f"dearlite.{key}"] for key in ("window", "stride", "max_tokens", "identifiers_from")} == {
+    assert {key: metadata[f"dearlite.{key}"] for key in ("window", "stride", "max_tokens", "identifiers_from")} == {
         "window": 20, "stride": 10, "max_tokens": 512, "identifiers_from": 1,
     }  # fmt: skip
-    assert json.loads(found["dearlite.card"]) == {}
+    assert json.loads(metadata["dearlite.card"]) == {}
     assert file.value_span("dearlite.card")[1] == 4096
-    source = json.loads(found["dearlite.source"])
+    source = json.loads(metadata["dearlite.source"])
     assert source["folder"] == "x" and source["quant"] == "f16" and source["versions"]["numpy"] == np.__version__
     for path in folder.glob("*.safetensors"):
         assert source[f"sha256 {path.name}"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert sum(key.startswith("sha256 ") for key in source) == shards
-    assert found["general.architecture"] == "llama" and found["general.file_type"] == 1
+    assert metadata["general.architecture"] == "llama" and metadata["general.file_type"] == 1
     assert tensors(tmp_path / "m.gguf") == GOLDEN["tensors"]["llama, 4 heads of 2, tied"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf", "model"]
 
@@ -128,8 +132,8 @@ def test_block_size_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("dearlite.export.gguf.writer._VALUES_AT_ONCE", 16 * 64)
     kind = "llama, 4 heads of 1, llama3 scaling, untied"
     export(write_model(tmp_path / "model", kind), tmp_path / "m.gguf", **F16_ONLY)
-    found = tensors(tmp_path / "m.gguf")
-    assert {name: found[name] for name in found if name != "rope_freqs.weight"} == {
+    written = tensors(tmp_path / "m.gguf")
+    assert {name: written[name] for name in written if name != "rope_freqs.weight"} == {
         name: value for name, value in GOLDEN["tensors"][kind].items() if name != "rope_freqs.weight"
     }
 
@@ -183,15 +187,15 @@ def test_reference_has_the_logits_of_transformers(tmp_path, kind):
     reference = Reference(shape, rows, positions)
     (tmp_path / "data").touch()
     write_weights(tmp_path / "data", source, weights, watcher=reference)
-    found = reference.finish(source, tied=source.config["tie_word_embeddings"])
+    logits = reference.finish(source, tied=source.config["tie_word_embeddings"])
     net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        wanted = np.concatenate(
+        expected = np.concatenate(
             [net(torch.tensor(row)[None]).logits[0, at].numpy() for row, at in zip(rows, positions, strict=True)]
         )
-    assert found.shape == (6, VOCABULARY)
-    assert found == pytest.approx(wanted, abs=1e-3)
-    assert np.ptp(wanted) > 1  # logits that differ
+    assert logits.shape == (6, VOCABULARY)
+    assert logits == pytest.approx(expected, abs=1e-3)
+    assert np.ptp(expected) > 1  # logits that differ
 
 
 def test_quantising_in_slabs_changes_nothing(tmp_path):
@@ -204,16 +208,16 @@ def test_quantising_in_slabs_changes_nothing(tmp_path):
         call_llama("quantise", job | {"buffer_bytes": size})
         made.append((tmp_path / f"{size}.gguf").read_bytes())
     assert made[0] == made[1] == made[2]
-    found = GgufFile(tmp_path / "0.gguf")
+    file = GgufFile(tmp_path / "0.gguf")
     # Every key passes through, the places of card and hash at their full length.
     before = GgufFile(tmp_path / "m.gguf").metadata | {"general.file_type": 15}
-    assert found.metadata == before
-    assert found.tensors["blk.0.ffn_gate.weight"].type == "q4_k"
-    assert found.tensors["blk.0.attn_norm.weight"].type == "f32"
+    assert file.metadata == before
+    assert file.tensors["blk.0.ffn_gate.weight"].type == "q4_k"
+    assert file.tensors["blk.0.attn_norm.weight"].type == "f32"
 
 
 @pytest.mark.parametrize("quant", GGUF_QUANTS)
-def test_every_type_runs_and_its_size_was_foretold(tmp_path, monkeypatch, quant):
+def test_every_type_runs_and_its_size_is_within_the_bound(tmp_path, monkeypatch, quant):
     pytest.importorskip("llama_cpp")
     monkeypatch.setattr("dearlite.export.gguf.card._MOST_TOKENS", 400)
     folder = write_model(tmp_path / "model", "mistral", hidden_size=256)
@@ -240,11 +244,11 @@ def test_bf16_and_f16_weights_are_read(tmp_path):
 
     for dtype in (torch.bfloat16, torch.float16):
         folder = write_model(tmp_path / str(dtype), "mistral")
-        found = {name: value.to(dtype) for name, value in load_file(folder / "model.safetensors").items()}
-        save_file(found, folder / "model.safetensors")
+        stored = {name: value.to(dtype) for name, value in load_file(folder / "model.safetensors").items()}
+        save_file(stored, folder / "model.safetensors")
         export(folder, tmp_path / "m.gguf", **F16_ONLY)
-        wanted = found["model.layers.1.mlp.down_proj.weight"].to(torch.float16).numpy().ravel()
-        assert (values(tmp_path / "m.gguf", "blk.1.ffn_down.weight") == wanted).all()
+        expected = stored["model.layers.1.mlp.down_proj.weight"].to(torch.float16).numpy().ravel()
+        assert (values(tmp_path / "m.gguf", "blk.1.ffn_down.weight") == expected).all()
 
 
 def test_rotary_tables_and_a_repeated_output_matrix_are_left_out(tmp_path):

@@ -1,7 +1,7 @@
-"""Tokenizers written into a GGUF: llama.cpp makes of every text the ids that the model's own tokenizer makes.
+"""Tokenizers written into a GGUF: the ids of a text in llama.cpp are those of the model's own tokenizer.
 
-The expected ids are of the `tokenizers` library with the published vocabularies of SmolLM2 and Llama 3, and for Llama 2
-llama.cpp's own expectations (models/ggml-vocab-llama-spm.gguf.out), where DEARLITE_LLAMA_CPP names its folder.
+The expected ids come from the `tokenizers` library with the published vocabularies of SmolLM2 and Llama 3. Those of
+Llama 2 are llama.cpp's own (models/ggml-vocab-llama-spm.gguf.out), if DEARLITE_LLAMA_CPP names its folder.
 """
 
 import json
@@ -17,7 +17,7 @@ from gguf_models import (
     write_sentencepiece,
     write_smollm2_tokenizer,
 )
-from test_gguf_export import FACTS, GOLDEN, ORACLE, export
+from test_gguf_export import F16_ONLY, FACTS, GOLDEN, ORACLE, export
 from tokenizers import Tokenizer
 
 from dearlite.errors import CheckpointError, UsageError
@@ -100,11 +100,11 @@ def ids_of(path, texts):
     return call_llama("tokenise", {"path": str(path), "texts": texts})["rows"]
 
 
-def differing(found, wanted, texts):
-    return [(text, a, b) for text, a, b in zip(texts, found, wanted, strict=True) if a != b]
+def differing(ids, expected, texts):
+    return [(text, a, b) for text, a, b in zip(texts, ids, expected, strict=True) if a != b]
 
 
-def test_there_are_texts_enough():
+def test_there_are_at_least_200_texts():
     assert len(set(TEXTS)) >= 200
 
 
@@ -114,8 +114,8 @@ def test_smollm2_texts_have_the_ids_of_its_tokenizer(tmp_path):
     vocabulary_file(folder, tmp_path / "v.gguf", 49152)
     assert GgufFile(tmp_path / "v.gguf").metadata["tokenizer.ggml.pre"] == "smollm"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    wanted = [tokenizer.encode(text).ids for text in TEXTS]
-    assert differing(ids_of(tmp_path / "v.gguf", TEXTS), wanted, TEXTS) == []
+    expected = [tokenizer.encode(text).ids for text in TEXTS]
+    assert differing(ids_of(tmp_path / "v.gguf", TEXTS), expected, TEXTS) == []
 
 
 @pytest.mark.parametrize("begins", [False, True])
@@ -145,28 +145,26 @@ def test_llama3_texts_have_the_ids_of_its_tokenizer(tmp_path, begins):
     assert metadata["tokenizer.chat_template"] == "{{ bos_token }}"
     assert vocabulary.types[128000:] == [3] * 256
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    wanted = [tokenizer.encode(text).ids for text in TEXTS]
-    assert all(ids[:1] == [128000] for ids in wanted) is begins
-    assert differing(ids_of(tmp_path / "v.gguf", TEXTS), wanted, TEXTS) == []
+    expected = [tokenizer.encode(text).ids for text in TEXTS]
+    assert all(ids[:1] == [128000] for ids in expected) is begins
+    assert differing(ids_of(tmp_path / "v.gguf", TEXTS), expected, TEXTS) == []
 
 
-def test_a_tokenizer_that_splits_otherwise_is_told_apart():
-    """Llama 3's vocabulary under GPT-2's splitting has other ids, so it is not taken for Llama 3's."""
+def test_a_tokenizer_that_splits_otherwise_has_another_pre_type():
+    """Llama 3's vocabulary with GPT-2's splitting gives other ids, so it is not recognised as Llama 3."""
     raw = json.loads(llama3_tokenizer().read_text(encoding="utf-8"))
-    found = {}
+    pre_types = {}
     for name, splitter in (("own", raw["pre_tokenizer"]), ("other", {"type": "ByteLevel", "add_prefix_space": False})):
         raw["pre_tokenizer"] = splitter | ({} if name == "own" else {"trim_offsets": True, "use_regex": True})
         ids = Tokenizer.from_str(json.dumps(raw)).encode(CHECK_TEXT, add_special_tokens=False).ids
-        found[name] = PRE_TYPES.get(sha256(str(ids).encode()).hexdigest())
-    assert found == {"own": "llama-bpe", "other": None}
+        pre_types[name] = PRE_TYPES.get(sha256(str(ids).encode()).hexdigest())
+    assert pre_types == {"own": "llama-bpe", "other": None}
 
 
 def test_sentencepiece_vocabulary_is_that_of_the_official_converter(tmp_path):
-    export(
-        write_model(tmp_path / "model", next(iter(GOLDEN["tensors"]))), tmp_path / "m.gguf", quant="f16", carded=False
-    )
-    found = GgufFile(tmp_path / "m.gguf").metadata
-    hashed = {k: sha256(json.dumps(v).encode()).hexdigest() if isinstance(v, list) else v for k, v in found.items()}
+    export(write_model(tmp_path / "model", next(iter(GOLDEN["tensors"]))), tmp_path / "m.gguf", **F16_ONLY)
+    metadata = GgufFile(tmp_path / "m.gguf").metadata
+    hashed = {k: sha256(json.dumps(v).encode()).hexdigest() if isinstance(v, list) else v for k, v in metadata.items()}
     assert {k: v for k, v in hashed.items() if not k.startswith(("general.", "dearlite."))} == GOLDEN["metadata"]
 
 
@@ -176,15 +174,15 @@ def test_sentencepiece_vocabulary_is_that_of_the_official_converter(tmp_path):
 def test_llama2_texts_have_the_expected_ids(tmp_path):
     pytest.importorskip("llama_cpp")
     official = Path(ORACLE) / "models" / "ggml-vocab-llama-spm.gguf"
-    wanted = GgufFile(official).metadata
-    lists = [wanted[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type")]
+    expected = GgufFile(official).metadata
+    lists = [expected[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type")]
     write_sentencepiece(tmp_path / "tokenizer.model", list(zip(*lists, strict=True)))
     vocabulary_file(tmp_path, tmp_path / "v.gguf", 32000)
-    found = GgufFile(tmp_path / "v.gguf").metadata
+    metadata = GgufFile(tmp_path / "v.gguf").metadata
     for name in ("model", "tokens", "scores", "token_type"):
-        assert found[f"tokenizer.ggml.{name}"] == wanted[f"tokenizer.ggml.{name}"]
+        assert metadata[f"tokenizer.ggml.{name}"] == expected[f"tokenizer.ggml.{name}"]
     texts = Path(f"{official}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")[:-1]
-    # Expected without the token that begins a text.
+    # The expected ids lack the token that begins a text.
     ids = [[int(number) for number in line.split()] for line in Path(f"{official}.out").read_text().splitlines()]
     assert len(texts) > 40
     assert differing([row[1:] for row in ids_of(tmp_path / "v.gguf", texts)], ids, texts) == []
@@ -200,12 +198,14 @@ def test_added_tokens_and_their_types(tmp_path):
     }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added, "bos_token": "<s>"}))
     (tmp_path / "added_tokens.json").write_text(json.dumps({"mine": 343}))
-    found = read_vocabulary(tmp_path, {"vocab_size": 384, "eos_token_id": [2, 3], "pad_token_id": 0, "bos_token_id": 1})
-    assert found.tokens[340:344] == [b"<|turn|>", b" two words", b"<x>", b"mine"]
-    assert found.types[340:344] == [3, 4, 3, 4]  # control, user-defined
-    assert found.scores[340:344] == [-1000.0] * 4
-    assert (found.tokens[383], found.types[383], found.scores[383]) == (b"[PAD383]", 5, -10000.0)
-    assert found.special_ids == {"bos": 1, "pad": 0}  # a list of ends is generation's business
+    vocabulary = read_vocabulary(
+        tmp_path, {"vocab_size": 384, "eos_token_id": [2, 3], "pad_token_id": 0, "bos_token_id": 1}
+    )
+    assert vocabulary.tokens[340:344] == [b"<|turn|>", b" two words", b"<x>", b"mine"]
+    assert vocabulary.types[340:344] == [3, 4, 3, 4]  # control, user-defined
+    assert vocabulary.scores[340:344] == [-1000.0] * 4
+    assert (vocabulary.tokens[383], vocabulary.types[383], vocabulary.scores[383]) == (b"[PAD383]", 5, -10000.0)
+    assert vocabulary.special_ids == {"bos": 1, "pad": 0}  # a list of end tokens concerns generation only
 
 
 def test_tokenizer_of_the_adapter_serves_a_base_without_one(tmp_path):
@@ -213,8 +213,8 @@ def test_tokenizer_of_the_adapter_serves_a_base_without_one(tmp_path):
     (tmp_path / "lora").mkdir()
     write_sentencepiece(tmp_path / "lora" / "tokenizer.model", pieces())
     config = json.loads((folder / "config.json").read_text())
-    found = read_vocabulary(folder, config, adapter=tmp_path / "lora")
-    assert found.special_ids == {"bos": 1, "eos": 2}
+    vocabulary = read_vocabulary(folder, config, adapter=tmp_path / "lora")
+    assert vocabulary.special_ids == {"bos": 1, "eos": 2}
     with pytest.raises(CheckpointError, match=r"neither tokenizer.json nor tokenizer.model"):
         read_vocabulary(folder, config)
 
@@ -229,7 +229,7 @@ def test_unknown_tokenizers_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"none of llama-bpe, smollm.*convert_hf_to_gguf.py"):
         read_vocabulary(folder, {"vocab_size": 49152})
     (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="has token 49151, and the model has 32000"):
+    with pytest.raises(CheckpointError, match="has token 49151, but the model has 32000"):
         read_vocabulary(folder, {"vocab_size": 32000})
     raw["pre_tokenizer"] = None  # as Llama 2's has it
     (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")

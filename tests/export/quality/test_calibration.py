@@ -1,4 +1,4 @@
-"""Relevance as a probability: the fit, the file that carries it, and what is dropped by it."""
+"""Relevance as a probability: the fit, the file with the fit, and the threshold on relevance."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def judged(scores, relevant):
     return JudgedScores(scores, relevant, np.zeros(len(scores), np.int64))
 
 
-def test_margin_holds_the_share_of_relevant_documents_that_is_asked_for():
+def test_margin_covers_the_requested_share_of_relevant_documents():
     scores = np.array([9.0, 8, 6, 5, 1, 7, 3, 2])
     relevant = np.array([True, False, True, True, False, False, False, True])
     pairs = JudgedScores(scores, relevant, np.array([0, 0, 0, 0, 0, 1, 1, 1]))
@@ -53,19 +53,19 @@ def test_margin_holds_the_share_of_relevant_documents_that_is_asked_for():
         (2, 4.0, 5, 4),
     ],
 )
-def test_band_is_what_lies_within_the_margin_of_the_cut(cut, margin, depth, count):
+def test_band_counts_the_documents_within_the_margin_of_the_cut(cut, margin, depth, count):
     assert band([9, 8, 5, 4, 1], cut, margin, depth) == count
 
 
-def test_error_is_the_gap_of_each_bin_by_its_pairs():
+def test_error_is_the_gap_of_each_bin_weighted_by_its_pairs():
     assert expected_calibration_error([0.9, 0.9], np.array([True, False])) == pytest.approx(0.4)
     # bins of 15: 0.1 alone is relevant (gap 0.9), three at 0.5 of which one is (gap 0.5 - 1/3)
-    found = expected_calibration_error([0.1, 0.5, 0.5, 0.5], np.array([True, True, False, False]))
-    assert found == pytest.approx((0.9 + 3 * (0.5 - 1 / 3)) / 4)
+    error = expected_calibration_error([0.1, 0.5, 0.5, 0.5], np.array([True, True, False, False]))
+    assert error == pytest.approx((0.9 + 3 * (0.5 - 1 / 3)) / 4)
     assert expected_calibration_error([1.0, 0.0], np.array([True, False])) == 0.0
 
 
-def test_fit_finds_what_the_pairs_were_drawn_from():
+def test_fit_recovers_the_curve_that_the_pairs_were_drawn_from():
     rng = np.random.default_rng(3)
     scores = rng.normal(0, 5, 40_000)
     relevant = rng.random(len(scores)) < sigmoid(0.4 * scores - 1.5)
@@ -77,13 +77,13 @@ def test_fit_finds_what_the_pairs_were_drawn_from():
     assert expected_calibration_error(sigmoid(scores), relevant) > 0.1
 
 
-def test_fit_is_that_of_least_log_loss():
-    """Against a search by hand around it."""
+def test_fit_has_the_least_log_loss():
+    """No neighbouring point has a lower loss."""
     rng = np.random.default_rng(1)
     scores = rng.normal(0, 3, 300)
     relevant = rng.random(300) < sigmoid(0.7 * scores - 2)
-    right = relevant.sum()
-    target = np.where(relevant, (right + 1) / (right + 2), 1 / (300 - right + 2))
+    positives = relevant.sum()
+    target = np.where(relevant, (positives + 1) / (positives + 2), 1 / (300 - positives + 2))
 
     def loss(scale, bias):
         p = sigmoid(scale * scores + bias)
@@ -94,15 +94,15 @@ def test_fit_is_that_of_least_log_loss():
 
 
 @pytest.mark.parametrize(
-    ("relevant", "says"),
+    ("relevant", "message"),
     [
         ([True] * 4, "4 of 4 pairs are relevant"),
         ([False] * 4, "0 of 4"),
         ([True, True, False, False], "higher scores are not"),
     ],
 )
-def test_pairs_that_teach_nothing_are_refused(relevant, says):
-    with pytest.raises(InvalidInput, match=says):
+def test_pairs_that_no_curve_fits_are_refused(relevant, message):
+    with pytest.raises(InvalidInput, match=message):
         fit_logistic(judged(np.array([-2.0, -1, 1, 2]), np.array(relevant)))
 
 
@@ -120,15 +120,15 @@ def test_probability_keeps_the_order_and_never_overflows():
 
 
 @pytest.mark.parametrize(
-    ("record", "says"),
+    ("record", "message"),
     [({"kind": "isotonic"}, "kind 'isotonic': update"),
      ({"kind": "logistic", "scale": 1.0}, "not a scale above 0 and a bias"),
      ({"kind": "logistic", "scale": -1.0, "bias": 0.0}, "not a scale"),
      ({"kind": "logistic", "scale": 1.0, "bias": 0.0, "margin": -1}, "the margin of its calibration is -1"),
      ({"kind": "logistic", "scale": True, "bias": 0.0}, "not a scale")],
 )  # fmt: skip
-def test_calibration_that_is_not_known_is_refused(record, says):
-    with pytest.raises(ModelFileError, match=says):
+def test_unknown_calibration_is_refused(record, message):
+    with pytest.raises(ModelFileError, match=message):
         read_calibration(record, "m.dear")
     assert read_calibration(None, "m.dear") is None
 
@@ -144,7 +144,7 @@ def plain_path(tmp_path_factory, embedded_path):
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
-    """The embedded model with a calibration fitted on four questions by the command; its line too."""
+    """A file of the embedded model, calibrated on four questions by the command, and the command's output."""
     folder = tmp_path_factory.mktemp("split")
     texts = list(TOPICS.values())
     (folder / "queries.jsonl").write_text(
@@ -158,18 +158,18 @@ def calibrated(tmp_path_factory):
         "".join(f"q{n} Q0 d{m} {m + 1} {9 - m} bm25\n" for n in range(4) for m in range(4))
     )
     output = folder / "calibrated.dear"
-    found = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["models", "calibrate", "minilm-l12", str(folder), "--split", "four questions", "-o", str(output)]
     )
-    assert found.exit_code == 0, found.output
-    return output, found.stdout
+    assert result.exit_code == 0, result.output
+    return output, result.stdout
 
 
 def test_file_carries_its_calibration_and_is_the_same_model(calibrated, plain_path):
-    path, said = calibrated
+    path, output = calibrated
     record = Bundle(path).manifest.calibration
     assert (record["fitted_on"], record["pairs"], record["relevant"]) == ("four questions", 16, 4)
-    assert "fitted on 16 pairs, 4 of them relevant" in said
+    assert "fitted on 16 pairs, 4 of them relevant" in output
     Bundle(path).verify()
     plain, ours = Reranker.load(plain_path), Reranker.load(path)
     docs = list(TOPICS.values())
@@ -189,7 +189,7 @@ def test_relevance_of_a_cascade_is_that_of_the_last_stage_with_a_calibration(cal
     path, _ = calibrated
     docs = list(TOPICS.values())
     both = rerank("who wrote Hamlet", docs, model=["minilm-l12", (path, 2)])
-    first, last = (rerank("who wrote Hamlet", docs, model=one) for one in ("minilm-l12", path))
+    first, last = (rerank("who wrote Hamlet", docs, model=model) for model in ("minilm-l12", path))
     expected = {hit.index: hit.relevance for hit in first} | {hit.index: hit.relevance for hit in last[:2]}
     assert {hit.index: hit.relevance for hit in both} == expected
     ranking = rerank("who wrote Hamlet", docs, model=[plain_path, (path, 2)])
@@ -197,7 +197,7 @@ def test_relevance_of_a_cascade_is_that_of_the_last_stage_with_a_calibration(cal
     assert len(ranking.above(0.0)) == 2
 
 
-def test_threshold_keeps_what_is_likely_enough(calibrated, plain_path):
+def test_threshold_keeps_likely_documents(calibrated, plain_path):
     path, _ = calibrated
     ranking = rerank("who wrote Hamlet", list(TOPICS.values()), model=path)
     kept = ranking.above(0.5)
@@ -212,7 +212,7 @@ def test_threshold_keeps_what_is_likely_enough(calibrated, plain_path):
     assert len(rerank("q", [], model=path).above(0.5)) == 0
 
 
-def test_embedded_models_relevance_tells_an_answer_from_what_is_none():
+def test_relevance_of_the_embedded_model_separates_an_answer_from_other_documents():
     ranking = rerank("who wrote Hamlet", list(TOPICS.values()))
     assert [hit.text for hit in ranking.above(0.5)] == ["Hamlet was written by William Shakespeare"]
     assert not rerank("how do plumbers unclog a sink", list(TOPICS.values())).above(0.5)
@@ -225,36 +225,36 @@ def docs(tmp_path):
     return str(path)
 
 
-def test_command_drops_and_says_how_many(calibrated, docs):
-    asked = [docs, "-m", str(calibrated[0]), "--min-relevance", "0.5"]
-    found = CliRunner().invoke(main, ["rerank", "-q", "who wrote Hamlet", *asked])
-    assert [json.loads(line)["id"] for line in found.stdout.splitlines()] == ["d3"]
-    assert "3 of 4 documents have a relevance below 0.5\n" in found.stderr
-    nothing = CliRunner().invoke(main, ["rerank", "-q", "how do plumbers unclog a sink", *asked])
+def test_command_drops_documents_and_reports_their_number(calibrated, docs):
+    arguments = [docs, "-m", str(calibrated[0]), "--min-relevance", "0.5"]
+    result = CliRunner().invoke(main, ["rerank", "-q", "who wrote Hamlet", *arguments])
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["d3"]
+    assert "3 of 4 documents have a relevance below 0.5\n" in result.stderr
+    nothing = CliRunner().invoke(main, ["rerank", "-q", "how do plumbers unclog a sink", *arguments])
     assert nothing.exit_code == 0
     assert nothing.stdout == ""
     assert "below 0.5: no document answers the query" in nothing.stderr
 
 
-def test_command_refuses_a_threshold_that_cannot_be(docs, plain_path):
-    for given, says in (
+def test_command_refuses_an_impossible_threshold(docs, plain_path):
+    for options, message in (
         (["--min-relevance", "1.5"], "--min-relevance 1.5: it is a probability from 0 to 1"),
         (["--min-relevance", "0.5", "-m", str(plain_path)], "carries no calibration"),
     ):
-        found = CliRunner().invoke(main, ["rerank", "-q", "q", docs, *given])
-        assert isinstance(found.exception, UsageError)
-        assert says in str(found.exception)
+        result = CliRunner().invoke(main, ["rerank", "-q", "q", docs, *options])
+        assert isinstance(result.exception, UsageError)
+        assert message in str(result.exception)
 
 
 def test_calibration_needs_a_pointwise_model_and_judgements(tmp_path):
-    for arguments, says in (
+    for arguments, message in (
         (["nobody", str(tmp_path)], "no model 'nobody'"),
         (["minilm-l12", str(tmp_path)], "queries"),
     ):
-        found = CliRunner().invoke(
+        result = CliRunner().invoke(
             main, ["models", "calibrate", *arguments, "--split", "s", "-o", str(tmp_path / "x.dear")]
         )
-        assert isinstance(found.exception, UsageError)
-        assert says in str(found.exception)
+        assert isinstance(result.exception, UsageError)
+        assert message in str(result.exception)
     assert find_model("minilm-l12").is_file()
     assert not (tmp_path / "x.dear").exists()
