@@ -99,6 +99,17 @@ def encode_parts(
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 
+def encode_after(encode: Callable[[str], list[int]], anchor: str, text: str) -> tuple[int, ...]:
+    """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""
+    before, both = encode(anchor), encode(anchor + text)
+    if both[: len(before)] != before:
+        raise ModelFileError(
+            f"the model's tokenizer merges {anchor!r} and {text!r}, so the model cannot be used for ranking: "
+            "take another model"
+        )
+    return tuple(both[len(before) :])
+
+
 def pattern_of(texts: Iterable[str]) -> re.Pattern[str] | None:
     """A pattern that matches any of `texts`, the longest first; None if there are none."""
     ordered = sorted(texts, key=len, reverse=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from dearlite.errors import ModelFileError
-from dearlite.listwise.chat_template import PromptPart, encode_parts, pattern_of
+from dearlite.listwise.chat_template import PromptPart, encode_after, encode_parts, pattern_of
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
 
@@ -77,13 +77,7 @@ class LlamaVocabulary:
 
     def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""
-        before, both = self.encode(anchor), self.encode(anchor + text)
-        if both[: len(before)] != before:
-            raise ModelFileError(
-                f"the model's tokenizer merges {anchor!r} and {text!r}, so the model cannot be used for ranking: "
-                "take another model"
-            )
-        return tuple(both[len(before) :])
+        return encode_after(self.encode, anchor, text)
 
     def _plain(self, text: str) -> list[int]:
         data = text.encode()

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dearlite.errors import ModelFileError, UsageError
-from dearlite.listwise.chat_template import ChatTemplate, PromptPart, encode_parts
+from dearlite.errors import UsageError
+from dearlite.listwise.chat_template import ChatTemplate, PromptPart, encode_after, encode_parts
 
 
 class HfVocabulary:
@@ -39,11 +39,8 @@ class HfVocabulary:
         return encode_parts(parts, self.encode, self._special, self._bos)
 
     def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
-        """The ids of `text` where it follows `anchor`."""
-        before, whole = self.encode(anchor), self.encode(anchor + text)
-        if whole[: len(before)] != before:
-            raise ModelFileError(f"the tokenizer joins {anchor!r} and {text!r}")
-        return tuple(whole[len(before) :])
+        """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""
+        return encode_after(self.encode, anchor, text)
 
 
 def chat_template_of(tokenizer: Any) -> ChatTemplate | None:
