@@ -1,4 +1,4 @@
-"""`dearlite export` of a decoder from end to end: the quality card, the gate, and what is left behind."""
+"""`dearlite export` of a decoder from end to end: the quality card, the gate, and the files that remain."""
 
 import json
 

@@ -27,7 +27,7 @@ GROUPED = "llama, 4 heads of 1, llama3 scaling"
 
 @pytest.fixture
 def cpu_for_cuda(monkeypatch):
-    """The runtime's way for CUDA, graph, layout and all, with ONNX Runtime's CPU in its place."""
+    """Runs the graph and the layout for CUDA on ONNX Runtime's CPU provider."""
     monkeypatch.setitem(PROVIDERS, "cuda", "CPUExecutionProvider")
 
 
@@ -92,7 +92,7 @@ def test_padded_graph_in_fp32_is_transformers(tmp_path, kind, cpu_for_cuda):
 
 
 def test_rotated_int8_weights_in_the_padded_graph_are_those_of_the_cpu_graph(tmp_path, cpu_for_cuda):
-    """Both graphs with q * scale in fp32, the down projection's input mixed in both: only the layouts differ."""
+    """Both graphs with q * scale in fp32 and block Hadamards before `down`: only the layouts differ."""
     checkpoint(tmp_path, GROUPED)
     ways = (("dequantised", "dequantised", ()),)
     target = write(tmp_path, replace(QUANTISATIONS["int8"], ways=ways, cuda_way="int8-weights"), "cpu", "cuda")
@@ -108,8 +108,8 @@ def test_half_arithmetic_is_near_fp32_arithmetic_on_the_same_weights(tmp_path, k
     target = write(tmp_path, replace(QUANTISATIONS[quant], cuda_way=wide), "cuda")
     expected = np.array(Reranker.load(target, device="cuda").score(PAIRS))
     target = write(tmp_path, QUANTISATIONS[quant], "cuda")
-    found, _ = in_half(Bundle(target), *rectangle(tok, PAIRS))
-    assert np.abs(found - expected).max() <= 0.02 * expected.std()
+    scores, _ = in_half(Bundle(target), *rectangle(tok, PAIRS))
+    assert np.abs(scores - expected).max() <= 0.02 * expected.std()
     assert Reranker.load(target, device="cuda").score(PAIRS) == pytest.approx(expected, abs=0.02 * expected.std())
 
 
@@ -129,7 +129,7 @@ def test_cuda_score_does_not_depend_on_company_or_padding(tmp_path, quant, cpu_f
 
 
 def test_activations_beyond_fp16_overflow_nowhere(tmp_path):
-    """A product before `down` of more than 65504, and sums after it as well, as some real models have them."""
+    """Inputs and outputs of `down` are above 65504, as in some real models."""
     net, tok = checkpoint(tmp_path, GROUPED)
     with torch.no_grad():
         for layer in net.model.layers:
@@ -144,9 +144,9 @@ def test_activations_beyond_fp16_overflow_nowhere(tmp_path):
     expected = np.array(reference(net, tok, PAIRS))
     hook.remove()
     assert np.max(seen, axis=0).min() > 65504
-    found, largest = in_half(Bundle(write(tmp_path, QUANTISATIONS["fp16"], "cuda")), *rectangle(tok, PAIRS))
+    scores, largest = in_half(Bundle(write(tmp_path, QUANTISATIONS["fp16"], "cuda")), *rectangle(tok, PAIRS))
     assert largest < 65504
-    assert np.abs(found - expected).max() <= 0.05 * expected.std()
+    assert np.abs(scores - expected).max() <= 0.05 * expected.std()
 
 
 def test_file_for_both_shares_one_set_of_weights(tmp_path, cpu_for_cuda):
@@ -199,5 +199,5 @@ def test_what_cuda_has_no_graph_for_is_refused(tmp_path, capsys, options, words)
 
 
 def test_pairs_have_different_lengths():
-    """What the tests above stand on: a batch of PAIRS is padded."""
+    """A condition of the tests above: a batch of PAIRS is padded."""
     assert len({len(query.split()) + len(document.split()) for query in QUERIES for document in DOCS}) > 4

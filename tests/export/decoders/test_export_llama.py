@@ -1,4 +1,4 @@
-"""Pointwise LLaMA models exported by the workshop and scored by the runtime, against transformers in fp32."""
+"""LLaMA-family scorers, exported and then scored by the runtime, against transformers in fp32."""
 
 import json
 import os
@@ -39,9 +39,9 @@ def export(folder, target, *options):
 def test_fp32_export_is_transformers(tmp_path, kind):
     net, tok = checkpoint(tmp_path, kind)
     assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp32") == 0
-    found = Reranker.load(tmp_path / "m.dear").score(PAIRS)
-    assert found == pytest.approx(reference(net, tok, PAIRS), abs=1e-4)
-    assert np.std(found) > 0.1
+    scores = Reranker.load(tmp_path / "m.dear").score(PAIRS)
+    assert scores == pytest.approx(reference(net, tok, PAIRS), abs=1e-4)
+    assert np.std(scores) > 0.1
 
 
 def test_int8_export_is_near_and_does_not_depend_on_company(tmp_path):
@@ -84,22 +84,22 @@ def test_15_bit_activations_leave_the_error_of_the_int8_weights_alone(tmp_path):
     )
     model = DecoderModel(source=source, tokenizer=(tmp_path / "tokenizer.json").read_bytes(), facts=facts)
     exact = replace(QUANTISATIONS["int8"], ways=(("dequantised", "dequantised", ()),))
-    found = {}
+    scores = {}
     plans = {"exact": exact} | {name: QUANTISATIONS[name] for name in ("int8", "int8-accurate")}
     for name, plan in plans.items():
         write_decoder(model, target, plan=plan)
-        found[name] = np.array(Reranker.load(target).score(PAIRS))
-    accurate, fast = (np.abs(found[name] - found["exact"]).max() for name in ("int8-accurate", "int8"))
-    assert accurate <= 0.001 * found["exact"].std()
+        scores[name] = np.array(Reranker.load(target).score(PAIRS))
+    accurate, fast = (np.abs(scores[name] - scores["exact"]).max() for name in ("int8-accurate", "int8"))
+    assert accurate <= 0.001 * scores["exact"].std()
     assert fast > 3 * accurate
 
 
 def test_fp16_export_is_its_weights_rounded_to_fp16(tmp_path):
     net, tok = checkpoint(tmp_path, "qwen2")
     assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp16") == 0
-    found = Reranker.load(tmp_path / "m.dear").score(PAIRS)
+    scores = Reranker.load(tmp_path / "m.dear").score(PAIRS)
     expected = np.array(reference(net, tok, PAIRS))
-    assert found == pytest.approx(expected, abs=0.01 * expected.std())
+    assert scores == pytest.approx(expected, abs=0.01 * expected.std())
     sizes = {tensor.dtype for tensor in Bundle(tmp_path / "m.dear").manifest.tensors.values() if len(tensor.shape) == 2}
     assert sizes == {"float16", "float32"}  # the head and the rotary tables stay float32
 
@@ -119,7 +119,7 @@ def test_fp16_cannot_hold_every_weight(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("quant", "weight_bytes"), [("int8", 1), ("int8-accurate", 1), ("fp16", 2), ("fp32", 4)])
-def test_disk_that_an_export_needs_is_told_before_it(tmp_path, monkeypatch, capsys, quant, weight_bytes):
+def test_disk_that_an_export_needs_is_checked_before_it(tmp_path, monkeypatch, capsys, quant, weight_bytes):
     checkpoint(tmp_path, "qwen3", vocab_size=4096)
     assert export(tmp_path, tmp_path / "m.dear", "--quant", quant) == 0
     size = (tmp_path / "m.dear").stat().st_size
@@ -208,7 +208,7 @@ def test_rotations_are_orthonormal_and_undone():
     assert mixed @ mix_rows_in_blocks(w, 64) == pytest.approx(x @ w, abs=1e-5)
 
 
-def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path, capsys):
+def test_unsupported_models_are_refused_in_one_line_and_leaves_nothing(tmp_path, capsys):
     checkpoint(tmp_path, "llama, 4 heads of 4, 10000")
     config = json.loads((tmp_path / "config.json").read_text())
     target = tmp_path / "m.dear"
@@ -299,6 +299,6 @@ def test_name_is_fetched_merged_and_then_works_by_its_name(tmp_path):
     after = dearlite("rerank", "-q", QUERIES[0], docs, "-m", "mine-lora")
     assert (before.returncode, made.returncode, after.returncode) == (2, 0, 0), made.stderr
     assert "`dearlite export mine-lora`" in before.stderr
-    found = {row["index"]: row["score"] for row in map(json.loads, after.stdout.splitlines())}
+    scores = {row["index"]: row["score"] for row in map(json.loads, after.stdout.splitlines())}
     expected = reference(tuned.merge_and_unload().eval(), tok, [(QUERIES[0], text.strip()) for text in DOCS])
-    assert [found[place] for place in range(len(DOCS))] == pytest.approx(expected, abs=1e-4)
+    assert [scores[place] for place in range(len(DOCS))] == pytest.approx(expected, abs=1e-4)

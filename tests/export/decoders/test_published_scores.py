@@ -1,4 +1,4 @@
-"""Where the score is read, against transformers on right-padded batches, and the check against published scores."""
+"""Pooling, against transformers on right-padded batches, and the comparison with published scores."""
 
 import json
 import re
@@ -24,7 +24,7 @@ READINGS = [(pooling, two) for pooling in ("last-token", "last-position") for tw
 
 
 def tokenizer(folder):
-    """The golden texts' characters, a space among them, with Llama-3's template; it pads with <eos>, id 2."""
+    """A tokenizer of the texts' characters, space included, with Llama-3's template; it pads with <eos>, id 2."""
     letters = sorted(set("".join([*published_scores.DOCUMENTS, published_scores.QUERY, "query: document:  "])))
     vocabulary = {word: n for n, word in enumerate(["!", "<bos>", "<eos>", "<unk>", *letters])}
     tok = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -37,7 +37,7 @@ def tokenizer(folder):
 
 
 def scorer(folder, seed=0, attention="sdpa"):
-    """A small random scorer as DeAR's were trained: pad_token_id 0, while the tokenizer pads with <eos>."""
+    """A small random scorer with DeAR's mismatch: pad_token_id is 0, while the tokenizer pads with <eos>."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=64,
@@ -78,7 +78,7 @@ def reference(net, tok, texts, *, length=None, pooling="last-position", max_toke
     ).logits[:, 0]
 
 
-def golden_texts(two_spaces):
+def published_texts(two_spaces):
     return [
         (f"query: {published_scores.QUERY}", f"document: {' ' * two_spaces}{text}")
         for text in published_scores.DOCUMENTS
@@ -109,12 +109,12 @@ def test_last_position_is_what_transformers_reads_in_a_padded_batch(tmp_path, at
     texts = [(f"query: {query}", f"document:  {document}") for query, document in pairs]
     lengths = {len(tok.encode(*pair).ids) for pair in texts}
     assert {MAX_TOKENS - 1, MAX_TOKENS} <= lengths
-    found = reranker.score(pairs)
+    scores = reranker.score(pairs)
     expected = reference(net, tok, texts, length=MAX_TOKENS, max_tokens=MAX_TOKENS)
-    assert found == pytest.approx(expected.tolist(), abs=1e-4)
+    assert scores == pytest.approx(expected.tolist(), abs=1e-4)
     last_token = reference(net, tok, texts, length=MAX_TOKENS, max_tokens=MAX_TOKENS, pooling="last-token")
-    assert np.abs(np.array(found) - last_token.numpy()).max() > 0.5  # it is another reading
-    assert [reranker.score([pair])[0] for pair in pairs] == pytest.approx(found, abs=1e-5)
+    assert np.abs(np.array(scores) - last_token.numpy()).max() > 0.5  # it is another reading
+    assert [reranker.score([pair])[0] for pair in pairs] == pytest.approx(scores, abs=1e-5)
     assert Bundle(tmp_path / "m.dear").manifest.pooling == "last-position"
 
 
@@ -139,12 +139,12 @@ def published(tmp_path_factory):
 
 def test_int8_at_the_last_position_is_near(published):
     net, tok, files = published
-    found = Reranker.load(files["int8", "last-position"]).score(
+    scores = Reranker.load(files["int8", "last-position"]).score(
         [(published_scores.QUERY, text) for text in published_scores.DOCUMENTS]
     )
-    expected, other = (reference(net, tok, golden_texts(two_spaces=True), length=n).numpy() for n in (160, 159))
-    assert np.abs(found - expected).max() <= 0.2
-    assert np.abs(found - expected).mean() < 0.3 * np.abs(other - expected).mean()
+    expected, other = (reference(net, tok, published_texts(two_spaces=True), length=n).numpy() for n in (160, 159))
+    assert np.abs(scores - expected).max() <= 0.2
+    assert np.abs(scores - expected).mean() < 0.3 * np.abs(other - expected).mean()
 
 
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
@@ -156,7 +156,7 @@ def test_verify_names_the_reading_of_the_published_scores(
     net, tok, files = published
     file = files[quant, pooling]
     monkeypatch.setenv("DEARLITE_HOME", str(file.parent))
-    scores = reference(net, tok, golden_texts(two_spaces), pooling=published_at).to(torch.bfloat16)
+    scores = reference(net, tok, published_texts(two_spaces), pooling=published_at).to(torch.bfloat16)
     monkeypatch.setitem(published_scores.SCORES, "tiny", tuple(scores.tolist()))
     code = verify(file)
     out, err = capsys.readouterr()
@@ -179,7 +179,7 @@ def test_verify_names_the_reading_of_the_published_scores(
 def test_verify_says_that_other_weights_are_not_the_published_ones(tmp_path, monkeypatch, capsys):
     published, mine = tmp_path / "published", tmp_path / "mine"
     published.mkdir(), mine.mkdir()
-    scores = reference(*scorer(published), golden_texts(two_spaces=True)).tolist()
+    scores = reference(*scorer(published), published_texts(two_spaces=True)).tolist()
     monkeypatch.setitem(published_scores.SCORES, "8b-ce", tuple(scores))
     scorer(mine, seed=1)
     assert export(mine, tmp_path / "dear-8b-ce.dear", "--max-tokens", "160") == 0  # its name is the file's
@@ -251,7 +251,7 @@ def test_padding_token_is_the_tokenizers_own_or_eos(tmp_path, config_of_tokenize
     assert padding_id(tmp_path, added(pad=5, eos=6), config) == expected
 
 
-def test_unreadable_tokenizer_is_told_in_one_line(tmp_path):
+def test_unreadable_tokenizer_raises_in_one_line(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         padding_id(tmp_path, added(), {})

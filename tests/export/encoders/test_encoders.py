@@ -1,4 +1,4 @@
-"""Encoder cross-encoders exported through optimum and scored by the runtime, against transformers in fp32."""
+"""Encoder cross-encoders, exported through optimum and then scored by the runtime, against transformers in fp32."""
 
 import json
 import sys
@@ -60,7 +60,7 @@ WITHOUT_TYPES = {"camembert", "distilbert", "modernbert", "mpnet", "roberta", "x
 
 
 def tokenizer(folder, kind):
-    """Words, and the family's template: [CLS] A [SEP] B [SEP] and types, or <s> A </s></s> B </s> without."""
+    """Words with the family's template: [CLS] A [SEP] B [SEP] and types, or <s> A </s></s> B </s> without."""
     roberta = FAMILIES[kind][1].get("pad_token_id") == 1
     specials = ["<s>", "<pad>", "</s>", "<unk>"] if roberta else ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     vocabulary = {word: n for n, word in enumerate([*specials, *dict.fromkeys(WORDS)])}
@@ -110,11 +110,11 @@ def checkpoint(folder, kind, **changes):
 
 @torch.no_grad()
 def reference(net, tok, pairs=PAIRS, max_tokens=64):
-    found = []
+    scores = []
     for query, document in pairs:
-        given = tok(query, document, truncation="longest_first", max_length=max_tokens, return_tensors="pt")
-        found.append(float(net(**given).logits[0, 0]))
-    return found
+        inputs = tok(query, document, truncation="longest_first", max_length=max_tokens, return_tensors="pt")
+        scores.append(float(net(**inputs).logits[0, 0]))
+    return scores
 
 
 def lora(folder):
@@ -142,9 +142,9 @@ def test_fp32_export_is_transformers(tmp_path, kind):
     net, tok = checkpoint(tmp_path, kind)
     assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp32") == 0
     reranker = Reranker.load(tmp_path / "m.dear")
-    found = reranker.score(PAIRS)
-    assert found == pytest.approx(reference(net, tok), abs=1e-4)
-    assert np.std(found) > 0.03
+    scores = reranker.score(PAIRS)
+    assert scores == pytest.approx(reference(net, tok), abs=1e-4)
+    assert np.std(scores) > 0.03
     manifest = Bundle(tmp_path / "m.dear").manifest
     assert (manifest.architecture, manifest.prompt, manifest.pooling) == (kind, "plain", "first-token")
     assert manifest.max_tokens == 64  # RoBERTa's 66 positions leave 64
@@ -208,9 +208,9 @@ def test_int8_accurate_is_transformers_with_rounded_weights(tmp_path):
                 scale = value.abs().amax(1, keepdim=True) / 127
                 value.copy_(torch.round(value / scale) * scale)
     rounded = reference(net, tok)
-    found = Reranker.load(tmp_path / "m.dear").score(PAIRS)
-    assert found == pytest.approx(rounded, abs=2e-3)
-    assert np.abs(np.array(found) - exact).max() > 5e-3
+    scores = Reranker.load(tmp_path / "m.dear").score(PAIRS)
+    assert scores == pytest.approx(rounded, abs=2e-3)
+    assert np.abs(np.array(scores) - exact).max() > 5e-3
 
 
 def test_same_model_gives_the_same_bytes(tmp_path):
@@ -229,7 +229,7 @@ def test_mean_pooling_is_a_field_of_the_model(tmp_path):
 
 
 def test_model_too_large_for_one_onnx_file_is_read_the_same(tmp_path, monkeypatch):
-    """Above 2 GB optimum puts the weights, and what stands in nodes, into a file of their own."""
+    """Above 2 GB optimum writes the weights and the constants of nodes into a separate file."""
     checkpoint(tmp_path, "roberta", max_position_embeddings=514)
     assert export(tmp_path, tmp_path / "one.dear", "--quant", "fp32") == 0
     monkeypatch.setenv("FORCE_ONNX_EXTERNAL_DATA", "1")
@@ -276,14 +276,14 @@ def test_card_holds_the_file_to_transformers_and_a_floor_refuses_it(tmp_path, mo
     assert "--force keeps it" in line
     assert not list(tmp_path.glob("m.dear*"))
     assert export(tmp_path, target, "--card", "--force") == 0
-    found = Reranker.load(target).score(PAIRS)
+    scores = Reranker.load(target).score(PAIRS)
     card = Bundle(target).card()
-    assert card["max_error"] == pytest.approx(np.abs(np.array(found) - expected).max(), abs=1e-3)
+    assert card["max_error"] == pytest.approx(np.abs(np.array(scores) - expected).max(), abs=1e-3)
     assert (card["pairs"], card["documents"], card["queries"]) == ("mine", 8, 2)
     assert "below 0.95" in card["below_floor"]
 
 
-def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path, capsys):
+def test_unsupported_models_are_refused_in_one_line_and_leaves_nothing(tmp_path, capsys):
     checkpoint(tmp_path, "bert")
     target, path = tmp_path / "m.dear", tmp_path / "config.json"
     config, weights = json.loads(path.read_text()), tmp_path / "model.safetensors"
@@ -324,8 +324,8 @@ def test_what_is_not_covered_is_refused_in_one_line_and_leaves_nothing(tmp_path,
     refused("pickle", "pytorch_model.bin")
 
 
-def test_model_that_our_graph_does_not_give_is_refused(tmp_path, monkeypatch, capsys):
-    """The comparison with transformers is what stands between a wrong rewriting and the user."""
+def test_model_whose_graph_has_other_scores_is_refused(tmp_path, monkeypatch, capsys):
+    """Only the comparison with transformers protects the user from a wrong rewriting."""
     checkpoint(tmp_path, "bert")
     monkeypatch.setattr(tracing, "_scores", lambda net, rows, takes_types: [7.0] * len(rows))
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The workshop that makes the embedded bundle: its graphs against transformers, the file against its source."""
+"""The embedded bundle: its graphs against transformers, the committed file against the exporter's output."""
 
 import importlib.util
 import json
@@ -37,7 +37,7 @@ def test_fp32_graph_is_transformers_network(shipped, model, tmp_path, write, lay
 
 
 def test_wide_graph_gives_the_same_scores(shipped, model, tmp_path):
-    """The graph for CPUs whose u8 x s8 product saturates computes the very same sums, in u8 x u8."""
+    """The graph for CPUs whose u8 x s8 product saturates computes the same sums in u8 x u8."""
     path = tmp_path / "wide.dear"
     plan = tuple(graph for graph in minilm.GRAPHS if graph[0] == "cpu-wide.onnx")
     minilm.write_graphs(model, shipped.read("tokenizer.json"), plan, {}, path)
@@ -91,13 +91,13 @@ def test_embedded_bundle_and_its_card(shipped):
 def test_card_counts_what_it_says():
     rows = (("q", "a", "?", {}), ("q", "b", "?", {}), ("q", "c", "?", {}))
     named = card.Pairs("three", rows, {"q": {"a": 0, "b": 2, "c": 1}})
-    found = card.compare_scores(named, [3.0, 2.0, 1.0], [3.0, 1.5, 2.0])
-    assert found["mean_error"] == 0.5  # (0 + 0.5 + 1) / 3
-    assert found["max_error"] == 1.0
-    assert found["kendall_tau"] == 0.3333  # two of three pairs agree: (2 - 1) / 3
+    measured = card.compare_scores(named, [3.0, 2.0, 1.0], [3.0, 1.5, 2.0])
+    assert measured["mean_error"] == 0.5  # (0 + 0.5 + 1) / 3
+    assert measured["max_error"] == 1.0
+    assert measured["kendall_tau"] == 0.3333  # two of three pairs agree: (2 - 1) / 3
     # ideal: 2 + 1/log2(3); reference order a b c: 2/log2(3) + 1/2; candidate order a c b: 1/log2(3) + 2/2
-    assert found["ndcg10_fp32"] == 0.6697
-    assert found["ndcg10"] == 0.6199
+    assert measured["ndcg10_fp32"] == 0.6697
+    assert measured["ndcg10"] == 0.6199
 
 
 def test_card_ndcg_is_trec_evals():

@@ -35,7 +35,7 @@ def facts(pooling="last-token"):
 
 
 def written(folder, plan, *, studied=0, pad_id=None, records=RECORDS):
-    """The bundle's path, and the fp32 pass that went with it; `studied` of the pairs are calibration rows too."""
+    """The bundle's path, and the fp32 pass during its export; `studied` of the pairs are also calibration rows."""
     source = MergedCheckpoint(Checkpoint(folder), None)
     tokenizer = (folder / "tokenizer.json").read_bytes()
     rows = [row.ids for row in encode_pairs(tokenizer, "dear", 96, records)]
@@ -64,7 +64,7 @@ def test_the_pass_reads_the_last_position_as_the_graph_does(tmp_path):
 
 
 def test_calibrated_int8_is_nearer_to_fp32_on_other_texts(tmp_path):
-    """With activations in 15 bits, so that the weights' rounding is all that differs."""
+    """With activations in 15 bits, so that only the rounding of the weights differs."""
     words = random.Random(1)
     texts = [" ".join(words.choices(WORDS, k=length)) for length in range(10, 60)]
     records = [(query, Document(text)) for query in QUERIES for text in texts]
@@ -77,7 +77,7 @@ def test_calibrated_int8_is_nearer_to_fp32_on_other_texts(tmp_path):
     assert errors[1] < 0.9 * errors[0]
 
 
-def test_the_card_tells_a_good_file_from_a_bad_one(tmp_path):
+def test_the_card_separates_a_good_file_from_a_bad_one(tmp_path):
     checkpoint(tmp_path, "mistral")
     path, forward = written(tmp_path, "fp32")
     rows = tuple((query, str(place), query, {"text": text}) for place, (query, text) in enumerate(PAIRS))

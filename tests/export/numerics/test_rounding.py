@@ -1,4 +1,4 @@
-"""Rounding to int8, to the nearest and by GPTQ, and the fp32 pass that gives it its moments."""
+"""Rounding to int8, to the nearest and by GPTQ, with moments and leading directions."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_wide_matrices_are_rounded_in_groups_of_their_rows(monkeypatch):
 
 
 def test_rows_that_are_all_alike_are_no_obstacle():
-    """The moments have one direction, and float32 leaves them no positive definite matrix without more damping."""
+    """The moments have a single direction: in float32 they are positive definite only with more damping."""
     row = RNG.standard_normal((1, 400)).astype(np.float32) * 50
     rows = np.repeat(row, 3000, axis=0)
     weight = RNG.standard_normal((400, 30)).astype(np.float32)

@@ -16,7 +16,7 @@ ROWS = np.arange(15, dtype="<f4").reshape(5, 3)
 
 
 def write_weights(path, tensors):
-    """A safetensors file by hand: {name: (dtype, array)}."""
+    """Writes a safetensors file without the library, from {name: (dtype, array)}."""
     entries, data = {}, b""
     for name, (dtype, value) in tensors.items():
         entries[name] = {"dtype": dtype, "shape": list(value.shape), "data_offsets": [len(data)]}
@@ -32,7 +32,7 @@ def write_raw(path, entries, data):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A small whole model: two tensors in one file."""
+    """A small complete model: two tensors in one file."""
     made = tmp_path / "model"
     made.mkdir()
     (made / "config.json").write_text('{"model_type": "llama"}')
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 
 def shard(folder, places=None):
-    """Turns the small model into two shards and an index, whose map is `places`."""
+    """Splits the small model into two shards and an index with the weight map `places`."""
     (folder / "model.safetensors").unlink()
     write_weights(folder / "a.safetensors", {"rows": ("F32", ROWS)})
     write_weights(folder / "b.safetensors", {"bias": ("F32", np.ones(2, "<f4"))})
@@ -50,7 +50,7 @@ def shard(folder, places=None):
 
 
 def refusal(path, read=None):
-    """The one line with which opening the folder, or reading the tensor `read`, ends."""
+    """The one-line error of opening the folder, or of reading the tensor `read`."""
     with pytest.raises(CheckpointError) as caught:  # noqa: PT012 - opening alone may raise
         checkpoint = Checkpoint(path)
         checkpoint.read(read)
@@ -83,13 +83,13 @@ def test_every_tensor_is_what_the_safetensors_library_reads(tmp_path, dtype, max
     assert checkpoint.config["hidden_size"] == 32
     assert set(checkpoint.names) == set(wanted)
     for name, value in wanted.items():
-        found = checkpoint.read(name)
-        assert found.dtype == np.float32
-        assert checkpoint.shape(name) == found.shape
-        assert np.array_equal(found, value.float().numpy())
+        values = checkpoint.read(name)
+        assert values.dtype == np.float32
+        assert checkpoint.shape(name) == values.shape
+        assert np.array_equal(values, value.float().numpy())
         blocks = list(checkpoint.blocks(name, 7))
         assert all(len(block) == 7 for block in blocks[:-1])
-        assert np.array_equal(np.concatenate(blocks), found)
+        assert np.array_equal(np.concatenate(blocks), values)
     assert checkpoint.sha256s() == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -97,12 +97,12 @@ def test_bf16_is_the_upper_half_of_a_float32(folder):
     # 0x3f80 is 1, 0xc040 is -3, 0x4049 is pi to 8 bits, 0x0001 the least subnormal, 0x7f7f the largest finite one
     words = np.array([0x3F80, 0xC040, 0x4049, 0x0001, 0x7F7F, 0x8000], "<u2")
     write_weights(folder / "model.safetensors", {"w": ("BF16", words)})
-    found = Checkpoint(folder).read("w")
-    assert found.tolist() == [1.0, -3.0, 3.140625, 2.0**-133, (2 - 2**-7) * 2.0**127, 0.0]
-    assert np.signbit(found[-1])
+    values = Checkpoint(folder).read("w")
+    assert values.tolist() == [1.0, -3.0, 3.140625, 2.0**-133, (2 - 2**-7) * 2.0**127, 0.0]
+    assert np.signbit(values[-1])
 
 
-def test_rows_are_those_asked_for(folder):
+def test_rows_are_the_requested_ones(folder):
     checkpoint = Checkpoint(folder)
     assert checkpoint.rows("rows", 1, 3).tolist() == [[3, 4, 5], [6, 7, 8]]
     assert checkpoint.rows("rows", 4, 4).shape == (0, 3)
@@ -127,9 +127,9 @@ def test_scalars_cubes_and_empty_tensors(folder):
     write_weights(folder / "model.safetensors", tensors)
     checkpoint = Checkpoint(folder)
     for name, (_, value) in tensors.items():
-        found = checkpoint.read(name)
-        assert found.shape == value.shape
-        assert found.tolist() == value.tolist()
+        values = checkpoint.read(name)
+        assert values.shape == value.shape
+        assert values.tolist() == value.tolist()
     assert [block.shape for block in checkpoint.blocks("cube", 1)] == [(1, 3, 4)] * 2
     assert list(checkpoint.blocks("empty", 3)) == []
 
@@ -230,7 +230,7 @@ def test_index_that_names_a_tensor_which_its_shard_lacks(folder):
 
 @pytest.mark.parametrize(("places", "why"), [([], "weight_map"), ({"rows": 3}, "weight_map"),
                                              ({"rows": "../a.safetensors"}, "outside its folder")])  # fmt: skip
-def test_index_that_makes_no_sense(folder, places, why):
+def test_malformed_index_is_refused(folder, places, why):
     shard(folder, places)
     assert why in refusal(folder)
 
@@ -309,7 +309,7 @@ def test_any_changed_header_byte_is_refused_or_harmless(folder):
     assert refused > 300  # of 3 x 142; a letter of a name, or the byte that was there, does no harm
 
 
-def test_unknown_tensor_is_answered_with_the_nearest(folder):
+def test_unknown_tensor_raises_with_the_nearest_names(folder):
     assert "has no tensor 'row' (nearest: rows)" in refusal(folder, read="row")
 
 

@@ -1,6 +1,6 @@
-"""export/source/fetch.py against a Hub on loopback; huggingface_hub is the real one, in a process of its own each time.
+"""export/source/fetch.py against a fake Hub on loopback, with the real huggingface_hub, in a new process for each call.
 
-In its own process because huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE once, when it is imported.
+It needs a new process because huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE once, when it is imported.
 """
 
 import json
@@ -65,7 +65,7 @@ def put(folder, repository, files):
 
 @pytest.fixture
 def start(tmp_path, hub):
-    """Starts `fetch(repository, revision, **options)` in a process with a cache of its own under tmp_path."""
+    """Starts `fetch(repository, revision, **options)` in a new process with a cache under tmp_path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     env = kept | {
         "HF_HOME": str(tmp_path / "hf"),
@@ -86,7 +86,7 @@ def start(tmp_path, hub):
 
 @pytest.fixture
 def fetched(start):
-    """The same, to its end: the folder as a Path, or the error as a string."""
+    """The result of such a process: the folder as a Path, or the error as a string."""
 
     def call(*args, **more):
         with start(*args, **more) as process:
@@ -106,7 +106,7 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_a_model_needs_arrives_once_and_serves_offline(hub, fetched, tmp_path):
+def test_files_of_a_model_are_fetched_once_and_found_offline(hub, fetched, tmp_path):
     folder = fetched()
     assert contents(folder) == WANTED
     assert tmp_path / "hf" in folder.parents
@@ -148,7 +148,7 @@ def test_killed_fetch_keeps_the_files_that_were_whole(hub, start, fetched):
 
 
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "config.json"])
-def test_wrong_content_is_deleted_and_told(hub, fetched, tmp_path, name):
+def test_wrong_content_is_deleted_and_reported(hub, fetched, tmp_path, name):
     hub.corrupt.add(name)
     error = fetched()
     for word in (REPOSITORY, name, "hash", "deleted", "again"):
@@ -186,7 +186,7 @@ def test_token_of_a_login_is_used(hub, fetched, tmp_path):
     assert contents(fetched()) == WANTED
 
 
-def test_too_little_disk_is_told_before_a_byte_is_fetched(hub, fetched):
+def test_too_little_disk_is_reported_before_a_byte_is_fetched(hub, fetched):
     hub.claimed_size["model-00001-of-00002.safetensors"] = 10**16
     error = fetched()
     for word in ("needs 10000000.0 GB", "GB are free", "HF_HOME"):

@@ -61,7 +61,7 @@ def merged_by_peft(base, adapter):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The bases and adapters of this file, by name."""
+    """The folders of the test's bases and adapters, by name."""
     root = tmp_path_factory.mktemp("models")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are tiny; on a busy machine threads that wait for each other take seconds
@@ -89,16 +89,16 @@ def altered(made, tmp_path):
         shutil.copytree(made["lora"], folder, dirs_exist_ok=True)
         path = folder / "adapter_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | (fields or {})))
-        found = load_file(weights_of(made["lora"])) | (tensors or {})
-        found = {name: value for name, value in found.items() if not any(part in name for part in drop)}
-        save_file({rename(name) if rename else name: value for name, value in found.items()}, weights_of(folder))
+        saved = load_file(weights_of(made["lora"])) | (tensors or {})
+        saved = {name: value for name, value in saved.items() if not any(part in name for part in drop)}
+        save_file({rename(name) if rename else name: value for name, value in saved.items()}, weights_of(folder))
         return folder
 
     return alter
 
 
 def assert_merged(source, wanted):
-    """Every tensor of `wanted` is in `source` to 1e-6, read whole and in blocks of five rows."""
+    """Every tensor of `wanted` equals that of `source` to 1e-6, read at once and in blocks of five rows."""
     assert set(wanted) <= set(source.names)
     for name, value in wanted.items():
         assert source.shape(name) == value.shape
