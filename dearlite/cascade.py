@@ -178,7 +178,7 @@ class CascadeReranker(Reranker):
                     for query, head in zip(queries, heads, strict=True)
                 ]
                 if deadline is None:
-                    results = [(one.rank(), set(range(one.total))) for one in pointwise_stages]
+                    results = [(each.rank(), set(range(each.total))) for each in pointwise_stages]
                 else:
                     results = [score_within(pointwise_stages[0], deadline, progress, first=first)]
             else:

@@ -35,33 +35,35 @@ def command(model: str, docs: int | None, tokens: int | None, threads: int | Non
     The input is one query and documents of random words from the model's own vocabulary. Rates are medians of five
     rounds. Run nothing else at the same time.
     """
-    found = measure(find_model(model), documents=docs, tokens=tokens, threads=threads, device=device)
+    measurement = measure(find_model(model), documents=docs, tokens=tokens, threads=threads, device=device)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        click.echo(json.dumps(asdict(measurement), indent=1))
     else:
-        _print(found)
+        _print(measurement)
 
 
-def _print(found: Measurement) -> None:
-    lowest, highest = found.documents_per_s_range
-    memory = found.memory
+def _print(measurement: Measurement) -> None:
+    lowest, highest = measurement.documents_per_s_range
+    memory = measurement.memory
     facts: dict[str, object] = {
-        "model": f"{found.model}, {found.quantisation}, on {found.device} with {found.threads} threads",
-        "file": found.file,
-        "load": f"{found.load_s:.2f} s",
-        "first score": f"{found.first_score_s:.2f} s",
-        "documents": f"{found.documents_per_s:.2f} a second ({lowest:.2f} to {highest:.2f}), "
-        f"{found.documents} of {found.tokens_per_document} tokens a round",
-        "tokens": f"{found.tokens_per_s:.0f} a second",
+        "model": f"{measurement.model}, {measurement.quantisation}, on {measurement.device} with {measurement.threads} threads",
+        "file": measurement.file,
+        "load": f"{measurement.load_s:.2f} s",
+        "first score": f"{measurement.first_score_s:.2f} s",
+        "documents": f"{measurement.documents_per_s:.2f} a second ({lowest:.2f} to {highest:.2f}), "
+        f"{measurement.documents} of {measurement.tokens_per_document} tokens a round",
+        "tokens": f"{measurement.tokens_per_s:.0f} a second",
         "peak memory": _megabytes(memory.peak_rss_mb),
     }
     if memory.anonymous_mb is not None and memory.file_mb is not None:
         facts["memory while scoring"] = f"{memory.anonymous_mb:.0f} MB, and {memory.file_mb:.0f} MB of mapped files"
-    facts["products"] = f"{found.matrices_gops:.0f} GOP/s with the model's matrices"
-    if found.int8_peak_gops is not None and found.share_of_int8_peak is not None:
-        facts["int8 peak"] = f"{found.int8_peak_gops:.0f} GOP/s here: {found.share_of_int8_peak:.0%} of it is used"
+    facts["products"] = f"{measurement.matrices_gops:.0f} GOP/s with the model's matrices"
+    if measurement.int8_peak_gops is not None and measurement.share_of_int8_peak is not None:
+        facts["int8 peak"] = (
+            f"{measurement.int8_peak_gops:.0f} GOP/s here: {measurement.share_of_int8_peak:.0%} of it is used"
+        )
     print_facts(facts)
-    rows = [(f"{p.documents:,}", f"{p.seconds:.0f} s", _megabytes(p.memory_mb)) for p in found.predicted]
+    rows = [(f"{p.documents:,}", f"{p.seconds:.0f} s", _megabytes(p.memory_mb)) for p in measurement.predicted]
     print_rows(("one call with", "time", "memory"), rows)
 
 

@@ -148,8 +148,8 @@ def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int, exact_u8s8
         weight = g.add("Cast", wide, to=TensorProto.UINT8)
         weight_zero = g.const("weight_zero_128", np.uint8(128))
     scale = g.weight(f"{layer.name}.scale", layer.scale)
-    one, zero_name = g.const("one", np.float32(1)), g.const(f"zero_{zero}", np.uint8(zero))
-    return g.add("MatMulIntegerToFloat", quantised, weight, one, scale, zero_name, weight_zero, domain=CONTRIB)
+    unit_scale, zero_name = g.const("one", np.float32(1)), g.const(f"zero_{zero}", np.uint8(zero))
+    return g.add("MatMulIntegerToFloat", quantised, weight, unit_scale, scale, zero_name, weight_zero, domain=CONTRIB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def test_a_query_needs_an_id_and_a_text(tmp_path):
     ],
 )
 def test_fields_of_a_document(tmp_path, record, document_id, text):
-    documents, _ = read_corpus([written(tmp_path / "c.jsonl", record)], wanted={"1", "2", "3"})
+    documents, _ = read_corpus([written(tmp_path / "c.jsonl", record)], ids={"1", "2", "3"})
     assert {name: document.text for name, document in documents.items()} == {document_id: text}
     assert as_document(record, "document").id == document_id
 

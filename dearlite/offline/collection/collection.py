@@ -102,7 +102,7 @@ def open_collection(
         return Collection(name, texts, documents, order, judgements, {"candidates": str(source)}, tuple(notes))
     files = collection_files(folder, {"queries": queries, "run": run}, corpus)
     first_stage, notes = read_run(files["run"][0], depth=depth, skip_bad=skip_bad)
-    texts = read_queries(files["queries"][0], wanted=first_stage)
+    texts = read_queries(files["queries"][0], ids=first_stage)
     without_text = [query_id for query_id in first_stage if query_id not in texts]
     if without_text and not skip_bad:
         raise InvalidInput(
@@ -112,7 +112,7 @@ def open_collection(
     if without_text:
         notes.append(f"left out {len(without_text)} queries without a text ({without_text[0]!r} first)")
     named_documents = {document_id for query_id in texts for document_id in first_stage[query_id]}
-    documents, notes_on_corpus = read_corpus(files["corpus"], wanted=named_documents, skip_bad=skip_bad)
+    documents, notes_on_corpus = read_corpus(files["corpus"], ids=named_documents, skip_bad=skip_bad)
     kept = {query_id: scores for query_id, scores in first_stage.items() if query_id in texts}
     kept_run, notes_on_run = _with_texts(kept, documents, files, skip_bad)
     return Collection(

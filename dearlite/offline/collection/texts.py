@@ -29,12 +29,12 @@ _ID_COLUMNS = {*ID_FIELDS, "qid"}
 _TEXT_COLUMNS = {*TEXT_FIELDS, *TITLE_FIELDS, "query"}
 
 
-def read_queries(path: Path, *, wanted: Iterable[str] | None = None) -> dict[str, str]:
-    """Query id -> text, for the ids in `wanted` or for all. The file is JSON Lines or TSV (or another of FORMATS).
+def read_queries(path: Path, *, ids: Iterable[str] | None = None) -> dict[str, str]:
+    """Query id -> text, for the ids in `ids` or for all. The file is JSON Lines or TSV (or another of FORMATS).
 
     The id is in one of QUERY_ID_FIELDS, the text in the first of QUERY_FIELDS that is not empty.
     """
-    keep = None if wanted is None else set(wanted)
+    keep = None if ids is None else set(ids)
     queries: dict[str, str] = {}
     for where, record in _records(path):
         if isinstance(record, InvalidInput):
@@ -58,9 +58,9 @@ def read_queries(path: Path, *, wanted: Iterable[str] | None = None) -> dict[str
 
 
 def read_corpus(
-    paths: Iterable[Path], *, wanted: set[str], skip_bad: bool = False
+    paths: Iterable[Path], *, ids: set[str], skip_bad: bool = False
 ) -> tuple[dict[str, Document], list[str]]:
-    """The documents of `paths` with an id in `wanted`, and notes on bad records. Other documents are not kept.
+    """The documents of `paths` with an id in `ids`, and notes on bad records. Other documents are not kept.
 
     Raises InvalidInput for an unusable record; with `skip_bad` it is left out and counted in the notes.
     """
@@ -72,7 +72,7 @@ def read_corpus(
                 if isinstance(record, InvalidInput):
                     raise record
                 document_id = _document_id(record, where)
-                if document_id not in wanted:
+                if document_id not in ids:
                     continue
                 document = replace(as_document(record, where), record=None)  # the record itself is not kept
                 known = documents.setdefault(document_id, document)

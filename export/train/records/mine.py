@@ -143,7 +143,7 @@ def find_candidates(
     Only documents without a grade above zero become negatives. Raises InvalidInput when no query has both.
     """
     grades, rankings = read_qrels(qrels), read_run(run)[0]
-    texts = read_queries(queries, wanted=rankings)
+    texts = read_queries(queries, ids=rankings)
     rng = random.Random(options.seed)
     query_ids = [query_id for query_id in rankings if query_id in texts]
     rng.shuffle(query_ids)
@@ -163,7 +163,7 @@ def find_candidates(
         positives[query_id] = set(best)
         chosen[query_id] = [*best, *negatives]
     documents, _ = read_corpus(
-        corpus, wanted={doc_id for ids in chosen.values() for doc_id in ids}, skip_bad=options.skip_bad
+        corpus, ids={doc_id for ids in chosen.values() for doc_id in ids}, skip_bad=options.skip_bad
     )
     kept, without_positive = {}, 0
     for query_id, ids in chosen.items():
