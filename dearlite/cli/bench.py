@@ -46,7 +46,8 @@ def _print(measurement: Measurement) -> None:
     lowest, highest = measurement.documents_per_s_range
     memory = measurement.memory
     facts: dict[str, object] = {
-        "model": f"{measurement.model}, {measurement.quantisation}, on {measurement.device} with {measurement.threads} threads",
+        "model": f"{measurement.model}, {measurement.quantisation}, on {measurement.device} "
+        f"with {measurement.threads} threads",
         "file": measurement.file,
         "load": f"{measurement.load_s:.2f} s",
         "first score": f"{measurement.first_score_s:.2f} s",
