@@ -23,7 +23,18 @@ from dearlite.models.gguf import GgufFile
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-VARYING = {"load_s", "score_s", "peak_rss_mb", "versions", "cpus", "seconds", "rss_mb", "made_with", "export_s"}
+VARYING = {
+    "load_s",
+    "run_s",
+    "score_s",
+    "peak_rss_mb",
+    "versions",
+    "cpus",
+    "seconds",
+    "rss_mb",
+    "made_with",
+    "export_s",
+}
 MINILM = ("dearlite.export.encoders.minilm", "dearlite.export.embedded")  # the module's name now and before
 
 
