@@ -50,7 +50,7 @@ class ModelFileError(DearliteError):
     """A model file that is truncated, edited, foreign or of a later schema."""
 
 
-BundleError = ModelFileError  # the name in releases before 0.2
+BundleError = ModelFileError  # its former name
 
 
 class CheckpointError(DearliteError):
