@@ -100,7 +100,7 @@ def test_each_format_gives_the_same_documents(tmp_path, name, data, expected):
 @pytest.mark.parametrize(("name", "data", "expected"), ALL, ids=ALL_NAMES)
 @pytest.mark.parametrize("ending", [".gz", ".GZ"])
 def test_each_format_may_be_gzipped(tmp_path, name, data, expected, ending):
-    assert fields(read_documents(save(tmp_path, name + ending, gzip.compress(data)))) == expected
+    assert fields(read_documents(save(tmp_path, name + ending, gzip.compress(data, mtime=0)))) == expected
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
@@ -131,12 +131,12 @@ def test_windows_ways_of_writing_text_change_nothing(tmp_path, name, data, expec
 
 def test_gzip_is_known_by_its_bytes_not_by_its_name(tmp_path):
     data = TEXT_FILES["docs.jsonl"].encode()
-    assert fields(read_documents(save(tmp_path, "docs.jsonl", gzip.compress(data)))) == TWO
+    assert fields(read_documents(save(tmp_path, "docs.jsonl", gzip.compress(data, mtime=0)))) == TWO
     assert fields(read_documents(save(tmp_path, "docs.jsonl.gz", data))) == TWO
 
 
 def test_a_gzip_file_of_several_parts_is_read_to_its_end(tmp_path):
-    parts = [gzip.compress(line.encode()) for line in ("one\n", "two\n", "three")]
+    parts = [gzip.compress(line.encode(), mtime=0) for line in ("one\n", "two\n", "three")]
     file = read_documents(save(tmp_path, "docs.txt.gz", b"".join(parts)))
     assert [document.text for document in file.documents] == ["one", "two", "three"]
 
@@ -326,7 +326,7 @@ def test_an_empty_file_is_an_error_that_names_it(tmp_path, name, skip_bad):
         ("docs.txt", b" \n\t\n"),
         ("docs.csv", b"id,text\n"),
         ("docs.json", b"[]"),
-        ("docs.txt.gz", gzip.compress(b"")),
+        ("docs.txt.gz", gzip.compress(b"", mtime=0)),
     ],
 )
 def test_a_file_without_documents_is_an_error(tmp_path, name, data):
@@ -370,7 +370,7 @@ def test_a_gzip_file_cut_anywhere_is_an_error(tmp_path, name, data, _expected, s
 
 
 def test_a_gzipped_parquet_file_that_is_cut_is_an_error(tmp_path):
-    whole = gzip.compress(two_as_parquet())
+    whole = gzip.compress(two_as_parquet(), mtime=0)
     assert "damaged gzip" in refused(save(tmp_path, "docs.parquet.gz", whole[: len(whole) // 2]))
 
 
@@ -443,7 +443,7 @@ def test_an_unknown_ending_is_a_usage_error_that_lists_the_formats(tmp_path, nam
 # Manners
 
 
-@pytest.mark.parametrize("data", [TXT.encode(), gzip.compress(TXT.encode())], ids=["plain", "gz"])
+@pytest.mark.parametrize("data", [TXT.encode(), gzip.compress(TXT.encode(), mtime=0)], ids=["plain", "gz"])
 def test_a_file_is_closed_after_reading(tmp_path, data):
     path = save(tmp_path, "docs.txt", data)
     with warnings.catch_warnings(record=True) as caught:
