@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.models.chain import Model
-from dearlite.progress import Progress
 from dearlite.reranker import Reranker
 
 if TYPE_CHECKING:
+    from dearlite.models.chain import Model
     from dearlite.options import Listwise, Long
+    from dearlite.progress import Progress
     from dearlite.ranking import Ranking
 
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from dearlite.checks import whole_number
 from dearlite.errors import UsageError
-from dearlite.loading import load
-from dearlite.models.chain import Model
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
+    from dearlite.models.chain import Model
     from dearlite.options import Long
     from dearlite.ranking import PairScore, Ranking
 
@@ -70,6 +69,8 @@ class Reranker(ABC):
         """
         if gpu_layers is not None:
             gpu_layers = whole_number("gpu_layers", gpu_layers, 0, otherwise=", or None for all")
+        from dearlite.loading import load  # models.toml is not read before a model is loaded
+
         reranker: Reranker = load(
             model,
             {"device": device, "threads": threads},

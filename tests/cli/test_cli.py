@@ -229,7 +229,8 @@ def test_own_models_toml_adds_and_its_faults_are_told_together(cli, tmp_path, mo
 
 
 def test_stdin_and_closed_pipe():
-    body = "".join(json.dumps({"text": f"document {n} " + "filler " * 200}) + "\n" for n in range(300))
+    # More output than a pipe holds, and few tokens to read: a long word is one.
+    body = "".join(json.dumps({"text": f"document {n} " + "x" * 1600}) + "\n" for n in range(300))
     shell = f"{' '.join(DEARLITE)} rerank -q filler - | head -n 1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", shell], input=body, capture_output=True, text=True, cwd=ROOT, check=False

@@ -246,7 +246,7 @@ def test_options_of_the_other_kind_of_model_are_refused(tiny, tiny_path):
         rerank("q", ["a"], listwise=Listwise())
     with pytest.raises(UsageError, match="gpu_layers and adapter go with a listwise"):
         Reranker.load(gpu_layers=1, adapter="x.gguf")
-    with pytest.raises(UsageError, match="no score of one alone"):
+    with pytest.raises(UsageError, match="no score of a single document"):
         tiny.score([("q", "a")])
     with pytest.raises(UsageError, match="no listwise prompt form"):
         tiny.rerank("q", ["a", "b"], listwise=Listwise(prompt="magic"))

@@ -90,7 +90,7 @@ def test_rows_hold_texts_and_both_stages(small, reranker, tmp_path):
 
 
 def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path):
-    command = [*COMMAND, str(FOLDER), "--run", "run_bm25.trec", "-o"]
+    command = [*COMMAND, str(FOLDER), "--run", "run_bm25.trec", "--depth", "8", "-o"]
     undisturbed, out = tmp_path / "undisturbed.trec", tmp_path / "out.trec"
     subprocess.run([*command, str(undisturbed)], check=True, capture_output=True)
     chance, journal = random.Random(11), Path(f"{out}.journal")
@@ -105,7 +105,7 @@ def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path):
         assert process.wait() == -signal.SIGKILL  # it was at work still
         assert not out.exists()
     done = subprocess.run([*command, str(out)], check=True, capture_output=True, text=True)
-    assert "dearlite: resuming: " in done.stderr and " of 420 pairs are already scored" in done.stderr
+    assert "dearlite: resuming: " in done.stderr and " of 168 pairs are already scored" in done.stderr
     assert out.read_bytes() == undisturbed.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "out.trec",
