@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dearlite.errors import InvalidInput
+from dearlite.readable import readable
 
 # Field names in order of precedence. They cover BEIR, Tevatron, Pyserini and plain JSON.
 TEXT_FIELDS = ("text", "contents", "passage")
@@ -45,7 +46,8 @@ def as_documents(items: Iterable[object]) -> list[Document]:
 def as_document(item: object, where: str) -> Document:
     """`item` (a string, a mapping, a Document or an object with its attributes) as a Document.
 
-    Raises InvalidInput, whose message begins with `where`, for None, numbers, a missing text, and only spaces.
+    Raises InvalidInput, whose message begins with `where`, for None, numbers, a missing text, and a text that is empty
+    or holds nothing to read (`readable`).
     """
     if isinstance(item, Document):
         return _checked(_clean(item.text, where), item.id, _clean(item.title, where), item.record, where)
@@ -68,18 +70,28 @@ def as_document(item: object, where: str) -> Document:
 
 
 def check_query(query: object) -> str:
-    """`query` without spaces around it, as valid UTF-8. Raises InvalidInput if it is no string or only spaces."""
+    """`query` without spaces around it, as valid UTF-8. Raises InvalidInput if it is no string or nothing to read."""
     if not isinstance(query, str):
         raise InvalidInput(f"the query is a {type(query).__name__}: it must be a string")
-    if not query.strip():
-        raise InvalidInput("the query is empty: give at least one word")
-    return _clean(query.strip(), "the query")
+    query = _clean(query.strip(), "the query")
+    if not readable(query):
+        raise InvalidInput(f"the query {emptiness(query)}: give at least one word")
+    return query
 
 
 def _checked(text: str, doc_id: str | None, title: str, record: object, where: str) -> Document:
-    if not text.strip() and not title.strip():
-        raise InvalidInput(f"{where} is empty or only spaces: remove it, or give it a text")
-    return Document(_clean(text, where), doc_id, _clean(title, where), record)
+    text, title = _clean(text, where), _clean(title, where)
+    if not readable(text) and not readable(title):
+        raise InvalidInput(f"{where} {emptiness(title + text)}: remove it, or give it a text")
+    return Document(text, doc_id, title, record)
+
+
+def emptiness(text: str) -> str:
+    """The reason why `text`, which is not readable, is empty, as the rest of a sentence about it."""
+    names = dict.fromkeys(f"U+{ord(char):04X}" for char in text.strip()[:64] if not char.isspace())
+    if not names:
+        return "is empty or only spaces"
+    return f"has nothing to read, only characters that show nothing ({', '.join(list(names)[:3])})"
 
 
 def first_field(item: object, names: tuple[str, ...]) -> object:

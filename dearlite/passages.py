@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dearlite.documents import Document
+from dearlite.readable import readable
 
 if TYPE_CHECKING:
     from dearlite.ranking import Hit, Ranking
@@ -43,9 +44,9 @@ def window_spans_of(offsets: Sequence[Span], size: int, length: int) -> list[Spa
 
 
 def part_of_document(document: Document, index: int, span: Span) -> DocumentPart:
-    """The passage `span` of the document at `index`; the document's full text if the span holds only spaces."""
+    """The passage `span` of the document at `index`; the document's full text if the span has nothing to read."""
     text = document.text[slice(*span)]
-    return DocumentPart(index, span, replace(document, text=text if text.strip() else document.text))
+    return DocumentPart(index, span, replace(document, text=text if readable(text) else document.text))
 
 
 def best_passages(ranking: Ranking, parts: Sequence[DocumentPart], documents: Sequence[Document], keep: int) -> Ranking:

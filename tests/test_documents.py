@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import DearliteError, InvalidInput
+from dearlite.readable import readable
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ REFUSED = [
     (("d1", "Snow"), "tuple"),
     ("", "empty"),
     (" \t\r\n\u00a0\u2003", "empty or only spaces"),
+    ("\u200b", "has nothing to read, only characters that show nothing (U+200B): remove it"),
+    ({"text": "\ufeff", "title": "\u00ad"}, "nothing to read, only characters that show nothing (U+00AD, U+FEFF)"),
     ({}, "no text"),
     ({"body": "Snow"}, "'body'"),
     ({"text": None}, "no text"),
@@ -152,11 +155,9 @@ def test_one_document_instead_of_a_list_is_refused_with_the_remedy(docs):
 @pytest.mark.parametrize(
     ("escaped", "clean"),
     [
-        (r'"\ud83d"', "\ufffd"),
-        (r'"\ude00"', "\ufffd"),
         (r'"cut here: \ud83d"', "cut here: \ufffd"),
         (r'"\ud83d then more"', "\ufffd then more"),
-        (r'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (r'"b \ude00\ud83d"', "b \ufffd\ufffd"),
         (r'"a pair \ud83d\ude00 and a half \ud83d!"', "a pair \U0001f600 and a half \ufffd!"),
     ],
 )
@@ -169,6 +170,17 @@ def test_half_a_surrogate_pair_is_replaced_in_text_title_and_query(escaped, clea
     assert check_query(text) == clean
 
 
+@pytest.mark.parametrize("escaped", [r'"\ud83d"', r'"\ude00"', r'"\ude00\ud83d"'])
+def test_nothing_but_half_a_surrogate_pair_is_no_text(escaped):
+    text = json.loads(escaped)
+    for item in (text, {"text": text}, {"text": text, "title": text}, Document(text)):
+        with pytest.raises(InvalidInput, match=r"document 0 has nothing to read.*U\+FFFD"):
+            as_document(item, "document 0")
+    with pytest.raises(InvalidInput, match=r"the query has nothing to read.*U\+FFFD"):
+        check_query(text)
+    assert as_document({"text": text, "title": "Snow"}, "document 0").text == "\ufffd" * len(text)
+
+
 def test_half_a_surrogate_pair_is_replaced_in_an_id():
     (document,) = as_documents([{"id": "page \ud83d", "text": "Snow"}])
     assert document.id == "page \ufffd"  # a TREC run holds ids, and is UTF-8
@@ -178,7 +190,7 @@ def test_two_halves_written_one_by_one_are_joined():
     assert as_document("\ud83d" + "\ude00", "document 0").text == "\U0001f600"
 
 
-@given(st.text(min_size=1).filter(str.strip))
+@given(st.text(min_size=1).filter(readable))
 def test_text_that_can_be_written_stays_as_it_is(text):
     assert as_document(text, "document 0").text == text
 
@@ -188,7 +200,7 @@ def test_any_text_that_is_accepted_can_be_written_as_utf8(text):
     try:
         document = as_document(text, "document 0")
     except InvalidInput:
-        assert not text.strip()
+        assert not readable(text)
     else:
         document.text.encode()
 

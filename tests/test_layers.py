@@ -6,7 +6,7 @@ import pytest
 from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
-_BASE = "errors progress display version checks"
+_BASE = "errors progress display version checks readable"
 _RECORDS = f"{_BASE} documents options deadline machine ranking passages"
 _RUNTIME = f"{_RECORDS} files models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
@@ -16,13 +16,14 @@ MAY_IMPORT = {
     "display": "",
     "version": "",
     "checks": "errors",
+    "readable": "",
     "deadline": "errors",
     "machine": "errors checks",
     "options": "errors checks progress",
-    "documents": "errors",
+    "documents": "errors readable",
     "ranking": "errors checks display documents",
-    "passages": "errors documents ranking",
-    "files": "errors documents ranking",
+    "passages": "errors readable documents ranking",
+    "files": "errors readable documents ranking",
     "models": "errors checks options",
     "loading": "errors options models",
     "reranker": "errors checks progress documents options ranking models loading",

@@ -18,6 +18,7 @@ from typing import BinaryIO, TypeVar
 
 from dearlite.documents import Document, as_document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
+from dearlite.readable import readable
 
 # (location, record); the record is an InvalidInput if it cannot be read
 Record = tuple[str, object | InvalidInput]
@@ -159,7 +160,10 @@ def _read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
 
 def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:
     for where, line in read_lines(stream, name):
-        yield where, line.strip() if isinstance(line, str) else line
+        if not isinstance(line, str):
+            yield where, line
+        elif readable(line):  # a line of invisible characters is as blank as one of spaces
+            yield where, line.strip()
 
 
 def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dearlite.listwise.prompts import find_form
+from dearlite.readable import readable
 from dearlite.reranker import Reranker
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?\w)")
@@ -26,7 +27,7 @@ def sentences(text: str) -> list[str]:
             joined[-1] += f" {part}"
         else:
             joined.append(part)
-    return [sentence.strip() for sentence in joined if sentence.strip()]
+    return [sentence.strip() for sentence in joined if readable(sentence)]
 
 
 def listwise_records(

@@ -21,6 +21,7 @@ from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
 from dearlite.export.train.records.reading import read_records
 from dearlite.listwise.prompts import Turn
+from dearlite.readable import readable
 
 _ROLES = ("system", "user", "assistant")
 
@@ -90,6 +91,6 @@ def _conversation(messages: list[Any], location: str) -> ListRecord:
         ):
             raise InvalidInput(f"{location}: a message has a role ({', '.join(_ROLES)}) and a content")
         turns.append((str(message["role"]), str(message["content"])))
-    if len(turns) < 2 or turns[-1][0] != "assistant" or not turns[-1][1].strip():
+    if len(turns) < 2 or turns[-1][0] != "assistant" or not readable(turns[-1][1]):
         raise InvalidInput(f"{location}: the last message must be the assistant's answer")
     return ListRecord(location, turns=tuple(turns[:-1]), answer=turns[-1][1].strip())
