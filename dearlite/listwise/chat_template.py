@@ -2,6 +2,9 @@
 
 The template sees a placeholder instead of each text, and the rendered prompt is split at the placeholders. This
 separates the template's own words, which may hold special tokens, from texts, in which "<|eot_id|>" is ten characters.
+
+Templates are written for transformers (utils/chat_template_utils.py, `apply_chat_template`), so the environment has its
+additions to Jinja: break and continue, {% generation %}, tojson, raise_exception and strftime_now.
 """
 
 from __future__ import annotations
@@ -10,12 +13,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 from dearlite.errors import ModelFileError, first_line, need
 from dearlite.listwise.prompts import Turn
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
+# The day that `strftime_now` gives: the one that Llama 3's template falls back to. With today's date a model would give
+# other scores tomorrow, and a journal would continue with other prompts.
+_TODAY = datetime(2024, 7, 26)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +39,13 @@ class ChatTemplate:
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
         """`tokens` are the variables bos_token and eos_token. Raises ModelFileError if `source` does not compile."""
-        sandbox = need("jinja2.sandbox", extra="listwise")
-        environment = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-        environment.globals["raise_exception"] = _raise
+        environment = _environment()
         try:
             self._template = environment.from_string(source)
         except Exception as err:  # jinja2's errors, and Python's from its compiler
             raise ModelFileError(
-                f"the model's chat template cannot be read ({first_line(err)}): export it again"
+                f"the model's chat template cannot be read ({first_line(err)}): take --prompt plain or rankvicuna, "
+                "which need none"
             ) from None
         self._tokens = dict(tokens)
 
@@ -69,7 +75,9 @@ class ChatTemplate:
 
     def _render(self, turns: Sequence[Turn]) -> str:
         messages = [{"role": role, "content": text} for role, text in turns]
-        rendered: str = self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
+        rendered: str = self._template.render(
+            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
+        )
         return rendered
 
 
@@ -121,6 +129,37 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
     if len(turns) < 2 or turns[0][0] != "system":
         return list(turns)
     return [(turns[1][0], f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:]]
+
+
+@cache
+def _environment() -> Any:
+    """Jinja's sandbox with the additions of transformers."""
+    sandbox, ext = (need(f"jinja2.{part}", extra="listwise") for part in ("sandbox", "ext"))
+    generation = type("Generation", (ext.Extension,), {"tags": {"generation"}, "parse": _parse_generation})
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _TODAY.strftime}
+    return environment
+
+
+def _parse_generation(_: Any, parser: Any) -> Any:
+    """The words between {% generation %} and {% endgeneration %}, the tags that mark trained text, as they are."""
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    return need("jinja2.nodes", extra="listwise").Scope(body, lineno=line)  # names set within end with it
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """`value` as JSON. Unlike Jinja's own filter, it leaves HTML characters as they are."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> Any:

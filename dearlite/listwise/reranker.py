@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 
@@ -41,6 +42,7 @@ from dearlite.stages import QueryState
 
 KIND = "listwise"
 _SCHEMA = 1
+_CHAT_TEMPLATE = "tokenizer.chat_template"  # metadata key
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +101,11 @@ class ListwiseReranker(Reranker):
         self._backend = LlamaBackend(
             file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
         )
-        vocabulary = self._backend.vocabulary
-        source = file.metadata.get("tokenizer.chat_template")
-        self._template = ChatTemplate(source, vocabulary.template_tokens) if source else None
-        self._settings = _read_settings(file, self._template is not None, self._backend.context_tokens)
+        has_template = bool(file.metadata.get(_CHAT_TEMPLATE))
+        self._settings = _read_settings(file, has_template, self._backend.context_tokens)
         self.model = self._settings.name
         self._encoders: dict[str, PromptEncoder] = {}
-        self._end_tokens = vocabulary.end_tokens()
+        self._end_tokens = self._backend.vocabulary.end_tokens()
         for note in self._backend.notes:
             warnings.warn(note, stacklevel=3)
 
@@ -253,8 +253,16 @@ class ListwiseReranker(Reranker):
             form = replace(form, identifiers_from=self._settings.identifiers_from)
         key = f"{name} {reasoned}"
         if key not in self._encoders:
-            self._encoders[key] = PromptEncoder(self._backend.vocabulary, form, self._template)
+            # A template is read for the forms that need it: one that cannot be read does not stop the others.
+            template = self._template if form.frame is None else None
+            self._encoders[key] = PromptEncoder(self._backend.vocabulary, form, template)
         return self._encoders[key]
+
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        """The model's chat template; None for a file without one. Raises ModelFileError if it cannot be read."""
+        source = self._file.metadata.get(_CHAT_TEMPLATE)
+        return ChatTemplate(source, self._backend.vocabulary.template_tokens) if source else None
 
 
 def _read_settings(file: GgufFile, has_template: bool, context_tokens: int) -> _ModelSettings:

@@ -328,3 +328,31 @@ def test_a_larger_model_ranks_an_easy_query():
     model = Reranker.load(path)
     for mode in MASKED:
         assert model.rerank("Who invented the light bulb?", docs, listwise=Listwise(mode=mode))[0].index == 2, mode
+
+
+GENERATION_TAGS = (
+    "{% for m in messages %}{% generation %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
+    "{% endgeneration %}{% endfor %}"
+)
+
+
+def test_template_with_generation_tags_gives_the_order_of_the_template_without_them(tmp_path):
+    docs = ["rain", "snow falls on the hills", "the light bulb was invented"]
+    without = GENERATION_TAGS.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    orders = []
+    for name, template in (("tagged", GENERATION_TAGS), ("plain", without)):
+        model = Reranker.load(write_tiny(tmp_path / f"{name}.gguf", chat_template=template))
+        ranking = model.rerank("rain", docs)
+        orders.append([(hit.index, hit.tokens_used) for hit in ranking])
+    assert orders[0] == orders[1]
+
+
+def test_unreadable_template_stops_only_the_forms_that_need_it(tmp_path, cli):
+    path = write_tiny(tmp_path / "m.gguf", chat_template="{% unheard of %}")
+    (tmp_path / "d.jsonl").write_text('{"text": "rain"}\n{"text": "snow"}\n')
+    code, _, err = cli("rerank", "-q", "rain", "-m", path, tmp_path / "d.jsonl")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "chat template cannot be read" in err
+    assert "take --prompt plain or rankvicuna" in err
+    code, out, err = cli("rerank", "-q", "rain", "-m", path, tmp_path / "d.jsonl", "--prompt", "plain")
+    assert (code, len(out.splitlines())) == (0, 2), err

@@ -22,8 +22,11 @@ def smollm2():
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
-def write_tiny(path, *, seed=0, context=CONTEXT, extra=None, tensors=None, scale=1.0):
-    """A random model with SmolLM2's tokenizer; `extra` is more metadata, `tensors` replace some of its own."""
+def write_tiny(path, *, seed=0, context=CONTEXT, extra=None, tensors=None, scale=1.0, chat_template=None):
+    """A random model with SmolLM2's tokenizer; `extra` is more metadata, `tensors` replace some of its own.
+
+    `chat_template` replaces SmolLM2's.
+    """
     source = GgufFile(smollm2()).metadata
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(context)
@@ -43,7 +46,7 @@ def write_tiny(path, *, seed=0, context=CONTEXT, extra=None, tensors=None, scale
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(source["tokenizer.chat_template"])
+    writer.add_chat_template(chat_template or source["tokenizer.chat_template"])
     for key, value in (extra or {}).items():
         (writer.add_uint32 if isinstance(value, int) else writer.add_string)(key, value)
     random = np.random.default_rng(seed)

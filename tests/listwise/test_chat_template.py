@@ -1,0 +1,87 @@
+"""Chat templates read as transformers reads them: its `apply_chat_template` is the reference."""
+
+import pytest
+
+pytest.importorskip("jinja2", reason="jinja2 is not installed (extra listwise)")
+
+from dearlite.errors import ModelFileError
+from dearlite.listwise.chat_template import ChatTemplate
+
+TURNS = [("system", "Be brief."), ("user", "Who?"), ("assistant", "Edison."), ("user", "And <b>&'é?")]
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+LOOP = "{% for m in messages %}"
+PLAIN = "[{{ m['role'] }}]{{ m['content'] }}"
+# name -> template. Each uses a part of transformers' environment, all of them in published templates.
+TEMPLATES = {
+    "generation": LOOP + "{% generation %}" + PLAIN + "{% endgeneration %}{% endfor %}",
+    "generation, of assistant turns alone": LOOP
+    + "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<e>{% endgeneration %}"
+    + "{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "generation, blanks removed": LOOP + " {%- generation -%} \n" + PLAIN + " {%- endgeneration -%} \n{% endfor %}",
+    "generation, on lines of its own": LOOP
+    + "\n  {% generation %}\n"
+    + PLAIN
+    + "\n  {% endgeneration %}\n{% endfor %}",
+    "generation, a name set within": LOOP
+    + "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{{ m.content }}{% endgeneration %}{{ x }}{% endfor %}",
+    "generation, nested": LOOP
+    + "{% generation %}a{% generation %}{{ m.content }}{% endgeneration %}b{% endgeneration %}{% endfor %}",
+    "continue": LOOP + "{{ m.content }}{% if loop.first %}{% continue %}{% endif %};{% endfor %}",
+    "break": LOOP
+    + PLAIN
+    + "{% endfor %}{% for n in range(9) %}{% if n == 3 %}{% break %}{% endif %}{{ n }}{% endfor %}",
+    "tojson": "{{ {'b': 'é<&>', 'a': [1, true, none]} | tojson }}" + LOOP + PLAIN + "{% endfor %}",
+    "tojson, indent": "{{ {'b': 'é', 'a': [1]} | tojson(indent=2) }}" + LOOP + PLAIN + "{% endfor %}",
+    "tojson, ensure_ascii and sort_keys": "{{ {'b': 'é', 'a': 1} | tojson(ensure_ascii=true, sort_keys=true) }}"
+    + LOOP
+    + PLAIN
+    + "{% endfor %}",
+    "tojson, separators": "{{ {'b': 1, 'a': 2} | tojson(separators=(',', ':')) }}" + LOOP + PLAIN + "{% endfor %}",
+    "trim_blocks and lstrip_blocks": "{% for m in messages %}\n  {% if true %}\n"
+    + PLAIN
+    + "\n  {% endif %}\n{% endfor %}\n",
+    "raise_exception that is not reached": LOOP
+    + "{% if 1 > 2 %}{{ raise_exception('no') }}{% endif %}"
+    + PLAIN
+    + "{% endfor %}",
+    "tools and documents are defined": "{{ tools is defined }}{{ tools is none }}{{ documents is none }}"
+    + LOOP
+    + PLAIN
+    + "{% endfor %}",
+    "tokens and namespace": "{{ bos_token }}{% set ns = namespace(n=0) %}"
+    + LOOP
+    + "{% set ns.n = ns.n + 1 %}{{ ns.n }}{{ m.content | trim }}{{ eos_token }}{% endfor %}{{ ns.n }}",
+    "the answer's opener": LOOP + PLAIN + "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
+    "macro and slice": "{% macro show(m) %}<{{ m.role }}>{{ m.content }}{% endmacro %}{{ show(messages[0]) }}"
+    + "{% for m in messages[1:] %}{{ show(m) }}{% endfor %}",
+}
+
+
+def rendered(source):
+    parts = ChatTemplate(source, TOKENS).parts(TURNS)
+    return "".join(part.text for part in parts)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_prompt_is_that_of_transformers(name):
+    reference = pytest.importorskip("transformers.utils.chat_template_utils").render_jinja_template
+    messages = [{"role": role, "content": text} for role, text in TURNS]
+    (expected,), _ = reference([messages], chat_template=TEMPLATES[name], add_generation_prompt=True, **TOKENS)
+    assert rendered(TEMPLATES[name]) == expected
+
+
+def test_day_is_the_same_on_every_day():
+    guarded = (
+        "{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y') %}{% else %}{% set d = '26 Jul 2024' %}"
+    )
+    source = guarded + "{% endif %}{{ d }}" + LOOP + PLAIN + "{% endfor %}"  # as in Llama 3.2
+    assert rendered(source).startswith("26 Jul 2024[system]Be brief.")
+
+
+@pytest.mark.parametrize(
+    "source", [LOOP, "{% unheard %}", "{% generation %}", "{% endgeneration %}", "{{ 1 | unheard }}", "{% break %}"]
+)
+def test_unreadable_template_names_the_forms_that_need_none(source):
+    with pytest.raises(ModelFileError, match=r"cannot be read \(.+\): take --prompt plain or rankvicuna") as caught:
+        ChatTemplate(source, TOKENS)
+    assert "\n" not in str(caught.value)
