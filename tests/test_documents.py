@@ -69,7 +69,7 @@ REFUSED = [
     ("\u200b", "has nothing to read, only characters that show nothing (U+200B): remove it"),
     ({"text": "\ufeff", "title": "\u00ad"}, "nothing to read, only characters that show nothing (U+00AD, U+FEFF)"),
     ({}, "no text"),
-    ({"body": "Snow"}, "'body'"),
+    ({"prose": "Snow"}, "'prose'"),
     ({"text": None}, "no text"),
     ({"title": "Weather"}, "no text"),
     ({"text": "  "}, "empty or only spaces"),
@@ -233,7 +233,9 @@ def test_docs_that_are_no_list_are_refused(docs):
         as_documents(docs)
 
 
-def test_data_frame_is_not_taken_for_its_column_names():
+def test_rows_of_a_data_frame_are_documents_and_its_column_names_are_not():
     pandas = pytest.importorskip("pandas")
-    with pytest.raises(InvalidInput, match=r"to_dict\('records'\)"):
-        as_documents(pandas.DataFrame({"text": ["a"]}))
+    frame = pandas.DataFrame({"id": [1, 2], "text": ["Snow", "Rain"]}, index=["x", "y"])
+    assert [(d.id, d.text) for d in as_documents(frame)] == [("1", "Snow"), ("2", "Rain")]
+    with pytest.raises(InvalidInput, match=r"\[doc\]"):
+        as_documents(frame.iloc[0])

@@ -6,7 +6,7 @@ import pytest
 from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
-_BASE = "errors progress display version checks readable"
+_BASE = "errors progress display version checks readable fields"
 _RECORDS = f"{_BASE} documents options deadline machine ranking passages"
 _RUNTIME = f"{_RECORDS} files models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
@@ -17,28 +17,30 @@ MAY_IMPORT = {
     "version": "",
     "checks": "errors",
     "readable": "",
+    "fields": "errors",
     "deadline": "errors",
     "machine": "errors checks",
     "options": "errors checks progress",
-    "documents": "errors readable",
+    "documents": "errors readable fields",
     "ranking": "errors checks display documents",
     "passages": "errors readable documents ranking",
-    "files": "errors readable documents ranking",
+    "files": "errors readable fields documents ranking",
     "models": "errors checks options",
     "loading": "errors options models",
-    "reranker": "errors checks progress documents options ranking models loading",
+    "reranker": "errors checks progress fields documents options ranking models loading",
     "stages": "errors progress documents ranking passages",
     "anytime": "errors progress documents options deadline ranking passages reranker stages",
     "pointwise": f"{_RUNTIME}",
     "listwise": f"{_RUNTIME}",
     "cascade": f"{_RUNTIME}",
-    "api": "options progress ranking models reranker",
-    "offline.collection": "errors checks documents files",
+    "api": "fields options progress ranking models reranker",
+    "offline.collection": "errors checks fields documents files",
     "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
     "offline.cluster": f"{_RECORDS} files models loading reranker offline.collection offline.run",
     "offline.evaluation": f"{_RECORDS} files offline.collection offline.run",
-    "offline": "options models files reranker loading progress offline.collection offline.run offline.evaluation",
-    "render": "errors documents ranking files offline.evaluation",
+    "offline": "fields options models files reranker loading progress offline.collection offline.run "
+    "offline.evaluation",
+    "render": "errors fields documents ranking files offline.evaluation",
     "dearlite": f"{_RECORDS} api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise listwise offline offline.collection offline.run offline.cluster "

@@ -13,16 +13,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dearlite.documents import (
-    CANDIDATE_ID_FIELDS,
-    CANDIDATE_TEXT_FIELDS,
-    TITLE_FIELDS,
-    Document,
-    as_document,
-    check_query,
-    first_field,
-)
+from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
+from dearlite.fields import CANDIDATE_ID_FIELDS, CANDIDATE_TEXT_FIELDS, TITLE_FIELDS, first_field
 from dearlite.files.readers import open_stream, read_group, reader_for, report_damage
 
 _LIST_FIELDS = ("hits", "candidates")

@@ -10,18 +10,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from dearlite.documents import (
-    ID_FIELDS,
-    QUERY_FIELDS,
-    QUERY_ID_FIELDS,
-    TEXT_FIELDS,
-    TITLE_FIELDS,
-    Document,
-    as_document,
-    check_query,
-    first_field,
-)
+from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
+from dearlite.fields import ID_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, first_field
 from dearlite.files.readers import Record, open_stream, read_lines, reader_for, report_damage
 
 # A header line of a TSV file names at least one column of each set.
