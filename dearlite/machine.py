@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.checks import whole_number
+from dearlite.errors import need
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -25,13 +26,21 @@ def check_threads(threads: int | None) -> int:
 
 @cache
 def default_threads() -> int:
-    """Number of physical cores that this process may use, within its affinity mask and its cgroup's quota.
+    """Number of physical cores that this process may use, within its affinity mask and its container's CPU quota.
 
     Two hyperthreads of a core share its multipliers, so that int8 products gain nothing from the second.
     """
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = {_siblings(cpu) for cpu in allowed}
-    return max(1, min(len(cores), _cgroup_quota() or len(cores)))
+    return max(1, min(_physical_cores(), _cgroup_quota() or sys.maxsize))
+
+
+def _physical_cores() -> int:
+    """Number of physical cores within this process' affinity mask: from /sys on Linux, from psutil elsewhere."""
+    if hasattr(os, "sched_getaffinity"):
+        return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
+    psutil: Any = need("psutil", extra=None)
+    cores: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    process = psutil.Process()
+    return min(cores, len(process.cpu_affinity())) if hasattr(process, "cpu_affinity") else cores  # none on macOS
 
 
 def _siblings(cpu: int) -> str:
@@ -42,18 +51,32 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _cgroup_quota() -> int | None:
-    """Number of full CPUs in the quota of a container (cgroup v2 cpu.max: "MICROSECONDS PERIOD" or "max PERIOD")."""
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Number of full CPUs in the quota of a container, at least 1; None without a quota.
+
+    cgroup v2 has cpu.max, "MICROSECONDS PERIOD" or "max PERIOD"; v1 has one file for each, -1 for no quota.
+    """
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, int(quota) // int(period))
+        quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
+        try:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    try:
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
+    except (ValueError, ZeroDivisionError):  # "max"
         return None
 
 
 def nvidia_gpu_present() -> bool:
-    """True if the kernel driver of an NVIDIA GPU is loaded (Linux). CUDA libraries may still be missing."""
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
+    """True if the driver of an NVIDIA GPU is installed, on Linux, WSL2 or Windows. CUDA libraries may still be missing.
+
+    Under WSL2 the driver is that of Windows: its libcuda lies in a folder that WSL mounts.
+    """
+    windows = Path(os.environ.get("SystemRoot", r"C:\Windows")) / "System32" / "nvcuda.dll"
+    signs = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"), windows)
+    return any(path.exists() for path in signs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +89,12 @@ class Memory:
 
 
 def memory_now() -> Memory:
-    """Memory of this process: from /proc on Linux, only the peak elsewhere, nothing on Windows."""
+    """Memory of this process: from /proc on Linux, only the peak elsewhere."""
     try:
         lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     except OSError:
-        try:
-            import resource
-        except ImportError:
-            return Memory(None)
-        return Memory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes on macOS
+        peak = _peak_bytes()
+        return Memory(None if peak is None else peak / 2**20)
     megabytes = {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("VmHWM:", "RssAnon:", "RssFile:")}
     return Memory(megabytes["VmHWM:"], megabytes.get("RssAnon:"), megabytes.get("RssFile:"))
 
@@ -91,11 +111,19 @@ def versions_of(*names: str) -> dict[str, str]:
 
 
 def peak_memory_mb(*, children: bool = False) -> float | None:
-    """Peak resident memory in MB of 10^6 bytes of this process, or of its largest finished child; None on Windows."""
+    """Peak resident memory in MB of 10^6 bytes of this process, or of its largest finished child.
+
+    None for children on Windows, which keeps no such figure.
+    """
+    peak = _peak_bytes(children=children)
+    return None if peak is None else float(round(peak / 1e6))
+
+
+def _peak_bytes(*, children: bool = False) -> int | None:
+    """Peak resident memory in bytes of this process, or of its largest finished child; None if it is not recorded."""
     try:
         resource: Any = import_module("resource")
     except ModuleNotFoundError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    megabytes: float = round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # ru_maxrss: B on macOS, kB on Linux
-    return megabytes
+        return None if children else int(need("psutil", extra=None).Process().memory_info().peak_wset)
+    peak: int = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)  # ru_maxrss: bytes on macOS, KiB on Linux
