@@ -5,11 +5,15 @@ by hand would leave a new folder out of the wheel in silence. The link dearlite/
 to that folder; installing does not need it, and a checkout on Windows may have a plain file in its place.
 """
 
+import sys
 from pathlib import Path
 from shutil import copyfile
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
+
+if sys.version_info < (3, 11):  # pip would find out only after it has downloaded every dependency
+    sys.exit("dearlite needs Python 3.11 or later, and this is Python {}.{}".format(*sys.version_info))
 
 
 class BuildWithModels(build_py):

@@ -75,7 +75,12 @@ def nvidia_gpu_present() -> bool:
     Under WSL2 the driver is that of Windows: its libcuda lies in a folder that WSL mounts.
     """
     windows = Path(os.environ.get("SystemRoot", r"C:\Windows")) / "System32" / "nvcuda.dll"
-    signs = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/usr/lib/wsl/lib/libcuda.so.1"), windows)
+    signs = (
+        Path("/proc/driver/nvidia/version"),
+        Path("/dev/nvidiactl"),
+        Path("/usr/lib/wsl/lib/libcuda.so.1"),
+        windows,
+    )
     return any(path.exists() for path in signs)
 
 

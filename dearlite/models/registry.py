@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -59,12 +60,19 @@ class CascadeEntry:
 
 
 def home() -> Path:
-    """The folder of exported and downloaded models: DEARLITE_HOME, or the platform's cache folder."""
+    """The folder of exported and downloaded models: DEARLITE_HOME, or the platform's cache folder.
+
+    On macOS it is the folder of application data, as programs that clean up empty ~/Library/Caches there; files that an
+    earlier version left in the cache folder stay in use.
+    """
     if set_home := os.environ.get("DEARLITE_HOME"):
         return Path(set_home).expanduser()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("dearlite"))
+    cache = Path(platformdirs.user_cache_dir("dearlite"))
+    if sys.platform != "darwin" or cache.is_dir():
+        return cache
+    return Path(platformdirs.user_data_dir("dearlite"))
 
 
 def load_registry() -> dict[str, ModelEntry]:
@@ -148,7 +156,7 @@ def _parsed(path: Path, label: str) -> dict[str, ModelEntry | CascadeEntry]:
 @lru_cache(maxsize=8)
 def _parse(path: Path, label: str, mtime_ns: int, size_bytes: int) -> dict[str, ModelEntry | CascadeEntry]:
     try:
-        tables = tomllib.loads(path.read_bytes().decode())
+        tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Notepad writes a BOM
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise UsageError(f"{label} is not TOML ({err}): mend it") from None
     return {name: _entry(name, table, label) for name, table in tables.items()}

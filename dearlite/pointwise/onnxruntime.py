@@ -15,6 +15,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def onnxruntime() -> Any:
     """The onnxruntime module. Raises MissingExtra if neither of its packages is installed."""
+    need("numpy", extra=None)  # where it does not run, ONNX Runtime's own import of it prints a traceback
     ort: Any = need("onnxruntime", extra="cpu")
     if not hasattr(ort, "InferenceSession"):  # both packages were installed, then one was removed
         raise DeviceUnavailable(

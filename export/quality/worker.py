@@ -20,12 +20,13 @@ def call_worker(module: str, argument: str, job: dict[str, Any], *, name: str) -
 
     Raises DearliteError with the worker's last line of stderr, or with `name` and the exit code without one.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, argument],
+    done = subprocess.run(  # -X utf8: on Windows a message that names C:\\Users\\José would come in its code page
+        [sys.executable, "-X", "utf8", "-m", module, argument],
         input=json.dumps(job),
         capture_output=True,
         text=True,
         encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode != 0:

@@ -89,7 +89,7 @@ def read_config(path: Path, kind: type[Config], overrides: Sequence[str] = ()) -
     key), a value of the wrong type, and a missing base, data or output.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as err:
         raise UsageError(f"cannot read {path}: {err.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:

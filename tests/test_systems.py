@@ -1,0 +1,99 @@
+"""Behaviour of Windows, macOS and old machines, on any system, through stand-ins for what differs there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import platformdirs
+import pytest
+
+import dearlite
+from dearlite.cli.main import run
+from dearlite.errors import DearliteError
+from dearlite.export.quality.worker import call_worker
+from dearlite.export.train.config import PointwiseConfig, read_config
+from dearlite.models import registry
+
+ROOT = Path(__file__).parents[1]
+
+
+class OsOfWindows:
+    """The module `os`, with the name that it has on Windows."""
+
+    name = "nt"
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+@pytest.mark.parametrize("text", ["$HOME", "%PATH%", "~", "*.py", "a?[b]"])
+def test_windows_leaves_the_query_as_it_was_typed(monkeypatch, capsys, tmp_path, text):
+    (tmp_path / "d.txt").write_text("Edison\n")
+    monkeypatch.setattr(click.core, "os", OsOfWindows())
+    monkeypatch.setattr(
+        sys, "argv", ["dearlite", "rerank", "-q", text, str(tmp_path / "d.txt"), "--format", "json", "--quiet"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 0
+    assert f'"query": "{text}"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["rerank", "-q", "x", "-", "--docs-format", "txt"]])
+def test_a_cpu_too_old_for_numpy_is_one_line(tmp_path, command):
+    (tmp_path / "numpy.py").write_text(
+        "raise RuntimeError('NumPy was built with baseline optimizations: \\n(X86_V2) but your machine doesn\\'t "
+        "support:\\n(X86_V2).')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(dearlite.__file__).parents[1])])
+    result = subprocess.run(
+        [sys.executable, "-m", "dearlite.cli.main", *command],
+        input="Edison",
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("dearlite: this CPU is too old for numpy: dearlite needs one with SSE4.2")
+
+
+def test_toml_files_with_a_byte_order_mark_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    table = '[mine]\nkind = "cascade"\nabout = "x"\nstages = ["minilm-l12"]\n'
+    (tmp_path / "models.toml").write_text(table, encoding="utf-8-sig")
+    assert "mine" in registry.load_cascades()
+    (tmp_path / "c.toml").write_text('base = "b"\ndata = "d"\noutput = "o"\n', encoding="utf-8-sig")
+    assert read_config(tmp_path / "c.toml", PointwiseConfig).base == "b"
+
+
+def test_models_on_macos_are_application_data_and_old_ones_stay_in_use(tmp_path, monkeypatch):
+    monkeypatch.delenv("DEARLITE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "Caches" / name))
+    monkeypatch.setattr(platformdirs, "user_data_dir", lambda name: str(tmp_path / "Application Support" / name))
+    assert registry.home() == tmp_path / "Application Support" / "dearlite"
+    (tmp_path / "Caches" / "dearlite").mkdir(parents=True)
+    assert registry.home() == tmp_path / "Caches" / "dearlite"
+
+
+def test_a_worker_reports_names_beyond_the_code_page(tmp_path, monkeypatch):
+    (tmp_path / "worker_of_the_test.py").write_text("import sys\nsys.exit('no model file modèle ☕')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("PYTHONUTF8", raising=False)
+    monkeypatch.setenv("PYTHONIOENCODING", "")
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    with pytest.raises(DearliteError, match="no model file modèle ☕"):
+        call_worker("worker_of_the_test", "x", {}, name="the worker")
+
+
+def test_python_below_3_11_is_refused_in_one_line():
+    script = (
+        "import sys; sys.version_info = (3, 10); sys.argv = ['setup.py', 'egg_info']; exec(open('setup.py').read())"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "dearlite needs Python 3.11 or later, and this is Python 3.10\n"
