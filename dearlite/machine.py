@@ -74,7 +74,7 @@ def nvidia_gpu_present() -> bool:
 
     Under WSL2 the driver is that of Windows: its libcuda lies in a folder that WSL mounts.
     """
-    windows = Path(os.environ.get("SystemRoot", r"C:\Windows")) / "System32" / "nvcuda.dll"
+    windows = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "nvcuda.dll"
     signs = (
         Path("/proc/driver/nvidia/version"),
         Path("/dev/nvidiactl"),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import dearlite.machine as machine
+from dearlite import machine
 from dearlite.errors import MissingExtra
 
 
@@ -94,7 +94,7 @@ def test_quota_of_a_container_of_both_versions_of_cgroups(tmp_path, files, cpus)
 
 
 def test_windows_finds_the_nvidia_driver_in_system32(tmp_path, monkeypatch):
-    monkeypatch.setenv("SystemRoot", str(tmp_path))
+    monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
     before = machine.nvidia_gpu_present()
     (tmp_path / "System32").mkdir()
     (tmp_path / "System32" / "nvcuda.dll").touch()
