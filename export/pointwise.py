@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from dearlite.export.decoders.quantisations import DEVICES, check_devices
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_TAU, QualityGate
+from dearlite.export.quality.texts import pair_types
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.families import FAMILIES, shape_of
+from dearlite.export.source.families import FAMILIES, check_tensors, label_count, shape_of
 from dearlite.export.source.inputs import output_path, padding_id, pooling_warning, source_folders
 from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
+from dearlite.export.source.tokenizer import check_tokenizer, probe_texts
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry
 
@@ -74,20 +77,34 @@ def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOption
 def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseFacts, dict[str, Any]]:
     entry, options = job.entry, job.options
     prompt = entry.prompt if entry is not None else options.prompt or _DEFAULT_PROMPT
-    max_tokens = entry.max_tokens if entry is not None else options.max_tokens or _DEFAULT_TOKENS
+    max_tokens = _decoder_tokens(entry, options, job.checkpoint.config)
     lora = Adapter(job.adapter) if job.adapter is not None else None
     source = MergedCheckpoint(job.checkpoint, lora)
     if lora is not None and (note := check_base(lora.config, job.checkpoint)):
         report(note)
     # Every refusal comes before the weights are hashed, which reads each byte of them.
-    check_disk(job.output, shape_of(source.config, max_tokens), job.quant)
-    tokenizer, pad_id = _tokenizer(job.checkpoint.folder, job.adapter, source.config)
+    shape = shape_of(source.config, max_tokens)
+    check_tensors(source, shape)
+    if lora is None and (labels := label_count(source.config)) not in (None, 1):
+        raise UsageError(
+            f"the config.json of {job.checkpoint.folder} states {labels} labels, and its score.weight has one row: "
+            "fetch both again, of one revision"
+        )
+    check_disk(job.output, shape, job.quant)
+    tokenizer, pad_id = _tokenizer(job, shape.vocabulary, max_tokens)
     if pooling == "last-position" and pad_id is None:
         raise UsageError(
             f"{job.checkpoint.folder} names neither a pad token nor an eos token: 'last-position' is read at one"
         )
     facts = _facts(job, source.config, prompt, pooling, max_tokens, pad_id)
-    decoder = DecoderModel(source=source, tokenizer=tokenizer, facts=facts, pad_id=pad_id, members=job.members)
+    decoder = DecoderModel(
+        source=source,
+        tokenizer=tokenizer,
+        facts=facts,
+        pad_id=pad_id,
+        members=job.members,
+        probes=probe_texts(tokenizer),
+    )
     card = export_decoder(decoder, job.output, quant=job.quant, devices=job.devices, gate=job.gate)
     if entry is None and (note := pooling_warning(pooling, pad_id, source.config)):
         report(note)
@@ -110,17 +127,38 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     if entry is not None:
         prompt, max_tokens = entry.prompt, entry.max_tokens
     prompt, pooling, max_tokens = pair_settings(config, job.quant, job.devices, prompt, max_tokens)
-    tokenizer, _ = _tokenizer(job.checkpoint.folder, None, config)
+    tokenizer, _ = _tokenizer(job, config["vocab_size"], max_tokens)
     facts = _facts(job, config, prompt, pooling, max_tokens)
-    encoder = EncoderModel(checkpoint=job.checkpoint, tokenizer=tokenizer, facts=facts, members=job.members)
+    encoder = EncoderModel(
+        checkpoint=job.checkpoint,
+        tokenizer=tokenizer,
+        facts=facts,
+        members=job.members,
+        probes=probe_texts(tokenizer),
+    )
     return facts, export_encoder(encoder, job.output, quant=job.quant, gate=job.gate)
 
 
-def _tokenizer(folder: Path, adapter: Path | None, config: dict[str, Any]) -> tuple[bytes, int | None]:
-    """The tokenizer.json of the base, or of the adapter if the base has none, and the id of its padding token."""
-    for place in (folder, adapter):
+def _decoder_tokens(entry: ModelEntry | None, options: ExportOptions, config: dict[str, Any]) -> int:
+    """The most tokens of a pair. Raises UsageError for more than the model has positions."""
+    positions = config.get("max_position_embeddings") or sys.maxsize
+    stated = entry.max_tokens if entry is not None else options.max_tokens
+    if type(positions) is int and stated is not None and stated > positions:
+        raise UsageError(f"--max-tokens {stated} is more than the model's max_position_embeddings, {positions}")
+    return stated or min(_DEFAULT_TOKENS, positions)
+
+
+def _tokenizer(job: _Job, rows: int, max_tokens: int) -> tuple[bytes, int | None]:
+    """The tokenizer.json of the base, or of the adapter if the base has none, and the id of its padding token.
+
+    Raises CheckpointError if it does not fit a model with `rows` rows of embedding.
+    """
+    folder, config = job.checkpoint.folder, job.checkpoint.config
+    for place in (folder, job.adapter):
         if place is not None and (place / "tokenizer.json").is_file():
             tokenizer = (place / "tokenizer.json").read_bytes()
+            check_tokenizer(place, tokenizer, rows, config)
+            pair_types(place, tokenizer, max_tokens)
             return tokenizer, padding_id(place, tokenizer, config)
     raise CheckpointError(f"{folder} has no tokenizer.json: save the model's fast tokenizer there with transformers")
 

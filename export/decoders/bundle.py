@@ -27,6 +27,7 @@ class DecoderModel:
     facts: PointwiseFacts
     pad_id: int | None = None  # the token that pads rows; the pooling "last-position" needs it
     members: Mapping[str, bytes] = field(default_factory=dict)  # further files for the bundle, as LICENSE
+    probes: Sequence[str] = ()  # texts that the written file must be able to score
 
 
 def write_decoder(

@@ -11,7 +11,7 @@ from dearlite.errors import DearliteError
 from dearlite.export.decoders.bundle import DecoderModel, write_decoder
 from dearlite.export.decoders.quantisations import QUANTISATIONS
 from dearlite.export.numerics.forward import ForwardPass
-from dearlite.export.quality.check import keep_or_refuse, quality_card
+from dearlite.export.quality.check import check_probes, keep_or_refuse, quality_card
 from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
 from dearlite.export.quality.texts import calibration_rows, card_pairs, pair_rows
 from dearlite.export.source.families import LlamaShape, macs_per_token, shape_of
@@ -49,8 +49,10 @@ def export_decoder(
         write_decoder(model, draft, plan=plan, devices=devices, forward=forward if calibration or rows else None)
         if pairs is not None:
             card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
-            card |= quality_card(draft, pairs, forward.scores, devices[0])
+            card |= quality_card(draft, pairs, forward.scores, devices[0], model.probes)
             keep_or_refuse(draft, output, card, gate)
+        else:
+            check_probes(draft, devices[0], model.probes)
         draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None

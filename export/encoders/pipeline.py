@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -21,10 +21,11 @@ from dearlite.errors import DearliteError, UsageError
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.tracing import trace
 from dearlite.export.onnx.graph import Graph
-from dearlite.export.quality.check import keep_or_refuse, quality_card
+from dearlite.export.quality.check import check_probes, keep_or_refuse, quality_card
 from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
 from dearlite.export.quality.texts import card_pairs, pair_rows
 from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.families import label_count
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
@@ -82,18 +83,19 @@ def pair_settings(
     Raises UsageError listing everything that is not supported, in one line.
     """
     kind, unsupported = config["model_type"], []
-    labels = config.get("num_labels") or len(
-        config.get("id2label") or "01"
-    )  # transformers omits the default of two labels
+    labels = label_count(config) or 2  # transformers omits the default of two labels
     if labels != 1:
         unsupported.append(f"{labels} labels (a scorer has one)")
+    if config.get("quantization_config"):
+        unsupported.append("quantised weights (quantization_config): export its unquantised revision")
     if quant not in ENCODER_WAYS:
         unsupported.append(f"no graph for --quant {quant} (only {', '.join(ENCODER_WAYS)})")
     if set(devices) != {"cpu"}:
         unsupported.append("a graph for the CPU alone (leave out --for)")
     positions = config.get("max_position_embeddings") or LONGEST
     if ENCODERS[kind].counts_after_padding:
-        positions -= config.get("pad_token_id", 1) + 1
+        pad_id = config.get("pad_token_id")
+        positions -= (1 if pad_id is None else pad_id) + 1
     if max_tokens is not None and max_tokens > positions:
         unsupported.append(f"{positions} positions, fewer than --max-tokens {max_tokens}")
     if unsupported:
@@ -110,6 +112,7 @@ class EncoderModel:
     tokenizer: bytes  # tokenizer.json
     facts: PointwiseFacts
     members: Mapping[str, bytes] = field(default_factory=dict)  # further files for the bundle, as LICENSE
+    probes: Sequence[str] = ()  # texts that the written file must be able to score
 
 
 def export_encoder(
@@ -132,8 +135,12 @@ def export_encoder(
             draft = Path(folder) / output.name
             write_encoder(model, traced.rewriter, draft, quant)
             if pairs is not None:
-                card = {"reference": "transformers, fp32"} | quality_card(draft, pairs, traced.reference, "cpu")
+                card = {"reference": "transformers, fp32"} | quality_card(
+                    draft, pairs, traced.reference, "cpu", model.probes
+                )
                 keep_or_refuse(draft, output, card, gate)
+            else:
+                check_probes(draft, "cpu", model.probes)
             draft.replace(output)
     except OSError as err:
         raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None

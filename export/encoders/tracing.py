@@ -6,7 +6,6 @@ safetensors only, runs no code from the folder and makes no request to the Hub.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -25,8 +24,10 @@ from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.simplified_graph import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.encoders.simplify import move_weights_out, simplify
 from dearlite.export.onnx.graph import OPSET, Graph
+from dearlite.export.quality.texts import pair_types
 from dearlite.export.source.checkpoint import Checkpoint, name_some
-from dearlite.pointwise.tokens import PairEncoder, TokenRow
+from dearlite.export.source.tokenizer import read_settings
+from dearlite.pointwise.tokens import TokenRow
 
 _LONGEST_CHECK = 512  # tokens; the memory of attention grows with the square of the length
 _TOLERANCE = 1e-3  # relative to the score, or to 1 if that is larger; fp32 sums in another order differ by about 1e-5
@@ -159,23 +160,17 @@ def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:
 
 def uses_token_types(checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int) -> bool:
     """True if the model gets token types. Raises CheckpointError if PairEncoder would join a pair differently."""
-    tokenizers = need("tokenizers", extra=None)
-    encoder = PairEncoder(tokenizer, max_tokens=max_tokens)
-    original = tokenizers.Tokenizer.from_str(tokenizer.decode())
-    original.no_truncation()
-    original.no_padding()
-    pair = original.encode("a", "a")
-    (row,) = encoder.pairs(encoder.ids("a"), ["a"])
-    settings = checkpoint.folder / "tokenizer_config.json"
-    inputs = json.loads(settings.read_bytes()).get("model_input_names") if settings.is_file() else None
-    types_used = any(pair.type_ids) and TYPES in (inputs or [TYPES])
-    if row.ids.tolist() != pair.ids or (types_used and row.types.tolist() != pair.type_ids):
+    types, ours = pair_types(checkpoint.folder, tokenizer, max_tokens)
+    inputs = read_settings(checkpoint.folder / "tokenizer_config.json").get("model_input_names")
+    types_used = any(types) and TYPES in (inputs or [TYPES])
+    if types_used and types != ours:
         raise CheckpointError(f"{checkpoint.folder}: its tokenizer joins a pair in a way that is not supported")
-    largest = max(original.get_vocab(with_added_tokens=True).values())
-    if largest >= checkpoint.config.get("vocab_size", largest + 1):
+    rows = checkpoint.config.get("type_vocab_size", 0)
+    if types_used and 0 < rows <= max(types):
         raise CheckpointError(
-            f"{checkpoint.folder}: its tokenizer has the id {largest}, and config.json a vocabulary of "
-            f"{checkpoint.config['vocab_size']}: they belong to different models"
+            f"{checkpoint.folder}: its tokenizer gives a document the token type {max(types)}, and config.json "
+            f"states a type_vocab_size of {rows}: fetch both again, of one revision, or leave token_type_ids out of "
+            "model_input_names in tokenizer_config.json if the model was trained without them"
         )
     return types_used
 

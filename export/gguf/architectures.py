@@ -6,7 +6,6 @@ A new family is one entry of ARCHITECTURES. Names and keys are llama.cpp's (gguf
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,10 @@ import numpy as np
 
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.source.checkpoint import Floats, TensorSource, name_some
-from dearlite.export.source.families import LlamaShape, shape_of
+from dearlite.export.source.families import COMPUTED, LlamaShape, rope_settings, shape_of
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 ROPE_FACTORS = "rope_freqs.weight"
-# Tensors of old checkpoints that are computed from config.json; every reader ignores them.
-_COMPUTED = re.compile(r"(model\.layers\.\d+\.self_attn\.)?(model\.)?rotary_emb\.inv_freq")
 _MOST_FAULTS = 8  # in one message
 
 
@@ -89,20 +86,10 @@ def find_architecture(config: dict[str, Any], max_tokens: int) -> tuple[Architec
             "llama.cpp's convert_hf_to_gguf.py writes more, and `dearlite rerank -m FILE.gguf` runs its files"
         )
     family, shape = ARCHITECTURES[kind], shape_of(config, max_tokens)
-    scaling = rope(config).get("rope_type", "default")
+    scaling = rope_settings(config).get("rope_type", "default")
     if scaling not in family.scalings:
         raise UsageError(f"rope scaling {scaling!r} is not supported: it is none of {', '.join(family.scalings)}")
     return family, shape
-
-
-def rope(config: dict[str, Any]) -> dict[str, Any]:
-    """The rotary settings with `rope_type` and `rope_theta`: rope_scaling of transformers 4, rope_parameters of 5."""
-    settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    if "rope_type" not in settings and "type" in settings:
-        settings["rope_type"] = settings["type"]
-    if "rope_theta" not in settings and config.get("rope_theta") is not None:
-        settings["rope_theta"] = config["rope_theta"]
-    return settings
 
 
 def weights_of(config: dict[str, Any], family: Architecture, shape: LlamaShape) -> list[Weight]:
@@ -140,7 +127,7 @@ def weights_of(config: dict[str, Any], family: Architecture, shape: LlamaShape) 
 
 def check_weights(source: TensorSource, weights: list[Weight], where: object) -> None:
     """Raises CheckpointError that names missing tensors, wrong shapes and tensors without a place in a GGUF."""
-    names = {name for name in source.names if not _COMPUTED.fullmatch(name)}
+    names = {name for name in source.names if not COMPUTED.fullmatch(name)}
     expected = {weight.name: weight.shape for weight in weights}
     tied = OUTPUT not in expected
     if tied and OUTPUT in names:  # some models repeat the embedding as the output matrix
@@ -170,7 +157,7 @@ def rope_factors(config: dict[str, Any], head_dim: int) -> Floats | None:
     Wavelengths above original / low are stretched by `factor`, those below original / high are kept, and the two are
     blended between these limits (Llama 3.1). Computed in float32 like llama.cpp's converter, so that the bits agree.
     """
-    settings = rope(config)
+    settings = rope_settings(config)
     if settings.get("rope_type") != "llama3":
         return None
     factor, original = settings.get("factor", 8.0), settings.get("original_max_position_embeddings", 8192)
@@ -195,7 +182,7 @@ def hyperparameters(config: dict[str, Any], family: Architecture, shape: LlamaSh
 
     Fields that config.json does not have are omitted.
     """
-    at, settings = family.gguf, rope(config)
+    at, settings = family.gguf, rope_settings(config)
     yield f"{at}.block_count", shape.layers
     if "max_position_embeddings" in config:
         yield f"{at}.context_length", int(config["max_position_embeddings"])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dearlite.errors import DearliteError
+from dearlite.errors import DearliteError, ModelFileError
 from dearlite.export.quality.card import Pairs, compare_scores
 from dearlite.export.quality.gate import QualityGate
 from dearlite.export.quality.worker import call_worker
@@ -21,18 +21,47 @@ from dearlite.models.bundle import add_members
 _PACKAGES = ("dearlite", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx")
 
 
-def quality_card(path: Path, pairs: Pairs, reference: Sequence[float], device: str) -> dict[str, Any]:
+def quality_card(
+    path: Path, pairs: Pairs, reference: Sequence[float], device: str, probes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The card of the file at `path`: its scores of `pairs` compared with the fp32 scores `reference`, time and memory.
 
-    If the file cannot be scored on this machine, the card has the reason under "not_scored", and no comparison.
+    If the file cannot be scored on this machine, the card has the reason under "not_scored", and no comparison. Raises
+    ModelFileError if one of the texts `probes` has no score.
     """
-    job = {"device": device, "pairs": [(query, record) for _, _, query, record in pairs.rows]}
     try:
-        result: dict[str, Any] = call_worker("dearlite.export.quality.scorer", str(path), job, name="the scorer")
+        result = _score(path, device, [(query, record) for _, _, query, record in pairs.rows], probes)
+    except ModelFileError:
+        raise
     except DearliteError as err:
         return {"pairs": pairs.name, "not_scored": str(err), "versions": versions_of(*_PACKAGES)}
     card = compare_scores(pairs, reference, result.pop("scores"))
     return card | result | {"versions": versions_of(*_PACKAGES)}
+
+
+def check_probes(path: Path, device: str, probes: Sequence[str]) -> None:
+    """Raises ModelFileError if the file at `path` has no score for one of `probes`.
+
+    Passes a file that this machine cannot score at all (no such device, too little memory).
+    """
+    try:
+        _score(path, device, [], probes)
+    except ModelFileError:
+        raise
+    except DearliteError:
+        return
+
+
+def _score(path: Path, device: str, pairs: Sequence[Any], probes: Sequence[str]) -> dict[str, Any]:
+    """The result of the scorer. Raises ModelFileError for a probe without a score, DearliteError without a result."""
+    job = {"device": device, "pairs": pairs, "probes": list(probes)}
+    result: dict[str, Any] = call_worker("dearlite.export.quality.scorer", str(path), job, name="the scorer")
+    if fault := result.pop("probe_fault"):
+        raise ModelFileError(
+            f"the file has no score for a text of its own tokens ({fault}): its parts do not belong together, fetch "
+            "model and tokenizer again, both of one revision"
+        )
+    return result
 
 
 def tau_below_floor(card: dict[str, Any], floor: float) -> str:

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from dearlite.documents import Document, as_document
+from dearlite.errors import CheckpointError
 from dearlite.export.quality.card import Pairs, load_pairs
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
@@ -59,6 +62,26 @@ def pair_rows(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Pairs) -> l
     """One token row for each of `pairs`."""
     records = [(query, as_document(record, "a document of the card")) for _, _, query, record in pairs.rows]
     return encode_pairs(tokenizer, prompt, max_tokens, records)
+
+
+def pair_types(folder: Path, tokenizer: bytes, max_tokens: int) -> tuple[list[int], list[int]]:
+    """The token types of a pair in the tokenizer's own template, and in PairEncoder.
+
+    Raises CheckpointError, which names `folder`, if the two give a pair other ids.
+    """
+    original = Tokenizer.from_str(tokenizer.decode())
+    original.no_truncation()
+    original.no_padding()
+    pair = original.encode("a", "a")
+    try:
+        encoder = PairEncoder(tokenizer, max_tokens=max_tokens)
+        (row,) = encoder.pairs(encoder.ids("a"), ["a"])
+        same = row.ids.tolist() == pair.ids
+    except (ValueError, IndexError):  # the template leaves out a text, or puts the document first
+        same = False
+    if not same:
+        raise CheckpointError(f"{folder}: its tokenizer joins a pair in a way that is not supported")
+    return list(pair.type_ids), list(row.types.tolist())
 
 
 def encode_pairs(

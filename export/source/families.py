@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,14 @@ _REQUIRED_FIELDS = (
 )
 
 
+# Fields that are numbers, and those of them that config.json may lack.
+_OPTIONAL = ("num_key_value_heads", "head_dim", "sliding_window", "max_position_embeddings")
+_NUMBERS = (*_REQUIRED_FIELDS, *_OPTIONAL)
+# Tensors of old checkpoints that are computed from config.json; every reader ignores them.
+COMPUTED = re.compile(r"(model\.layers\.\d+\.self_attn\.)?(model\.)?rotary_emb\.inv_freq")
+_SAME_REVISION = "fetch model and config.json again, both of one revision"
+
+
 def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     """The network's shape from config.json. Raises UsageError naming an unsupported architecture or field."""
     kind = config.get("model_type")
@@ -44,10 +53,22 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     family = FAMILIES[kind]
     if missing := [name for name in _REQUIRED_FIELDS if config.get(name) is None]:
         raise UsageError(f"the config.json of this {kind} model has no {', '.join(missing)}: fetch the model again")
+    if wrong := [f"{name} {config[name]!r}" for name in _NUMBERS if not _is_number(name, config.get(name))]:
+        raise UsageError(f"the config.json of this {kind} model has {', '.join(wrong)}: fetch the model again")
     window = config.get("sliding_window")
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
+    rope = rope_settings(config)
     unsupported = []
+    if config.get("quantization_config"):
+        unsupported.append("quantised weights (quantization_config; only a bf16, fp16 or fp32 revision)")
+    if heads % kv_heads:
+        unsupported.append(f"{heads} heads that share {kv_heads} heads of keys and values")
+    if any(part.get("partial_rotary_factor") not in (None, 1) for part in (config, rope)):
+        unsupported.append("a partial_rotary_factor (only 1)")
+    if config.get("is_causal") is False:
+        unsupported.append("attention to later tokens (is_causal false)")
     if config.get("hidden_act", "silu") != "silu":
         unsupported.append(f"hidden_act {config['hidden_act']!r} (only 'silu')")
     if window is not None and config.get("use_sliding_window", family.sliding_window) and window < max_tokens:
@@ -63,7 +84,7 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
         hidden=hidden,
         ffn=config["intermediate_size"],
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
+        kv_heads=kv_heads,
         head_dim=head_dim,
         vocabulary=config["vocab_size"],
         epsilon=config["rms_norm_eps"],
@@ -74,6 +95,49 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     )
 
 
+# rope type -> its numbers in config.json
+_SCALINGS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+
+
+def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The rotary settings with `rope_type` and `rope_theta`: rope_scaling of transformers 4, rope_parameters of 5.
+
+    Raises UsageError for settings that differ between layers, or that are no numbers.
+    """
+    stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(stated, dict) or any(isinstance(value, dict) for value in stated.values()):
+        raise UsageError("its rotary settings (rope_parameters) are not one object for all layers: not supported")
+    settings = dict(stated)
+    if "rope_type" not in settings and "type" in settings:
+        settings["rope_type"] = settings["type"]
+    if "rope_theta" not in settings and config.get("rope_theta") is not None:
+        settings["rope_theta"] = config["rope_theta"]
+    if "rope_theta" in settings and not _is_positive(settings["rope_theta"]):
+        raise UsageError(f"rope_theta is {settings['rope_theta']!r}, not a number above 0: fetch config.json again")
+    return settings
+
+
+def label_count(config: dict[str, Any]) -> int | None:
+    """The number of labels that config.json states; None if it states none."""
+    labels = config.get("num_labels") or len(config.get("id2label") or ())
+    return labels or None
+
+
+def _is_number(name: str, value: Any) -> bool:
+    """True for a number of the field's kind, above 0; optional fields may be missing, 0 or null."""
+    if name in _OPTIONAL and value in (None, 0):
+        return True
+    return _is_positive(value) and (name == "rms_norm_eps" or type(value) is int)
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
 def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ...]:
     """Rotation angle per position for each pair of dimensions: theta^(-2i/d), scaled as the configuration requires.
 
@@ -81,16 +145,18 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
     wavelength below original / high are kept, and frequencies between the two limits are blended. Raises UsageError for
     an unsupported scaling.
     """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
+    rope = rope_settings(config)
+    theta = rope.get("rope_theta") or 10000.0
     plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    kind = rope.get("rope_type") or rope.get("type") or "default"
+    kind = rope.get("rope_type") or "default"
+    if kind not in _SCALINGS:
+        raise UsageError(f"rope scaling {kind!r} is not supported: it is none of {', '.join(_SCALINGS)}")
+    if wrong := [name for name in _SCALINGS[kind] if not _is_positive(rope.get(name))]:
+        raise UsageError(f"rope scaling {kind!r} has no number for {', '.join(wrong)}: fetch config.json again")
     if kind == "default":
         return tuple(plain)
     if kind == "linear":
         return tuple(f / rope["factor"] for f in plain)
-    if kind != "llama3":
-        raise UsageError(f"rope scaling {kind!r} is not supported: it is none of default, linear, llama3")
     low, high, original = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
     scaled = []
     for frequency in plain:
@@ -101,7 +167,10 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
 
 
 def check_tensors(source: TensorSource, shape: LlamaShape) -> None:
-    """Raises CheckpointError listing the tensors that are missing or have another shape than config.json requires."""
+    """Raises CheckpointError listing tensors that are missing, misshapen, or have no place in the network.
+
+    The output matrix of a language model, over which the scorer was trained, is no part of it and is left out.
+    """
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     expected = {
         "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
@@ -132,8 +201,12 @@ def check_tensors(source: TensorSource, shape: LlamaShape) -> None:
         for name, sides in expected.items()
         if name in names and tuple(source.shape(name)) != sides
     ]
+    left_over = [name for name in source.names if name not in expected and name != "lm_head.weight"]
+    wrong += [f"{name} has no place in it" for name in left_over if not COMPUTED.fullmatch(name)]
     if wrong:
-        raise CheckpointError(f"the checkpoint is not the scorer of its config.json: {name_some(wrong, 6, '; ')}")
+        raise CheckpointError(
+            f"the checkpoint is not the scorer of its config.json: {name_some(wrong, 6, '; ')}: {_SAME_REVISION}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

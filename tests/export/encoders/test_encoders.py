@@ -307,7 +307,7 @@ def test_unsupported_models_are_refused_in_one_line_and_leaves_nothing(tmp_path,
     refused("--for", options=("--for", "cuda"))
     refused("--quant fp16", options=("--quant", "fp16"))
     refused("LoRA", options=("--adapter", str(lora(tmp_path / "lora"))))
-    refused("vocabulary of 20", vocab_size=20)
+    refused("tokenizer.json", "and the model's embedding has 20 rows", vocab_size=20)
     refused("bert.encoder.layer.2.", "is missing", num_hidden_layers=3)
     refused("bert.encoder.layer.1.", "fits nothing", num_hidden_layers=1)
     refused("(64, 32), not (48, 32)", intermediate_size=48)
