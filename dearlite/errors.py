@@ -105,8 +105,12 @@ def need(module: str, *, extra: str | None) -> ModuleType:
         missing = (err.name or "").partition(".")[0]
         if missing != module.partition(".")[0] and not module.startswith("dearlite."):
             raise
-        package = "dearlite" if extra is None else f"'dearlite[{extra}]'"
-        raise MissingExtra(f"{missing} is needed here and is not installed: pip install {package}") from err
+        raise MissingExtra(f"{missing} is needed here and is not installed: {pip_install(extra)}") from err
+
+
+def pip_install(extra: str | None) -> str:
+    """The command that installs dearlite with `extra`, in the quotes that every shell takes, cmd.exe included."""
+    return "pip install dearlite" if extra is None else f'pip install "dearlite[{extra}]"'
 
 
 def first_line(err: BaseException) -> str:

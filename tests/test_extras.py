@@ -12,13 +12,14 @@ from import_graph import modules_of
 
 import dearlite.export as front
 from dearlite.cli.main import COMMANDS
+from dearlite.listwise.llama_library import ENGINES
 from dearlite.models.formats import RUNNERS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # import name -> distribution, where they differ by more than - and _
-DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "optimum": "optimum-onnx", "yaml": "pyyaml"}
+DISTRIBUTIONS = {**ENGINES, "optimum": "optimum-onnx", "yaml": "pyyaml"}
 # declared, and imported by another package only
 INDIRECT = {
     "onnxruntime-gpu": "imported as onnxruntime",
@@ -139,7 +140,7 @@ def test_commands_and_model_formats_name_extras_that_bring_their_packages():
         missing = {distribution(package) for package in imported_at_once(module, modules, set())} - brought_by(extra)
         assert not missing, f"dearlite {name}: {missing} not in {extra}"
     for runner in RUNNERS.values():
-        assert distribution(runner.package) in brought_by(runner.extra)
+        assert distribution(runner.packages[0]) in brought_by(runner.extra)
 
 
 def test_names_of_the_workshop_need_only_the_extra_that_its_front_names():
@@ -152,7 +153,8 @@ def test_names_of_the_workshop_need_only_the_extra_that_its_front_names():
 
 def test_extras_named_in_messages_exist():
     for file in modules_of(ROOT).values():
-        named = re.findall(r"dearlite\[([\w,]+)\]", file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        named = re.findall(r"dearlite\[([\w,-]+)\]", text) + re.findall(r"""pip_install\(["']([^"']+)["']\)""", text)
         assert {extra for names in named for extra in names.split(",")} <= set(EXTRAS), file
 
 

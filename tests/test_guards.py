@@ -72,7 +72,7 @@ def test_every_public_name_of_the_workshop_is_found():
 
 
 def test_missing_extra_names_the_command():
-    with pytest.raises(MissingExtra, match=r"pip install 'dearlite\[listwise\]'") as caught:
+    with pytest.raises(MissingExtra, match=r'pip install "dearlite\[listwise\]"') as caught:
         need("no_such_module_at_all", extra="listwise")
     assert "\n" not in str(caught.value)
 
@@ -116,7 +116,7 @@ def test_room_that_writes_graphs_does_not_import_without_onnx(tmp_path):
 def test_command_whose_extra_is_missing_names_it(tmp_path):
     done = run_without_onnx("import dearlite.cli.main as m; m.run(['export', 'x'])", tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "dearlite: onnx is needed here and is not installed: pip install 'dearlite[export]'\n"
+    assert done.stderr == 'dearlite: onnx is needed here and is not installed: pip install "dearlite[export]"\n'
 
 
 def rows_of(table_head, page):

@@ -11,9 +11,10 @@ import pytest
 
 import dearlite
 from dearlite.cli.main import run
-from dearlite.errors import DearliteError
+from dearlite.errors import DearliteError, pip_install
 from dearlite.export.quality.worker import call_worker
 from dearlite.export.train.config import PointwiseConfig, read_config
+from dearlite.listwise.llama_library import gpu_build_command
 from dearlite.models import registry
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +98,21 @@ def test_python_below_3_11_is_refused_in_one_line():
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == "dearlite needs Python 3.11 or later, and this is Python 3.10\n"
+
+
+@pytest.mark.parametrize("extra", ["cpu", "listwise", "listwise-prebuilt"])
+def test_hints_can_be_pasted_into_every_shell(extra):
+    assert pip_install(extra) == f'pip install "dearlite[{extra}]"'  # cmd.exe takes ' as a part of the name
+
+
+@pytest.mark.parametrize(
+    ("platform", "start"),
+    [
+        ("win32", '$env:CMAKE_ARGS="-DGGML_CUDA=on"; pip install'),
+        ("linux", "CMAKE_ARGS=-DGGML_CUDA=on pip install"),
+        ("darwin", "CMAKE_ARGS=-DGGML_METAL=on pip install"),
+    ],
+)
+def test_the_command_that_builds_for_a_gpu_is_that_of_the_systems_shell(monkeypatch, platform, start):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert gpu_build_command().startswith(start)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from dearlite.errors import DearliteError, MissingExtra
-from dearlite.listwise.llama_library import GPU_BUILD, installed_build
+from dearlite.errors import DearliteError, MissingExtra, pip_install
+from dearlite.listwise.llama_library import build_command, gpu_build_command, installed_build
 from dearlite.machine import default_threads, nvidia_gpu_present, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
@@ -23,6 +23,7 @@ _OPTIONAL = {
     "onnxruntime": "cpu",
     "onnxruntime-gpu": "cuda",
     "llama-cpp-python": "listwise",
+    "llama-cpp-py-sync": "listwise-prebuilt",
     "pyarrow": "parquet",
     "pandas": "pandas",
     "onnx": "export",
@@ -67,7 +68,7 @@ def command() -> None:
 
 def _version(name: str, extra: str) -> str:
     """The version of a package, or the command that installs it."""
-    return versions_of(name).get(name, f"not installed: pip install 'dearlite[{extra}]'")
+    return versions_of(name).get(name, f"not installed: {pip_install(extra)}")
 
 
 def _engine() -> dict[str, Any]:
@@ -101,10 +102,11 @@ def _listwise_engine() -> dict[str, Any]:
     except DearliteError as err:
         return {"not installed": err, "compiler": _compiler()}
     except (OSError, RuntimeError) as err:  # the library was built for another machine and does not load
-        return {"failed": f"{err}: pip install --force-reinstall --no-cache-dir --no-binary :all: llama-cpp-python"}
+        return {"failed": f"{err}: {build_command()}"}
     facts: dict[str, Any] = {
+        "package": build.package,
         "CPU features used": ", ".join(build.cpu_features) or "none of the relevant ones",
-        "GPU": build.gpu or f"none: {GPU_BUILD}",
+        "GPU": build.gpu or f"none: {gpu_build_command()}",
         "threads": default_threads(),
     }
     return facts | ({"advice": build.advice} if build.advice else {})

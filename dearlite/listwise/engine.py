@@ -22,11 +22,11 @@ from dearlite.errors import DearliteError, DeviceUnavailable, ModelFileError, Ou
 from dearlite.listwise.decoding import Decoding, Step
 from dearlite.listwise.hyperparameters import check_hyperparameters
 from dearlite.listwise.llama_library import (
-    GPU_BUILD,
     LlamaObjects,
     c_array,
     captured_log,
     first_error,
+    gpu_build_command,
     library,
     used_device,
 )
@@ -253,7 +253,7 @@ class LlamaBackend:
         offloads = llama.llama_supports_gpu_offload() and device != "cpu" and gpu_layers != 0
         if not offloads and (device not in ("auto", "cpu") or gpu_layers):
             raise DeviceUnavailable(
-                f"this llama-cpp-python was built without a GPU: {GPU_BUILD}"
+                f"this llama.cpp was built without a GPU: {gpu_build_command()}"
                 if device != "cpu"
                 else "device 'cpu' takes no --gpu-layers: leave one of them out"
             )

@@ -1,9 +1,13 @@
-"""The llama.cpp library, loaded once: its log captured, its threads set not to spin. The only importer of llama_cpp."""
+"""The llama.cpp library, loaded once: its log captured, its threads set not to spin.
+
+ENGINES has one entry per Python package that brings the library; this module is their only importer.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import weakref
 from collections import deque
@@ -11,9 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
-from dearlite.errors import need
+from dearlite.errors import MissingExtra, need, pip_install
+from dearlite.listwise.cffi_library import prebuilt_library
 
 # OpenMP threads that spin while they wait take cores from threads that work: on a busy machine 247 tokens/s with
 # spinning, 362 without. libgomp (GCC) and libomp (Clang) read these variables when they are loaded. Values that the
@@ -25,22 +32,53 @@ _log_lock = threading.Lock()
 _MICROARCHITECTURE = ("AVX512_VNNI", "AVX_VNNI", "AVX512", "AVX2", "NEON", "DOTPROD", "MATMUL_INT8", "SVE", "AMX_INT8")
 
 
-_BUILD = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python 'dearlite[listwise]'"
-GPU_BUILD = f"CMAKE_ARGS=-DGGML_CUDA=on (Metal: -DGGML_METAL=on, Vulkan: -DGGML_VULKAN=on) {_BUILD}"
+# module -> distribution, the preferred one first: the one compiled on this machine uses all of its vector units
+ENGINES = {"llama_cpp": "llama-cpp-python", "llama_cpp_py_sync": "llama-cpp-py-sync"}
 
 
 @cache
 def library() -> Any:
-    """The llama_cpp module, its backends initialised. Raises MissingExtra if llama-cpp-python is not installed."""
+    """The C API of llama.cpp with the names of llama-cpp-python, its backends initialised.
+
+    Raises MissingExtra if no package of ENGINES is installed, OSError if its library does not load on this machine.
+    """
+    engine = installed_engine()
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in _NO_SPINNING.items():
             os.environ.setdefault(name, value)
-    llama: Any = need("llama_cpp.llama_cpp", extra="listwise")
+    llama: Any = need("llama_cpp.llama_cpp", extra="listwise") if engine == "llama_cpp" else prebuilt_library()
     callback = llama.llama_log_callback(_append_to_log)
     llama.llama_log_set(callback, None)
     library.log_callback = callback  # type: ignore[attr-defined]  # the library holds a bare pointer to it
     llama.llama_backend_init()
     return llama
+
+
+def installed_engine() -> str:
+    """The first module of ENGINES that is installed. Raises MissingExtra with the two ways to install one."""
+    for module in ENGINES:
+        if find_spec(module) is not None:
+            return module
+    raise MissingExtra(
+        f"llama.cpp is needed here and is not installed: {pip_install('listwise')} compiles it, and "
+        f"{pip_install('listwise-prebuilt')} needs no compiler (Windows, macOS, and Linux with glibc 2.38 or later)"
+    )
+
+
+def build_command(cmake_args: str = "") -> str:
+    """The command that compiles llama-cpp-python on this machine, for its shell: PowerShell on Windows, else sh."""
+    build = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python"
+    pip = pip_install("listwise").replace("pip install", build)
+    if not cmake_args:
+        return pip
+    return f'$env:CMAKE_ARGS="{cmake_args}"; {pip}' if sys.platform == "win32" else f"CMAKE_ARGS={cmake_args} {pip}"
+
+
+def gpu_build_command() -> str:
+    """The command that compiles llama-cpp-python for a GPU: Metal on macOS, CUDA elsewhere, with the flag of Vulkan."""
+    if sys.platform == "darwin":
+        return build_command("-DGGML_METAL=on")
+    return f"{build_command('-DGGML_CUDA=on')} (Vulkan: -DGGML_VULKAN=on)"
 
 
 def _append_to_log(level: int, text: bytes | None, _: Any) -> None:
@@ -70,9 +108,9 @@ def first_error(lines: list[str], default: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LlamaBuild:
-    """The installed build of llama-cpp-python: version, CPU instruction sets, GPU backend."""
+    """The installed build of llama.cpp: its package, CPU instruction sets, GPU backend."""
 
-    version: str
+    package: str  # "llama-cpp-python 0.3.36"
     cpu_features: tuple[str, ...]
     gpu: str  # "CUDA", "Metal", "Vulkan" …; empty without a GPU backend
 
@@ -80,21 +118,20 @@ class LlamaBuild:
     def advice(self) -> str:
         """Advice to reinstall if the build does not use this CPU's vector units; otherwise empty."""
         if not any(name in self.cpu_features for name in ("AVX2", "NEON")):
-            return f"it was built without this CPU's vector units, which costs most of the speed: {_BUILD}"
+            return f"it was built without this CPU's vector units, which costs most of the speed: {build_command()}"
         return ""
 
 
 def installed_build() -> LlamaBuild:
     """The installed build. Raises MissingExtra if there is none."""
-    from importlib.metadata import version
-
     llama = library()
+    distribution = ENGINES[installed_engine()]
     info = llama.llama_print_system_info().decode("utf-8", "replace")
     enabled = set(re.findall(r"(\w+) = 1\b", info))
     backends = re.findall(r"(?:^|\| )\s*([A-Za-z]\w*) :", info)
     gpu = next((name for name in backends if name.upper() != "CPU"), "a GPU")
     return LlamaBuild(
-        version("llama-cpp-python"),
+        f"{distribution} {version(distribution)}",
         tuple(name for name in _MICROARCHITECTURE if name in enabled),
         gpu if llama.llama_supports_gpu_offload() else "",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dearlite.checks import whole_number
-from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError
+from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
 from dearlite.models.formats import Runner, runner_of
 from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
 
@@ -123,10 +123,8 @@ def resolve(model: Model, *, best_effort: bool = False) -> Chain:
         try:
             path = find_model(stage.model)
             runner = runner_of(path)
-            if cascade and importlib.util.find_spec(runner.package) is None:
-                raise MissingExtra(
-                    f"stage {stage.model} needs {runner.package}: pip install 'dearlite[{runner.extra}]'"
-                )
+            if cascade and not any(map(importlib.util.find_spec, runner.packages)):
+                raise MissingExtra(f"stage {stage.model} needs {runner.packages[0]}: {pip_install(runner.extra)}")
             resolved.append(ResolvedStage(stage.model, stage.depth, path, runner))
         except (UsageError, ModelFileError, MissingExtra) as err:
             if not (best_effort and resolved):

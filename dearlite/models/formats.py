@@ -10,22 +10,25 @@ from dearlite.errors import ModelFileError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """The class that runs a kind of model, as `module` and `name`, and the `package` that it computes with.
+    """The class that runs a kind of model, as `module` and `name`, and the `packages` that it can compute with.
 
-    The class is called with (path, device=, threads=). `extra` is the extra of dearlite that installs the package.
+    The class is called with (path, device=, threads=). `extra` is the extra of dearlite that installs the first of
+    `packages`; one of them is enough.
     """
 
     kind: str
     module: str
     name: str
-    package: str
+    packages: tuple[str, ...]
     extra: str
 
 
 # magic bytes -> runner
 RUNNERS = {
-    b"PK": Runner("pointwise", "dearlite.pointwise.reranker", "PointwiseReranker", "onnxruntime", "cpu"),
-    b"GGUF": Runner("listwise", "dearlite.listwise.reranker", "ListwiseReranker", "llama_cpp", "listwise"),
+    b"PK": Runner("pointwise", "dearlite.pointwise.reranker", "PointwiseReranker", ("onnxruntime",), "cpu"),
+    b"GGUF": Runner(
+        "listwise", "dearlite.listwise.reranker", "ListwiseReranker", ("llama_cpp", "llama_cpp_py_sync"), "listwise"
+    ),
 }
 CASCADE = ("dearlite.cascade", "CascadeReranker")  # (module, name) of the class that runs a chain of models
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import DeviceUnavailable, ModelFileError, first_line
+from dearlite.errors import DeviceUnavailable, ModelFileError, first_line, pip_install
 from dearlite.machine import nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
@@ -60,7 +60,7 @@ class OnnxBackend:
         elif self.device == "cpu" and device == "auto" and nvidia_gpu_present():
             self.notes.append(
                 "running on cpu: there is an NVIDIA GPU, but this onnxruntime has no CUDA "
-                "(pip uninstall onnxruntime, then pip install 'dearlite[cuda]')"
+                f"(pip uninstall onnxruntime, then {pip_install('cuda')})"
             )
 
     def _open(self, bundle: Bundle, build: Build, device: str) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from dearlite.errors import DeviceUnavailable, UsageError, need
+from dearlite.errors import DeviceUnavailable, UsageError, need, pip_install
 from dearlite.machine import DEVICES
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -31,7 +31,7 @@ def candidate_devices(device: str) -> list[str]:
     has_cuda = PROVIDERS["cuda"] in onnxruntime().get_available_providers()
     if device == "cuda" and not has_cuda:
         raise DeviceUnavailable(
-            "this onnxruntime was built without CUDA: pip uninstall onnxruntime, then pip install 'dearlite[cuda]'"
+            f"this onnxruntime was built without CUDA: pip uninstall onnxruntime, then {pip_install('cuda')}"
         )
     return {"auto": ["cuda", "cpu"] if has_cuda else ["cpu"], "cuda": ["cuda"], "cpu": ["cpu"]}[device]
 

@@ -15,6 +15,7 @@ import numpy as np
 from dearlite.errors import DearliteError
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.quality.texts import noveleval_pairs
+from dearlite.listwise.llama_library import ENGINES
 from dearlite.machine import versions_of
 
 # Least share of positions with fp32's likeliest token. A file with a matrix in the wrong order agrees at hardly any
@@ -95,4 +96,4 @@ def agreement_below_floor(card: dict[str, Any], floor: float) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that write the file."""
-    return versions_of("dearlite", "llama-cpp-python", "gguf", "numpy")
+    return versions_of("dearlite", *ENGINES.values(), "gguf", "numpy")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.errors import DearliteError, UsageError, need
+from dearlite.errors import DearliteError, UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import (
     MIN_AGREEMENT,
@@ -32,6 +32,7 @@ from dearlite.export.quality.gate import QualityGate
 from dearlite.export.source.families import macs_per_token
 from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.files.hashing import sha256_of
+from dearlite.listwise.llama_library import installed_engine
 from dearlite.listwise.prompts import LIST_FORMS
 
 DEFAULT_GATE = QualityGate(floor=MIN_AGREEMENT)
@@ -64,7 +65,7 @@ def export_gguf(
             "rankvicuna, or add the chat_template of its instruct version"
         )
     if quant != F16 or gate.card:
-        need("llama_cpp", extra="listwise")
+        installed_engine()
     shapes = [weight.shape for weight in weights]
     _check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=gate.card)
     hashes = _SourceHashes(source)

@@ -342,5 +342,5 @@ def test_missing_optimum_names_the_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
     assert export(tmp_path, tmp_path / "m.dear") == 1
     assert capsys.readouterr().err == (
-        "dearlite: optimum is needed here and is not installed: pip install 'dearlite[encoders]'\n"
+        'dearlite: optimum is needed here and is not installed: pip install "dearlite[encoders]"\n'
     )
