@@ -38,12 +38,15 @@ class Reports:
 
 @click.command()
 @click.option(
-    "--qrels", metavar="FILE", help="Judgements: TREC's four columns, or BEIR's three. [default: those of SOURCE]"
+    "--qrels",
+    metavar="FILE",
+    help="Judgements: TREC's four columns, BEIR's three, CSV, JSON or Parquet. [default: those of SOURCE]",
 )
 @click.option(
     "--measures",
+    multiple=True,
     metavar="NAMES",
-    help="Measures by their names in ir-measures, such as 'nDCG@10 RR(rel=2)@10 AP'. "
+    help="Measures by their names in ir-measures or trec_eval, such as 'nDCG@10 RR(rel=2)@10 map'. May be repeated. "
     "[default: nDCG@1, @5, @10, RR@10, AP, R@10, R@100]",
 )
 @click.option(
@@ -80,7 +83,7 @@ def command(
     *,
     options: RunOptions,
     qrels: str | None,
-    measures: str | None,
+    measures: tuple[str, ...],
     ties: str,
     scored: str | None,
     baselines: tuple[str, ...],
@@ -110,19 +113,20 @@ def command(
     runs = [_parse_baseline(text) for text in baselines]
     if len({run.name for run in runs}) < len(runs):
         raise UsageError("two baselines have one name: give them names, --baseline NAME=FILE")
-    from dearlite.offline.evaluation.assess import EvaluationOptions, check_measures, evaluate
+    from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
+    from dearlite.offline.evaluation.measures import check_measures
 
     evaluation_options = EvaluationOptions(
         qrels=qrels,
         baselines={run.name: run.path for run in runs},
         seconds={run.name: run.seconds for run in runs if run.seconds is not None},
-        measures=check_measures(measures),
+        measures=check_measures(measures or None),
         ties=ties,
         command=command_line or "",
     )
     collection = open_source(replace(options.source, qrels=qrels))
-    result = rerank(collection, options) if scored is None else scored
-    _write_reports(evaluate(collection, result, evaluation_options), reports)
+    assessment = prepare(collection, evaluation_options)
+    _write_reports(assessment.of(rerank(collection, options) if scored is None else scored), reports)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import click
 from dearlite.cli.options.run import RunOptions, open_source, rerank
 from dearlite.errors import UsageError
 from dearlite.files.writing import json_text, write_text
-from dearlite.offline.evaluation.assess import EvaluationOptions, evaluate
+from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
 from dearlite.offline.evaluation.evaluation import Evaluation, System
+from dearlite.offline.evaluation.measures import check_measures
 from dearlite.offline.evaluation.suites import Suite, SuiteCollection, find_suite
 from dearlite.render.evaluation import number, print_evaluation
 from dearlite.render.facts import print_rows
@@ -28,7 +29,7 @@ class SuiteResult:
 
 
 def evaluate_suite(
-    name: str, options: RunOptions, *, measures: str | None, ties: str, json: str | None, command: str
+    name: str, options: RunOptions, *, measures: Sequence[str], ties: str, json: str | None, command: str
 ) -> None:
     """Evaluates every collection of the suite that SOURCE holds; prints a table of each and one of all.
 
@@ -37,6 +38,7 @@ def evaluate_suite(
     """
     suite = find_suite(name)
     root = _root_of(suite, options)
+    measures = check_measures(measures) if measures else ()
     options.check_outputs(json)
     present = [(collection, folder) for collection in suite.collections if (folder := collection.folder(root))]
     missing = [collection for collection in suite.collections if collection.folder(root) is None]
@@ -80,7 +82,7 @@ def _evaluate(
     folder: Path,
     options: RunOptions,
     *,
-    measures: str | None,
+    measures: Sequence[str],
     ties: str,
     command: str,
 ) -> Evaluation:
@@ -94,17 +96,15 @@ def _evaluate(
         System(method, "published", None, values.get("seconds"), published=_shares(values))
         for method, values in [*suite_collection.published.items(), *suite_collection.timed.items()]
     ]
-    return evaluate(
-        collection,
-        rerank(collection, options),
-        EvaluationOptions(
-            measures=measures or list(suite_collection.measures),
-            ties=ties,
-            command=command,
-            published=published,
-            title=f"{title} ({collection.name}, depth {depth})",
-        ),
+    evaluation_options = EvaluationOptions(
+        measures=measures or suite_collection.measures,
+        ties=ties,
+        command=command,
+        published=published,
+        title=f"{title} ({collection.name}, depth {depth})",
     )
+    assessment = prepare(collection, evaluation_options)
+    return assessment.of(rerank(collection, options))
 
 
 def _run_file(collection: SuiteCollection, folder: Path) -> str | None:

@@ -1,20 +1,18 @@
-"""TREC's file formats: runs (`qid Q0 docid rank score tag`) and relevance judgements (`qid 0 docid grade`).
+"""Runs (TREC's `qid Q0 docid rank score tag`) and relevance judgements (`qid 0 docid grade`), and their other forms.
 
-Columns are separated by spaces or tabs; ids are strings ("007" is not 7). A run is ordered by score, as trec_eval does;
-the rank column only orders equal scores.
+Ids are strings ("007" is not 7). A run is ordered by score, as trec_eval does; the rank only orders equal scores.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from dearlite.errors import InvalidInput
-from dearlite.files.readers import open_stream, read_lines, report_damage
+from dearlite.files.columns import QRELS, RUN, Layout, open_table
+from dearlite.files.values import finite_number, id_text, whole_grade
 
 Run = Mapping[str, Mapping[str, float]]  # query id -> document id -> score, best first
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
@@ -22,7 +20,22 @@ Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
 _SPACE = re.compile(r"\s")
 _RUN_COLUMNS = "qid Q0 docid rank score tag"
 _QRELS_COLUMNS = "qid 0 docid grade"
-_BEIR_HEADER = ["query-id", "corpus-id", "score"]  # BEIR's qrels: three columns under a header
+_RUN = Layout(
+    kind="a run",
+    roles=RUN,
+    numbers=("score", "rank"),
+    widths={
+        6: ("query", "Q0", "document", "rank", "score", "tag"),
+        4: ("query", "document", "rank", "score"),  # ColBERT
+        3: ("query", "document", "number"),  # MS MARCO's rank, or a score
+    },
+)
+_QRELS = Layout(
+    kind="qrels",
+    roles=QRELS,
+    numbers=("grade",),
+    widths={4: ("query", "0", "document", "grade"), 3: ("query", "document", "grade")},
+)
 
 
 def run_line(query_id: str, document_id: str, rank: int, score: float, model: str) -> str:
@@ -46,36 +59,103 @@ def read_run(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """The run in the file `path` (.gz too), and notes. Each query has its best `depth` documents, best first.
 
-    Raises InvalidInput for a malformed line and for a document that a query names twice; with `skip_bad` these lines
-    are left out and counted, and the first of two is kept.
+    TREC's six columns, MS MARCO's three (`qid docid rank`), columns under a header, or JSON; see `columns`. Raises
+    InvalidInput for a malformed line and for a document that a query names twice; with `skip_bad` these lines are left
+    out and counted, and the first of two is kept.
     """
     name, ids = Path(path).name, dict[str, str]()
     rows: dict[str, dict[str, tuple[float, int]]] = {}
     skipped: list[str] = []
-    for where, cells in _rows(path):
-        try:
-            if isinstance(cells, InvalidInput):
-                raise cells
-            if len(cells) != 6:
-                raise InvalidInput(f"{where} has {len(cells)} columns instead of the 6 of a run ({_RUN_COLUMNS})")
-            query_id, _, document_id, rank, score, _ = cells
-            of_query = rows.get(query_id)
-            if of_query is None:
-                of_query = rows[query_id] = {}
-            if document_id in of_query:
-                raise InvalidInput(f"{where}: query {query_id!r} names document {document_id!r} twice")
-            # one string per id in memory, however many queries name it
-            of_query[ids.setdefault(document_id, document_id)] = _number(score, where), _rank(rank, where)
-        except InvalidInput as err:
-            if not skip_bad:
-                raise InvalidInput(f"{err}: correct the run (or go on without the line: --skip-bad)") from None
-            skipped.append(str(err))
+    with open_table(path, _RUN) as table:
+        columns, is_bare = table.columns, "number" in table.columns
+        for position, (where, cells) in enumerate(table.rows):
+            try:
+                if isinstance(cells, InvalidInput):
+                    raise cells
+                query_id = id_text(cells[columns["query"]], "query", where)
+                document_id = id_text(cells[columns["document"]], "document", where)
+                if table.width == 4 and document_id in ("0", "Q0"):
+                    raise InvalidInput(f"{where}: the four columns are those of judgements: give them as --qrels")
+                of_query = rows.get(query_id)
+                if of_query is None:
+                    of_query = rows[query_id] = {}
+                if document_id in of_query:
+                    raise InvalidInput(f"{where}: query {query_id!r} names document {document_id!r} twice")
+                # one string per id in memory, however many queries name it
+                of_query[ids.setdefault(document_id, document_id)] = _score_and_rank(cells, columns, where, position)
+            except InvalidInput as err:
+                if not skip_bad:
+                    raise InvalidInput(f"{err}: correct the run (or go on without the line: --skip-bad)") from None
+                skipped.append(str(err))
     rows = {query_id: of_query for query_id, of_query in rows.items() if of_query}
     if not rows:
         raise InvalidInput(f"{name} holds no {'usable ' if skipped else ''}run lines ({_RUN_COLUMNS})")
     notes = [f"skipped: {line}" for line in skipped[:3]]
     if len(skipped) > 3:
         notes.append(f"skipped {len(skipped)} lines of {name} in all")
+    if is_bare:
+        notes.append(_decide_third_column(rows, name))
+    return _ordered(rows, depth, name, notes), notes
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade, from the file `path` (.gz too).
+
+    TREC's four columns, three without TREC's second one, columns under a header as BEIR has them, or JSON; see
+    `columns`. Negative grades are kept. Raises InvalidInput for any other line, and for two grades of the same pair.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    with open_table(path, _QRELS) as table:
+        query_at, document_at, grade_at = (table.columns.get(role, 0) for role in ("query", "document", "grade"))
+        for where, cells in table.rows:
+            if isinstance(cells, InvalidInput):
+                raise cells
+            query_id = id_text(cells[query_at], "query", where)
+            document_id = id_text(cells[document_at], "document", where)
+            grade = whole_grade(cells[grade_at], where)
+            grades = qrels.setdefault(query_id, {})
+            if grades.setdefault(document_id, grade) != grade:
+                raise InvalidInput(f"{where}: document {document_id!r} of query {query_id!r} has two grades: keep one")
+    if not qrels:
+        raise InvalidInput(f"{Path(path).name} holds no judgements ({_QRELS_COLUMNS})")
+    return qrels
+
+
+def _score_and_rank(
+    cells: Sequence[object], columns: Mapping[str, int], where: str, position: int
+) -> tuple[float, int]:
+    """The score of a row, minus its rank if it has none, and its rank, its position in the file if it has none."""
+    if "number" in columns:
+        return finite_number(cells[columns["number"]], "number", where), position
+    score, rank = (cells[columns[role]] if role in columns else None for role in ("score", "rank"))
+    place = position if rank is None else _rank(rank, where)
+    has_score = score is not None or rank is None
+    return finite_number(score, "score", where) if has_score else float(-place), place
+
+
+def _decide_third_column(rows: dict[str, dict[str, tuple[float, int]]], name: str) -> str:
+    """Turns the third number of `rows` into scores, and returns a note that says what it is: a rank or a score.
+
+    A rank is whole and rises within each query, as in MS MARCO's runs; a score falls, or has a fraction.
+    """
+    numbers = [[score for score, _ in of_query.values()] for of_query in rows.values()]
+    whole = all(number.is_integer() and number >= 0 for of_query in numbers for number in of_query)
+    if whole and all(a < b for of_query in numbers for a, b in pairwise(of_query)):
+        for of_query in rows.values():
+            of_query.update({document_id: (-number, int(number)) for document_id, (number, _) in of_query.items()})
+        return f"{name} has three columns: read as qid docid rank (MS MARCO)"
+    if whole and not all(a >= b for of_query in numbers for a, b in pairwise(of_query)):
+        raise InvalidInput(
+            f"{name} has three columns, and the third is neither a rank, which rises, nor a score, which falls: "
+            "give it a header, such as qid docid score"
+        )
+    return f"{name} has three columns: read as qid docid score"
+
+
+def _ordered(
+    rows: dict[str, dict[str, tuple[float, int]]], depth: int | None, name: str, notes: list[str]
+) -> dict[str, dict[str, float]]:
+    """The run of `rows`, which are used up, best first; a note if the ranks of a query do not follow its scores."""
     run, contradictory = {}, []
     for query_id in list(rows):
         of_query = rows.pop(query_id)
@@ -88,59 +168,11 @@ def read_run(
             f"{name}: the ranks of {len(contradictory)} queries ({contradictory[0]!r} first) do not follow their "
             "scores: ordered by score, as trec_eval does"
         )
-    return run, notes
+    return run
 
 
-def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade, from the file `path` (.gz too): TREC's four columns, or BEIR's three.
-
-    Negative grades are kept. Raises InvalidInput for any other line, and for two grades of the same pair.
-    """
-    name, width = Path(path).name, 4
-    qrels: dict[str, dict[str, int]] = {}
-    for where, cells in _rows(path):
-        if isinstance(cells, InvalidInput):
-            raise cells
-        if not qrels and cells == _BEIR_HEADER:
-            width = 3
-            continue
-        if len(cells) != width:
-            columns = _QRELS_COLUMNS if width == 4 else " ".join(_BEIR_HEADER)
-            hint = f" (three columns need BEIR's header, {' '.join(_BEIR_HEADER)})" if len(cells) == 3 else ""
-            raise InvalidInput(f"{where} has {len(cells)} columns instead of {width} ({columns}){hint}")
-        query_id, document_id, grade = cells[0], cells[-2], cells[-1]
-        number = _number(grade, where, "grade")
-        if number != int(number):
-            raise InvalidInput(f"{where}: the grade {grade!r} is not a whole number")
-        grades = qrels.setdefault(query_id, {})
-        if grades.get(document_id, number) != number:
-            raise InvalidInput(f"{where}: document {document_id!r} of query {query_id!r} has two grades: keep one")
-        grades[document_id] = int(number)
-    if not qrels:
-        raise InvalidInput(f"{name} holds no judgements ({_QRELS_COLUMNS})")
-    return qrels
-
-
-def _rows(path: str | Path) -> Iterator[tuple[str, list[str] | InvalidInput]]:
-    """Location and cells of each line that is not blank."""
-    name = Path(path).name
-    with closing(open_stream(str(path))) as stream:
-        for where, line in report_damage(read_lines(stream, name), name):
-            yield where, line.split() if isinstance(line, str) else line
-
-
-def _number(text: str, where: str, column: str = "score") -> float:
+def _rank(value: object, where: str) -> int:
     try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidInput(f"{where}: the {column} {text!r} is not a number")
-    return number
-
-
-def _rank(text: str, where: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidInput(f"{where}: the rank {text!r} is not a whole number") from None
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(f"{where}: the rank {value!r} is not a whole number") from None

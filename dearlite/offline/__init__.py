@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dearlite.files.trec import Qrels, Run
@@ -45,8 +45,8 @@ def rerank_run(
     """The run of `source` in the order of `model`; the best `depth` documents of each query are reranked.
 
     `source` is a folder (file names: `collection.FOLDER_LAYOUT`), a JSON file of rank_llm or RankGPT, or a Collection
-    (`make_collection` builds one from dicts). `queries`, `corpus` and `run` name files that replace the folder's. With
-    `skip_bad` unusable records are left out.
+    (`make_collection` builds one from dicts; a depth other than the default cuts it). `queries`, `corpus` and `run`
+    name files that replace the folder's. With `skip_bad` unusable records are left out.
     `output` is written as a TREC run. `jsonl` is written with one row per pair: texts, reasons and the scores of both
     stages.
 
@@ -72,16 +72,16 @@ def rerank_run(
 def evaluate(
     source: str | Path | Collection | None = None,
     *,
-    qrels: str | Path | Qrels | None = None,
+    qrels: str | Path | Qrels | Any = None,
     queries: str | Path | None = None,
     corpus: str | Path | Sequence[str | Path] = (),
     run: str | Path | None = None,
     depth: int | None = 100,
     skip_bad: bool = False,
-    scored: str | Path | Run | None = None,
-    baselines: Mapping[str, str | Path | Run] | None = None,
+    scored: str | Path | Run | Any = None,
+    baselines: Mapping[str, str | Path | Run | Any] | None = None,
     seconds: Mapping[str, float] | None = None,
-    measures: str | Iterable[str] | None = None,
+    measures: str | Iterable[str] | Any = None,
     ties: str = "rank",
     model: Model | Reranker = None,
     device: str = "auto",
@@ -101,37 +101,37 @@ def evaluate(
 
     Reranks as `rerank_run` does, or measures `scored`, a run made earlier; then no model is loaded.
     `qrels` is a file (default: the folder's) or a dict; a query that it judges and a run lacks counts as zero.
-    `baselines` are other runs by name, `seconds` their time per query, where known. `measures` are names of
-    ir-measures. Documents of equal score are ordered by "rank", or by id as in "trec_eval" (`ties`). `command` is the
-    command that a report shows for reproduction.
+    `baselines` are other runs by name, `seconds` their time per query, where known. Runs and judgements may be dicts,
+    DataFrames with the columns query_id, doc_id, and score or relevance, or records of this kind; ids may be whole
+    numbers. `measures` are names of ir-measures or trec_eval, or measures of ir-measures. Judgements, baselines and
+    measures are checked before anything is scored. Documents of equal score are ordered by "rank", or by id as in
+    "trec_eval" (`ties`). `command` is the command that a report shows for reproduction.
     """
     from dearlite.offline.collection.collection import Source
     from dearlite.offline.evaluation import assess
+    from dearlite.offline.evaluation.measures import check_measures
     from dearlite.offline.run import rerank_run as runs
     from dearlite.options import Call
 
-    collection = Source(
-        source=source, queries=queries, corpus=corpus, run=run, qrels=qrels, depth=depth, skip_bad=skip_bad
-    ).open()
-    result: RerankedRun | str | Path | Run
-    if scored is not None:
-        result = scored
-    else:
-        result = runs.rerank_run(
-            collection,
-            model,
-            files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
-            call=Call(
-                listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel
-            ),
-            loading={"device": device, "threads": threads},
-        )
     options = assess.EvaluationOptions(
         qrels=qrels,
         baselines=baselines or {},
         seconds=seconds or {},
-        measures=measures,
+        measures=check_measures(measures),
         ties=ties,
         command=command,
     )
-    return assess.evaluate(collection, result, options)
+    collection = Source(
+        source=source, queries=queries, corpus=corpus, run=run, qrels=qrels, depth=depth, skip_bad=skip_bad
+    ).open()
+    assessment = assess.prepare(collection, options)
+    if scored is not None:
+        return assessment.of(scored)
+    reranked = runs.rerank_run(
+        collection,
+        model,
+        files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
+        call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
+        loading={"device": device, "threads": threads},
+    )
+    return assessment.of(reranked)

@@ -91,7 +91,12 @@ def test_qrels_of_trec_and_of_beir(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("1 d1 2\n", r"q\.tsv:1 has 3 columns instead of 4 \(qid 0 docid grade\) \(three columns need BEIR's header"),
+        (
+            "1 d1\n",
+            r"q\.tsv:1 has 2 columns instead of the 4 of qrels \(qid 0 docid grade\): it has no number in a third",
+        ),
+        ("1 0 d1 2\n1 d1 2\n", r"q\.tsv:2 has 3 columns instead of the 4 of qrels \(qid 0 docid grade\)"),
+        ("1 Q0 d1 1 2.5 t\n", r"q\.tsv:1 has 6 columns instead of the 4 of qrels .*: it looks like a line of a run"),
         ("1 0 d1 1.5\n", r"q\.tsv:1: the grade '1\.5' is not a whole number"),
         ("1 0 d1 high\n", r"q\.tsv:1: the grade 'high' is not a number"),
         ("1 0 d1 1\n1 0 d1 2\n", r"q\.tsv:2: document 'd1' of query '1' has two grades: keep one"),

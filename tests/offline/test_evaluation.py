@@ -66,7 +66,7 @@ def test_a_query_that_the_run_lacks_counts_as_zero_and_is_said():
 def test_grades_below_zero_are_not_relevant_and_are_said():
     evaluation = compare([System("ours", "reranked", {"q": {"a": 2.0, "b": 1.0}})], {"q": {"a": -2, "b": 1}}, name="x")
     assert evaluation.values["ours"]["RR@10"] == pytest.approx(0.5)
-    assert "1 grades are negative: not relevant" in evaluation.notes
+    assert "1 grades are negative: not relevant, and not judged (trec_eval)" in evaluation.notes
 
 
 def test_equal_scores_stand_by_rank_or_by_id():

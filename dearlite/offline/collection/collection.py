@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from dearlite.checks import whole_number
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.files.trec import Qrels, Run, read_run
+from dearlite.files.trec import Run, read_run
+from dearlite.files.values import id_text
 from dearlite.offline.collection.candidates import read_candidates
+from dearlite.offline.collection.memory import as_run
 from dearlite.offline.collection.texts import read_corpus, read_queries
 
 # part -> its file names in a collection's folder, ours and BEIR's; the first that exists is read
@@ -21,6 +24,7 @@ FOLDER_LAYOUT: dict[str, tuple[str, ...]] = {
     "qrels": ("qrels.tsv", "qrels/test.tsv", "qrels.txt"),
     "run": ("run.trec", "run.trec.gz"),
 }
+DEFAULT_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Collection:
     """Queries with their first-stage run. `queries` has every query of `run`, `documents` every document of it.
 
     `run` holds the documents of each query, best first, with the first stage's scores. `notes` are remarks on the
-    input (skipped records, for example), a line each.
+    input (skipped records, for example), a line each. Ids and numbers of NumPy and pandas become plain ones. Raises
+    InvalidInput for a score that is not a number, and for queries or documents of `run` that are missing.
     """
 
     name: str
@@ -38,6 +43,21 @@ class Collection:
     qrels: Path | None = None
     sources: Mapping[str, str] = field(default_factory=dict)  # part -> the file or files that it was read from
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        queries, documents = dict(self.queries), dict(self.documents)
+        if any(type(query_id) is not str for query_id in queries):
+            queries = {id_text(query_id, "query", "the queries"): text for query_id, text in queries.items()}
+        if not all(type(key) is str and isinstance(value, Document) for key, value in documents.items()):
+            documents = dict(_named_documents(documents))
+        run = as_run(self.run)
+        if without_text := [query_id for query_id in run if query_id not in queries]:
+            raise InvalidInput(f"the run has {len(without_text)} queries without a text ({without_text[0]!r} first)")
+        missing = {name for scores in run.values() for name in scores if name not in documents}
+        if missing:
+            raise InvalidInput(f"the run names {len(missing)} documents that the corpus lacks ({min(missing)!r} first)")
+        for name, value in (("queries", queries), ("documents", documents), ("run", run)):
+            object.__setattr__(self, name, value)
 
     @property
     def pairs(self) -> int:
@@ -53,14 +73,20 @@ class Source:
     queries: str | Path | None = None
     corpus: str | Path | Sequence[str | Path] = ()
     run: str | Path | None = None
-    qrels: str | Path | Qrels | None = None
-    depth: int | None = 100
+    qrels: Any = None
+    depth: int | None = DEFAULT_DEPTH
     skip_bad: bool = False
 
     def open(self) -> Collection:
-        """The collection: `source` itself if it is a Collection, otherwise that of `open_collection`."""
+        """The collection: that of `open_collection`, or `source` itself if it is a Collection.
+
+        A Collection keeps all its documents under the default depth; another depth cuts it.
+        """
         if isinstance(self.source, Collection):
-            return self.source
+            parts = {"queries": self.queries, "corpus": self.corpus, "run": self.run}
+            if named := [name for name, value in parts.items() if value]:
+                raise UsageError(f"a Collection holds its {named[0]} itself: leave out {' and '.join(named)}")
+            return _cut(self.source, self.depth)
         return open_collection(
             self.source,
             queries=self.queries,
@@ -79,7 +105,7 @@ def open_collection(
     corpus: Sequence[str | Path] = (),
     run: str | Path | None = None,
     qrels: str | Path | None = None,
-    depth: int | None = 100,
+    depth: int | None = DEFAULT_DEPTH,
     skip_bad: bool = False,
 ) -> Collection:
     """The collection in a folder (FOLDER_LAYOUT), in a JSON file of RankGPT or rank_llm, or in separate files.
@@ -127,35 +153,26 @@ def open_collection(
 
 
 def make_collection(
-    queries: Mapping[str, str],
-    corpus: Mapping[str, object],
-    run: Mapping[str, Mapping[str, float] | Sequence[str]],
+    queries: Mapping[Any, str],
+    corpus: Mapping[Any, object],
+    run: Any,
     *,
     name: str = "collection",
 ) -> Collection:
     """A Collection from memory: query id -> text, document id -> document (as `rerank` takes it), and a run.
 
-    The run is query id -> document id -> score, or query id -> document ids, best first. Raises InvalidInput.
+    The run is query id -> document id -> score, or query id -> document ids, best first; see `as_run` for DataFrames
+    and other forms. Whole numbers, also NumPy's, may be ids. Raises InvalidInput naming the query and the document.
     """
-    ordered: dict[str, dict[str, float]] = {}
-    for query_id, entries in run.items():
-        if isinstance(entries, Mapping):
-            scores = dict(entries)
-        else:
-            scores = {document_id: float(-rank) for rank, document_id in enumerate(entries, start=1)}
-        if len(scores) < len(entries):
-            raise InvalidInput(f"query {query_id!r} names a document twice: ids must be unique")
-        ordered[query_id] = dict(sorted(scores.items(), key=lambda pair: -pair[1]))
-    if without_text := [query_id for query_id in ordered if query_id not in queries]:
+    ordered = as_run(run)
+    texts = {id_text(query_id, "query", "the queries"): text for query_id, text in queries.items()}
+    if without_text := [query_id for query_id in ordered if query_id not in texts]:
         raise InvalidInput(f"the run has {len(without_text)} queries without a text ({without_text[0]!r} first)")
     ids = {document_id for scores in ordered.values() for document_id in scores}
-    if missing := sorted(ids - set(corpus)):
+    documents = dict(_named_documents(corpus, ids))
+    if missing := sorted(ids - documents.keys()):
         raise InvalidInput(f"the run names {len(missing)} documents that the corpus lacks ({missing[0]!r} first)")
-    documents = {
-        document_id: replace(as_document(corpus[document_id], f"document {document_id!r}"), id=document_id, record=None)
-        for document_id in ids
-    }
-    return Collection(name, {query_id: check_query(queries[query_id]) for query_id in ordered}, documents, ordered)
+    return Collection(name, {query_id: _query(texts[query_id], query_id) for query_id in ordered}, documents, ordered)
 
 
 def collection_files(
@@ -169,6 +186,32 @@ def collection_files(
     files = {part: [_part(part, name, root)] for part, name in parts.items()}
     shards = (_shards(_part("corpus", name, root)) for name in corpus or (None,))
     return files | {"corpus": list(chain.from_iterable(shards))}
+
+
+def _named_documents(
+    corpus: Mapping[Any, object], ids: frozenset[str] | set[str] | None = None
+) -> Iterator[tuple[str, Document]]:
+    """The documents of `corpus` with their ids, those in `ids` or all."""
+    for key, item in corpus.items():
+        document_id = id_text(key, "document", "the corpus")
+        if ids is None or document_id in ids:
+            document = as_document(item, f"document {document_id!r}")
+            yield document_id, replace(document, id=document_id, record=None)
+
+
+def _query(text: object, query_id: str) -> str:
+    try:
+        return check_query(text)
+    except InvalidInput as err:
+        raise InvalidInput(f"query {query_id!r}: {err}") from None
+
+
+def _cut(collection: Collection, depth: int | None) -> Collection:
+    """`collection` with the best `depth` documents of each query; unchanged for the default depth and None."""
+    if depth is None or whole_number("depth", depth) == DEFAULT_DEPTH:
+        return collection
+    run = {query_id: dict(islice(scores.items(), depth)) for query_id, scores in collection.run.items()}
+    return replace(collection, run=run)
 
 
 def _with_texts(

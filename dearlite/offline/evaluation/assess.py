@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from dearlite.errors import UsageError
+from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Qrels, Run, read_qrels, read_run
 from dearlite.machine import versions_of
 from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.memory import as_qrels, as_run
 from dearlite.offline.evaluation.evaluation import Evaluation, System, compare
-from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from dearlite.offline.evaluation.measures import TIES, check_grades, check_measures
 from dearlite.offline.run.results import RerankedRun
 from dearlite.version import __version__
 
@@ -27,60 +29,80 @@ class EvaluationOptions:
     `published` are rows of measures alone, `title` is the name of the evaluation (default: the collection's).
     """
 
-    qrels: str | Path | Qrels | None = None
-    baselines: Mapping[str, str | Path | Run] = field(default_factory=dict)
+    qrels: Any = None
+    baselines: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    measures: str | Iterable[str] | None = None
+    measures: Any = None
     ties: str = "rank"
     command: str = ""
     published: Sequence[System] = ()
     title: str = ""
 
 
-def check_measures(measures: str | Iterable[str] | None) -> list[str]:
-    """The names of `measures`; None gives the default ones. Raises UsageError for an unknown name."""
-    return [str(measure) for measure in parse_measures(DEFAULT_MEASURES if measures is None else measures)]
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """An evaluation whose files are read and whose measures are checked, before anything is scored."""
+
+    collection: Collection
+    options: EvaluationOptions
+    measures: Sequence[str]
+    qrels: Qrels
+    baselines: Sequence[System]
+    notes: Sequence[str]
+
+    def of(self, result: RerankedRun | object) -> Evaluation:
+        """The measures of `result` (a reranked run, or a run made earlier), of the first stage and the baselines."""
+        collection, options = self.collection, self.options
+        notes = list(collection.notes)
+        systems = [System("first stage", "first stage", collection.run)]
+        facts: dict[str, object] = {"collection": collection.name, **collection.sources}
+        if isinstance(result, RerankedRun):
+            systems.append(_reranked_system(result))
+            facts |= dict(result.identity)
+            notes += [*result.notes, *_notes_on(result)]
+        else:
+            name = Path(result).name if isinstance(result, (str, Path)) else "scored"
+            run, run_notes = _open_run(result, "the scored run")
+            systems.append(System(name, "reranked", run))
+            notes += run_notes
+        return compare(
+            [*systems, *self.baselines, *options.published],
+            self.qrels,
+            name=options.title or collection.name,
+            measures=self.measures,
+            ties=options.ties,
+            notes=[*notes, *self.notes],
+            command=options.command,
+            facts=facts | _machine_facts(),
+            queries=collection.queries,
+            documents={name: (document.title, document.text) for name, document in collection.documents.items()},
+        )
 
 
-def evaluate(collection: Collection, result: RerankedRun | str | Path | Run, options: EvaluationOptions) -> Evaluation:
-    """The measures of `result` (a reranked run, or a run made earlier), of the first stage, and of the baselines."""
-    qrels = options.qrels
-    if not isinstance(qrels, Mapping):
-        path = collection.qrels if collection.qrels is not None else qrels
-        if path is None:
-            raise UsageError(f"no judgements for {collection.name}: name them with --qrels")
-        qrels = read_qrels(path)
+def prepare(collection: Collection, options: EvaluationOptions) -> Assessment:
+    """Reads the judgements and the baselines, and checks the measures on them; no result is needed.
+
+    `options.qrels` comes before the collection's own judgements. Raises UsageError and InvalidInput.
+    """
+    measures = check_measures(options.measures)
+    if options.ties not in TIES:
+        raise UsageError(f"ties is {options.ties!r}: it is one of {', '.join(TIES)}")
+    qrels = options.qrels if options.qrels is not None else collection.qrels
+    if qrels is None:
+        raise UsageError(f"no judgements for {collection.name}: name them with --qrels")
+    qrels = read_qrels(qrels) if isinstance(qrels, (str, Path)) else as_qrels(qrels)
+    if not qrels:
+        raise InvalidInput("there are no judgements: nothing can be measured")
+    check_grades(measures, qrels)
     if unknown := [name for name in options.seconds if name not in options.baselines]:
         names = ", ".join(options.baselines) or "none is given"
         raise UsageError(f"seconds for {unknown[0]!r}, which is not a baseline: {names}")
-    notes = list(collection.notes)
-    systems = [System("first stage", "first stage", collection.run)]
-    facts: dict[str, object] = {"collection": collection.name, **collection.sources}
-    if isinstance(result, RerankedRun):
-        systems.append(_reranked_system(result))
-        facts |= dict(result.identity)
-        notes += [*result.notes, *_notes_on(result)]
-    else:
-        run, run_notes = _open_run(result)
-        name = "scored" if isinstance(result, Mapping) else Path(result).name
-        systems.append(System(name, "reranked", run))
-        notes += run_notes
+    systems, notes = [], []
     for name, baseline in options.baselines.items():
-        run, run_notes = _open_run(baseline)
+        run, run_notes = _open_run(baseline, f"the baseline {name!r}")
         systems.append(System(name, "baseline", run, seconds_per_query=options.seconds.get(name)))
         notes += run_notes
-    return compare(
-        [*systems, *options.published],
-        qrels,
-        name=options.title or collection.name,
-        measures=check_measures(options.measures),
-        ties=options.ties,
-        notes=notes,
-        command=options.command,
-        facts=facts | _machine_facts(),
-        queries=collection.queries,
-        documents={name: (document.title, document.text) for name, document in collection.documents.items()},
-    )
+    return Assessment(collection, options, measures, qrels, systems, notes)
 
 
 def _reranked_system(reranked: RerankedRun) -> System:
@@ -108,9 +130,9 @@ def _notes_on(reranked: RerankedRun) -> list[str]:
     return notes
 
 
-def _open_run(run: str | Path | Run) -> tuple[Run, list[str]]:
+def _open_run(run: object, name: str) -> tuple[Run, list[str]]:
     """A run and the notes on its file."""
-    return (run, []) if isinstance(run, Mapping) else read_run(run)
+    return read_run(run) if isinstance(run, (str, Path)) else (as_run(run, name), [])
 
 
 def _machine_facts() -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 from dearlite.display import shown_by
 from dearlite.errors import InvalidInput, UsageError, need
 from dearlite.files.trec import Qrels, Run
-from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, mean, measure_run
+from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, aggregate, measure_run
 from dearlite.offline.evaluation.significance import holm, randomisation_test
 
 MAIN_MEASURE = "nDCG@10"
@@ -47,10 +47,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Measures of several systems. `values[system][measure]` are means of `per_query[system][measure][query id]`.
+    """Measures of several systems.
 
-    `comparisons` compare the system `subject` with each other run. `facts` are the settings, hashes and versions needed
-    to repeat the evaluation.
+    `values[system][measure]` are means of `per_query[system][measure][query id]`, or sums for measures that count
+    (NumRet, NumRel, NumQ). `comparisons` compare the system `subject` with each other run. `facts` are the settings,
+    hashes and versions needed to repeat the evaluation.
     """
 
     name: str
@@ -163,7 +164,7 @@ def compare(
         subject = next((system.name for system in systems if system.role == "reranked"), [*runs][-1])
     per_query = {system: measure_run(run, qrels, measures, ties=ties) for system, run in runs.items()}
     values = {
-        system.name: {measure: mean(of_queries) for measure, of_queries in per_query[system.name].items()}
+        system.name: {measure: aggregate(measure, of_queries) for measure, of_queries in per_query[system.name].items()}
         if system.name in per_query
         else dict(system.published)
         for system in systems
@@ -219,8 +220,23 @@ def _notes_on(runs: Mapping[str, Run], qrels: Qrels, ties: str) -> list[str]:
             note = f"{equal} documents share a score with another: ordered by rank (trec_eval orders by id: --ties)"
             runs_of.setdefault(note, []).append(name)
     notes = [f"{', '.join(names) if len(names) < len(runs) else 'all runs'}: {note}" for note, names in runs_of.items()]
+    for name, run in runs.items():
+        note = _unlike_ids(run, qrels)
+        if note:
+            notes.append(f"{name}: {note}")
     negative = sum(grade < 0 for grades in qrels.values() for grade in grades.values())
-    return [*notes, f"{negative} grades are negative: not relevant"] if negative else notes
+    return [*notes, f"{negative} grades are negative: not relevant, and not judged (trec_eval)"] if negative else notes
+
+
+def _unlike_ids(run: Run, qrels: Qrels) -> str:
+    """A note if the run has queries with judgements, and none of its documents has any; otherwise empty."""
+    judged = [query_id for query_id in qrels if run.get(query_id) and qrels[query_id]]
+    if not judged or any(not qrels[query_id].keys().isdisjoint(run[query_id]) for query_id in judged):
+        return ""
+    theirs, ours = next(iter(qrels[judged[0]])), next(iter(run[judged[0]]))
+    return (
+        f"none of its documents is judged (it has {ours!r}, the judgements {theirs!r}): are the ids of one collection?"
+    )
 
 
 def _few(ids: Sequence[str]) -> str:

@@ -1,0 +1,256 @@
+"""Columns of runs and judgements: how a file separates them, and which are the query, the document and the number.
+
+Text (spaces, tabs, commas, semicolons, with a header or without), JSON, JSON Lines and Parquet. `trec` decides what the
+numbers mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import BinaryIO
+
+from dearlite.documents import ID_FIELDS, QUERY_ID_FIELDS
+from dearlite.errors import InvalidInput
+from dearlite.files.readers import open_stream, read_lines, reader_for, report_damage
+
+Row = tuple[str, Sequence[object] | InvalidInput]  # location, cells
+_WORDS = {"query": "qid", "document": "docid"}
+_SAMPLE = 20  # lines that decide how a file separates its columns
+_RECORDS = {".jsonl", ".ndjson", ".parquet"}
+
+
+def plain_name(name: object) -> str:
+    """A column's name without case, spaces and punctuation: `Query-ID` and `query_id` are "queryid"."""
+    return re.sub(r"[\W_]", "", str(name)).lower()
+
+
+# role -> names of its column, in order of precedence, as `plain_name` gives them
+_QUERY = ("queryid", "qid", *map(plain_name, QUERY_ID_FIELDS[2:]), "topicid", "topic", "qno", "query")
+_DOCUMENT = (
+    *("docno", "corpusid", "docid", "documentid", "pid", "passageid", "did"),
+    *map(plain_name, ID_FIELDS),
+    *("doc", "document", "passage"),
+)
+QRELS = {
+    "query": _QUERY,
+    "document": _DOCUMENT,
+    "grade": ("relevance", "rel", "grade", "label", "judgment", "judgement", "qrel", "score", "relevancelabel", "gain"),
+}
+RUN = {
+    "query": _QUERY,
+    "document": _DOCUMENT,
+    "score": ("score", "sim", "similarity", "rsv"),
+    "rank": ("rank", "ranking", "position"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The columns of a kind of file: `roles` for headers, `widths` (number of columns -> roles) for other files."""
+
+    kind: str  # "a run" or "qrels", for messages
+    roles: Mapping[str, Sequence[str]]
+    numbers: Sequence[str]  # roles of which one at least must be there
+    widths: Mapping[int, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An open file: `columns` is role -> position of its cell, `width` the number of columns of a file of text."""
+
+    columns: Mapping[str, int]
+    rows: Iterator[Row]
+    width: int = 0
+
+
+@contextmanager
+def open_table(path: str | Path, layout: Layout) -> Iterator[Table]:
+    """The rows of the file `path`. Raises InvalidInput if its columns are not those of `layout`."""
+    name = Path(path).name
+    with closing(open_stream(str(path))) as stream:
+        suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+        suffix = suffixes[-1] if suffixes else ""
+        if suffix == ".json":
+            yield _of_json(stream, name, layout)
+        elif suffix in _RECORDS:
+            yield _of_records(report_damage(reader_for(str(path))(stream, name), name), name, layout)
+        else:
+            yield _of_lines(report_damage(read_lines(stream, name), name), name, layout)
+
+
+def column_roles(
+    names: Sequence[object], roles: Mapping[str, Sequence[str]], numbers: Sequence[str], where: str
+) -> dict[str, int] | None:
+    """Role -> position in `names`; None unless they name a query, a document and one of `numbers`.
+
+    Of two columns for one role the first in order of precedence counts; two of one name raise InvalidInput.
+    """
+    plain = [plain_name(name) for name in names]
+    columns: dict[str, int] = {}
+    for role, spellings in roles.items():
+        for spelling in spellings:
+            if spelling not in plain or plain.index(spelling) in columns.values():
+                continue
+            if plain.count(spelling) > 1:
+                raise InvalidInput(f"{where} has two columns {names[plain.index(spelling)]!r}: keep one")
+            columns[role] = plain.index(spelling)
+            break
+    complete = "query" in columns and "document" in columns and any(role in columns for role in numbers)
+    return columns if complete else None
+
+
+# text
+
+
+def _of_lines(lines: Iterator[tuple[str, str | InvalidInput]], name: str, layout: Layout) -> Table:
+    first = list(islice(lines, _SAMPLE))
+    texts = [line for _, line in first if isinstance(line, str)]
+    rest = chain(first, lines)
+    if not texts:
+        return Table({}, ((where, line) for where, line in rest if isinstance(line, InvalidInput)))
+    delimiter = _delimiter(texts[0], layout)
+    quoted = delimiter is not None or any('"\t' in line for line in texts[:1])
+    at = next(number for number, (_, line) in enumerate(first) if isinstance(line, str))
+    header = _cells(texts[0], delimiter, quoted)
+    columns = column_roles(header, layout.roles, layout.numbers, first[at][0])
+    if columns is not None:
+        width, words = len(header), " ".join(header)
+        rest = chain(first[:at], first[at + 1 :], lines)
+    else:
+        counts = Counter(len(_cells(line, delimiter, quoted, layout.widths)) for line in texts)
+        width = next((width for width, _ in counts.most_common() if width in layout.widths), max(layout.widths))
+        roles = layout.widths[width]
+        columns = {role: position for position, role in enumerate(roles) if role in layout.roles or role == "number"}
+        words = " ".join(_WORDS.get(role, role) for role in roles)
+    return Table(columns, _split_rows(rest, delimiter, quoted, width, f"{width} of {layout.kind} ({words})"), width)
+
+
+def _split_rows(
+    lines: Iterator[tuple[str, str | InvalidInput]], delimiter: str | None, quoted: bool, width: int, words: str
+) -> Iterator[Row]:
+    widths = (width,)
+    for where, line in lines:
+        if isinstance(line, InvalidInput):
+            yield where, line
+            continue
+        cells = _cells(line, delimiter, quoted, widths)
+        if len(cells) == width:
+            yield where, cells
+        else:
+            yield (
+                where,
+                InvalidInput(f"{where} has {len(cells)} columns instead of the {words}{_hint(line, len(cells))}"),
+            )
+
+
+def _delimiter(line: str, layout: Layout) -> str | None:
+    """The character that separates the cells of `line`; None for spaces and tabs."""
+    spaced = line.split()
+    for delimiter in ",;":
+        if delimiter not in line or "\t" in line:
+            continue
+        cells = _cells(line, delimiter, True)
+        fits = len(cells) in layout.widths or column_roles(cells, layout.roles, layout.numbers, "") is not None
+        is_list = all(cell.endswith(delimiter) for cell in spaced[:-1]) or f'"{delimiter}' in line
+        if (fits and len(spaced) not in layout.widths) or (len(cells) > 2 and is_list):
+            return delimiter
+    return None
+
+
+def _cells(line: str, delimiter: str | None, quoted: bool, widths: object = ()) -> list[str]:
+    """The cells of a line. Without a delimiter: cells between tabs if their number is in `widths`, otherwise words.
+
+    So an id may hold spaces in a file with tabs.
+    """
+    line = line.strip("\r\n")
+    if quoted:
+        rows = list(csv.reader([line], delimiter=delimiter or "\t", skipinitialspace=True))
+        return [cell.strip() for cell in rows[0]] if rows else []
+    if "\t" in line:
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not widths or len(cells) in widths:  # type: ignore[operator]
+            return cells
+    return line.split()
+
+
+def _hint(line: str, columns: int) -> str:
+    """Words for a line whose shape is known, or nothing."""
+    if line.lstrip().startswith("#"):
+        return ": it looks like a comment, which these files do not have: remove it"
+    if line.lstrip()[:1] in ("{", "["):
+        return ": it looks like JSON: name the file .json or .jsonl"
+    return {6: ": it looks like a line of a run", 2: ": it has no number in a third column"}.get(columns, "")
+
+
+# JSON and Parquet
+
+
+def _of_json(stream: BinaryIO, name: str, layout: Layout) -> Table:
+    """`{"query": {"document": number}}`, `{"query": ["document", …]}`, or a list of records."""
+    try:
+        data = json.loads(b"".join(report_damage(iter(stream), name)).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as err:
+        raise InvalidInput(f"{name} is not JSON ({' '.join(str(err).split())}): write it again as JSON") from None
+    if isinstance(data, list):
+        return _of_records(((f"{name} item {number}", item) for number, item in enumerate(data, start=1)), name, layout)
+    if not isinstance(data, dict):
+        raise InvalidInput(
+            f"{name} is one {type(data).__name__}: {layout.kind} is of the form {{query id: {{document id: number}}}}"
+        )
+    if column_roles(list(data), layout.roles, layout.numbers, name) is not None:
+        return _of_records(iter([(name, data)]), name, layout)
+    return Table({"query": 0, "document": 1, layout.numbers[0]: 2}, _nested(data, name, layout))
+
+
+def _nested(data: Mapping[str, object], name: str, layout: Layout) -> Iterator[Row]:
+    for query_id, entries in data.items():
+        where = f"{name}, query {query_id!r}"
+        if isinstance(entries, Mapping):
+            yield from ((f"{where}, document {key!r}", (query_id, key, value)) for key, value in entries.items())
+        elif isinstance(entries, list) and layout.kind == "a run":
+            yield from ((where, (query_id, key, -rank)) for rank, key in enumerate(entries, start=1))
+        else:
+            yield where, InvalidInput(f"{where} has a {type(entries).__name__}: it must be {{document id: number}}")
+
+
+def _of_records(records: Iterator[tuple[str, object]], name: str, layout: Layout) -> Table:
+    """Records with a field for each role."""
+    order = tuple(layout.roles)
+
+    def rows() -> Iterator[Row]:
+        for where, record in records:
+            if isinstance(record, InvalidInput):
+                yield where, record
+                continue
+            keys = list(record) if isinstance(record, Mapping) else []
+            columns = column_roles(keys, layout.roles, layout.numbers, where)
+            if columns is not None:
+                assert isinstance(record, Mapping)
+                values = [record[keys[columns[role]]] if role in columns else None for role in order]
+                yield where, values
+            elif keys and all(isinstance(value, Mapping) for value in record.values()):  # type: ignore[attr-defined]
+                for row_where, cells in _nested(record, where, layout):  # type: ignore[arg-type]
+                    yield row_where, _spread(cells, order, layout)
+            else:
+                needs = f"a query id, a document id and a {' or a '.join(layout.numbers)}"
+                has = f" (it has {', '.join(map(repr, keys[:6]))})" if keys else ""
+                yield where, InvalidInput(f"{where} is no row of {layout.kind}{has}: it needs {needs}")
+
+    return Table({role: position for position, role in enumerate(order)}, rows())
+
+
+def _spread(
+    cells: Sequence[object] | InvalidInput, order: Sequence[str], layout: Layout
+) -> Sequence[object] | InvalidInput:
+    if isinstance(cells, InvalidInput):
+        return cells
+    values = dict(zip(("query", "document", layout.numbers[0]), cells, strict=True))
+    return [values.get(role) for role in order]

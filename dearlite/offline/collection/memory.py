@@ -1,0 +1,158 @@
+"""Runs and judgements from memory: dicts, data frames, records and named tuples, with ids and numbers of any type.
+
+The ids and numbers of the result are plain strings, floats and ints, which JSON and trec_eval take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from dearlite.errors import InvalidInput
+from dearlite.files.columns import QRELS, RUN, column_roles
+from dearlite.files.trec import Qrels, Run
+from dearlite.files.values import finite_number, id_text, whole_grade
+
+Triple = tuple[Any, Any, Any]  # query id, document id, score or grade
+
+
+def as_run(run: Any, name: str = "the run") -> Run:
+    """`run` as query id -> document id -> score, best first.
+
+    A mapping of mappings (scores), of lists of ids, best first, or of lists of (id, score); a DataFrame, records or
+    named tuples with the columns of a query id, a document id, and a score or a rank. Raises InvalidInput naming the
+    query and the document of a bad entry.
+    """
+    if _is_plain_run(run):
+        return run  # type: ignore[no-any-return]
+    scores: dict[str, dict[str, float]] = {}
+    for query, document, value in _triples(run, name, RUN, ("score", "rank")):
+        query_id, where = _query_of(query, name)
+        of_query = scores.setdefault(query_id, {})
+        if document is _NOTHING:
+            continue
+        document_id = id_text(document, "document", where)
+        if document_id in of_query:
+            raise InvalidInput(f"{where} names document {document_id!r} twice: ids must be unique")
+        of_query[document_id] = finite_number(value, "score", f"{where}, document {document_id!r}")
+    return {
+        query_id: dict(sorted(of_query.items(), key=lambda pair: -pair[1])) for query_id, of_query in scores.items()
+    }
+
+
+def as_qrels(qrels: Any, name: str = "the judgements") -> Qrels:
+    """`qrels` as query id -> document id -> grade, from the same forms as `as_run`.
+
+    Raises InvalidInput naming the query and the document of a bad grade, such as 0.5, and of two grades of one pair.
+    """
+    grades: dict[str, dict[str, int]] = {}
+    for query, document, value in _triples(qrels, name, QRELS, ("grade",)):
+        query_id, where = _query_of(query, name)
+        of_query = grades.setdefault(query_id, {})
+        if document is _NOTHING:
+            continue
+        document_id = id_text(document, "document", where)
+        grade = whole_grade(value, f"{where}, document {document_id!r}")
+        if of_query.setdefault(document_id, grade) != grade:
+            raise InvalidInput(f"{where}: document {document_id!r} has two grades: keep one")
+    return grades
+
+
+_NOTHING: Any = object()  # the document of a query without documents
+
+
+def _is_plain_run(run: object) -> bool:
+    """True for a run that is of plain types and in order already; it is used unchanged, however large it is."""
+    if type(run) is not dict:
+        return False
+    for query_id, scores in run.items():
+        if type(query_id) is not str or not query_id or type(scores) is not dict:
+            return False
+        if not all(
+            type(document_id) is str and document_id and type(score) is float and math.isfinite(score)
+            for document_id, score in scores.items()
+        ):
+            return False
+        if any(a < b for a, b in pairwise(scores.values())):
+            return False
+    return True
+
+
+def _query_of(query: Any, name: str) -> tuple[str, str]:
+    """The id of a query, and the words that begin a message on it."""
+    query_id = id_text(query, "query", name)
+    return query_id, f"{name}, query {query_id!r}"
+
+
+def _triples(items: Any, name: str, roles: Mapping[str, Any], numbers: tuple[str, ...]) -> Iterator[Triple]:
+    """The entries of `items`; a query without documents gives one entry with the document _NOTHING."""
+    if isinstance(items, Mapping):
+        for query, entries in items.items():
+            if not len(_sized(entries, f"{name}, query {query!r}")):
+                yield query, _NOTHING, None
+            for document, value in _entries(entries, f"{name}, query {query!r}", is_run="rank" in numbers):
+                yield query, document, value
+        return
+    if hasattr(items, "columns") and hasattr(items, "itertuples"):  # a DataFrame
+        columns = _columns(list(items.columns), roles, numbers, name)
+        for cells in items.itertuples(index=False, name=None):
+            yield _cells_of(cells, columns, numbers, name)
+        return
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+        raise InvalidInput(
+            f"{name} is a {type(items).__name__}: give {{query id: {{document id: number}}}} or a DataFrame"
+        )
+    for number, item in enumerate(items):
+        where = f"{name}, item {number}"
+        fields = item if isinstance(item, Mapping) else _attributes(item)
+        if not fields:
+            raise InvalidInput(
+                f"{where} is a {type(item).__name__}: give records with a query id, a document id and a {numbers[0]}"
+            )
+        columns = _columns(list(fields), roles, numbers, where)
+        yield _cells_of(list(fields.values()), columns, numbers, where)
+
+
+def _sized(entries: Any, where: str) -> Any:
+    if isinstance(entries, (str, bytes)) or not hasattr(entries, "__len__"):
+        raise InvalidInput(f"{where} is a {type(entries).__name__}: give {{document id: number}}")
+    return entries
+
+
+def _entries(entries: Any, where: str, *, is_run: bool) -> Iterator[tuple[Any, Any]]:
+    """Document ids with their numbers; in a list of ids, best first, minus the rank."""
+    if isinstance(entries, Mapping) or hasattr(entries, "items"):  # a pandas Series too
+        yield from entries.items()
+        return
+    for rank, entry in enumerate(entries, start=1):
+        if isinstance(entry, (tuple, list)) and len(entry) == 2:
+            yield entry[0], entry[1]
+        elif is_run:
+            yield entry, float(-rank)
+        else:
+            raise InvalidInput(f"{where} is a list: give {{document id: grade}}")
+
+
+def _attributes(item: Any) -> Mapping[str, Any]:
+    """The fields of a named tuple or a data object; empty for anything else."""
+    if hasattr(item, "_asdict"):
+        return item._asdict()  # type: ignore[no-any-return]
+    return vars(item) if hasattr(item, "__dict__") else {}
+
+
+def _columns(names: list[Any], roles: Mapping[str, Any], numbers: tuple[str, ...], where: str) -> Mapping[str, int]:
+    columns = column_roles(names, roles, numbers, where)
+    if columns is None:
+        has = ", ".join(map(repr, names[:6])) or "none"
+        raise InvalidInput(f"{where} has the columns {has}: it needs query_id, doc_id and {numbers[0]}")
+    return columns
+
+
+def _cells_of(cells: Any, columns: Mapping[str, int], numbers: tuple[str, ...], where: str) -> Triple:
+    role = next(role for role in numbers if role in columns)
+    value = cells[columns[role]]
+    if role == "rank":
+        value = -finite_number(value, "rank", where)
+    return cells[columns["query"]], cells[columns["document"]], value
