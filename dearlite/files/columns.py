@@ -17,8 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
-from dearlite.documents import ID_FIELDS, QUERY_ID_FIELDS
 from dearlite.errors import InvalidInput
+from dearlite.fields import ID_FIELDS, QUERY_ID_FIELDS
 from dearlite.files.readers import open_stream, read_lines, reader_for, report_damage
 
 Row = tuple[str, Sequence[object] | InvalidInput]  # location, cells

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 from dearlite.errors import InvalidInput
+from dearlite.fields import is_missing
 
 _GRADES = 2**31  # trec_eval keeps grades in a C long, which has 32 bits on Windows
 
@@ -15,23 +17,23 @@ def id_text(value: Any, kind: str, where: str) -> str:
 
     `kind` is "query" or "document". Raises InvalidInput for a missing id, and for one of another type.
     """
-    if type(value) is str and value:
-        return value
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value.strip():
         return str(value)  # NumPy's strings are a class of their own
-    number = None if isinstance(value, (bool, bytes, str)) else _float(value)
-    if value is None or value == "" or (number is not None and math.isnan(number)):
+    if is_missing(value) or isinstance(value, str):
         raise InvalidInput(f"{where} has no {kind} id: give each {kind} an id")
+    number = None if isinstance(value, (bool, bytes)) else _float(value)
     if number is None or not number.is_integer():
         raise InvalidInput(
             f"{where}: the {kind} id {value!r} is a {type(value).__name__}: it must be a string or a whole number"
         )
+    if abs(number) >= 2**53 and not isinstance(value, Integral):
+        raise InvalidInput(f"{where}: the {kind} id {value} is a float that has lost its last digits: give strings")
     return str(int(value))
 
 
 def finite_number(value: Any, column: str, where: str) -> float:
     """A number from text or any type of number. Raises InvalidInput for NaN, infinity, a missing value and words."""
-    number = _float(value)
+    number = None if is_missing(value) else _float(value)
     if number is None or math.isnan(number):
         remedy = ""
         if isinstance(value, str) and _float(value.replace(",", ".", 1)) is not None:
