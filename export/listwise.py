@@ -11,9 +11,10 @@ from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.options import DEFAULT_QUANT, DEFAULT_STRIDE, DEFAULT_WINDOW, ExportOptions, Report
 from dearlite.export.quality.gate import QualityGate
 from dearlite.export.results import WrittenModel
+from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import output_path, source_folders
-from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base, refuse_other_base
+from dearlite.export.source.merge import MergedCheckpoint, check_base, refuse_other_base
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.facts import NOT_STATED
 from dearlite.models.registry import ModelEntry
@@ -34,6 +35,8 @@ def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions
             refuse_other_base(lora.config, checkpoint)
         if note := check_base(lora.config, checkpoint):
             report(note)
+    if source.untied:
+        report("the base's output matrix is its embedding, and the adapter trains one of them: the file holds both")
     prompt, max_tokens = _prompt_and_length(model, entry, options, checkpoint)
     facts = ListwiseFacts(
         name=entry.name if entry else output.stem,

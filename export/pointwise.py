@@ -17,10 +17,11 @@ from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARG
 from dearlite.export.quality.gate import MIN_TAU, QualityGate
 from dearlite.export.quality.texts import pair_types
 from dearlite.export.results import WrittenModel
+from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import FAMILIES, check_tensors, label_count, shape_of
 from dearlite.export.source.inputs import output_path, padding_id, pooling_warning, source_folders
-from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
+from dearlite.export.source.merge import MergedCheckpoint, check_base
 from dearlite.export.source.tokenizer import check_tokenizer, probe_texts
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry

@@ -15,8 +15,8 @@ import numpy as np
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.source.checkpoint import Floats, TensorSource, name_some
 from dearlite.export.source.families import COMPUTED, LlamaShape, rope_settings, shape_of
+from dearlite.export.source.merge import OUTPUT
 
-EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 ROPE_FACTORS = "rope_freqs.weight"
 _MOST_FAULTS = 8  # in one message
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.export.gguf.architectures import EMBEDDING, OUTPUT, Weight
+from dearlite.export.gguf.architectures import Weight
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.source.checkpoint import Floats, TensorSource
 from dearlite.export.source.families import LlamaShape
+from dearlite.export.source.merge import EMBEDDING, OUTPUT
 
 _LAYER = re.compile(r"model\.layers\.\d+\.(?P<module>.+)\.weight")
 # module -> the matrix that it is a part of, and its number there; the preceding norm's gain is folded in

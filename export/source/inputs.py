@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import CheckpointError, UsageError
+from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.fetch import fetch
-from dearlite.export.source.merge import Adapter
 from dearlite.files.writing import check_output
 from dearlite.models.registry import ModelEntry, model_file
 

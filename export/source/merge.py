@@ -3,137 +3,32 @@
     W + scale · B A,  scale = alpha / r, or alpha / sqrt(r) with rslora; arXiv 2106.09685 (LoRA), 2312.03732 (rslora)
 
 All arithmetic is float32 on the stored values, whatever the dtype of base and adapter. Tensors that the adapter stores
-in full (PEFT's `modules_to_save`: the score head) replace those of the base. An adapter with any other setting is
-refused before the first row is read: a merge that ignores the setting would give a different model without an error.
+in full (PEFT's `modules_to_save`: the score head) replace those of the base. Over a base whose output matrix is its
+embedding (tie_word_embeddings), an adapter may train one of the two: the merged model then has both, as in PEFT's
+forward pass (its merge_and_unload changes both). An adapter with any other setting is refused before the first row is
+read: a merge that ignores the setting would give a different model without an error.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Collection, Iterable
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from dearlite.errors import CheckpointError
-from dearlite.export.source.checkpoint import (
-    Checkpoint,
-    Floats,
-    TensorSource,
-    TensorSpec,
-    name_some,
-    read_header,
-    read_json,
-    read_rows,
-    refuse_pickle,
-)
+from dearlite.export.source.adapter import PREFIX, Adapter, as_list, classifier_names
+from dearlite.export.source.checkpoint import Checkpoint, Floats, TensorSource, TensorSpec, name_some, read_rows
 
-WEIGHTS = "adapter_model.safetensors"
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 HEADS = ("score.", "classifier.")  # prefixes of the heads of sequence classifiers in transformers
-_PREFIX = "base_model.model."
-_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
-# Fields of adapter_config.json that do not change the meaning of a merge, or are read below. PEFT adds a field for each
-# variant (use_dora, rank_pattern, kasa_config ...), so any other field that is switched on is refused, known or not.
-_KNOWN_FIELDS = {
-    "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config",
-    "exclude_modules", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config",
-    "lora_alpha", "lora_dropout", "lora_ga_config", "modules_to_save", "peft_type", "peft_version", "r", "revision",
-    "runtime_config", "target_modules", "task_type", "use_rslora", "velora_config",
-}  # fmt: skip
-# Initialisations that leave the base's weights alone. The others (pissa, olora, corda, loftq, lora_ga) change them.
-_BASE_KEEPING_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+_ROWS = 4096  # rows that are compared at once
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NO_HEAD = (
     'it has no score head and neither has the base: train it with LoraConfig(task_type="SEQ_CLS", '
     'modules_to_save=["score"]), then save_pretrained writes the head into the adapter'
 )
-
-
-class Adapter:
-    """A PEFT LoRA folder. `misfits` collects the reasons against a merge; `MergedCheckpoint` reports them together.
-
-    `lora` maps a module to the tensor names of its matrices A and B, `saved` maps a tensor of the base to the adapter's
-    tensor that replaces it. The keys of both are without PEFT's prefix and suffixes, spelt as in the classifier
-    (`model.layers.0…`).
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        """Raises CheckpointError when the folder is not a readable adapter."""
-        self.folder = Path(folder)
-        if not (self.folder / "adapter_config.json").is_file():
-            raise CheckpointError(
-                f"{folder} has no adapter_config.json: give the folder that PEFT's save_pretrained wrote"
-            )
-        self.config = read_json(self.folder / "adapter_config.json")
-        if not (self.folder / WEIGHTS).is_file():
-            refuse_pickle(self.folder)
-            raise CheckpointError(f"{folder} has no {WEIGHTS}: fetch the whole adapter again")
-        self.tensors = read_header(self.folder / WEIGHTS)
-        self.lora: dict[str, dict[str, str]] = {}
-        self.saved: dict[str, str] = {}
-        self.misfits: list[str] = []
-        self._read_config()
-        self._read_names()
-
-    @property
-    def base_name(self) -> str:
-        """The base model's name as the training script gave it; empty when the configuration has none."""
-        return str(self.config.get("base_model_name_or_path") or "")
-
-    def _read_config(self) -> None:
-        config = self.config
-        kind = config.get("peft_type")
-        if kind != "LORA":
-            self.misfits.append(f"peft_type is {kind!r}, and only 'LORA' can be merged")
-        rank: Any = config.get("r")
-        alpha: Any = config.get("lora_alpha")
-        if type(rank) is not int or rank < 1:
-            self.misfits.append(f"r is {rank!r}, not a whole number from 1")
-        if type(alpha) not in {int, float} or not math.isfinite(alpha):
-            self.misfits.append(f"lora_alpha is {alpha!r}, not a number")
-        self.rank, self.scale = 0, math.nan
-        if not self.misfits:
-            self.rank, self.scale = rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        if config.get("bias", "none") != "none":
-            self.misfits.append(f"bias is {config['bias']!r}, and only 'none' can be merged")
-        init = config.get("init_lora_weights")
-        if init not in _BASE_KEEPING_INITS:
-            self.misfits.append(f"init_lora_weights is {init!r}, which changes the base too")
-        for field, value in config.items():
-            # Numbers and strings are parameters of variants; a variant is switched on by true, a list or an object.
-            if field not in _KNOWN_FIELDS and (value is True or (isinstance(value, list | dict) and value)):
-                self.misfits.append(f"{field} is {json.dumps(value)[:60]}, which is not supported")
-
-    def _read_names(self) -> None:
-        names = _classifier_names(tensor.removeprefix(_PREFIX) for tensor in self.tensors)
-        for tensor in self.tensors:
-            name = names[tensor.removeprefix(_PREFIX)]
-            if match := _LORA.fullmatch(name):
-                sides, side = self.lora.setdefault(match["module"], {}), match["side"]
-                duplicate = sides.setdefault(side, tensor) != tensor
-            else:
-                replaced = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", name)
-                duplicate = self.saved.setdefault(replaced, tensor) != tensor
-            if duplicate:
-                self.misfits.append(f"{tensor} is there twice, under two names")
-            if not tensor.startswith(_PREFIX):
-                self.misfits.append(f"{tensor} does not begin with {_PREFIX}")
-        if not self.lora:
-            self.misfits.append("it holds no LoRA matrices")
-        for module, sides in self.lora.items():
-            if len(sides) == 1:
-                side = next(iter(sides))
-                self.misfits.append(f"{module} has lora_{side} without lora_{'B' if side == 'A' else 'A'}")
-            if f"{module}.weight" in self.saved:
-                self.misfits.append(f"{module} has both a LoRA and a full weight")
-        if limits := _as_list(self.config.get("layers_to_transform")):
-            layers = [match[1] for module in self.lora if (match := re.search(r"\.(\d+)\.", module))]
-            if set(layers) != set(limits):
-                listed = ", ".join(dict.fromkeys(layers)) or "none"
-                self.misfits.append(f"layers_to_transform is {', '.join(limits)}, and the layers are {listed}")
 
 
 class MergedCheckpoint(TensorSource):
@@ -145,7 +40,10 @@ class MergedCheckpoint(TensorSource):
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter | None = None, *, require_head: bool = True) -> None:
         """Raises CheckpointError listing everything that does not fit, a missing score head included."""
         self.checkpoint, self.adapter, self.config = checkpoint, adapter, checkpoint.config
-        self._base = {spelling: name for name, spelling in _classifier_names(checkpoint.names).items()}
+        self._base = {spelling: name for name, spelling in classifier_names(checkpoint.names).items()}
+        self.untied = False  # True if the adapter trains one of two matrices that are one in the base
+        if not require_head and self.config.get("tie_word_embeddings") and EMBEDDING in self._base:
+            self._untie(adapter)
         self._saved: dict[str, TensorSpec] = {}
         self._last_a: tuple[str, Floats] | None = None  # (tensor, its A): all blocks of a tensor need the same A
         headless = require_head and not any(
@@ -153,6 +51,8 @@ class MergedCheckpoint(TensorSource):
         )
         if adapter is not None:
             misfits = [*adapter.misfits, *self._find_misfits(adapter), *([_NO_HEAD] if headless else [])]
+            if require_head and adapter.trains(OUTPUT):
+                misfits.append("it trains lm_head, which no scorer has: export it as a .gguf")
             if misfits:
                 remedy = (
                     f": give the base that it was trained on ({adapter.base_name or 'see its model card'}), "
@@ -195,6 +95,29 @@ class MergedCheckpoint(TensorSource):
             block += update
         return block
 
+    def _untie(self, adapter: Adapter | None) -> None:
+        """Gives a tied base an output matrix of its own where `adapter` trains one of the two.
+
+        Raises CheckpointError for a file with another output matrix: transformers 4 and vLLM leave it out, transformers
+        5 and llama.cpp use it.
+        """
+        if OUTPUT in self._base and not self._equal(self.checkpoint, self._base[OUTPUT], self._base[EMBEDDING]):
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: config.json ties the output matrix to the embedding, and the file's "
+                "lm_head.weight is another matrix: set tie_word_embeddings to false to use it, or remove the tensor"
+            )
+        if adapter is not None and (adapter.trains(OUTPUT) or adapter.trains(EMBEDDING)):
+            self.untied = True
+            self.config = self.config | {"tie_word_embeddings": False}
+            self._base.setdefault(OUTPUT, self._base[EMBEDDING])
+
+    def _equal(self, other: TensorSource, name: str, base: str) -> bool:
+        """True if the tensor `name` of `other` has the values of the base's tensor `base`."""
+        if other.shape(name) != self.checkpoint.shape(base):
+            return False
+        blocks = zip(other.blocks(name, _ROWS), self.checkpoint.blocks(base, _ROWS), strict=True)
+        return all(np.array_equal(one, another) for one, another in blocks)
+
     def _find_misfits(self, adapter: Adapter) -> list[str]:
         """Messages about adapter tensors that have no counterpart in the base, or another shape."""
         shapes = {name: self.checkpoint.shape(tensor) for name, tensor in self._base.items()}
@@ -214,6 +137,9 @@ class MergedCheckpoint(TensorSource):
             if len(shape) != 2 or any(sizes != expected[side] for side, sizes in sides.items()):
                 actual = " and ".join(f"lora_{side} {list(sizes)}" for side, sizes in sides.items())
                 misfits.append(f"{module} has {actual}, for r {rank} and a base of {list(shape)}")
+        for name, tensor in adapter.copies.items():
+            if name not in shapes or not self._equal(adapter, tensor, self._base[name]):
+                misfits.append(f"{tensor.removeprefix(PREFIX)} is not the base's {name}")
         hidden = self.config.get("hidden_size")
         for name, tensor in adapter.saved.items():
             sizes = adapter.tensors[tensor].shape
@@ -225,7 +151,7 @@ class MergedCheckpoint(TensorSource):
                 )
             elif name.endswith("weight") and name.startswith(HEADS) and hidden and sizes[1:] != (hidden,):
                 misfits.append(f"{name} is {list(sizes)}, and the base's hidden_size is {hidden}")
-        for module in dict.fromkeys(_as_list(adapter.config.get("modules_to_save"))):
+        for module in dict.fromkeys(as_list(adapter.config.get("modules_to_save"))):
             # PEFT lists `score` and `classifier` by default; only a module that the model has must be saved.
             tensors_of = re.compile(rf"(.+\.)?{re.escape(module)}\..+")
             if any(map(tensors_of.fullmatch, shapes)) and not any(map(tensors_of.fullmatch, adapter.saved)):
@@ -270,22 +196,6 @@ def _repositories(checkpoint: Checkpoint) -> list[str]:
     return [*cached, str(checkpoint.config.get("_name_or_path") or "")]
 
 
-def _as_list(value: Any) -> list[str]:
-    """The items, as text, of a field that is a list, a single value or null."""
-    return [str(item) for item in (value if isinstance(value, list) else [] if value is None else [value])]
-
-
 def _last_part(name: str) -> str:
     """The last component of a repository name or path, in lower case."""
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-
-
-def _classifier_names(names: Iterable[str]) -> dict[str, str]:
-    """Name -> the classifier's name of that tensor: decoders saved without the prefix `model.` get it.
-
-    Example: layers.0.mlp.up_proj.weight -> model.layers.0.mlp.up_proj.weight; score.weight is unchanged.
-    """
-    parts = ("layers.", "embed_tokens.", "norm.")
-    names = list(names)
-    bare = not any(name.startswith("model.") for name in names) and any(name.startswith(parts[:2]) for name in names)
-    return {name: f"model.{name}" if bare and name.startswith(parts) else name for name in names}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DearliteError, UsageError, first_line
-from dearlite.export.source.merge import Adapter
+from dearlite.export.source.adapter import Adapter
 from dearlite.export.train.config import TrainConfig
 from dearlite.files.hashing import sha256_of
 from dearlite.models.gguf import GgufFile

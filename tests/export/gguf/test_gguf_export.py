@@ -25,8 +25,9 @@ from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_weights
 from dearlite.export.quality.gate import QualityGate
+from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.merge import Adapter, MergedCheckpoint
+from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.models.gguf import GgufFile
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "gguf_golden.json").read_text())

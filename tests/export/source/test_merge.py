@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from dearlite.errors import CheckpointError
+from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.merge import Adapter, MergedCheckpoint, check_base
+from dearlite.export.source.merge import MergedCheckpoint, check_base
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -316,7 +317,8 @@ def test_another_base_by_name_is_a_warning(made, tmp_path):
 _PEAK = """
 import re, sys
 from dearlite.export.source.checkpoint import Checkpoint
-from dearlite.export.source.merge import Adapter, MergedCheckpoint
+from dearlite.export.source.adapter import Adapter
+from dearlite.export.source.merge import MergedCheckpoint
 def peak_mb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 source = MergedCheckpoint(Checkpoint(sys.argv[1]), Adapter(sys.argv[2]), require_head=False)
@@ -345,3 +347,84 @@ def test_merging_holds_a_block_and_needs_no_torch(tmp_path):
     total, grown_mb = map(float, done.stdout.split())
     assert total == rows * columns  # 1 / 2 x (1 x 1 + 1 x 1) in each place
     assert grown_mb < 30  # of 201; a block and its change are 3 MB each
+
+
+TIED_ADAPTERS = {
+    "both saved": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "LoRA on the output matrix": {"target_modules": ["q_proj", "lm_head"]},
+    "embedding saved": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "output matrix saved": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "neither": {"target_modules": ["q_proj"]},
+}
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory):
+    """A language model whose output matrix is its embedding, as Llama 3.2 and SmolLM2."""
+    folder = tmp_path_factory.mktemp("tied") / "base"
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def trained_over(folder, target, **settings):
+    """An adapter over `folder` with random matrices, saved to `target`; gives PEFT's model."""
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = peft.get_peft_model(net, peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **settings))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                value.add_(0.1 * torch.randn_like(value))
+    model.save_pretrained(target)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", TIED_ADAPTERS)
+def test_adapter_over_a_tied_base_gives_the_logits_of_peft(tied, tmp_path, name):
+    model = trained_over(tied, tmp_path / "lora", **TIED_ADAPTERS[name])
+    source = MergedCheckpoint(Checkpoint(tied), Adapter(tmp_path / "lora"), require_head=False)
+    assert source.untied == (name != "neither")
+    assert source.config["tie_word_embeddings"] == (name == "neither")
+    config = transformers.LlamaConfig.from_pretrained(tied, tie_word_embeddings=not source.untied)
+    net = transformers.LlamaForCausalLM(config).eval()
+    net.load_state_dict({n: torch.from_numpy(source.read(n)) for n in source.names}, strict=source.untied)
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        assert net(ids).logits.numpy() == pytest.approx(model(ids).logits.numpy(), abs=1e-4)
+
+
+def test_copy_of_a_base_matrix_that_differs_is_refused(tied, tmp_path):
+    trained_over(tied, tmp_path / "lora", **TIED_ADAPTERS["LoRA on the output matrix"])
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("lm_head.base_layer.weight"))
+    tensors[name][5, 5] += 1
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"lm_head\.base_layer\.weight is not the base's lm_head\.weight"):
+        MergedCheckpoint(Checkpoint(tied), Adapter(tmp_path / "lora"), require_head=False)
+
+
+def test_another_output_matrix_under_tied_embeddings_is_refused(tied, tmp_path):
+    tensors = load_file(tied / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((tied / "config.json").read_bytes())
+    for change, refused in ((0, False), (1, True)):
+        repeated = tensors["model.embed_tokens.weight"] + change
+        save_file(tensors | {"lm_head.weight": repeated}, tmp_path / "model.safetensors")
+        if not refused:
+            assert not MergedCheckpoint(Checkpoint(tmp_path), require_head=False).untied
+            continue
+        with pytest.raises(
+            CheckpointError, match=r"lm_head\.weight is another matrix: set tie_word_embeddings to false"
+        ):
+            MergedCheckpoint(Checkpoint(tmp_path), require_head=False)
+
+
+def test_output_matrix_trained_for_a_scorer_is_refused(tied, tmp_path):
+    trained_over(tied, tmp_path / "lora", **TIED_ADAPTERS["output matrix saved"])
+    with pytest.raises(CheckpointError, match="it trains lm_head, which no scorer has"):
+        MergedCheckpoint(Checkpoint(tied), Adapter(tmp_path / "lora"))
