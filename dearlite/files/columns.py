@@ -19,7 +19,9 @@ from typing import BinaryIO
 
 from dearlite.errors import InvalidInput
 from dearlite.fields import ID_FIELDS, QUERY_ID_FIELDS
-from dearlite.files.readers import open_stream, read_lines, reader_for, report_damage
+from dearlite.files.lines import read_lines
+from dearlite.files.readers import reader_for
+from dearlite.files.streams import open_stream, report_damage
 
 Row = tuple[str, Sequence[object] | InvalidInput]  # location, cells
 _WORDS = {"query": "qid", "document": "docid"}

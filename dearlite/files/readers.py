@@ -5,191 +5,173 @@ Each record has a location ("docs.jsonl:7"), so that an error can name it.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import json
-import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from dearlite.documents import Document, as_document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
-from dearlite.readable import readable
-
-# (location, record); the record is an InvalidInput if it cannot be read
-Record = tuple[str, object | InvalidInput]
-T = TypeVar("T")
-_UTF8_REMEDY = "save the file as UTF-8 (for example: iconv -f LATIN1 -t UTF-8)"
+from dearlite.fields import TEXT_FIELDS, USUAL, Fields, find_field
+from dearlite.files.json_files import Record, read_json, read_json_lines
+from dearlite.files.lines import read_lines
+from dearlite.files.streams import open_stream, remedy_for_ending, report_damage
+from dearlite.files.tables import TableOptions, csv_reader, read_table
 
 
 @dataclass(slots=True)
 class DocumentFile:
-    """The documents of a file, and one line for each record that was skipped."""
+    """The documents of a file with their locations, one line for each record that was skipped, and remarks."""
 
     documents: list[Document] = field(default_factory=list)
+    locations: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def check_run_ids(self) -> None:
+        """Raises InvalidInput for equal ids, also that of a document without id, named by its position: of a run."""
+        names = [str(number) if doc.id is None else doc.id for number, doc in enumerate(self.documents)]
+        repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+        if repeated is not None:
+            first, second, *_ = (where for name, where in zip(names, self.locations, strict=True) if name == repeated)
+            raise InvalidInput(
+                f"{second}: id {repeated!r} is already at {first}, and a run names each document once: name another "
+                "field (--id-field, '' for positions), or choose another --format"
+            )
+
+    def note_ids(self, *, positions: bool) -> None:
+        """Adds remarks on equal ids, and with `positions` on documents that are named by their position."""
+        counts = Counter(document.id for document in self.documents if document.id is not None)
+        repeated = [doc_id for doc_id, count in counts.items() if count > 1]
+        if repeated:
+            self.notes.append(
+                f"{len(repeated)} ids are those of several documents ({repeated[0]!r} first): all are ranked"
+            )
+        without = [number for number, document in enumerate(self.documents) if document.id is None]
+        records = [self.documents[number].record for number in without]
+        names = dict.fromkeys(str(name) for record in records if isinstance(record, Mapping) for name in record)
+        if positions and names:
+            has = ", ".join(map(repr, list(names)[:6]))
+            self.notes.append(
+                f"{len(without)} documents have no id under a known name ({self.locations[without[0]]} first; it has "
+                f"{has}): their positions, from 0, are their ids; name the field with --id-field"
+            )
 
 
-def read_documents(path: str, *, format: str | None = None, skip_bad: bool = False) -> DocumentFile:
+def read_documents(
+    path: str,
+    *,
+    format: str | None = None,
+    skip_bad: bool = False,
+    fields: Fields = USUAL,
+    delimiter: str | None = None,
+) -> DocumentFile:
     """The documents of `path`; "-" is standard input.
 
-    `format` is a name in FORMATS; None takes the one of the file's suffix, and JSON Lines for standard input. With
-    `skip_bad` an unusable record is left out and reported; otherwise it raises InvalidInput.
+    `format` is a name in FORMATS; None takes the one of the file's suffix, and JSON Lines for standard input. `fields`
+    names the fields of a record, `delimiter` the character between the cells of CSV and TSV. With `skip_bad` an
+    unusable record is left out and reported; otherwise it raises InvalidInput. Documents may have equal ids.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"no document format {format!r}: it is one of {', '.join(FORMATS)}")
-    reader = FORMATS[format] if format else reader_for(path)
     name = "<stdin>" if path == "-" else Path(path).name
-    file, locations = DocumentFile(), dict[str, str]()
+    form = format or format_for(path)
+    file = DocumentFile()
+    options = TableOptions(delimiter, fields.text if isinstance(fields.text, str) else None, file.notes)
+    has_title, guessed = False, path == "-" and format is None
     with open_stream(path) as stream:
-        for where, record in report_damage(reader(stream, name), name):
+        for where, record in _documents_in(report_damage(_reader(form, options)(stream, name), name), name, fields):
             try:
                 if isinstance(record, InvalidInput):
                     raise record
-                document = as_document(record, where)
-                if document.id is not None and document.id in locations:
-                    first = locations[document.id]
-                    raise InvalidInput(f"{where}: id {document.id!r} is already at {first}: ids must be unique")
+                document = as_document(record, where, fields)
             except InvalidInput as err:
                 if not skip_bad:
-                    raise InvalidInput(f"{err} (or go on without it: --skip-bad)") from None
+                    remedy = _STDIN if guessed and not file.documents else "or go on without it: --skip-bad"
+                    raise InvalidInput(f"{err} ({remedy})") from None
                 file.skipped.append(str(err))
                 continue
-            if document.id is not None:
-                locations[document.id] = where
+            has_title = has_title or bool(document.title)
             file.documents.append(document)
+            file.locations.append(where)
     if not file.documents:
-        raise InvalidInput(f"{name} holds no {'usable ' if file.skipped else ''}documents: nothing to rank")
+        reason = f" ({file.skipped[0]}{'; ' + _STDIN if guessed else ''})" if file.skipped else ""
+        raise InvalidInput(f"{name} holds no {'usable ' if file.skipped else ''}documents: nothing to rank{reason}")
+    if isinstance(fields.title, str) and fields.title and not has_title:
+        raise UsageError(f"no document of {name} has a field {fields.title!r} for its title: correct --title-field")
     return file
+
+
+_STDIN = "standard input is read as JSON Lines; pass --docs-format for another format, txt for a text per line"
+# fields of an object whose list holds first-stage results: those are many queries, and the work of `batch`
+_QUERY = ("query", "queries", "question")
+
+
+def _reader(format: str, options: TableOptions) -> Callable[[BinaryIO, str], Iterator[Record]]:
+    """The reader of a format with the caller's options. Raises UsageError for a delimiter where there is none."""
+    if format in DELIMITERS:
+        return lambda stream, name: read_table(stream, name, DELIMITERS[format], options)
+    if options.delimiter is not None:
+        raise UsageError(f"--delimiter is for CSV and TSV, not for {format}: leave it out, or pass --docs-format csv")
+    return FORMATS[format]
+
+
+def _documents_in(records: Iterator[Record], name: str, fields: Fields) -> Iterator[Record]:
+    """`records`; of a file that is one object around a list, the items of the list."""
+    first = next(records, None)
+    second = None if first is None else next(records, None)
+    if first is None:
+        return
+    if second is not None or not isinstance(first[1], Mapping) or fields.text is not None:
+        yield from chain([first] if second is None else [first, second], records)
+        return
+    record = first[1]
+    text_name, text = find_field(record, TEXT_FIELDS, first[0])
+    lists = [field for field, value in record.items() if isinstance(value, list) and value]
+    if isinstance(text, (list, Mapping)) and text_name not in ("document", "doc"):
+        raise InvalidInput(
+            f"{name} holds whole columns ({', '.join(map(repr, list(record)[:6]))}): write one object per document "
+            "(pandas: df.to_json(FILE, orient='records', lines=True))"
+        )
+    if text is not None or not lists:
+        yield first
+        return
+    if any(field in record for field in _QUERY):
+        raise InvalidInput(f"{name} holds a query with its documents: rerank it with dearlite batch {name}")
+    if len(lists) > 1:
+        raise InvalidInput(
+            f"{name} holds an object with several lists ({', '.join(map(repr, lists[:6]))}): give the documents' list"
+        )
+    for number, item in enumerate(record[lists[0]], start=1):
+        yield f"{name} {lists[0]} {number}", item
 
 
 def reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
     """The reader for the suffix of `path`. Raises UsageError for an unknown suffix."""
+    return FORMATS[format_for(path)]
+
+
+def format_for(path: str) -> str:
+    """The format of the suffix of `path`, JSON Lines for standard input. Raises UsageError for an unknown suffix."""
     if path == "-":
-        return FORMATS["jsonl"]
+        return "jsonl"
     suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] == "gz":
         suffixes.pop()
     if suffixes and suffixes[-1] in FORMATS:
-        return FORMATS[suffixes[-1]]
-    raise UsageError(f"{path}: cannot tell its format from its name: pass --docs-format, one of {', '.join(FORMATS)}")
-
-
-def open_stream(path: str) -> BinaryIO:
-    """The file's bytes, decompressed if they begin with gzip's two magic bytes; the name does not matter.
-
-    Raises UsageError if the file cannot be opened.
-    """
-    if path == "-":
-        raw: BinaryIO = sys.stdin.buffer
-    else:
-        try:
-            raw = open(path, "rb")
-        except OSError as err:
-            raise UsageError(f"cannot read {path}: {err.strerror}") from None
-    peek = getattr(raw, "peek", None)
-    if peek is not None and peek(2)[:2] == b"\x1f\x8b":
-        unzipped = gzip.GzipFile(fileobj=raw)
-        unzipped.myfileobj = raw  # type: ignore[assignment]  # closes the file with it
-        return unzipped  # type: ignore[return-value]
-    return raw
-
-
-def report_damage(items: Iterator[T], name: str) -> Iterator[T]:
-    """`items` read from the file `name`. Raises InvalidInput on one line for damaged gzip and read errors."""
-    try:
-        yield from items
-    except (EOFError, gzip.BadGzipFile, zlib.error) as err:
-        raise InvalidInput(f"{name} is damaged gzip ({err}): fetch or compress it again") from None
-    except OSError as err:
-        raise InvalidInput(f"cannot read {name}: {err.strerror or err}") from None
-
-
-def read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, str | InvalidInput]]:
-    """(location, text) of each line that is not blank; the text is an InvalidInput if the line is not UTF-8."""
-    for number, raw in enumerate(stream, start=1):
-        where = f"{name}:{number}"
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as err:
-            byte = raw[err.start]
-            yield (
-                where,
-                InvalidInput(f"{where} is not UTF-8 (byte 0x{byte:02x} at column {err.start + 1}): {_UTF8_REMEDY}"),
-            )
-            continue
-        if line.strip():
-            yield where, line
-
-
-def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
-    for where, line in read_lines(stream, name):
-        if isinstance(line, InvalidInput):
-            yield where, line
-            continue
-        try:
-            yield where, json.loads(line)
-        except (ValueError, RecursionError) as err:
-            yield where, InvalidInput(f"{where} is not JSON ({_json_reason(err)}): each line must be one JSON object")
-
-
-def _json_reason(err: Exception) -> str:
-    if isinstance(err, json.JSONDecodeError):
-        return f"{err.msg} at column {err.colno}"
-    return "nested too deeply" if isinstance(err, RecursionError) else "a number in it is too long"
-
-
-def _read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
-    data = stream.read()
-    try:
-        records = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as err:
-        line = data.count(b"\n", 0, err.start) + 1
-        raise InvalidInput(f"{name}:{line} is not UTF-8 (byte 0x{data[err.start]:02x}): {_UTF8_REMEDY}") from None
-    except (ValueError, RecursionError) as err:
-        raise InvalidInput(f"{name} is not JSON ({err}): JSON Lines files end in .jsonl") from None
-    if not isinstance(records, list):
-        raise InvalidInput(f"{name} holds one {type(records).__name__}: it must be a list of documents")
-    for number, record in enumerate(records, start=1):
-        yield f"{name} item {number}", record
+        return suffixes[-1]
+    if Path(path).is_dir():
+        raise UsageError(f"cannot read {path}: it is a folder; give one file, with a document per line or per record")
+    reason = remedy_for_ending(path) or f"{path}: cannot tell its format from its name"
+    raise UsageError(f"{reason}; or pass --docs-format, one of {', '.join(FORMATS)}")
 
 
 def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:
     for where, line in read_lines(stream, name):
-        if not isinstance(line, str):
-            yield where, line
-        elif readable(line):  # a line of invisible characters is as blank as one of spaces
-            yield where, line.strip()
-
-
-def _read_table(dialect: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
-    def read(stream: BinaryIO, name: str) -> Iterator[Record]:
-        csv.field_size_limit(2**31 - 1)  # a document of a megabyte is one field
-        # surrogateescape: a byte that is not UTF-8 makes only its own row an error
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.DictReader(text, dialect=dialect, restkey="", strict=True)
-        try:
-            if _has_bad_byte("".join(rows.fieldnames or ())):
-                raise InvalidInput(f"{name}:1 is not UTF-8: {_UTF8_REMEDY}")
-            for row in rows:
-                where = f"{name}:{rows.line_num}"
-                if any(isinstance(value, str) and _has_bad_byte(value) for value in row.values()):
-                    yield where, InvalidInput(f"{where} is not UTF-8: {_UTF8_REMEDY}")
-                else:
-                    yield where, {key: value for key, value in row.items() if key}
-        except csv.Error as err:
-            raise InvalidInput(f"{name}:{rows.line_num} is not {dialect} ({err})") from None
-
-    return read
-
-
-def _has_bad_byte(text: str) -> bool:
-    """True if `surrogateescape` replaced a byte of `text`."""
-    return any("\udc80" <= char <= "\udcff" for char in text)
+        yield where, line.strip() if isinstance(line, str) else line
 
 
 def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
@@ -211,18 +193,13 @@ def read_group(stream: BinaryIO, name: str, group: int | None) -> Iterator[Recor
         raise InvalidInput(f"{name} is not Parquet ({first_line(err)})") from None
 
 
-class _PlainTabs(csv.excel_tab):
-    quoting = csv.QUOTE_NONE  # in TSV collections a quotation mark is part of the text
-
-
-csv.register_dialect("dearlite-tsv", _PlainTabs)
-
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 FORMATS: dict[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
-    "jsonl": _read_jsonl,
-    "ndjson": _read_jsonl,
-    "json": _read_json,
-    "csv": _read_table("excel"),
-    "tsv": _read_table("dearlite-tsv"),
+    "jsonl": read_json_lines,
+    "ndjson": read_json_lines,
+    "json": read_json,
+    "csv": csv_reader(","),
+    "tsv": csv_reader("\t"),
     "txt": _read_txt,
     "parquet": _read_parquet,
 }

@@ -151,7 +151,7 @@ def test_usage_errors_exit_2_in_one_line(cli, tmp_path):
         (b'{"text": "a"}\n7\n', ["d.jsonl:2", "int"]),
         (b'{"text": "a"}\n{"text": "   "}\n', ["d.jsonl:2", "only spaces"]),
         (b'{"text": "a"}\n{"text": "caf\xe9"}\n', ["d.jsonl:2", "not UTF-8", "0xe9"]),
-        (b'{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', ["d.jsonl:2", "d.jsonl:1", "unique"]),
+        (b'{"text": "a"}\n{"text": "b", "text": "c"}\n', ["d.jsonl:2", "'text' twice"]),
     ],
 )
 def test_bad_documents_exit_1_in_one_line(cli, tmp_path, body, words):

@@ -194,9 +194,10 @@ def test_a_quoted_csv_field_may_hold_commas_quotes_and_lines(tmp_path):
     ]
 
 
-def test_columns_without_a_name_are_left_out(tmp_path):
-    file = read_documents(save(tmp_path, "docs.csv", b"id,text,\n1,a,x,y\n"))
-    assert file.documents[0].record == {"id": "1", "text": "a"}
+def test_columns_without_a_name_keep_their_cells(tmp_path):
+    file = read_documents(save(tmp_path, "docs.csv", b",text,,id,\n0,a,x,1,\n"))
+    assert file.documents[0].record == {"Unnamed: 0": "0", "text": "a", "Unnamed: 2": "x", "id": "1"}
+    assert "('x,y' is beyond the last)" in refused(save(tmp_path, "docs.csv", b"id,text,\n1,a,x,y\n"))
 
 
 # Standard input
@@ -255,8 +256,17 @@ BAD_RECORDS = [
     ("docs.csv", b"id,text\n1,a\n2,\n3,b\n", "docs.csv:3", "only spaces", ["a", "b"]),
     ("docs.csv", b'id,text\n1,"a\nstill a"\n2, \n3,b\n', "docs.csv:4", "only spaces", ["a\nstill a", "b"]),
     ("docs.json", b'["a", {"text": "b"}, null, "c"]', "docs.json item 3", "null", ["a", "b", "c"]),
-    ("docs.jsonl", b'{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}\n', "docs.jsonl:2", "docs.jsonl:1", ["a"]),
-    ("docs.csv", b"id,text\nx,a\ny,b\nx,c\n", "docs.csv:4", "docs.csv:2", ["a", "b"]),
+    (
+        "docs.jsonl",
+        b'{"text": "a", "id": 1, "id": 1}\n{"text": "b", "text": "c"}\n',
+        "docs.jsonl:2",
+        "'text' twice",
+        ["a"],
+    ),
+    ("docs.csv", b"id,text\n1,a\n2,b, c\n3,d\n", "docs.csv:3", "' c' is beyond", ["a", "d"]),
+    ("docs.tsv", b"id\ttext\n1\ta\n2\tb\tc\n3\td\n", "docs.tsv:3", "'c' is beyond", ["a", "d"]),
+    ("docs.csv", b'id,text\n1,"say "a" now"\n2,b\n', "docs.csv:2", "quotation mark", ["b"]),
+    ("docs.csv", b'id,text\n1,a\n2,"never\n3,b\n4,c\n', "docs.csv:3", "never closed", ["a", "b", "c"]),
 ]
 BAD_IDS = [f"{name} {reason}" for name, _, _, reason, _ in BAD_RECORDS]
 
@@ -286,7 +296,7 @@ def test_each_skipped_record_is_counted(tmp_path):
 
 
 def test_parquet_rows_that_cannot_be_used_are_named_and_skipped(tmp_path):
-    path = save(tmp_path, "docs.parquet", parquet_bytes({"id": ["1", "2", "1"], "text": ["a", None, "c"]}))
+    path = save(tmp_path, "docs.parquet", parquet_bytes({"id": ["1", "2", "1"], "text": ["a", None, " "]}))
     assert refused(path).startswith("docs.parquet row 2 has no text")
     file = read_documents(path, skip_bad=True)
     assert [document.text for document in file.documents] == ["a"]
@@ -297,11 +307,20 @@ def test_documents_without_an_id_are_never_duplicates(tmp_path):
     assert len(read_documents(save(tmp_path, "docs.txt", b"same\nsame\n")).documents) == 2
 
 
-def test_a_record_that_was_skipped_does_not_take_its_id(tmp_path):
-    data = b'{"id": 1, "text": ""}\n{"id": 1, "text": "b"}\n'
-    file = read_documents(save(tmp_path, "docs.jsonl", data), skip_bad=True)
-    assert [document.text for document in file.documents] == ["b"]
-    assert len(file.skipped) == 1
+def test_documents_with_one_id_are_all_kept_and_reported_and_no_run(tmp_path):
+    data = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n{"id": "1", "text": "a"}\n'
+    file = read_documents(save(tmp_path, "docs.jsonl", data))
+    assert [document.text for document in file.documents] == ["a", "b", "a"]
+    file.note_ids(positions=False)
+    assert file.notes == ["1 ids are those of several documents ('1' first): all are ranked"]
+    with pytest.raises(InvalidInput, match=r"docs\.jsonl:3: id '1' is already at docs\.jsonl:1, .*--id-field"):
+        file.check_run_ids()
+
+
+def test_the_position_of_a_document_without_an_id_is_an_id_in_a_run(tmp_path):
+    file = read_documents(save(tmp_path, "docs.jsonl", b'{"id": "1", "text": "a"}\n{"text": "b"}\n'))
+    with pytest.raises(InvalidInput, match="id '1' is already at"):
+        file.check_run_ids()
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -338,14 +357,14 @@ def test_a_parquet_file_without_rows_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
-@pytest.mark.parametrize("data", [b'{"text": "a"}', b'"a"', b"3", b"null"])
+@pytest.mark.parametrize("data", [b'"a"', b"3", b"null"])
 def test_a_json_file_must_be_a_list(tmp_path, data, skip_bad):
     assert "must be a list" in refused(save(tmp_path, "docs.json", data), skip_bad=skip_bad)
 
 
 @pytest.mark.parametrize(
     "data",
-    [b'[{"text": "a"},\n{"text": ]', b'{"text": "a"}\n{"text": "b"}\n', b"[" * 100_000, b"[" + b"1" * 5000 + b"]"],
+    [b'[{"text": "a"},\n{"text": ]', b'{"text":\n"a"}\n{"text":\n"b"\n', b"[" * 100_000, b"[" + b"1" * 5000 + b"]"],
 )
 def test_a_json_file_that_is_not_json_is_named(tmp_path, data):
     assert refused(save(tmp_path, "docs.json", data)).startswith("docs.json is not JSON")

@@ -210,7 +210,8 @@ def test_every_published_json_form_gives_the_same(small, tmp_path, reranker):
         ('[{"query": "q", "hits": [{"docid": 1, "content": "t"}, {"docid": "1", "content": "t"}]}]', "comes twice"),
         ('[{"query": {"text": " ", "qid": 1}, "candidates": []}]', "the query is empty"),
         ("[]", "holds no queries"),
-        ('{"query": "q"}', "it must be a list"),
+        ('{"query": "q"}', "c.json is not a query with its documents"),
+        ('"q"', "it must be a list"),
     ],
 )
 def test_candidates_that_are_none(tmp_path, text, reason):

@@ -16,7 +16,8 @@ from pathlib import Path
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
 from dearlite.fields import CANDIDATE_ID_FIELDS, CANDIDATE_TEXT_FIELDS, TITLE_FIELDS, first_field
-from dearlite.files.readers import open_stream, read_group, reader_for, report_damage
+from dearlite.files.readers import read_group, reader_for
+from dearlite.files.streams import open_stream, report_damage
 
 _LIST_FIELDS = ("hits", "candidates")
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
 from dearlite.fields import ID_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, first_field
-from dearlite.files.readers import Record, open_stream, read_lines, reader_for, report_damage
+from dearlite.files.json_files import Record
+from dearlite.files.lines import read_lines
+from dearlite.files.readers import reader_for
+from dearlite.files.streams import open_stream, report_damage
 
 # A header line of a TSV file names at least one column of each set.
 _ID_COLUMNS = {*ID_FIELDS, "qid"}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from dearlite.errors import InvalidInput
-from dearlite.files.readers import open_stream, reader_for, report_damage
+from dearlite.files.readers import reader_for
+from dearlite.files.streams import open_stream, report_damage
 
 Record = TypeVar("Record")
 
