@@ -92,6 +92,7 @@ class PromptEncoder:
             )
         self.form = form
         self._vocabulary, self._template = vocabulary, template
+        self._answers: dict[int, Answer] = {}  # by number of passages: most windows of a call have the same
 
     def passage(self, document: Document, most: int | None = None) -> Passage:
         """The passage of `document`, cut by the form and to at most `most` tokens."""
@@ -142,7 +143,12 @@ class PromptEncoder:
         return ids, passages
 
     def answer(self, count: int) -> Answer:
-        """The tokens of an answer over `count` passages."""
+        """The tokens of an answer over `count` passages, encoded once."""
+        if count not in self._answers:
+            self._answers[count] = self._encode_answer(count)
+        return self._answers[count]
+
+    def _encode_answer(self, count: int) -> Answer:
         names = self.form.identifiers(count)
         paths = tuple(self._vocabulary.encode_after("[", f"{name}] > [") for name in names)
         for name, path in zip(names, paths, strict=True):

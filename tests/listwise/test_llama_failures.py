@@ -95,7 +95,7 @@ def test_damaged_file(model, tmp_path, damage):
 def test_a_missing_tensor_is_reported_with_the_librarys_error(model, tmp_path):
     data = model.read_bytes()
     bad = tmp_path / "bad.gguf"
-    bad.write_bytes(data.replace(b"blk.1.ffn_down", b"blk.1.ffn_gone"))
+    bad.write_bytes(data.replace(b"blk.0.ffn_down", b"blk.0.ffn_gone"))
     lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
     assert lines[0].startswith("ModelFileError llama.cpp cannot load")
     assert "ffn_down" in lines[0]

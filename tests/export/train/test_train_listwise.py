@@ -58,7 +58,7 @@ def tokenizer(base):
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    file = GgufFile(write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))
+    file = GgufFile(write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", tokenizer=SMOLLM))
     vocabulary = LlamaBackend(file).vocabulary
     return vocabulary, ChatTemplate(file.metadata["tokenizer.chat_template"], vocabulary.template_tokens)
 
