@@ -1,6 +1,7 @@
 """Stage 2: its records and evidence, the runtime's own prompt ids, only the answer learnt, and an end that exports."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import gguf_models
@@ -12,11 +13,12 @@ pytest.importorskip("trl")
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
 
 import transformers  # noqa: E402
-from tiny_gguf import smollm2, write_tiny  # noqa: E402
+from tiny_gguf import TOKENS, cut_tokenizer, write_tiny  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
 from dearlite.documents import Document  # noqa: E402
 from dearlite.errors import DearliteError, InvalidInput, UsageError  # noqa: E402
-from dearlite.export.gguf.vocabulary import read_vocabulary  # noqa: E402
+from dearlite.export.gguf.vocabulary import CHECK_TEXT, PRE_TYPES, read_vocabulary  # noqa: E402
 from dearlite.export.train import listwise as stage  # noqa: E402
 from dearlite.export.train.base import load_tokenizer  # noqa: E402
 from dearlite.export.train.config import ListwiseConfig  # noqa: E402
@@ -35,11 +37,11 @@ TEXTS = ["Coffee  is\tgood", "Édison 1879, naïve 漢字 🙂", " leading <|im_
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A random LLaMA with SmolLM2's real tokenizer and chat template."""
+    """A random LLaMA with SmolLM2's chat template and a part of its vocabulary."""
     folder = tmp_path_factory.mktemp("base")
-    gguf_models.write_smollm2_tokenizer(folder, GgufFile(smollm2()).metadata)
+    gguf_models.write_smollm2_tokenizer(folder, cut_tokenizer("smollm"))
     torch.manual_seed(0)
-    fields = {"vocab_size": 49152, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    fields = {"vocab_size": TOKENS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     fields |= {
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
@@ -56,9 +58,21 @@ def tokenizer(base):
     return load_tokenizer(str(base))
 
 
+@pytest.fixture
+def known_as_smollm(base, monkeypatch):
+    """Lets an export recognise the part of SmolLM2's vocabulary as it does the whole: by the ids of its check text."""
+    ids = Tokenizer.from_file(str(base / "tokenizer.json")).encode(CHECK_TEXT, add_special_tokens=False).ids
+    monkeypatch.setitem(PRE_TYPES, sha256(str(ids).encode()).hexdigest(), "smollm")
+
+
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    file = GgufFile(write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", tokenizer=SMOLLM))
+def tiny_gguf(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", tokenizer=cut_tokenizer("smollm"))
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_gguf):
+    file = GgufFile(tiny_gguf)
     vocabulary = LlamaBackend(file).vocabulary
     return vocabulary, ChatTemplate(file.metadata["tokenizer.chat_template"], vocabulary.template_tokens)
 
@@ -201,7 +215,7 @@ def test_it_learns_the_answer_and_goes_on(tmp_path, base, monkeypatch, capfd):
     assert "examples/s" not in capfd.readouterr().err  # no bars of the libraries below
 
 
-def test_the_command_ends_with_the_export_that_comes_next(tmp_path, base, cli, monkeypatch):
+def test_the_command_ends_with_the_export_that_comes_next(tmp_path, base, cli, monkeypatch, known_as_smollm):
     """What it prints, run as it stands, makes a GGUF."""
     path = written(tmp_path, record())
     config = tmp_path / "list.toml"
@@ -240,16 +254,16 @@ def test_a_dry_run_trains_nothing(tmp_path, base):
     assert stage.train_listwise(config, report=said.append) is not None  # what a dry run leaves is in no training's way
 
 
-def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, llama):
+def test_a_gguf_is_unpacked_with_its_own_special_tokens(tmp_path, tiny_gguf, llama, known_as_smollm):
     """transformers alone reads SmolLM2's eos as <|im_start|>: the file's ids count."""
     from dearlite.export.train.base import unpack_base
 
-    folder = unpack_base(str(smollm2()), tmp_path)
+    folder = unpack_base(str(tiny_gguf), tmp_path)
     tokenizer = load_tokenizer(folder)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
     text = "query: who's?  12 naïve 漢字\n\n3.5%"
     assert tokenizer(text).input_ids == llama[0].encode(text)
-    assert read_vocabulary(Path(folder), {"vocab_size": 49152}).pre == "smollm"  # what an export to GGUF asks for
+    assert read_vocabulary(Path(folder), {"vocab_size": TOKENS}).pre == "smollm"  # what an export to GGUF asks for
     assert unpack_base(folder, tmp_path) == folder  # a folder is taken as it is
 
 
