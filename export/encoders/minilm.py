@@ -153,7 +153,12 @@ def read_published(path: Path) -> BertModel:
 
 
 def write_graphs(
-    model: BertModel, tokenizer: bytes, graphs: Sequence[GraphPlan], members: Mapping[str, bytes], path: Path
+    model: BertModel,
+    tokenizer: bytes,
+    graphs: Sequence[GraphPlan],
+    members: Mapping[str, bytes],
+    path: Path,
+    facts: PointwiseFacts = FACTS,
 ) -> None:
     """Writes a bundle with `graphs` over one copy of the model's weights."""
     built: dict[str, Graph] = {name: write(model, way) for name, write, way, _ in graphs}
@@ -166,7 +171,7 @@ def write_graphs(
     with BundleWriter(path) as bundle:
         for name, value in shared.weights.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
-        bundle.finish(files, FACTS, builds)
+        bundle.finish(files, facts, builds)
 
 
 def measure_quality(model: BertModel, tokenizer: bytes, collection: Path) -> dict[str, Any]:
