@@ -37,6 +37,16 @@ def tokenizer_json(embedded_path: Path) -> bytes:
         return archive.read("tokenizer.json")
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small pointwise model called "tiny", for tests in which any model will do (tiny_bundle.py)."""
+    pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+    from tiny_bundle import write_tiny_bundle
+
+    path: Path = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.dear")
+    return path
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
     """Runs the command line in this process; gives exit code, stdout, stderr."""

@@ -24,8 +24,8 @@ COMMAND = [sys.executable, "-m", "dearlite.cli.main", "batch"]
 
 
 @pytest.fixture(scope="module")
-def reranker():
-    return Reranker.load()
+def reranker(tiny_bundle):
+    return Reranker.load(tiny_bundle)
 
 
 @pytest.fixture
@@ -85,14 +85,22 @@ def test_rows_hold_texts_and_both_stages(small, reranker, tmp_path):
     for row in rows:
         before, after = row["stages"]
         assert (before["rank"], before["score"]) == first[row["query_id"], row["id"]]
-        assert after == {"name": "minilm-l12", "rank": row["rank"], "score": row["score"]}
+        assert after == {"name": "tiny", "rank": row["rank"], "score": row["score"]}
         assert row["query"] and row["text"] and row["tokens_used"] == row["tokens_total"]
 
 
-def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path):
-    command = [*COMMAND, str(FOLDER), "--run", "run_bm25.trec", "--depth", "8", "-o"]
+def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path, tiny_bundle):
+    """Each pair takes 10 ms more than it does, in which the processor rests: no machine is done before the kill."""
+    code = (
+        "import sys, time; from dearlite.cli.main import run; from dearlite.pointwise import reranker\n"
+        "stream = reranker.PointwiseReranker.stream\n"
+        "def slow(self, pairs):\n    for score in stream(self, pairs): time.sleep(0.01); yield score\n"
+        "reranker.PointwiseReranker.stream = slow; run(sys.argv[1:])"
+    )
+    arguments = ["batch", str(FOLDER), "--run", "run_bm25.trec", "--depth", "20", "-m", str(tiny_bundle), "-o"]
+    command = [sys.executable, "-c", code, *arguments]
     undisturbed, out = tmp_path / "undisturbed.trec", tmp_path / "out.trec"
-    subprocess.run([*command, str(undisturbed)], check=True, capture_output=True)
+    subprocess.run([*COMMAND, *arguments[1:], str(undisturbed)], check=True, capture_output=True)
     chance, journal = random.Random(11), Path(f"{out}.journal")
     for _ in range(10):
         before = journal.stat().st_size if journal.exists() else 0
@@ -105,7 +113,7 @@ def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path):
         assert process.wait() == -signal.SIGKILL  # it was at work still
         assert not out.exists()
     done = subprocess.run([*command, str(out)], check=True, capture_output=True, text=True)
-    assert "dearlite: resuming: " in done.stderr and " of 168 pairs are already scored" in done.stderr
+    assert "dearlite: resuming: " in done.stderr and " of 420 pairs are already scored" in done.stderr
     assert out.read_bytes() == undisturbed.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "out.trec",
@@ -322,49 +330,50 @@ def test_wrong_calls_are_usage_errors(small, cli, arguments, message):
     assert message in stderr and stderr.count("\n") == 1
 
 
-def test_missing_documents_are_left_out_when_asked(small, cli, tmp_path):
+def test_missing_documents_are_left_out_when_asked(small, cli, tmp_path, tiny_bundle):
     edit(small / "run.trec", " 0-3 ", " 0-333 ")
-    code, _, stderr = cli("batch", small, "-o", tmp_path / "out.trec", "--skip-bad")
+    code, _, stderr = cli("batch", small, "-o", tmp_path / "out.trec", "--skip-bad", "-m", tiny_bundle)
     assert code == 0
     assert "dearlite: left out 1 pairs of 1 documents ('0-333' of query '0' first) that have no text" in stderr
     assert len((tmp_path / "out.trec").read_text().splitlines()) == 23
 
 
-def test_a_second_process_on_one_journal_refuses(small, cli, tmp_path):
+def test_a_second_process_on_one_journal_refuses(small, cli, tmp_path, tiny_bundle):
     from dearlite.offline.run.journal import Journal
 
     out = tmp_path / "out.trec"
     with Journal(Path(f"{out}.journal")):
-        code, _, stderr = cli("batch", small, "-o", out)
+        code, _, stderr = cli("batch", small, "-o", out, "-m", tiny_bundle)
     assert code == 2
     assert "is being written by another dearlite: wait until that ends, or write to another -o" in stderr
-    assert cli("batch", small, "-o", out)[0] == 0
+    assert cli("batch", small, "-o", out, "-m", tiny_bundle)[0] == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit of a file's size on this system")
-def test_a_full_disk_keeps_what_was_scored(small, tmp_path):
+def test_a_full_disk_keeps_what_was_scored(small, tmp_path, tiny_bundle):
     out, limit = tmp_path / "out.trec", 700
     code = (
         "import resource, signal, sys; from dearlite.cli.main import run\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); run(sys.argv[1:])"
     )
+    arguments = ["batch", str(small), "-m", str(tiny_bundle), "-o", str(out)]
     done = subprocess.run(
-        [sys.executable, "-c", code, "batch", str(small), "-o", str(out)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "pairs are kept: run the same command again" in done.stderr
     assert done.stderr.rstrip().endswith("its entries are complete; free space and run the same command again")
     assert "Traceback" not in done.stderr and not out.exists()
-    again = subprocess.run([*COMMAND, str(small), "-o", str(out)], capture_output=True, text=True, check=True)
+    again = subprocess.run([*COMMAND, *arguments[1:]], capture_output=True, text=True, check=True)
     assert "dearlite: resuming: " in again.stderr
-    fresh = rerank_run(small, output=tmp_path / "fresh.trec")
+    fresh = rerank_run(small, model=tiny_bundle, output=tmp_path / "fresh.trec")
     assert fresh.scored == 24
     assert out.read_bytes() == (tmp_path / "fresh.trec").read_bytes()
 
 
-def test_a_cascade_with_its_options_is_one_identity(small, cli, tmp_path):
-    chain = ("batch", small, "-o", tmp_path / "out.trec", "-m", "minilm-l12", "-m", "minilm-l12:3")
+def test_a_cascade_with_its_options_is_one_identity(small, cli, tmp_path, tiny_bundle):
+    chain = ("batch", small, "-o", tmp_path / "out.trec", "-m", tiny_bundle, "-m", f"{tiny_bundle}:3")
     assert cli(*chain, "--adaptive", "--long", "cascade")[0] == 0
     assert "resuming: 24 of 24 pairs" in cli(*chain, "--adaptive", "--long", "cascade")[2]
     for other in ([], ["--adaptive"], ["--long", "cascade"], ["--adaptive", "--long", "chunk"]):
@@ -379,13 +388,14 @@ def test_a_cascade_with_its_options_is_one_identity(small, cli, tmp_path):
         assert code == 2 and says in stderr
 
 
-def test_without_an_output_the_run_goes_to_stdout_and_the_journal_home(small, cli, tmp_path, monkeypatch):
+def test_without_an_output_the_run_goes_to_stdout_and_the_journal_home(small, cli, tmp_path, monkeypatch, tiny_bundle):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path / "home"))
-    code, stdout, _ = cli("batch", small)
+    command = ("batch", small, "-m", tiny_bundle)
+    code, stdout, _ = cli(*command)
     assert code == 0 and len(stdout.splitlines()) == 24
     assert [path.suffix for path in (tmp_path / "home" / "journals").iterdir()] == [".journal"]
-    assert cli("batch", small)[1] == stdout
-    assert "resuming: 24 of 24 pairs" in cli("batch", small)[2]
+    assert cli(*command)[1] == stdout
+    assert "resuming: 24 of 24 pairs" in cli(*command)[2]
 
 
 def test_memory_collections_are_checked():
