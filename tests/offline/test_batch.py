@@ -358,9 +358,7 @@ def test_a_full_disk_keeps_what_was_scored(small, tmp_path, tiny_bundle):
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); run(sys.argv[1:])"
     )
     arguments = ["batch", str(small), "-m", str(tiny_bundle), "-o", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pairs are kept: run the same command again" in done.stderr
     assert done.stderr.rstrip().endswith("its entries are complete; free space and run the same command again")

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +22,23 @@ from dearlite.offline.cluster.ray import BlockScorer, Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import make_collection, open_collection
 
 pytest.importorskip("ray", reason="the extra dearlite[ray] is not installed")
+from ray.cluster_utils import Cluster  # noqa: E402
 
-SCORING = Scoring(
-    model="minilm-l12", device="cpu", threads=1, depth=6, skip_bad=False, listwise=None, together=8, loading={}
-)
+
+@pytest.fixture(scope="module")
+def scoring(tiny_bundle):
+    return Scoring(
+        model=str(tiny_bundle), device="cpu", threads=1, depth=6, skip_bad=False, listwise=None, together=8, loading={}
+    )
+
+
+@pytest.fixture(scope="module")
+def address():
+    """The address of a cluster for the tests of this file: a Ray of its own for each would start and stop for long."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +50,24 @@ def collection():
 
 
 @pytest.fixture(scope="module")
-def expected(collection):
+def expected(collection, tiny_bundle):
     """The lines of one process, sorted."""
-    return sorted(rerank_run(collection, journal=False, threads=1).lines())
+    return sorted(rerank_run(collection, model=tiny_bundle, journal=False, threads=1).lines())
 
 
 @pytest.fixture(scope="module")
-def reranked(collection, tmp_path_factory):
+def reranked(collection, scoring, address, tmp_path_factory):
     """An output folder of two actors, the result of rerank_on_ray, and the calls of its progress callback."""
     folder, counts = tmp_path_factory.mktemp("cluster") / "out", []
-    result = rerank_on_ray(
-        collection, folder, scoring=SCORING, actors=(2, 2), block_queries=1, progress=lambda *now: counts.append(now)
-    )
+    options = {"scoring": scoring, "address": address, "actors": (2, 2), "block_queries": 1}
+    result = rerank_on_ray(collection, folder, **options, progress=lambda *now: counts.append(now))
     return folder, result, counts
+
+
+def command(*arguments):
+    """The end of a dearlite command that starts a local Ray."""
+    whole = [sys.executable, "-m", "dearlite.cli.main", *map(str, arguments)]
+    return subprocess.run(whole, capture_output=True, text=True, timeout=300, check=False)
 
 
 def records(collection):
@@ -68,17 +88,18 @@ def test_two_actors_write_the_lines_of_one_process(reranked, expected):
     assert len(list(folder.glob("part-*.trec"))) == 4 and not list(folder.glob("*.attempts"))
 
 
-def test_only_a_missing_block_is_scored_again(reranked, collection, expected):
-    folder = reranked[0]
+def test_only_a_missing_block_is_scored_again(reranked, collection, expected, scoring, address):
+    folder, options = reranked[0], {"scoring": scoring, "address": address, "block_queries": 1}
     lost = sorted(folder.glob("part-*.trec"))[2]
     lost.unlink()
-    reports, done_before = rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1)
+    reports, done_before = rerank_on_ray(collection, folder, **options)
     assert [report.number for report in reports] == [2] and done_before == 3
     assert sorted((folder / "run.trec").open()) == expected
-    assert rerank_on_ray(collection, folder, scoring=SCORING, block_queries=1) == ([], 4)  # and Ray is not started
+    assert rerank_on_ray(collection, folder, **options) == ([], 4)  # and Ray is not started
 
 
-def test_parquet_shards_through_the_command(collection, expected, tmp_path):
+def test_parquet_shards_through_the_command(collection, expected, tmp_path, tiny_bundle):
+    """With a Ray of the command's own, in a process of its own: Ray serves one cluster in each."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     shards = tmp_path / "shards"
     shards.mkdir()
@@ -86,15 +107,16 @@ def test_parquet_shards_through_the_command(collection, expected, tmp_path):
     pq.write_table(pa.Table.from_pylist(rows[:3]), shards / "a.parquet", row_group_size=2)
     (shards / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[3:]), encoding="utf-8")
     arguments = ["batch", str(shards), "--ray", "--threads", "1", "-o", str(tmp_path / "out"), "--depth", "6"]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    arguments += ["-m", str(tiny_bundle)]
+    result = command(*arguments)
+    assert result.returncode == 0, result.stderr
     assert sorted((tmp_path / "out" / "run.trec").open()) == expected
-    assert "3 blocks, 24 pairs" in result.output  # two row groups and a shard
-    again = CliRunner().invoke(main, arguments)
+    assert "3 blocks, 24 pairs" in result.stderr  # two row groups and a shard
+    again = CliRunner().invoke(main, arguments)  # and Ray is not started
     assert again.exit_code == 0 and "3 of 3 blocks are already scored" in again.output
 
 
-def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, tmp_path):
+def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, tmp_path, scoring, address):
     psutil = pytest.importorskip("psutil")
     killed = []
 
@@ -106,23 +128,24 @@ def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, 
                         os.kill(process.pid, signal.SIGKILL)
                         killed.append(process.pid)
 
-    reports, _ = rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, block_queries=1, progress=kill)
+    options = {"scoring": scoring, "address": address, "block_queries": 1}
+    reports, _ = rerank_on_ray(collection, tmp_path / "out", **options, progress=kill)
     assert killed and len(reports) == 4
     assert sorted((tmp_path / "out" / "run.trec").open()) == expected
 
 
-def test_a_bad_shard_is_one_line_and_keeps_the_good_ones(collection, tmp_path):
+def test_a_bad_shard_is_one_line_and_keeps_the_good_ones(collection, tmp_path, scoring, address):
     shards = tmp_path / "shards"
     shards.mkdir()
     rows = [json.dumps(row) + "\n" for row in records(collection)]
     (shards / "a.jsonl").write_text(rows[0], encoding="utf-8")
     (shards / "b.jsonl").write_text(rows[1][:-20] + "\n", encoding="utf-8")
     with pytest.raises(DearliteError, match=r"block b\.jsonl: b\.jsonl:1 is not JSON") as caught:
-        rerank_on_ray(shards, tmp_path / "out", scoring=SCORING)
+        rerank_on_ray(shards, tmp_path / "out", scoring=scoring, address=address)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "run.trec").exists()
     (shards / "b.jsonl").write_text(rows[1], encoding="utf-8")
-    reports, done_before = rerank_on_ray(shards, tmp_path / "out", scoring=SCORING)
+    reports, done_before = rerank_on_ray(shards, tmp_path / "out", scoring=scoring, address=address)
     assert len(reports) + done_before == 2 and len((tmp_path / "out" / "run.trec").read_text().splitlines()) == 12
 
 
@@ -134,9 +157,12 @@ def test_an_address_where_no_cluster_answers(collection, tmp_path):
     assert "\n" not in str(result.exception)
 
 
-def test_gpus_that_the_machine_lacks(collection, tmp_path):
-    with pytest.raises(UsageError, match="--actor-gpus 64: Ray finds no such GPU"):
-        rerank_on_ray(collection, tmp_path / "out", scoring=SCORING, gpus=64)
+def test_gpus_that_the_machine_lacks(tmp_path):
+    arguments = ["batch", noveleval.DATA, "--run", noveleval.DATA / "run_bm25.trec", "-o", tmp_path]
+    result = command(*arguments, "--ray", "--actor-gpus", "64")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("dearlite: --actor-gpus 64: Ray finds no such GPU")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -181,21 +207,21 @@ def test_blocks_of_a_collection_hold_its_texts(collection, tmp_path):
     assert write_blocks(changed, tmp_path, 3) != folder
 
 
-def test_a_block_that_kills_its_actors_is_given_up(collection, tmp_path):
+def test_a_block_that_kills_its_actors_is_given_up(collection, tmp_path, scoring):
     block = list_blocks(write_blocks(collection, tmp_path / "blocks", 4), b"")[0]
     (tmp_path / f"{block.part}.attempts").write_bytes(b"....")
-    actor = BlockScorer(SCORING, str(tmp_path), _settings())
+    actor = BlockScorer(scoring, str(tmp_path), _settings(scoring))
     assert "its actor died 4 times" in actor._score(block).error
     assert not Path(tmp_path / block.part).exists()
 
 
-def test_a_node_with_another_model_scores_nothing(collection, tmp_path):
+def test_a_node_with_another_model_scores_nothing(collection, tmp_path, scoring):
     block = list_blocks(write_blocks(collection, tmp_path / "blocks", 4), b"")[0]
-    actor = BlockScorer(SCORING, str(tmp_path), b"another")
-    assert "has another dearlite or another file for minilm-l12" in actor._score(block).error
+    actor = BlockScorer(scoring, str(tmp_path), b"another")
+    assert f"has another dearlite or another file for {scoring.model}" in actor._score(block).error
 
 
-def _settings():
+def _settings(scoring):
     from dearlite.offline.cluster import ray as cluster
 
-    return cluster._settings(SCORING)
+    return cluster._settings(scoring)
