@@ -22,7 +22,7 @@ from dearlite.offline.cluster.ray import BlockScorer, Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import make_collection, open_collection
 
 pytest.importorskip("ray", reason="the extra dearlite[ray] is not installed")
-from ray.cluster_utils import Cluster  # noqa: E402
+from ray.cluster_utils import Cluster
 
 
 @pytest.fixture(scope="module")
