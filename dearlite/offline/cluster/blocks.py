@@ -14,7 +14,7 @@ from pathlib import Path
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
 from dearlite.files.writing import json_text, whole_file
-from dearlite.offline.collection.candidates import iter_candidates
+from dearlite.offline.collection.candidates import CandidateNotes, iter_candidates
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import digest_of
 
@@ -86,6 +86,7 @@ def read_block(block: Block, *, depth: int | None, skip_bad: bool) -> Collection
     queries: dict[str, str] = {}
     documents: dict[str, Document] = {}
     run: dict[str, dict[str, float]] = {}
+    notes = CandidateNotes()
     for candidates in iter_candidates(Path(block.path), depth=depth, skip_bad=skip_bad, group=block.group):
         query_id = candidates.query_id
         if query_id in queries:
@@ -94,7 +95,8 @@ def read_block(block: Block, *, depth: int | None, skip_bad: bool) -> Collection
         ids = [str(document.id) for document in candidates.documents]
         documents |= dict(zip(ids, candidates.documents, strict=True))
         run[query_id] = dict(zip(ids, candidates.scores, strict=True))
-    return Collection(block.name, queries, documents, run)
+        notes.add(candidates)
+    return Collection(block.name, queries, documents, run, notes=notes.lines())
 
 
 def _groups(path: Path) -> Sequence[int | None]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from dearlite.checks import whole_number
-from dearlite.documents import Document, as_document, check_query
+from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.trec import Run, read_run
-from dearlite.files.values import id_text
 from dearlite.offline.collection.candidates import read_candidates
-from dearlite.offline.collection.memory import as_run
+from dearlite.offline.collection.memory import as_corpus, as_queries, as_run
 from dearlite.offline.collection.texts import read_corpus, read_queries
 
 # part -> its file names in a collection's folder, ours and BEIR's; the first that exists is read
@@ -25,6 +25,7 @@ FOLDER_LAYOUT: dict[str, tuple[str, ...]] = {
     "run": ("run.trec", "run.trec.gz"),
 }
 DEFAULT_DEPTH = 100
+_FROM_MEMORY = "give a path, or a collection from memory: dearlite.make_collection(queries, corpus, run)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ class Collection:
     def __post_init__(self) -> None:
         queries, documents = dict(self.queries), dict(self.documents)
         if any(type(query_id) is not str for query_id in queries):
-            queries = {id_text(query_id, "query", "the queries"): text for query_id, text in queries.items()}
+            queries = as_queries(queries)
         if not all(type(key) is str and isinstance(value, Document) for key, value in documents.items()):
-            documents = dict(_named_documents(documents))
+            documents = as_corpus(documents)
         run = as_run(self.run)
         if without_text := [query_id for query_id in run if query_id not in queries]:
             raise InvalidInput(f"the run has {len(without_text)} queries without a text ({without_text[0]!r} first)")
@@ -87,6 +88,13 @@ class Source:
             if named := [name for name, value in parts.items() if value]:
                 raise UsageError(f"a Collection holds its {named[0]} itself: leave out {' and '.join(named)}")
             return _cut(self.source, self.depth)
+        for name in ("source", "queries", "run"):
+            if not isinstance(value := getattr(self, name), (str, Path, NoneType)):
+                raise UsageError(f"{name} is a {type(value).__name__}: {_FROM_MEMORY}")
+        if not isinstance(self.corpus, (str, Path)) and not all(isinstance(path, (str, Path)) for path in self.corpus):
+            raise UsageError(f"corpus is a {type(self.corpus).__name__} of other things than paths: {_FROM_MEMORY}")
+        if isinstance(self.corpus, Mapping):
+            raise UsageError(f"corpus is a {type(self.corpus).__name__}: {_FROM_MEMORY}")
         return open_collection(
             self.source,
             queries=self.queries,
@@ -125,9 +133,9 @@ def open_collection(
             raise UsageError(f"{source} holds queries and documents itself: leave out {' and '.join(named)}")
         name, texts, documents, order, notes = read_candidates(folder, depth=depth, skip_bad=skip_bad)
         judgements = None if qrels is None else _part("qrels", qrels, None)
-        return Collection(name, texts, documents, order, judgements, {"candidates": str(source)}, tuple(notes))
+        return Collection(name, texts, documents, order, judgements, {"candidates": str(source)}, notes)
     files = collection_files(folder, {"queries": queries, "run": run}, corpus)
-    first_stage, notes = read_run(files["run"][0], depth=depth, skip_bad=skip_bad)
+    first_stage, notes_on_lines = read_run(files["run"][0], depth=depth, skip_bad=skip_bad)
     texts = read_queries(files["queries"][0], ids=first_stage)
     without_text = [query_id for query_id in first_stage if query_id not in texts]
     if without_text and not skip_bad:
@@ -136,7 +144,7 @@ def open_collection(
             f"({without_text[0]!r} first): give the queries of this run (or go on without them: --skip-bad)"
         )
     if without_text:
-        notes.append(f"left out {len(without_text)} queries without a text ({without_text[0]!r} first)")
+        notes_on_lines.append(f"left out {len(without_text)} queries without a text ({without_text[0]!r} first)")
     named_documents = {document_id for query_id in texts for document_id in first_stage[query_id]}
     documents, notes_on_corpus = read_corpus(files["corpus"], ids=named_documents, skip_bad=skip_bad)
     kept = {query_id: scores for query_id, scores in first_stage.items() if query_id in texts}
@@ -148,31 +156,31 @@ def open_collection(
         run=kept_run,
         qrels=_optional_qrels(qrels, folder),
         sources={part: ", ".join(map(str, paths)) for part, paths in files.items()},
-        notes=(*notes, *notes_on_corpus, *notes_on_run),
+        notes=(*notes_on_lines, *notes_on_corpus, *notes_on_run),
     )
 
 
 def make_collection(
-    queries: Mapping[Any, str],
-    corpus: Mapping[Any, object],
+    queries: Any,
+    corpus: Any,
     run: Any,
     *,
     name: str = "collection",
 ) -> Collection:
     """A Collection from memory: query id -> text, document id -> document (as `rerank` takes it), and a run.
 
-    The run is query id -> document id -> score, or query id -> document ids, best first; see `as_run` for DataFrames
-    and other forms. Whole numbers, also NumPy's, may be ids. Raises InvalidInput naming the query and the document.
+    Queries and documents may also be DataFrames or records with their ids. The run is query id -> document id -> score,
+    or query id -> document ids, best first; see `as_run` for other forms. Whole numbers, also NumPy's, may be ids.
+    Raises InvalidInput naming the query and the document.
     """
-    ordered = as_run(run)
-    texts = {id_text(query_id, "query", "the queries"): text for query_id, text in queries.items()}
+    ordered, texts = as_run(run), as_queries(queries)
     if without_text := [query_id for query_id in ordered if query_id not in texts]:
         raise InvalidInput(f"the run has {len(without_text)} queries without a text ({without_text[0]!r} first)")
     ids = {document_id for scores in ordered.values() for document_id in scores}
-    documents = dict(_named_documents(corpus, ids))
+    documents = as_corpus(corpus, ids)
     if missing := sorted(ids - documents.keys()):
         raise InvalidInput(f"the run names {len(missing)} documents that the corpus lacks ({missing[0]!r} first)")
-    return Collection(name, {query_id: _query(texts[query_id], query_id) for query_id in ordered}, documents, ordered)
+    return Collection(name, {query_id: texts[query_id] for query_id in ordered}, documents, ordered)
 
 
 def collection_files(
@@ -186,24 +194,6 @@ def collection_files(
     files = {part: [_part(part, name, root)] for part, name in parts.items()}
     shards = (_shards(_part("corpus", name, root)) for name in corpus or (None,))
     return files | {"corpus": list(chain.from_iterable(shards))}
-
-
-def _named_documents(
-    corpus: Mapping[Any, object], ids: frozenset[str] | set[str] | None = None
-) -> Iterator[tuple[str, Document]]:
-    """The documents of `corpus` with their ids, those in `ids` or all."""
-    for key, item in corpus.items():
-        document_id = id_text(key, "document", "the corpus")
-        if ids is None or document_id in ids:
-            document = as_document(item, f"document {document_id!r}")
-            yield document_id, replace(document, id=document_id, record=None)
-
-
-def _query(text: object, query_id: str) -> str:
-    try:
-        return check_query(text)
-    except InvalidInput as err:
-        raise InvalidInput(f"query {query_id!r}: {err}") from None
 
 
 def _cut(collection: Collection, depth: int | None) -> Collection:

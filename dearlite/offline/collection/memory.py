@@ -1,4 +1,4 @@
-"""Runs and judgements from memory: dicts, data frames, records and named tuples, with ids and numbers of any type.
+"""Collections from memory: dicts, data frames, records and named tuples, with ids and numbers of any type.
 
 The ids and numbers of the result are plain strings, floats and ints, which JSON and trec_eval take.
 """
@@ -6,11 +6,14 @@ The ids and numbers of the result are plain strings, floats and ints, which JSON
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import InvalidInput
+from dearlite.fields import QUERY_FIELDS, QUERY_ID_FIELDS, fields_of, first_field, is_record
 from dearlite.files.columns import QRELS, RUN, column_roles
 from dearlite.files.trec import Qrels, Run
 from dearlite.files.values import finite_number, id_text, whole_grade
@@ -40,6 +43,51 @@ def as_run(run: Any, name: str = "the run") -> Run:
     return {
         query_id: dict(sorted(of_query.items(), key=lambda pair: -pair[1])) for query_id, of_query in scores.items()
     }
+
+
+def as_queries(queries: Any) -> dict[str, str]:
+    """Query id -> text, from a mapping, a DataFrame, or records with an id and a text.
+
+    Raises InvalidInput for a missing id, an empty text, and two texts of one query.
+    """
+    pairs: Iterable[tuple[Any, Any]]
+    if isinstance(queries, Mapping):
+        pairs = queries.items()
+    else:
+        records = [fields_of(record) for record in _records(queries, "the queries")]
+        pairs = [(first_field(record, QUERY_ID_FIELDS), first_field(record, QUERY_FIELDS)) for record in records]
+    texts: dict[str, str] = {}
+    for key, text in pairs:
+        query_id = id_text(key, "query", "the queries")
+        try:
+            checked = check_query(text)
+        except InvalidInput as err:
+            raise InvalidInput(f"query {query_id!r}: {err}") from None
+        if texts.setdefault(query_id, checked) != checked:
+            raise InvalidInput(f"query {query_id!r} has two texts: keep one")
+    return texts
+
+
+def as_corpus(corpus: Any, ids: Set[str] | None = None) -> dict[str, Document]:
+    """Document id -> Document, from a mapping of ids to documents, a DataFrame, or documents with ids.
+
+    `ids` selects documents; None takes all. Raises InvalidInput for a missing id, and two texts of one document.
+    """
+    pairs: Iterable[tuple[Any, Any]]
+    if isinstance(corpus, Mapping):
+        pairs = corpus.items()
+    else:
+        pairs = [(document.id, document) for document in as_documents(corpus)]
+    documents: dict[str, Document] = {}
+    for key, item in pairs:
+        document_id = id_text(key, "document", "the corpus")
+        if ids is not None and document_id not in ids:
+            continue
+        document = replace(as_document(item, f"document {document_id!r}"), id=document_id, record=None)
+        known = documents.setdefault(document_id, document)
+        if known != document:
+            raise InvalidInput(f"document {document_id!r} has two texts: keep one")
+    return documents
 
 
 def as_qrels(qrels: Any, name: str = "the judgements") -> Qrels:
@@ -95,24 +143,36 @@ def _triples(items: Any, name: str, roles: Mapping[str, Any], numbers: tuple[str
             for document, value in _entries(entries, f"{name}, query {query!r}", is_run="rank" in numbers):
                 yield query, document, value
         return
-    if hasattr(items, "columns") and hasattr(items, "itertuples"):  # a DataFrame
-        columns = _columns(list(items.columns), roles, numbers, name)
-        for cells in items.itertuples(index=False, name=None):
-            yield _cells_of(cells, columns, numbers, name)
-        return
-    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
-        raise InvalidInput(
-            f"{name} is a {type(items).__name__}: give {{query id: {{document id: number}}}} or a DataFrame"
-        )
-    for number, item in enumerate(items):
+    for number, item in enumerate(_records(items, name)):
         where = f"{name}, item {number}"
-        fields = item if isinstance(item, Mapping) else _attributes(item)
+        fields = fields_of(item) if is_record(item) else {}
         if not fields:
             raise InvalidInput(
-                f"{where} is a {type(item).__name__}: give records with a query id, a document id and a {numbers[0]}"
+                f"{where} is a {type(item).__name__}: it needs a query id, a document id and a {numbers[0]}"
             )
-        columns = _columns(list(fields), roles, numbers, where)
-        yield _cells_of(list(fields.values()), columns, numbers, where)
+        columns = column_roles(tuple(fields), roles, numbers, where)
+        if columns is None:
+            has = ", ".join(map(repr, list(fields)[:6]))
+            raise InvalidInput(f"{where} has the fields {has}: it needs query_id, doc_id and {numbers[0]}")
+        cells = tuple(fields.values())
+        role = next(role for role in numbers if role in columns)
+        value = cells[columns[role]]
+        if role == "rank":
+            value = -finite_number(value, "rank", where)
+        yield cells[columns["query"]], cells[columns["document"]], value
+
+
+def _records(items: Any, name: str) -> Iterable[Any]:
+    """The rows of a DataFrame of pandas or polars, or the items of another iterable."""
+    if hasattr(items, "columns"):
+        if hasattr(items, "to_dicts"):  # polars
+            return items.to_dicts()  # type: ignore[no-any-return]
+        if hasattr(items, "itertuples"):
+            names = tuple(items.columns)
+            return (dict(zip(names, row, strict=True)) for row in items.itertuples(index=False, name=None))
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+        raise InvalidInput(f"{name} is a {type(items).__name__}: give a dict, a DataFrame, or a list of records")
+    return items
 
 
 def _sized(entries: Any, where: str) -> Any:
@@ -133,26 +193,3 @@ def _entries(entries: Any, where: str, *, is_run: bool) -> Iterator[tuple[Any, A
             yield entry, float(-rank)
         else:
             raise InvalidInput(f"{where} is a list: give {{document id: grade}}")
-
-
-def _attributes(item: Any) -> Mapping[str, Any]:
-    """The fields of a named tuple or a data object; empty for anything else."""
-    if hasattr(item, "_asdict"):
-        return item._asdict()  # type: ignore[no-any-return]
-    return vars(item) if hasattr(item, "__dict__") else {}
-
-
-def _columns(names: list[Any], roles: Mapping[str, Any], numbers: tuple[str, ...], where: str) -> Mapping[str, int]:
-    columns = column_roles(names, roles, numbers, where)
-    if columns is None:
-        has = ", ".join(map(repr, names[:6])) or "none"
-        raise InvalidInput(f"{where} has the columns {has}: it needs query_id, doc_id and {numbers[0]}")
-    return columns
-
-
-def _cells_of(cells: Any, columns: Mapping[str, int], numbers: tuple[str, ...], where: str) -> Triple:
-    role = next(role for role in numbers if role in columns)
-    value = cells[columns[role]]
-    if role == "rank":
-        value = -finite_number(value, "rank", where)
-    return cells[columns["query"]], cells[columns["document"]], value

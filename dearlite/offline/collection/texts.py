@@ -12,15 +12,24 @@ from pathlib import Path
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.fields import ID_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, first_field
+from dearlite.fields import (
+    ID_FIELDS,
+    QUERY_FIELDS,
+    QUERY_ID_FIELDS,
+    TEXT_FIELDS,
+    TITLE_FIELDS,
+    field_names,
+    first_field,
+    is_known,
+)
 from dearlite.files.json_files import Record
 from dearlite.files.lines import read_lines
 from dearlite.files.readers import reader_for
 from dearlite.files.streams import open_stream, report_damage
+from dearlite.files.values import id_text
 
-# A header line of a TSV file names at least one column of each set.
-_ID_COLUMNS = {*ID_FIELDS, "qid"}
-_TEXT_COLUMNS = {*TEXT_FIELDS, *TITLE_FIELDS, "query"}
+_ID_NAMES = (*ID_FIELDS, *QUERY_ID_FIELDS)
+_TEXT_NAMES = (*TEXT_FIELDS, *TITLE_FIELDS, *QUERY_FIELDS)
 
 
 def read_queries(path: Path, *, ids: Iterable[str] | None = None) -> dict[str, str]:
@@ -35,11 +44,12 @@ def read_queries(path: Path, *, ids: Iterable[str] | None = None) -> dict[str, s
             raise record
         if not isinstance(record, Mapping):
             raise InvalidInput(f"{where} is not a query record: it needs an _id and a text")
-        query_id = first_field(record, QUERY_ID_FIELDS)
-        text = next((record[name] for name in QUERY_FIELDS if record.get(name)), None)
-        if query_id is None or isinstance(query_id, (dict, list)):
-            raise InvalidInput(f"{where} has no query id: name the field '_id'")
-        query_id = str(query_id)
+        value = first_field(record, QUERY_ID_FIELDS, where)
+        text = next((text for name in QUERY_FIELDS if (text := first_field(record, (name,), where))), None)
+        if value is None or isinstance(value, (dict, list)):
+            names = ", ".join(map(repr, field_names(record)[:6]))
+            raise InvalidInput(f"{where} has no query id: name the field '_id' (it has {names})")
+        query_id = id_text(value, "query", where)
         if keep is not None and query_id not in keep:
             continue
         try:
@@ -88,7 +98,7 @@ def _records(path: Path) -> Iterator[Record]:
         if ".tsv" in path.suffixes:
             yield from report_damage(_tab_separated(read_lines(stream, path.name)), path.name)
         else:
-            yield from report_damage(reader_for(str(path))(stream, path.name), path.name)
+            yield from _by_id(report_damage(reader_for(str(path))(stream, path.name), path.name))
 
 
 def _tab_separated(lines: Iterable[tuple[str, str | InvalidInput]]) -> Iterator[Record]:
@@ -103,7 +113,8 @@ def _tab_separated(lines: Iterable[tuple[str, str | InvalidInput]]) -> Iterator[
             continue
         cells = line.rstrip("\r\n").split("\t")
         if columns is None:
-            is_header = len(cells) > 1 and set(cells) & _ID_COLUMNS and set(cells) & _TEXT_COLUMNS
+            has_id = any(is_known(cell, _ID_NAMES) for cell in cells)
+            is_header = len(cells) > 1 and has_id and any(is_known(cell, _TEXT_NAMES) for cell in cells)
             columns = cells if is_header else ["_id", "text"]
             if is_header:
                 continue
@@ -117,7 +128,21 @@ def _tab_separated(lines: Iterable[tuple[str, str | InvalidInput]]) -> Iterator[
 
 
 def _document_id(record: object, where: str) -> str:
-    document_id = first_field(record, ID_FIELDS) if isinstance(record, Mapping) else None
+    document_id = first_field(record, ID_FIELDS, where) if isinstance(record, Mapping) else None
     if document_id is None:
-        raise InvalidInput(f"{where} has no id: name the field '_id', 'id' or 'docid'")
-    return str(document_id)
+        has = f" (it has {', '.join(map(repr, field_names(record)[:6]))})" if isinstance(record, Mapping) else ""
+        raise InvalidInput(f"{where} has no id: name the field '_id', 'id' or 'docid'{has}")
+    return id_text(document_id, "document", where)
+
+
+def _by_id(records: Iterator[Record]) -> Iterator[Record]:
+    """`records`; of a record that is one object with an id per field (`{"7": "text"}`), a record for each of them."""
+    for where, record in records:
+        names = list(record) if isinstance(record, Mapping) else []
+        if not names or any(is_known(name, (*_ID_NAMES, *_TEXT_NAMES)) for name in names):
+            yield where, record
+            continue
+        assert isinstance(record, Mapping)
+        for name, value in record.items():
+            fields = value if isinstance(value, Mapping) else {"text": value}
+            yield f"{where}, {name!r}", {**fields, "_id": name}
