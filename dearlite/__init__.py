@@ -29,6 +29,7 @@ from dearlite.errors import (
     UnknownModel,
     UsageError,
 )
+from dearlite.fields import Fields
 from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise, Long
 from dearlite.ranking import Hit, Ranking
@@ -45,6 +46,7 @@ __all__ = [
     "Document",
     "Evaluation",
     "FetchError",
+    "Fields",
     "Hit",
     "InvalidInput",
     "JournalInUse",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dearlite.reranker import Reranker
 
 if TYPE_CHECKING:
+    from dearlite.fields import Fields
     from dearlite.models.chain import Model
     from dearlite.options import Listwise, Long
     from dearlite.progress import Progress
@@ -28,14 +29,16 @@ def rerank(
     cancel: Event | None = None,
     budget_s: float | None = None,
     long: Long | None = None,
+    fields: Fields | None = None,
 ) -> Ranking:
     """`docs` sorted by relevance to `query`, best first.
 
     The model is loaded for each call, before the time of `budget_s` begins. Load a `Reranker` once for several calls.
 
     - `query`: the question or search terms, not empty.
-    - `docs`: strings, mappings with `text` (or `contents` or `passage`) and optional `id` and `title`, or objects with
-      those attributes. They are not changed.
+    - `docs`: strings, or records with a text and optionally an id and a title, under the usual names: mappings, named
+      tuples, objects with attributes (documents of LangChain, LlamaIndex or Haystack, say), or the rows of a DataFrame.
+      They are not changed.
     - `model`: a name in models.toml, a model file, or a list of stages, which is a cascade: `["minilm-l12",
       ("dear.gguf", 20)]`. None: the embedded model, minilm-l12. See `Reranker.load`.
     - `top_k`: number of documents to return, 1 or more. None: all.
@@ -47,6 +50,8 @@ def rerank(
     - `budget_s`: time limit in seconds, above 0, infinity for none. When it ends, the best order so far is returned:
       all documents are in it, and `complete` is False. None: no limit.
     - `long`: treatment of documents that are longer than a pointwise model's input. None: they are cut.
+    - `fields`: `Fields(text=, id=, title=)` that name the fields of the records, or functions of a record. None: the
+      usual names.
 
     Raises InvalidInput for a query or document that cannot be read, UsageError for a wrong value and for an option that
     does not apply (`listwise` without a listwise model, say), Cancelled, OutOfMemory, ScoringError, and the errors of
@@ -61,5 +66,13 @@ def rerank(
     """
     reranker = Reranker.load(model, device=device, threads=threads)
     return reranker.rerank(
-        query, docs, top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long
+        query,
+        docs,
+        top_k=top_k,
+        listwise=listwise,
+        progress=progress,
+        cancel=cancel,
+        budget_s=budget_s,
+        long=long,
+        fields=fields,
     )

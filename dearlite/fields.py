@@ -153,12 +153,13 @@ def _attributes(item: object) -> dict[str, object]:
     own = [name for name in getattr(item, "__dict__", ()) if not name.startswith("__")]
     slots = (name for kind in type(item).__mro__ for name in _as_names(kind.__dict__.get("__slots__", ())))
     values = {}
-    for name in dict.fromkeys((*own, *slots, *_KNOWN)):
+    names = dict.fromkeys((*own, *slots))
+    for name in (*names, *(known for known in _KNOWN if known not in names)):
         try:
             value = getattr(item, name, None)
         except Exception:  # a property that does not apply to this object, of an image for example
             continue
-        if value is not None and not callable(value):
+        if (value is not None or name in names) and not callable(value):
             values[name] = value
     return values
 

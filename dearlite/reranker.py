@@ -9,12 +9,14 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.checks import whole_number
+from dearlite.documents import as_documents
 from dearlite.errors import UsageError
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
+    from dearlite.fields import Fields
     from dearlite.models.chain import Model
     from dearlite.options import Long
     from dearlite.ranking import PairScore, Ranking
@@ -113,11 +115,12 @@ class Reranker(ABC):
         cancel: Event | None = None,
         budget_s: float | None = None,
         long: Long | None = None,
+        fields: Fields | None = None,
     ) -> Ranking:
         """`docs` sorted by relevance to `query`, best first. Arguments and errors are those of `dearlite.rerank`."""
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long)
         self._check_stages(call)
-        return self.rank([(query, docs)], call)[0]
+        return self.rank([(query, _read(docs, fields))], call)[0]
 
     def rerank_many(
         self,
@@ -129,6 +132,7 @@ class Reranker(ABC):
         progress: Progress | None = None,
         cancel: Event | None = None,
         long: Long | None = None,
+        fields: Fields | None = None,
     ) -> list[Ranking]:
         """One Ranking per job, in order, equal to what `rerank` returns for its query.
 
@@ -156,6 +160,8 @@ class Reranker(ABC):
         """
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, long=long, together=together)
         self._check_stages(call)
+        if fields is not None:
+            jobs = [(query, as_documents(docs, fields)) for query, docs in jobs]
         return self.rank(list(jobs), call)
 
     @abstractmethod
@@ -180,12 +186,14 @@ class Reranker(ABC):
         *,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        fields: Fields | None = None,
     ) -> list[float]:
         """One raw logit per (query, document) pair, in order.
 
         - `pairs`: a document is a string, a mapping or an object, as for `dearlite.rerank`.
         - `progress`: function that is called with (done, total) pairs.
         - `cancel`: event whose setting ends the call with Cancelled.
+        - `fields`: the fields of the documents, as for `dearlite.rerank`.
 
         Raises UsageError for a listwise model or a cascade, which have no score of a single document, and InvalidInput
         for a pair that cannot be read.
@@ -199,6 +207,11 @@ class Reranker(ABC):
         query encode it once. Raises UsageError for a listwise model or a cascade.
         """
         raise UsageError(_no_score(self.model))
+
+
+def _read(docs: Iterable[object], fields: Fields | None) -> Iterable[object]:
+    """`docs` as Documents, by the caller's `fields`; unchanged without: every kind of model knows the usual names."""
+    return docs if fields is None else as_documents(docs, fields)
 
 
 def _no_score(model: str) -> str:

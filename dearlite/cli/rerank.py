@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
-from dearlite.documents import Document, check_query
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.cli.query import query_and_docs
+from dearlite.documents import Document
+from dearlite.errors import UsageError
 from dearlite.files.readers import FORMATS, read_documents
 from dearlite.files.writing import check_output
 from dearlite.options import Call, Listwise
@@ -55,6 +57,7 @@ _SHOWN = 5  # messages of one kind on stderr
 @click.option(
     "--query-id", default="1", show_default=True, metavar="ID", help="Id of the query in the result, for --format trec."
 )
+@field_options
 @click.option("--skip-bad", is_flag=True, help="Leave out records that are unusable, and report their number.")
 @click.option("--quiet", is_flag=True, help="Write only errors to stderr.")
 @model_options(one_call=True)
@@ -70,18 +73,19 @@ def command(
     query_id: str,
     skip_bad: bool,
     quiet: bool,
+    reading: Reading,
     model: ModelOptions,
 ) -> None:
     """Order the documents in DOCS by how well they answer the query in the file QUERY.
 
     DOCS is JSON Lines, JSON, CSV, TSV, text (one document per line) or Parquet, each also as .gz; - is standard input.
-    A record needs `text` (or `contents`, `passage`) and may have `id` and `title`; its other fields are kept.
+    A record needs a text, in `text`, `contents`, `content`, `body` or --text-field, and may have an id and a title; its
+    other fields are kept.
 
     A listwise model (a .gguf file) compares documents instead of scoring each alone. Options whose help begins with
     "Listwise" apply only to listwise models, options whose help begins with "Cascade" only to cascades of several -m.
     """
-    text, docs = _query_and_docs(arguments, query)
-    text = _checked_query(text, query is None)
+    text, docs, remark = query_and_docs(arguments, query)
     check_top_k(top_k)
     if min_relevance is not None and not 0 <= min_relevance <= 1:
         raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
@@ -89,9 +93,18 @@ def command(
         raise UsageError(
             "--low-memory loads a stage within the call, and loading cannot keep to --budget: drop one of the two"
         )
+    form = form or _format_of(output)
     check_output(output)
     model.chain.check(calibrated=min_relevance is not None)
-    records = read_documents(docs, format=docs_format, skip_bad=skip_bad)
+    records = read_documents(
+        docs, format=docs_format, skip_bad=skip_bad, fields=reading.fields, delimiter=reading.delimiter
+    )
+    if form == "trec":
+        records.check_run_ids()
+    records.note_ids(positions=form in ("trec", "tsv"))
+    if not quiet:
+        for note in filter(None, (remark, *records.notes)):
+            click.echo(f"dearlite: {note}", err=True)
     call = Call(
         top_k=top_k if min_relevance is None else None,  # documents that are dropped make room for others
         listwise=_streamed(model.listwise) if sys.stderr.isatty() and not quiet else model.listwise,
@@ -105,31 +118,7 @@ def command(
         _report(ranking, records.skipped)
         if min_relevance is not None:
             _report_dropped(complete, min_relevance)
-    write_ranking(ranking, form or _format_of(output), output, query_id=query_id)
-
-
-def _query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, str]:
-    """The query's text and the documents' path. Raises UsageError for too few or too many arguments."""
-    count = 1 if query is not None else 2
-    if len(arguments) != count:
-        usage = "-q TEXT DOCS" if query is not None else "QUERY DOCS (or -q TEXT DOCS)"
-        raise UsageError(f"rerank takes {usage}: {len(arguments)} given instead of {count} (see dearlite rerank -h)")
-    if query is not None:
-        return query, arguments[0]
-    path, docs = arguments
-    try:
-        return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8-sig"), docs
-    except OSError as err:
-        raise UsageError(f"cannot read the query file {path}: {err.strerror} (or give its text: -q TEXT)") from None
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{path} is not UTF-8: a query is a text file") from None
-
-
-def _checked_query(text: str, from_file: bool) -> str:
-    try:
-        return check_query(text)
-    except InvalidInput as err:
-        raise UsageError(f"{err}{' in its file' if from_file else ''}") from None
+    write_ranking(ranking, form, output, query_id=query_id)
 
 
 def _format_of(output: str | None) -> str:

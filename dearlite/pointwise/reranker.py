@@ -18,6 +18,7 @@ from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
+from dearlite.fields import USUAL, Fields
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_calibration
@@ -138,8 +139,9 @@ class PointwiseReranker(Reranker):
         *,
         progress: Progress | None = None,
         cancel: Event | None = None,
+        fields: Fields | None = None,
     ) -> list[float]:
-        checked = [_check_pair(pair, position) for position, pair in enumerate(pairs)]
+        checked = [_check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
         return self._scores(self._rows(checked), len(checked), progress, cancel)
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
@@ -174,11 +176,11 @@ class PointwiseReranker(Reranker):
         return scores
 
 
-def _check_pair(pair: object, position: int) -> tuple[str, Document]:
+def _check_pair(pair: object, position: int, fields: Fields) -> tuple[str, Document]:
     """The cleaned query and the document of `pair`. Raises InvalidInput."""
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
         raise InvalidInput(f"pair {position} is not (query, document)")
-    return check_query(pair[0]), as_document(pair[1], f"the document of pair {position}")
+    return check_query(pair[0]), as_document(pair[1], f"the document of pair {position}", fields)
 
 
 def _check_no_listwise(listwise: Listwise | None, model: str) -> None:

@@ -1,4 +1,4 @@
-"""Types of option values that click does not have: a duration, layers on the GPU, a range of actors."""
+"""Types of option values that click does not have: a duration, layers on the GPU, a range of actors, a delimiter."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Command = Callable[..., None]
 Option = Callable[[Command], Command]  # the decorator that click.option returns
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}  # "ms" before "s": the first that the text ends with counts
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
 def with_options(command: Command, options: Sequence[Option]) -> Command:
@@ -62,3 +63,15 @@ class ActorRange(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         if not (least.isdecimal() and most.isdecimal() and 1 <= int(least) <= int(most)):
             self.fail(f"{text!r} is neither a whole number from 1, nor a range MIN-MAX of them", param, ctx)
         return int(least), int(most)
+
+
+class Delimiter(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
+    """One character that separates cells, from itself or its name. Example: "semicolon" -> ";"."""
+
+    name = "char"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = _DELIMITERS.get(str(value).lower(), str(value))
+        if len(text) != 1 or text in '"\r\n':
+            self.fail(f"{str(value)!r} is not one character, such as ';' or tab", param, ctx)
+        return text
