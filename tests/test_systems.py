@@ -10,6 +10,7 @@ import platformdirs
 import pytest
 
 import dearlite
+from dearlite.cli import doctor
 from dearlite.cli.main import run
 from dearlite.errors import DearliteError, pip_install
 from dearlite.export.quality.worker import call_worker
@@ -116,3 +117,29 @@ def test_hints_can_be_pasted_into_every_shell(extra):
 def test_the_command_that_builds_for_a_gpu_is_that_of_the_systems_shell(monkeypatch, platform, start):
     monkeypatch.setattr(sys, "platform", platform)
     assert gpu_build_command().startswith(start)
+
+
+def test_doctor_asks_visual_studios_finder_for_a_compiler(tmp_path, monkeypatch):
+    finder = tmp_path / "Microsoft Visual Studio" / "Installer" / "vswhere.exe"
+    finder.parent.mkdir(parents=True)
+    finder.write_text("#!/bin/sh\necho 'C:\\Program Files\\VS 2022'\n")
+    finder.chmod(0o755)
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setenv("ProgramFiles(x86)", str(tmp_path))
+    assert doctor._compiler() == "C:\\Program Files\\VS 2022"
+    finder.unlink()
+    assert doctor._compiler().startswith("none: winget install Microsoft.VisualStudio.2022.BuildTools --override")
+
+
+def test_doctor_does_not_take_the_stub_of_macos_for_a_compiler(tmp_path, monkeypatch):
+    stub = tmp_path / "xcode-select"
+    stub.write_text("#!/bin/sh\nexit 2\n")
+    stub.chmod(0o755)
+    (tmp_path / "c++").write_text("")
+    (tmp_path / "c++").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert doctor._compiler() == "none: xcode-select --install"
+    stub.write_text("#!/bin/sh\nexit 0\n")
+    assert doctor._compiler() == str(tmp_path / "c++")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ _OPTIONAL = {
 _COMPILERS = {
     "Linux": "none: apt install g++ (Debian, Ubuntu), dnf install gcc-c++ (Fedora), pacman -S gcc (Arch)",
     "Darwin": "none: xcode-select --install",
-    "Windows": "none: winget install Microsoft.VisualStudio.2022.BuildTools, with 'Desktop development with C++'",
+    "Windows": "none: winget install Microsoft.VisualStudio.2022.BuildTools --override "
+    '"--wait --passive --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended"',
 }
 
 
@@ -113,10 +116,39 @@ def _listwise_engine() -> dict[str, Any]:
 
 
 def _compiler() -> str:
-    """The path of the C++ compiler that would build llama-cpp-python, or the command that installs one."""
+    """The C++ compiler that would build llama-cpp-python, or the command that installs one.
+
+    macOS has a c++ that only asks for the command line tools where they are missing; on Windows CMake finds Visual
+    Studio without a compiler on the PATH.
+    """
+    system = platform.system()
+    if system == "Darwin" and not _succeeds(["xcode-select", "-p"]):
+        return _COMPILERS[system]
+    if system == "Windows" and (studio := _visual_studio()):
+        return studio
     if compiler := next(filter(None, map(shutil.which, ("c++", "g++", "clang++", "cl"))), None):
         return compiler
-    return _COMPILERS.get(platform.system(), _COMPILERS["Linux"])
+    return _COMPILERS.get(system, _COMPILERS["Linux"])
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _visual_studio() -> str:
+    """The folder of the newest Visual Studio with a C++ compiler, by its own finder; empty if there is none."""
+    programs = os.environ.get("ProgramFiles(x86)", r"C:\Program Files (x86)")  # noqa: SIM112  # its name on Windows
+    finder = Path(programs) / "Microsoft Visual Studio" / "Installer" / "vswhere.exe"
+    component = "Microsoft.VisualStudio.Component.VC.Tools.x86.x64"
+    command = [str(finder), "-latest", "-products", "*", "-requires", component, "-property", "installationPath"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _files() -> dict[str, Any]:
