@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from dearlite.export.decoders.pooling import POOLINGS
-from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS
-from dearlite.export.gguf.card import MIN_AGREEMENT
+from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, QUANTISATIONS
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_STRIDE, DEFAULT_TARGET, DEFAULT_WINDOW, ExportOptions
 from dearlite.export.pipeline import export_model
-from dearlite.export.quality.gate import MIN_TAU
+from dearlite.export.quality.gate import MIN_AGREEMENT, MIN_TAU
 from dearlite.export.results import ExportResult
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS

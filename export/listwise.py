@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.export.gguf.card import MIN_AGREEMENT
 from dearlite.export.gguf.metadata import ListwiseFacts
 from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.options import DEFAULT_QUANT, DEFAULT_STRIDE, DEFAULT_WINDOW, ExportOptions, Report
-from dearlite.export.quality.gate import QualityGate
+from dearlite.export.quality.gate import MIN_AGREEMENT, QualityGate
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.checkpoint import Checkpoint

@@ -17,6 +17,7 @@ DEFAULT_WINDOW, DEFAULT_STRIDE = 20, 10
 LEAST_TOKENS, LEAST_WINDOW = 8, 2
 # kind -> the options that no other kind has
 _OWN_OPTIONS = {"pointwise": ("target", "pooling", "min_tau"), "listwise": ("window", "stride", "min_agreement")}
+_REGISTERED = ("prompt", "max_tokens", "pooling")  # options whose values models.toml has for a NAME
 _SPELLINGS = {"target": "--for"}  # options that the command line spells otherwise than their field
 
 
@@ -35,7 +36,7 @@ class ExportOptions:
     max_tokens: int | None = None
     window: int | None = None  # listwise: documents of a prompt
     stride: int | None = None  # listwise: documents that the window moves by
-    pooling: str | None = None  # pointwise: an entry of decoders.pooling.POOLINGS
+    pooling: str | None = None  # pointwise: an entry of decoders.quantisations.POOLINGS
     card: bool = True  # compare the file with fp32, and keep the comparison in it
     min_tau: float | None = None  # pointwise: the least Kendall's tau against fp32
     min_agreement: float | None = None  # listwise: the least share of positions with fp32's likeliest token
@@ -47,8 +48,12 @@ class ExportOptions:
                 whole_number(spelling(name), getattr(self, name), least)
         for name, least in (("min_tau", -1), ("min_agreement", 0)):
             value = getattr(self, name)
-            if value is not None and not least <= value <= 1:
-                raise UsageError(f"{spelling(name)} is {value}: it must be a number from {least} to 1")
+            if value is None:
+                continue
+            if type(value) not in (int, float) or not least <= value <= 1:
+                raise UsageError(f"{spelling(name)} is {value!r}: it must be a number from {least} to 1")
+            if not self.card:
+                raise UsageError(f"{spelling(name)} is compared with the card, which --no-card leaves out: give one")
 
     @property
     def names_gguf(self) -> bool:
@@ -57,8 +62,8 @@ class ExportOptions:
 
         return self.quant in GGUF_QUANTS or (self.output is not None and self.output.suffix == ".gguf")
 
-    def check(self, model: str, kind: str) -> None:
-        """Raises UsageError for options that do not apply to `model`, which is of `kind`."""
+    def check(self, model: str, kind: str, *, named: bool = False) -> None:
+        """Raises UsageError for options that do not apply to `model`, of `kind`; `named`: it is one of models.toml."""
         unused = [
             spelling(name)
             for other, names in _OWN_OPTIONS.items()
@@ -67,14 +72,18 @@ class ExportOptions:
         ]
         if unused:
             raise UsageError(f"{', '.join(unused)} does not apply to a {kind} model: leave it out")
+        if named and (stated := [spelling(name) for name in _REGISTERED if getattr(self, name) is not None]):
+            raise UsageError(
+                f"{', '.join(stated)} does not apply to {model}, whose own value is in models.toml: leave it out, or "
+                "export the folder of the model"
+            )
         if kind == "listwise":
             self._check_listwise(model)
         else:
             self._check_pointwise(model)
 
     def _check_pointwise(self, model: str) -> None:
-        from dearlite.export.decoders.pooling import POOLINGS
-        from dearlite.export.decoders.quantisations import DEVICES, QUANTISATIONS
+        from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, QUANTISATIONS
         from dearlite.pointwise.prompts import PAIR_FORMS
 
         _check_choice("quant", self.quant, QUANTISATIONS, f"{model}, a pointwise model")

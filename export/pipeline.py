@@ -76,13 +76,13 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
     if kind == "listwise":
         from dearlite.export.listwise import export_listwise
 
-        options.check(model, kind)
+        options.check(model, kind, named=entry is not None)
         written = export_listwise(model, entry, options, report or _silent)
     else:
         need("onnx", extra="export")
         from dearlite.export.pointwise import export_pointwise
 
-        options.check(model, kind)
+        options.check(model, kind, named=entry is not None)
         written = export_pointwise(model, entry, options, report or _silent)
     weight_files = {written.checkpoint.spec(name).file for name in written.checkpoint.names}
     return ExportResult(

@@ -10,8 +10,7 @@ from typing import Any
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.decoders.bundle import DecoderModel
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
-from dearlite.export.decoders.pooling import POOLINGS
-from dearlite.export.decoders.quantisations import DEVICES, check_devices
+from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, check_devices
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_TAU, QualityGate

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from functools import cache
@@ -183,3 +184,34 @@ def test_a_violation_is_reported(tmp_path, code, imports, remedies):
     (tmp_path / "dearlite/graph.py").write_text("import onnx\ndef f():\n    import torch\n")
     (tmp_path / "dearlite/plot.py").write_text(code)
     assert (undeclared(tmp_path), wrong_remedies(tmp_path)) == (imports, remedies)
+
+
+HELP = (
+    ["export", "-h"], ["train", "-h"], ["train", "pointwise", "-h"], ["train", "listwise", "-h"],
+    ["train", "mine", "-h"], ["rerank", "-h"], ["batch", "-h"], ["eval", "-h"], ["bench", "-h"], ["doctor", "-h"],
+    ["models", "calibrate", "-h"],
+)  # fmt: skip
+
+
+def test_help_and_completion_need_no_extra():
+    """In one process that has none of the optional packages, as after `pip install dearlite`."""
+    base = brought_by(None)
+    optional = {distribution(module) for extra in EXTRAS for module in brought_by(extra)} - base
+    names = {name for name, package in DISTRIBUTIONS.items() if package in optional}
+    names |= {package.replace("-", "_") for package in optional} | {"onnxruntime", "gguf", "transformers", "torch"}
+    script = (
+        "import os, sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(names)!r}))\n"
+        "from dearlite.cli.main import run\n"
+        f"for words in {HELP!r}:\n"
+        "    try:\n"
+        "        run(list(words))\n"
+        "    except SystemExit as end:\n"
+        "        print('ended', end.code)\n"
+        "os.environ.update(COMP_WORDS='dearlite export ', COMP_CWORD='2', _DEARLITE_COMPLETE='bash_complete')\n"
+        "run([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.count("ended 0") == len(HELP), done.stdout
+    assert done.stdout.count("Usage: dearlite") == len(HELP)

@@ -69,15 +69,15 @@ def run(args: list[str] | None = None) -> None:
         code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=command_line, windows_expand_args=False)
     except DearliteError as err:
         _fail(str(err), err.exit_code)
+    except click.ClickException as err:
+        path = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
+        _fail(err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code)
+    except (click.Abort, KeyboardInterrupt):  # before RuntimeError, of which Abort is one
+        _fail("interrupted", 130)
     except RuntimeError as err:
         if "NumPy was built with baseline optimizations" not in str(err):
             raise
         _fail("this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008", 1)
-    except click.ClickException as err:
-        path = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
-        _fail(err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -11,7 +11,14 @@ from dearlite.errors import ModelFileError, need
 from dearlite.models.bundle import Bundle
 from dearlite.models.chain import parse_chain, parse_stage
 from dearlite.models.gguf import GgufFile, is_gguf
-from dearlite.models.registry import find_model, load_cascades, load_registry, model_file
+from dearlite.models.registry import (
+    ModelEntry,
+    find_model,
+    how_to_get,
+    load_cascades,
+    load_registry,
+    model_file,
+)
 from dearlite.render.facts import print_facts, print_rows
 
 
@@ -44,11 +51,18 @@ def list_models() -> None:
 @command.command("show")
 @click.argument("model", metavar="NAME|FILE")
 def show_model(model: str) -> None:
-    """Show the manifest and the quality card of a model file, or the stages of a cascade."""
+    """Show the manifest and the quality card of a model file, or the stages of a cascade.
+
+    Of a NAME whose file is not on this machine, show its entry and the command that makes the file.
+    """
     if (cascade := load_cascades().get(model)) is not None:
         print_facts({"name": cascade.name, "kind": cascade.kind, "about": cascade.about})
         stages = enumerate(parse_chain([model]), start=1)
         print_rows(("stage", "model", "documents"), [(n, s.model, s.depth or "all") for n, s in stages])
+        return
+    entry = load_registry().get(model)
+    if entry is not None and not model_file(entry).is_file():
+        _show_absent(entry)
         return
     path = find_model(model)
     if is_gguf(path):
@@ -137,6 +151,25 @@ def calibrate_model(model: str, source: str | None, **options: Any) -> None:
         f"{result.path}: relevance = sigmoid({result.scale} x score {result.bias:+}), fitted on {result.pairs} pairs, "
         f"{result.relevant} of them relevant; error {result.ece}, without the fit {result.ece_sigmoid}"
     )
+
+
+def _show_absent(entry: ModelEntry) -> None:
+    """Prints what models.toml says of a model whose file is not on this machine, and the command that makes it."""
+    facts = {
+        "name": entry.name,
+        "file": f"not on this machine: {how_to_get(entry, model_file(entry))}",
+        "size": f"{entry.size_mb} MB, {entry.memory_mb} MB of memory",
+        "kind": entry.kind,
+        "architecture": entry.architecture,
+        "licence": entry.licence,
+        "prompt form": entry.prompt,
+        "pooling": entry.pooling,
+        "tokens": entry.max_tokens,
+        "source repository": f"{entry.repository}, revision {entry.revision}",
+        "source base": entry.base or "none: a whole model",
+        "about": entry.about,
+    }
+    print_facts({key: value for key, value in facts.items() if value != ""})
 
 
 def _show_gguf(file: GgufFile) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -103,11 +104,13 @@ def find_model(name: str) -> Path:
         cascades = load_cascades()
         if name in cascades:
             raise UsageError(f"{name} is a cascade ({', '.join(cascades[name].stages)}): name one of its models here")
+        if "/" in name:
+            raise UnknownModel(_of_the_hub(name, known))
         near = ", ".join(get_close_matches(name, [*known, *cascades], cutoff=0.4)) or "none is close"
         raise UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
     file = model_file(known[name])
     if not file.is_file():
-        raise UsageError(f"{name} is not on this machine: {_how_to_get(known[name], file)}")
+        raise UsageError(f"{name} is not on this machine: {how_to_get(known[name], file)}")
     return file
 
 
@@ -119,7 +122,20 @@ def model_file(entry: ModelEntry) -> Path:
     return home() / "models" / (entry.name + suffix)
 
 
-def _how_to_get(entry: ModelEntry, file: Path) -> str:
+def _of_the_hub(name: str, known: Mapping[str, ModelEntry]) -> str:
+    """The error for `name`, OWNER/NAME of a repository: its name here, or the commands that make a file of it."""
+    names = [entry.name for entry in known.values() if entry.repository.lower() == name.lower()]
+    if names:
+        return f"no model {name!r}: that repository's model is {' or '.join(names)} here (-m {names[0]})"
+    short = name.rstrip("/").rpartition("/")[2]
+    return (
+        f"no model {name!r}: models of the Hub are exported first: `hf download {name} --local-dir {short}`, then "
+        f"`dearlite export {short} -o {short}.dear` (or .gguf); `dearlite models` lists those with a name"
+    )
+
+
+def how_to_get(entry: ModelEntry, file: Path) -> str:
+    """The command that makes the entry's `file`, with the size of its download, or the place to put the file at."""
     command = f"`dearlite export {entry.name}`"
     if entry.download_mb is None:
         return f"{command} makes it at {file} (the size of the download is not stated), or put its file there"
@@ -137,6 +153,11 @@ def _shipped() -> Path:
     for folder in (package, package.parent):
         if (folder / "models.toml").is_file():
             return folder / "models.toml"
+    if getattr(sys, "frozen", False):
+        raise UsageError(
+            "models.toml is missing from this app, which was frozen without dearlite's data: collect it when the app "
+            "is built (PyInstaller: --collect-data dearlite)"
+        )
     raise UsageError("models.toml is missing from this installation: install dearlite again")
 
 

@@ -16,14 +16,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-POOLINGS = ("last-token", "last-position")
 LENGTH = "length"  # the input with the length of the padded row; pointwise/engine.py feeds it by this name
 _HIDDEN = -1e9  # added to the attention logit of a hidden key
 _POSITIONS = 9  # index of position_ids among GroupQueryAttention's inputs; attention_bias is the next input
 
 
 def with_pooling(pooling: str, graph: bytes, pad_id: int | None, max_tokens: int) -> bytes:
-    """The serialised `graph`, which reads the last token, changed to `pooling`, one of POOLINGS."""
+    """The serialised `graph`, which reads the last token, changed to `pooling`, an entry of quantisations.POOLINGS."""
     if pooling == "last-token":
         return graph
     assert pooling == "last-position" and pad_id is not None, f"{pooling!r} with the padding token {pad_id}"

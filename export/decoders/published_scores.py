@@ -14,7 +14,8 @@ from statistics import fmean
 
 from dearlite.documents import Document
 from dearlite.errors import ModelFileError, UsageError
-from dearlite.export.decoders.pooling import POOLINGS, at_last_position, padded_to
+from dearlite.export.decoders.pooling import at_last_position, padded_to
+from dearlite.export.decoders.quantisations import POOLINGS
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Manifest

@@ -1,20 +1,26 @@
-"""The quantisations of a decoder, as a table: the stored weights, and the graphs of each device that read them."""
+"""The quantisations of a decoder, as a table: the stored weights, and the graphs of each device that read them.
+
+The help of `dearlite export` reads these tables, so onnx is imported where a graph is made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dearlite.errors import UsageError
-from dearlite.export.decoders.graph import llama_graph
-from dearlite.export.decoders.padded_graph import padded_llama_graph
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK
-from dearlite.export.onnx.graph import Graph
 from dearlite.export.source.families import LlamaShape
 from dearlite.models.manifest import Build
 
+if TYPE_CHECKING:
+    from dearlite.export.onnx.graph import Graph
+
 # Value of `--for` -> the devices for which the file gets a graph. All graphs of a file share one set of weights.
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}
+
+POOLINGS = ("last-token", "last-position")  # positions that the score is read at (pooling.py)
 
 # (entry of LINEAR_WAYS, entry for the last layer, required capabilities of the machine), for each graph of a CPU
 CpuWays = tuple[tuple[str, str, tuple[str, ...]], ...]
@@ -98,6 +104,9 @@ def check_devices(quant: str, devices: Sequence[str], pooling: str) -> None:
 
 def graphs_of(plan: Quantisation, shape: LlamaShape, devices: Sequence[str]) -> Iterator[tuple[Build, Graph]]:
     """The builds for `devices` with their graphs, in the order in which the runtime tries them."""
+    from dearlite.export.decoders.graph import llama_graph
+    from dearlite.export.decoders.padded_graph import padded_llama_graph
+
     block_hadamard = plan.uses_block_hadamard(shape)
     if "cpu" in devices:
         for number, (way, last_way, requires) in enumerate(plan.ways):

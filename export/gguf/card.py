@@ -18,9 +18,6 @@ from dearlite.export.quality.texts import noveleval_pairs
 from dearlite.listwise.llama_library import ENGINES
 from dearlite.machine import versions_of
 
-# Least share of positions with fp32's likeliest token. A file with a matrix in the wrong order agrees at hardly any
-# position; the worst correct file measured, SmolLM2 135M in iq4_xs, agrees at 0.74.
-MIN_AGREEMENT = 0.7
 ROW_TOKENS = 200
 _CARD_MACS = 5e11  # most multiplications and additions of all rows in the network: seconds on two cores
 _LEAST_TOKENS, _MOST_TOKENS = 600, 2000

@@ -7,15 +7,15 @@ import shutil
 import tempfile
 import threading
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import DearliteError, ModelFileError, UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import (
-    MIN_AGREEMENT,
     ROW_TOKENS,
     agreement_below_floor,
     agreement_card,
@@ -25,19 +25,21 @@ from dearlite.export.gguf.card import (
 from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, ListwiseFacts, fill_in, model_values
 from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
-from dearlite.export.gguf.vocabulary import read_vocabulary
+from dearlite.export.gguf.vocabulary import CONTROL, USER_DEFINED, Vocabulary, read_vocabulary
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_head, write_weights
-from dearlite.export.quality.gate import QualityGate
+from dearlite.export.quality.gate import MIN_AGREEMENT, QualityGate
 from dearlite.export.source.families import macs_per_token
 from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.files.hashing import sha256_of
+from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.llama_library import installed_engine
 from dearlite.listwise.prompts import LIST_FORMS
 
 DEFAULT_GATE = QualityGate(floor=MIN_AGREEMENT)
 _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary file
 _VOCABULARY_BYTES = 2**24
+_MOST_PROBED = 300  # added tokens: Llama 3 has 256
 
 
 def export_gguf(
@@ -59,11 +61,7 @@ def export_gguf(
     weights = weights_of(config, family, shape)
     check_weights(source, weights, folder)
     vocabulary = read_vocabulary(folder, config, family.tokenizers, source.adapter.folder if source.adapter else None)
-    if LIST_FORMS[facts.prompt].frame is None and vocabulary.chat_template is None:
-        raise UsageError(
-            f"{folder} has no chat template, which the prompt form {facts.prompt!r} needs: choose --prompt plain or "
-            "rankvicuna, or add the chat_template of its instruct version"
-        )
+    _check_template(folder, vocabulary, facts.prompt)
     if quant != F16 or gate.card:
         installed_engine()
     shapes = [weight.shape for weight in weights]
@@ -94,6 +92,8 @@ def export_gguf(
         if rows is not None:
             card = agreement_card(draft, rows, work / "logits.npy")
             gate.apply(output, card, agreement_below_floor(card, gate.floor))
+        if quant != F16 or gate.card:
+            _check_probe(draft, vocabulary)
         facts = replace(facts, source=facts.source | hashes.digests())
         fill_in(draft, {"dearlite.card": _card_json(card), "dearlite.source": json.dumps(facts.source)})
         draft.replace(output)
@@ -102,6 +102,46 @@ def export_gguf(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return facts, card
+
+
+def _check_template(folder: Path, vocabulary: Vocabulary, prompt: str) -> None:
+    """Raises UsageError unless the model's chat template renders a conversation of the form `prompt`, if it needs one.
+
+    Jinja2 comes with the extra `listwise`; without it an f16 file is written whose template has not been tried.
+    """
+    form, template = LIST_FORMS[prompt], vocabulary.chat_template
+    if form.frame is not None:
+        return
+    if isinstance(template, list):  # of templates with names
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    if template is None:
+        raise UsageError(
+            f"{folder} has no chat template, which the prompt form {prompt!r} needs: choose --prompt plain or "
+            "rankvicuna, or add the chat_template of its instruct version"
+        )
+    if find_spec("jinja2") is not None:
+        texts = {kind: vocabulary.tokens[vocabulary.special_ids[kind]].decode() for kind in vocabulary.special_ids}
+        tokens = {f"{kind}_token": texts.get(kind, "") for kind in ("bos", "eos")}
+        try:
+            ChatTemplate(template, tokens).parts(form.turns("query", ["passage"]))
+        except ModelFileError as err:
+            raise UsageError(f"{folder}: {err}, or mend the chat template") from None
+
+
+def _check_probe(path: Path, vocabulary: Vocabulary) -> None:
+    """Raises ModelFileError if llama.cpp cannot read a row of all added tokens and the last one with the new file.
+
+    Passes a file that this machine cannot run at all.
+    """
+    last = len(vocabulary.tokens) - 1
+    ids = [n for n, kind in enumerate(vocabulary.types) if kind in (CONTROL, USER_DEFINED)][:_MOST_PROBED]
+    texts = [vocabulary.tokens[n].decode("utf-8", "replace") for n in (*ids, last)]
+    try:
+        fault = call_llama("probe", {"path": str(path), "texts": texts, "row": [*ids, last]})["fault"]
+    except DearliteError:
+        return
+    if fault:
+        raise ModelFileError(f"the file cannot read its own tokens ({fault}): its parts do not belong together")
 
 
 def _card_json(card: dict[str, Any]) -> str:

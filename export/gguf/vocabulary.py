@@ -7,7 +7,7 @@ as llama.cpp's converter does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from dearlite.errors import CheckpointError, UsageError, need
 from dearlite.export.gguf import sentencepiece
-from dearlite.export.source.checkpoint import read_json
+from dearlite.export.source.checkpoint import name_some, read_json
+from dearlite.export.source.tokenizer import RESIZE, check_tokenizer, read_settings, special_tokens
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # `tokenizer.ggml.token_type`
 # llama.cpp splits text before BPE with its own regular expressions, chosen by `tokenizer.ggml.pre`. The entry for a
@@ -78,6 +79,7 @@ def read_vocabulary(
         raise UsageError(f"{place}: a {kind} tokenizer is not supported for {config.get('model_type')!r}")
     read = _read_bpe if kind == "bpe" else _read_sentencepiece
     lists = read(place, config, settings)
+    _check_special_ids(place, config, settings, lists["tokens"])
     special_ids, adds, template = _specials(place, config, len(lists["tokens"]), bpe=kind == "bpe")
     if kind == "bpe":
         adds |= _added_by(place / "tokenizer.json", special_ids)
@@ -111,11 +113,8 @@ def _read_bpe(folder: Path, config: dict[str, Any], settings: dict[str, Any]) ->
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as err:  # the library raises bare Exception
         raise CheckpointError(f"{path} is not a tokenizer ({err}): fetch it again") from None
+    check_tokenizer(folder, path.read_bytes(), size, config)
     by_id = {number: text for text, number in tokenizer.get_vocab(with_added_tokens=True).items()}
-    if (largest := max(by_id)) >= size:
-        raise CheckpointError(
-            f"{path} has token {largest}, but the model has {size} tokens: they belong to different models"
-        )
     added = tokenizer.get_added_tokens_decoder()
     tokens, types = [], []
     for number in range(size):
@@ -173,20 +172,74 @@ def _read_sentencepiece(folder: Path, config: dict[str, Any], settings: dict[str
     # A piece of SentencePiece's type "user defined" becomes a normal token, as in llama.cpp's converter.
     kinds = {sentencepiece.UNKNOWN: UNKNOWN, sentencepiece.CONTROL: CONTROL, sentencepiece.UNUSED: UNUSED}
     kinds[sentencepiece.BYTE] = BYTE
-    for number, piece in enumerate(sentencepiece.read_pieces(folder / "tokenizer.model")[:size]):
+    pieces = sentencepiece.read_pieces(folder / "tokenizer.model")
+    added = list(_added_tokens(folder, settings))
+    _check_pieces(folder, pieces, added, size)
+    for number, piece in enumerate(pieces):
         tokens[number], scores[number], types[number] = piece.text, piece.score, kinds.get(piece.type, NORMAL)
-    extra = read_json(folder / "added_tokens.json") if (folder / "added_tokens.json").is_file() else {}
-    for text, number in extra.items():
+    for _, text, number, special in added:
         if number < size:
-            tokens[number], scores[number], types[number] = text, _ADDED_SCORE, USER_DEFINED
-    for key, entry in settings.get("added_tokens_decoder", {}).items():
-        number, text = int(key), entry["content"]
-        if number < size:
-            special = entry.get("special") or _looks_special(text)
             tokens[number] = text if special else text.replace("▁", " ")
             scores[number], types[number] = _ADDED_SCORE, CONTROL if special else USER_DEFINED
     encoded = [text.encode() for text in tokens]
     return {"model": "llama", "pre": "default", "tokens": encoded, "types": types, "scores": scores}
+
+
+def _added_tokens(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[str, str, int, bool]]:
+    """(file, text, id, special) of the tokens that added_tokens.json and tokenizer_config.json add."""
+    for text, number in read_settings(folder / "added_tokens.json").items():
+        yield "added_tokens.json", text, int(number), False
+    for key, entry in settings.get("added_tokens_decoder", {}).items():
+        text = entry["content"]
+        yield "tokenizer_config.json", text, int(key), bool(entry.get("special") or _looks_special(text))
+
+
+def _check_pieces(
+    folder: Path,
+    pieces: Sequence[sentencepiece.SentencePiece],
+    added: Sequence[tuple[str, str, int, bool]],
+    size: int,
+) -> None:
+    """Raises CheckpointError for tokens beyond the embedding, and for an added token in the place of a piece.
+
+    Special tokens beyond the embedding do no harm: the file lacks them, and in a text they are plain characters.
+    """
+    faults = []
+    if len(pieces) > size:
+        faults.append(f"tokenizer.model has {len(pieces)} tokens")
+    special_names = special_tokens(folder)
+    for file, text, number, special in added:
+        if number >= size and not special and text not in special_names:
+            faults.append(f"{file} gives {text!r} the id {number}")
+    if faults:
+        raise CheckpointError(
+            f"{folder}: {name_some(faults, 4, '; ')}, and the model's embedding has {size} rows: {RESIZE}"
+        )
+    for file, text, number, _ in added:
+        if number < len(pieces) and pieces[number].type == sentencepiece.NORMAL and pieces[number].text != text:
+            raise CheckpointError(
+                f"{folder}: {file} gives {text!r} the id {number}, which is {pieces[number].text!r} in "
+                "tokenizer.model: fetch both again, of one revision"
+            )
+
+
+def _check_special_ids(folder: Path, config: dict[str, Any], settings: dict[str, Any], tokens: Sequence[bytes]) -> None:
+    """Raises CheckpointError for a special token that config.json or tokenizer_config.json names and no token is."""
+    faults = []
+    for kind in ("bos", "eos", "pad", "unk"):
+        stated = config.get(f"{kind}_token_id")
+        for number in stated if isinstance(stated, list) else [stated]:
+            if type(number) is int and number >= len(tokens):
+                faults.append(f"config.json gives the {kind} token the id {number} of {len(tokens)} tokens")
+    for kind in ("bos", "eos"):
+        text = settings.get(f"{kind}_token")
+        text = text.get("content") if isinstance(text, dict) else text
+        if isinstance(text, str) and text.encode() not in tokens:
+            faults.append(f"tokenizer_config.json names the {kind} token {text!r}, which the tokenizer does not have")
+    if faults:
+        raise CheckpointError(
+            f"{folder}: {'; '.join(faults)}: fetch config.json and the tokenizer's files again, of one revision"
+        )
 
 
 def _looks_special(text: str) -> bool:

@@ -63,15 +63,7 @@ def compare_logits(job: dict[str, Any]) -> dict[str, Any]:
     llama, reference = library(), np.load(job["logits"], mmap_mode="r")
     model = _load(job["path"])
     loaded = time.perf_counter()
-    longest = max(map(len, job["rows"]))
-    params = llama.llama_context_default_params()
-    params.n_ctx = params.n_batch = max(_MICRO_BATCH, longest)
-    params.n_ubatch = _MICRO_BATCH
-    params.n_threads = params.n_threads_batch = _threads()
-    with captured_log() as lines:
-        context = llama.llama_init_from_model(model, params)
-    if not context:
-        raise DearliteError(first_error(lines, "llama.cpp cannot make a context: too little memory?"))
+    context = _context(model, max(map(len, job["rows"])))
     size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     errors, worst, same, divergence, count = 0.0, 0.0, 0, 0.0, 0
     for row, positions in zip(job["rows"], job["positions"], strict=True):
@@ -97,6 +89,38 @@ def compare_logits(job: dict[str, Any]) -> dict[str, Any]:
         "peak_rss_mb": peak_memory_mb(),
         "cpus": _threads(),
     }
+
+
+def probe(job: dict[str, Any]) -> dict[str, Any]:
+    """{"path", "texts", "row"} -> {"fault"}: a text with an id beyond the model, or a row without finite logits."""
+    llama = library()
+    model = _load(job["path"])
+    vocabulary, row = llama.llama_model_get_vocab(model), job["row"]
+    size = llama.llama_vocab_n_tokens(vocabulary)
+    for text in job["texts"]:
+        if any(number >= size for number in token_ids(vocabulary, text)):
+            return {"fault": f"{text[:60]!r} has an id beyond {size} tokens"}
+    try:
+        finite = all(
+            np.isfinite(logits).all() for logits in _logits(_context(model, len(row)), row, [len(row) - 1], size)
+        )
+    except DearliteError as err:
+        return {"fault": str(err)}
+    return {"fault": "" if finite else "its logits are not finite"}
+
+
+def _context(model: Any, tokens: int) -> Any:
+    """A context for rows of at most `tokens` tokens."""
+    llama = library()
+    params = llama.llama_context_default_params()
+    params.n_ctx = params.n_batch = max(_MICRO_BATCH, tokens)
+    params.n_ubatch = _MICRO_BATCH
+    params.n_threads = params.n_threads_batch = _threads()
+    with captured_log() as lines:
+        context = llama.llama_init_from_model(model, params)
+    if not context:
+        raise DearliteError(first_error(lines, "llama.cpp cannot make a context: too little memory?"))
+    return context
 
 
 def _logits(context: Any, row: Sequence[int], positions: Sequence[int], size: int) -> Any:
@@ -180,7 +204,7 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-TASKS = {"tokenise": tokenise, "compare": compare_logits, "quantise": quantise}
+TASKS = {"tokenise": tokenise, "compare": compare_logits, "probe": probe, "quantise": quantise}
 
 if __name__ == "__main__":
     run_job(TASKS[sys.argv[1]])

@@ -9,6 +9,9 @@ from typing import Any
 from dearlite.errors import DearliteError
 
 MIN_TAU = 0.95  # least Kendall's tau of the orders of a pointwise file and of fp32
+# Least share of positions with fp32's likeliest token. A file with a matrix in the wrong order agrees at hardly any
+# position; the worst correct file measured, SmolLM2 135M in iq4_xs, agrees at 0.74.
+MIN_AGREEMENT = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

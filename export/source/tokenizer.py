@@ -20,7 +20,7 @@ _MOST_FAULTS = 6  # in one message
 _KINDS = ("bos", "cls", "sep", "eos")
 _RARE = "a \x07 \U0010ffff ℵ ꙮ"  # characters that hardly any vocabulary has
 _PROBE_CHARACTERS = 400  # of one text
-_RESIZE = (
+RESIZE = (
     "save the model again after model.resize_token_embeddings(len(tokenizer)), or take the tokenizer that it was "
     "trained with"
 )
@@ -43,7 +43,7 @@ def check_tokenizer(folder: Path, tokenizer_json: bytes, rows: int, config: dict
     if faults:
         raise CheckpointError(
             f"{folder / 'tokenizer.json'} does not fit its model: {name_some(faults, _MOST_FAULTS, '; ')}: "
-            f"{_RESIZE if beyond else _SAVE_AGAIN}"
+            f"{RESIZE if beyond else _SAVE_AGAIN}"
         )
 
 
@@ -73,6 +73,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as err:
         raise CheckpointError(f"{path} cannot be read ({first_line(err)}): fetch it again") from None
     return settings
+
+
+def special_tokens(folder: Path) -> set[str]:
+    """The texts of the special tokens that tokenizer_config.json and special_tokens_map.json name."""
+    values: list[Any] = []
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = read_settings(folder / file)
+        values += [value for key, value in settings.items() if key.endswith("_token")]
+        more = settings.get("additional_special_tokens")
+        values += more if isinstance(more, list) else ()
+    return set(map(_content, values))
 
 
 def _read(folder: Path, tokenizer_json: bytes) -> tuple[Any, dict[str, Any]]:
@@ -158,18 +169,11 @@ def _faults_of_other_files(folder: Path, tokenizer: Any, raw: dict[str, Any]) ->
     listed += [("added_tokens.json", text, number) for text, number in tokens.items()]
     special = {token["content"] for token in raw.get("added_tokens") or () if token.get("special")}
     special |= {_content(entry) for _, entry in entries if isinstance(entry, dict) and entry.get("special")}
-    special |= _special_names(settings) | _special_names(read_settings(folder / "special_tokens_map.json"))
+    special |= special_tokens(folder)
     for file, text, number in listed:
         actual = tokenizer.token_to_id(text)
         if str(actual) != str(number) and not (actual is None and text in special):
             yield f"{file} gives {text!r} the id {number}, and tokenizer.json {'none' if actual is None else actual}"
-
-
-def _special_names(settings: dict[str, Any]) -> set[str]:
-    """The texts of the special tokens that tokenizer_config.json or special_tokens_map.json names."""
-    values = [value for key, value in settings.items() if key.endswith("_token")]
-    more = settings.get("additional_special_tokens")
-    return {_content(value) for value in (*values, *(more if isinstance(more, list) else ()))}
 
 
 def _content(entry: Any) -> str:

@@ -60,6 +60,9 @@ def test_export_of_a_language_model_returns_the_facts_of_the_file(tmp_path, capf
         ({"min_tau": 1.5}, "--min-tau is 1.5: it must be a number from -1 to 1"),
         ({"min_agreement": -0.1}, "--min-agreement is -0.1: it must be a number from 0 to 1"),
         ({"min_agreement": float("nan")}, "--min-agreement is nan"),
+        ({"min_tau": "0.9"}, "--min-tau is '0.9': it must be a number from -1 to 1"),
+        ({"min_tau": 0.9, "card": False}, "--min-tau is compared with the card, which --no-card leaves out"),
+        ({"min_agreement": 0.9, "card": False}, "--min-agreement is compared with the card"),
     ],
 )
 def test_values_that_no_model_accepts_are_refused(options, message):
@@ -82,6 +85,22 @@ def test_values_that_no_model_accepts_are_refused(options, message):
 def test_options_of_another_kind_are_refused(kind, options, message):
     with pytest.raises(UsageError, match=message):
         ExportOptions(**options).check("m", kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "spelling"),
+    [
+        ("dear-3b-ce", {"prompt": "plain"}, "--prompt"),
+        ("dear-3b-ce", {"max_tokens": 100, "pooling": "last-token"}, "--max-tokens, --pooling"),
+        ("dear-8b-listwise", {"prompt": "chat"}, "--prompt"),
+        ("dear-8b-listwise", {"max_tokens": 100}, "--max-tokens"),
+    ],
+)
+def test_options_that_models_toml_decides_are_refused(tmp_path, monkeypatch, name, options, spelling):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=f"^{spelling} does not apply to {name}, whose own value is in models.toml"):
+        export(name, **options)
+    assert not any(tmp_path.iterdir())
 
 
 def test_options_are_frozen_and_a_misspelt_one_is_an_error():

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dearlite.errors import UsageError
+from dearlite.errors import UnknownModel, UsageError
+from dearlite.models import registry
 from dearlite.models.registry import find_model, load_registry, model_file
 from dearlite.pointwise.prompts import PAIR_FORMS
 
@@ -111,3 +112,37 @@ def test_comments_of_models_toml_hold_the_counts():
     text = (Path(__file__).parents[2] / "models.toml").read_text(encoding="utf-8")
     counted = {int(found.replace(",", "")) for found in re.findall(r"([\d,]+) parameters", text)}
     assert counted == set(PARAMETERS.values())
+
+
+def test_absent_model_is_shown_with_the_command_that_makes_it(home, cli):
+    code, out, err = cli("models", "show", "dear-8b-ce-lora")
+    assert (code, err) == (0, "")
+    for word in ("llama3.1", f"{L8}", "7519 MB", "`dearlite export dear-8b-ce-lora`", "downloads 16.2 GB"):
+        assert word in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cross-encoder/ms-marco-MiniLM-L-12-v2", "that repository's model is minilm-l12 here (-m minilm-l12)"),
+        ("Cross-Encoder/MS-MARCO-MiniLM-L-12-v2", "(-m minilm-l12)"),
+        ("abdoelsayed/dear-3b-reranker-ce-v1", "(-m dear-3b-ce)"),
+        ("BAAI/bge-reranker-base", "`dearlite export bge-reranker-base -o bge-reranker-base.dear`"),
+    ],
+)
+def test_repository_of_the_hub_names_the_model_or_the_export(home, name, words):
+    with pytest.raises(UnknownModel) as caught:
+        find_model(name)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "remedy"), [(True, "PyInstaller: --collect-data dearlite"), (False, "install dearlite again")]
+)
+def test_missing_models_toml_has_the_remedy_of_its_installation(tmp_path, monkeypatch, frozen, remedy):
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "dearlite" / "models" / "registry.py"))
+    if frozen:
+        monkeypatch.setattr(registry.sys, "frozen", True, raising=False)
+    with pytest.raises(UsageError, match=re.escape(remedy)):
+        load_registry()

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 VOCABULARY = 384
+CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
 LLAMA3 = {
     "rope_theta": 500000.0,
     "rope_scaling": {
@@ -112,7 +113,7 @@ def write_model(folder, kind, *, shards=1, tokenizer=True, drop=(), extra=None, 
     if tokenizer:
         write_sentencepiece(folder / "tokenizer.model", pieces())
         (folder / "tokenizer_config.json").write_text(
-            json.dumps({"add_bos_token": True, "add_eos_token": False, "chat_template": "{{ messages }}"})
+            json.dumps({"add_bos_token": True, "add_eos_token": False, "chat_template": CHAT_TEMPLATE})
         )
     return folder
 

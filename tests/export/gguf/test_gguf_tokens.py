@@ -88,9 +88,9 @@ TEXTS += (
 TEXTS += [CHECK_TEXT]
 
 
-def vocabulary_file(folder, output, size):
+def vocabulary_file(folder, output, size, **special_ids):
     """A GGUF of the folder's tokenizer alone."""
-    config = {"model_type": "llama", "vocab_size": size, "bos_token_id": 1, "eos_token_id": 2}
+    config = {"model_type": "llama", "vocab_size": size, "bos_token_id": 1, "eos_token_id": 2} | special_ids
     vocabulary = read_vocabulary(folder, config)
     write_head(output, "llama", [("general.file_type", 1), *listwise_values(FACTS)], vocabulary)
     return vocabulary
@@ -136,7 +136,9 @@ def test_llama3_texts_have_the_ids_of_its_tokenizer(tmp_path, begins):
     settings = {"bos_token": bos, "eos_token": "<|eot_id|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text("{{ bos_token }}", encoding="utf-8")
-    vocabulary = vocabulary_file(folder, tmp_path / "v.gguf", 128256)
+    vocabulary = vocabulary_file(
+        folder, tmp_path / "v.gguf", 128256, bos_token_id=128000, eos_token_id=[128001, 128009]
+    )
     metadata = GgufFile(tmp_path / "v.gguf").metadata
     assert metadata["tokenizer.ggml.pre"] == "llama-bpe"
     assert metadata["tokenizer.ggml.bos_token_id"] == 128000
@@ -229,7 +231,7 @@ def test_unknown_tokenizers_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"none of llama-bpe, smollm.*convert_hf_to_gguf.py"):
         read_vocabulary(folder, {"vocab_size": 49152})
     (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="has token 49151, but the model has 32000"):
+    with pytest.raises(CheckpointError, match=r"'.+' has the id 32000.+ the model's embedding has 32000 rows"):
         read_vocabulary(folder, {"vocab_size": 32000})
     raw["pre_tokenizer"] = None  # as Llama 2's has it
     (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
