@@ -114,7 +114,7 @@ def test_room_that_writes_graphs_does_not_import_without_onnx(tmp_path):
 
 
 def test_command_whose_extra_is_missing_names_it(tmp_path):
-    done = run_without_onnx("import dearlite.cli.main as m; m.run(['export', 'x'])", tmp_path)
+    done = run_without_onnx("import dearlite.cli.main as m; m.run(['export', '.', '-o', 'm.dear'])", tmp_path)
     assert done.returncode == 1
     assert done.stderr == 'dearlite: onnx is needed here and is not installed: pip install "dearlite[export]"\n'
 

@@ -116,7 +116,7 @@ class MergedCheckpoint(TensorSource):
         if other.shape(name) != self.checkpoint.shape(base):
             return False
         blocks = zip(other.blocks(name, _ROWS), self.checkpoint.blocks(base, _ROWS), strict=True)
-        return all(np.array_equal(one, another) for one, another in blocks)
+        return all(np.array_equal(ours, theirs) for ours, theirs in blocks)
 
     def _find_misfits(self, adapter: Adapter) -> list[str]:
         """Messages about adapter tensors that have no counterpart in the base, or another shape."""
