@@ -34,7 +34,7 @@ class PointwiseStage:
     """A pointwise model and the documents of one query that it is to score.
 
     It reads them as `long` says: cut, in passages, or, in mode "cascade", only in the passages that the previous stage
-    `picked`, as spans per document.
+    `picked`, as spans per document. `positions` are those of the documents in the caller's list, for messages.
     """
 
     reranker: Reranker
@@ -44,6 +44,7 @@ class PointwiseStage:
     long: Long | None
     progress: Progress | None = None
     cancel: Event | None = None
+    positions: Sequence[int] | None = None
 
     @property
     def total(self) -> int:
@@ -56,7 +57,8 @@ class PointwiseStage:
         `progress` and `cancel` are passed on only for all documents: of a part the counts would be wrong.
         """
         documents, picked = self.documents[start:stop], self.picked[start:stop]
-        call = Call(long=self.long)
+        positions = self.positions or range(len(self.documents))
+        call = Call(long=self.long, positions=positions[start:stop])
         if start == 0 and stop is None:
             call = replace(call, progress=self.progress, cancel=self.cancel)
         if self.long is not None and self.long.mode == "cascade" and all(picked):
@@ -65,7 +67,8 @@ class PointwiseStage:
                 for index, (document, spans) in enumerate(zip(documents, picked, strict=True))
                 for span in spans
             ]
-            ranking = self._rank([part.document for part in parts], replace(call, long=None))
+            of_parts = [positions[start + part.index] for part in parts]
+            ranking = self._rank([part.document for part in parts], replace(call, long=None, positions=of_parts))
             return best_passages(ranking, parts, documents, self.long.keep)
         return self._rank(documents, call)
 
@@ -83,6 +86,7 @@ def score_within(
     """
     start, done, size, document_s = time.perf_counter(), 0, 1, 0.0
     reranker, documents = stage.reranker, stage.documents
+    reranker.refuse_empty(documents, stage.positions)
     hits: list[Hit] = []
     query_truncated = False
     while done < len(documents) and not deadline.over and document_s * reranker.threads <= deadline.left_s:

@@ -108,6 +108,9 @@ class CascadeReranker(Reranker):
         identity = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
         return identity | ({"adaptive": f"cut {MARGIN_CUT}"} if self._adaptive else {})
 
+    def empty_documents(self, documents: Sequence[Document]) -> list[int]:
+        return self._stages[0].reranker().empty_documents(documents)
+
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
         """One Ranking per job. `call.together` queries go through all stages at a time."""
         rankings = list[Ranking]()
@@ -174,7 +177,7 @@ class CascadeReranker(Reranker):
             if reranker.pointwise:
                 query_progress = progress if len(queries) == 1 else None
                 pointwise_stages = [
-                    PointwiseStage(reranker, query.text, *query.head_of(head), long, query_progress, call.cancel)
+                    PointwiseStage(reranker, query.text, *query.head_of(head), long, query_progress, call.cancel, head)
                     for query, head in zip(queries, heads, strict=True)
                 ]
                 if deadline is None:

@@ -13,6 +13,7 @@ DearliteError            exit 1: something failed
 ├── OutOfMemory          memory ran out with a single document in progress
 ├── DiskFull             a file could not be written; everything written before is whole
 ├── ScoringError         the model returned NaN or an infinite score
+├── EngineError          a library that runs the model failed: ONNX Runtime, llama.cpp or tokenizers
 └── Cancelled            the caller's event was set
 """
 
@@ -82,6 +83,27 @@ class DiskFull(DearliteError):
 
 class ScoringError(DearliteError):
     """The model returned NaN or an infinite score."""
+
+
+class EngineError(DearliteError):
+    """A library that runs the model failed: ONNX Runtime, llama.cpp or tokenizers.
+
+    `document` names what it was reading, empty if that is not known.
+    """
+
+    position: int | None = None  # of the row that failed, where several were read together
+
+    def __init__(self, reason: str, *, model: str = "", document: str = "") -> None:
+        what = f"{model} cannot read {document}: " if document else ""
+        remedy = (
+            "leave it out, or export the model again if all fail" if document else "export or fetch the model again"
+        )
+        super().__init__(f"{what}{reason}: {remedy}")
+        self.reason, self.document = reason, document
+
+    def about(self, model: str, document: str) -> EngineError:
+        """The error with the names of the model and of the document that it was reading, unless it has them."""
+        return self if self.document else EngineError(self.reason, model=model, document=document)
 
 
 class Cancelled(DearliteError):

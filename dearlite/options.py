@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ class Listwise:
       its head. Default: half of `window` if that is set, otherwise the file's.
     - `passage_tokens`: maximum number of tokens of a document in the prompt, 4 or more.
     - `prompt`: name of a prompt form, a key of `dearlite.listwise.prompts.LIST_FORMS`.
-    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, 1 or more.
+    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, 1 or more; the other modes refuse it.
     - `passes`: number of passes, 1 or more. Each pass after the first shuffles the documents; the mean rank counts.
     - `on_text`: function that is called with each piece of text as the model writes it.
 
@@ -69,6 +69,11 @@ class Listwise:
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
+        if self.reasoning_tokens != DEFAULT_REASONING_TOKENS and self.mode != "reason":
+            raise UsageError(
+                f"reasoning_tokens is {self.reasoning_tokens}, and mode {self.mode} writes no reasoning: "
+                "use mode reason"
+            )
         if self.window is not None:
             window = whole_number("window", self.window)
             stride = max(1, window // 2)
@@ -88,7 +93,8 @@ class Listwise:
 class Call:
     """The options of one call of `Reranker.rerank` or `rerank_many`; only the latter uses `together`.
 
-    Raises UsageError if `together` is no whole number from 1.
+    `positions` are those of the documents in the caller's list, for messages, where a part of them is ranked. Raises
+    UsageError if `together` is no whole number from 1.
     """
 
     top_k: int | None = None
@@ -98,6 +104,7 @@ class Call:
     budget_s: float | None = None
     long: Long | None = None
     together: int = 8
+    positions: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         whole_number("together", self.together)

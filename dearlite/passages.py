@@ -14,6 +14,9 @@ from dearlite.documents import Document
 from dearlite.readable import readable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dearlite.ranking import Hit, Ranking
 
 
@@ -29,17 +32,18 @@ class DocumentPart:
     document: Document
 
 
-def window_spans_of(offsets: Sequence[Span], size: int, length: int) -> list[Span]:
+def window_spans_of(offsets: Sequence[Span] | NDArray[np.int32], size: int, length: int) -> list[Span]:
     """Spans of windows of `size` tokens that overlap by a quarter and together cover the text.
 
-    `offsets` are the spans of the tokens, `length` the number of characters of the text. The last window ends with the
-    text and has `size` tokens too. Example: eight tokens of one character, size 4 -> (0, 4), (3, 7), (4, 8).
+    `offsets` are the spans of the tokens, pairs or an array (tokens, 2), `length` the number of characters of the text.
+    The last window ends with the text and has `size` tokens too. Example: eight tokens of one character, size 4 ->
+    (0, 4), (3, 7), (4, 8).
     """
     if len(offsets) <= size:
         return [(0, length)]
     stride = max(1, size - size // 4)
     starts = [*range(0, len(offsets) - size, stride), len(offsets) - size]
-    spans = [(offsets[start][0], offsets[start + size - 1][1]) for start in starts]
+    spans = [(int(offsets[start][0]), int(offsets[start + size - 1][1])) for start in starts]
     return [(0, spans[0][1]), *spans[1:-1], (spans[-1][0], length)]
 
 

@@ -13,6 +13,9 @@ from dearlite.display import shown_by
 from dearlite.documents import Document
 from dearlite.errors import ScoringError, UsageError, need
 
+# Tokens used, tokens in total, and True if the latter is a lower bound (left out: False).
+TokenCounts = tuple[int, int] | tuple[int, int, bool]
+
 
 class PairScore(NamedTuple):
     """The raw logit of one (query, document) pair, and its number of tokens after and before truncation."""
@@ -63,6 +66,8 @@ class Hit:
     - `tokens_used`, `tokens_total`: number of tokens read, and before truncation. They count query and document for a
       pointwise model, the document for a listwise model.
     - `truncated`: True if tokens were cut.
+    - `tokens_total_is_bound`: True if `tokens_total` is a lower bound. Of a text above 100,000 characters only the
+      beginning that can be read is split into tokens.
     - `reason`: the sentence of a listwise model's reasoning that names this document, None if there is none.
     - `stages`: the score and rank by each stage of a cascade that read the document.
     - `passages`: (start, end) characters in `text` of the best passages, best first. Empty if the document was not read
@@ -83,6 +88,7 @@ class Hit:
     reason: str | None = None
     stages: tuple[StageScore, ...] = ()
     passages: tuple[tuple[int, int], ...] = ()
+    tokens_total_is_bound: bool = False
 
     @property
     def passage(self) -> tuple[int, int] | None:
@@ -156,9 +162,9 @@ class Ranking(Sequence[Hit]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dict per hit: the fields of the caller's record, then `rank`, `score`, `index`.
 
-        `relevance`, `reason`, `passage`, `stages`, and of a truncated document `truncated`, `tokens_used` and
-        `tokens_total` are added where they exist. A field of the caller with one of these names is kept as
-        `input_NAME`.
+        `relevance`, `reason`, `passage`, `stages`, and of a truncated document `truncated`, `tokens_used`,
+        `tokens_total` and `tokens_total_is_bound` are added where they exist. A field of the caller with one of these
+        names is kept as `input_NAME`.
         """
         return [hit_fields(hit) for hit in self.hits]
 
@@ -194,6 +200,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         added["stages"] = [asdict(stage) for stage in hit.stages]
     if hit.truncated:
         added |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
+    if hit.truncated and hit.tokens_total_is_bound:
+        added["tokens_total_is_bound"] = True
     kept = {name: value for name, value in row.items() if name not in added}
     return kept | {f"input_{name}": row[name] for name in added if name in row} | added
 
@@ -214,11 +222,11 @@ def rank_order(scores: Sequence[float]) -> list[int]:
 def make_hits(
     documents: Sequence[Document],
     scores: Sequence[float],
-    tokens: Sequence[tuple[int, int]],
+    tokens: Sequence[TokenCounts],
     top_k: int | None,
     relevance: Callable[[float], float] | None = None,
 ) -> tuple[Hit, ...]:
-    """The best `top_k` documents (all if None) as hits; `tokens` holds (used, total) per document.
+    """The best `top_k` documents (all if None) as hits; `tokens` has one entry per document.
 
     `relevance` maps a score to a probability; None without a calibration.
     """
@@ -230,10 +238,10 @@ def make_hits(
 
 
 def make_hit(
-    document: Document, rank: int, index: int, score: float, tokens: tuple[int, int], reason: str | None = None
+    document: Document, rank: int, index: int, score: float, tokens: TokenCounts, reason: str | None = None
 ) -> Hit:
-    """The hit for `document`; `tokens` is (used, total)."""
-    used, total = tokens
+    """The hit for `document`."""
+    used, total, is_bound = tokens if len(tokens) == 3 else (*tokens, False)
     return Hit(
         rank=rank,
         index=index,
@@ -247,6 +255,7 @@ def make_hit(
         tokens_total=total,
         truncated=used < total,
         reason=reason,
+        tokens_total_is_bound=is_bound,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dearlite.checks import whole_number
 from dearlite.documents import as_documents
-from dearlite.errors import UsageError
+from dearlite.errors import InvalidInput, UsageError
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 
@@ -176,6 +176,19 @@ class Reranker(ABC):
         if self.pointwise and call.long is not None and call.long.checked().mode == "cascade":
             raise UsageError(needs_two_stages(self.model))
 
+    def empty_documents(self, documents: Sequence[Document]) -> list[int]:
+        """Positions of the documents of which the model's tokenizer makes no token. `rank` refuses them as empty.
+
+        Of a cascade: its first stage's.
+        """
+        return []
+
+    def refuse_empty(self, documents: Sequence[Document], positions: Sequence[int] | None = None) -> None:
+        """Raises InvalidInput for the first of `empty_documents`; `positions` are those in the caller's list."""
+        if empty := self.empty_documents(documents):
+            position = empty[0] if positions is None else positions[empty[0]]
+            raise empty_document(documents[empty[0]], position, self.model)
+
     def span(self, listwise: Listwise | None = None) -> tuple[int, int]:
         """(window, stride) of a call with these options. Raises UsageError for a pointwise model and for a cascade."""
         raise UsageError(f"{self.model} is no listwise model: it has no window and no stride")
@@ -212,6 +225,22 @@ class Reranker(ABC):
 def _read(docs: Iterable[object], fields: Fields | None) -> Iterable[object]:
     """`docs` as Documents, by the caller's `fields`; unchanged without: every kind of model knows the usual names."""
     return docs if fields is None else as_documents(docs, fields)
+
+
+def name_of(document: Document, position: int) -> str:
+    """The name of a document in a message: its id, or its position in the call, from 0."""
+    return f"document {position if document.id is None else repr(document.id)}"
+
+
+def no_tokens(document: Document, model: str) -> str:
+    """The reason why `model` cannot read `document`, as the rest of a sentence about it."""
+    text = ascii((document.title + document.text).strip()[:20])
+    return f"is empty for {model}, whose tokenizer makes no token of {text}"
+
+
+def empty_document(document: Document, position: int, model: str) -> InvalidInput:
+    """The error for a document of which the tokenizer of `model` makes no token."""
+    return InvalidInput(f"{name_of(document, position)} {no_tokens(document, model)}: remove it, or give it a text")
 
 
 def _no_score(model: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
-_BASE = "errors progress display version checks readable fields"
+_BASE = "errors progress display version checks readable prefixes foreign fields"
 _RECORDS = f"{_BASE} documents options deadline machine ranking passages"
 _RUNTIME = f"{_RECORDS} files models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "checks": "errors",
     "readable": "",
     "fields": "errors",
+    "prefixes": "",
+    "foreign": "errors",
     "deadline": "errors",
     "machine": "errors checks",
     "options": "errors checks progress",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,13 +14,16 @@ from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.query import query_and_docs
 from dearlite.documents import Document
-from dearlite.errors import UsageError
-from dearlite.files.readers import FORMATS, read_documents
+from dearlite.errors import InvalidInput, UsageError
+from dearlite.files.readers import FORMATS, DocumentFile, read_documents
 from dearlite.files.writing import check_output
 from dearlite.options import Call, Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.render.bar import DocumentProgress
 from dearlite.render.writers import WRITERS, write_ranking
+
+if TYPE_CHECKING:
+    from dearlite.reranker import Reranker
 
 _SHOWN = 5  # messages of one kind on stderr
 
@@ -111,7 +115,7 @@ def command(
         long=model.long,
         budget_s=budget_s,
     )
-    ranking = complete = _rank(text, records.documents, model, call, quiet)
+    ranking = complete = _rank(text, records, model, call, skip_bad=skip_bad, quiet=quiet)
     if min_relevance is not None:
         ranking = complete.above(min_relevance).top(top_k)
     if not quiet:
@@ -142,14 +146,18 @@ def _write_text(text: str) -> None:
     sys.stderr.flush()
 
 
-def _rank(text: str, documents: list[Document], model: ModelOptions, call: Call, quiet: bool) -> Ranking:
+def _rank(text: str, records: DocumentFile, model: ModelOptions, call: Call, *, skip_bad: bool, quiet: bool) -> Ranking:
     """The ranking, with progress on stderr. An interruption exits with 130."""
-    from dearlite.reranker import Reranker
+    from dearlite.reranker import Reranker, no_tokens
 
     streams = call.listwise is not None and call.listwise.on_text is not None
+    documents = records.documents
     with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
         try:
             reranker = Reranker.load(model.chain, **model.loading.arguments())
+            if reranker.empty_documents([Document(text)]):
+                raise UsageError(f"the query {no_tokens(Document(text), reranker.model)}: give at least one word")
+            documents = _without_empty(records, reranker, skip_bad)
             if streams:
                 click.echo(f"reasoning of {reranker.model}:", err=True)
             (ranking,) = reranker.rank([(text, documents)], replace(call, progress=progress.update))
@@ -162,6 +170,21 @@ def _rank(text: str, documents: list[Document], model: ModelOptions, call: Call,
                 f"dearlite: interrupted: {progress.done} of {len(documents)} documents scored, none written", err=True
             )
             sys.exit(130)
+
+
+def _without_empty(records: DocumentFile, reranker: Reranker, skip_bad: bool) -> list[Document]:
+    """The documents of which the model's tokenizer makes a token. The others are refused, or skipped and reported."""
+    from dearlite.reranker import name_of, no_tokens
+
+    documents = records.documents
+    empty = set(reranker.empty_documents(documents))
+    reasons = [f"{name_of(documents[i], i)} {no_tokens(documents[i], reranker.model)}" for i in sorted(empty)]
+    if reasons and not skip_bad:
+        raise InvalidInput(f"{reasons[0]}: remove it, or give it a text (or go on without it: --skip-bad)")
+    if len(empty) == len(documents):
+        raise InvalidInput(f"{reasons[0]}; no document is left to rank")
+    records.skipped += reasons
+    return [document for index, document in enumerate(documents) if index not in empty]
 
 
 def _report_dropped(ranking: Ranking, min_relevance: float) -> None:

@@ -20,6 +20,7 @@ from dearlite.files.json_files import Record, read_json, read_json_lines
 from dearlite.files.lines import read_lines
 from dearlite.files.streams import open_stream, remedy_for_ending, report_damage
 from dearlite.files.tables import TableOptions, csv_reader, read_table
+from dearlite.readable import readable
 
 
 @dataclass(slots=True)
@@ -171,7 +172,10 @@ def format_for(path: str) -> str:
 
 def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:
     for where, line in read_lines(stream, name):
-        yield where, line.strip() if isinstance(line, str) else line
+        if not isinstance(line, str):
+            yield where, line
+        elif readable(line):  # a line of invisible characters is as blank as one of spaces
+            yield where, line.strip()
 
 
 def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record]:

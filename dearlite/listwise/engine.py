@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dearlite.errors import DearliteError, DeviceUnavailable, ModelFileError, OutOfMemory, ScoringError
+from dearlite.foreign import engine_errors
 from dearlite.listwise.decoding import Decoding, Step
 from dearlite.listwise.hyperparameters import check_hyperparameters
 from dearlite.listwise.llama_library import (
@@ -59,7 +60,8 @@ class LlamaBackend:
         `gpu_layers` is the number of layers on the GPU; None: all layers if there is a GPU. Raises ModelFileError if
         the library rejects the model, DeviceUnavailable if the requested GPU cannot be used.
         """
-        self._llama = llama = library()
+        with engine_errors("llama.cpp"):  # a library that does not load on this machine raises OSError
+            self._llama = llama = library()
         self.threads, self.notes = threads, list[str]()
         for part in (file, adapter):
             if part is not None:

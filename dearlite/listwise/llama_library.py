@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dearlite.errors import MissingExtra, need, pip_install
+from dearlite.foreign import Foreign
 from dearlite.listwise.cffi_library import prebuilt_library
 
 # OpenMP threads that spin while they wait take cores from threads that work: on a busy machine 247 tokens/s with
@@ -38,7 +39,7 @@ ENGINES = {"llama_cpp": "llama-cpp-python", "llama_cpp_py_sync": "llama-cpp-py-s
 
 @cache
 def library() -> Any:
-    """The C API of llama.cpp with the names of llama-cpp-python, its backends initialised.
+    """The C API of llama.cpp with the names of llama-cpp-python, its backends initialised; its calls raise EngineError.
 
     Raises MissingExtra if no package of ENGINES is installed, OSError if its library does not load on this machine.
     """
@@ -46,7 +47,8 @@ def library() -> Any:
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in _NO_SPINNING.items():
             os.environ.setdefault(name, value)
-    llama: Any = need("llama_cpp.llama_cpp", extra="listwise") if engine == "llama_cpp" else prebuilt_library()
+    module = need("llama_cpp.llama_cpp", extra="listwise") if engine == "llama_cpp" else prebuilt_library()
+    llama = Foreign("llama.cpp", module)
     callback = llama.llama_log_callback(_append_to_log)
     llama.llama_log_set(callback, None)
     library.log_callback = callback  # type: ignore[attr-defined]  # the library holds a bare pointer to it

@@ -14,7 +14,8 @@ from threading import Event
 from dearlite.anytime import order_within, rank_within
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
-from dearlite.errors import Cancelled, ModelFileError, UsageError
+from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError
+from dearlite.foreign import naming
 from dearlite.listwise.agreement import fuse, shuffled_orders
 from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.decoding import (
@@ -29,7 +30,8 @@ from dearlite.listwise.decoding import (
     reason,
 )
 from dearlite.listwise.engine import Interrupted, LlamaBackend
-from dearlite.listwise.prompts import LIST_FORMS, find_form
+from dearlite.listwise.prompts import find_form
+from dearlite.listwise.settings import read_settings
 from dearlite.listwise.state import WindowMeter, WindowState
 from dearlite.listwise.tokens import PromptEncoder
 from dearlite.machine import check_threads
@@ -37,11 +39,9 @@ from dearlite.models.gguf import GgufFile
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k
-from dearlite.reranker import Job, Reranker
+from dearlite.reranker import Job, Reranker, name_of
 from dearlite.stages import QueryState
 
-KIND = "listwise"
-_SCHEMA = 1
 _CHAT_TEMPLATE = "tokenizer.chat_template"  # metadata key
 
 
@@ -60,18 +60,6 @@ MODES: dict[str, Mode] = {
     "reason": Mode(True, False, reason),
     "generate": Mode(False, False, generate),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _ModelSettings:
-    """Settings from the file's metadata; a file that dearlite did not export gets defaults that suit any model."""
-
-    name: str
-    prompt: str
-    window: int
-    stride: int
-    max_tokens: int
-    identifiers_from: int | None
 
 
 class ListwiseReranker(Reranker):
@@ -98,11 +86,14 @@ class ListwiseReranker(Reranker):
         if lora is not None and lora.metadata.get("general.type") != "adapter":
             raise UsageError(f"{adapter} is not a LoRA adapter in GGUF format: convert it first")
         self._file, self._lora = file, lora
-        self._backend = LlamaBackend(
-            file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
-        )
+        try:
+            self._backend = LlamaBackend(
+                file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
+            )
+        except EngineError as err:
+            raise ModelFileError(f"{path} cannot be loaded: {err.reason}: fetch or export it again") from err
         has_template = bool(file.metadata.get(_CHAT_TEMPLATE))
-        self._settings = _read_settings(file, has_template, self._backend.context_tokens)
+        self._settings = read_settings(file, has_template, self._backend.context_tokens)
         self.model = self._settings.name
         self._encoders: dict[str, PromptEncoder] = {}
         self._end_tokens = self._backend.vocabulary.end_tokens()
@@ -151,8 +142,6 @@ class ListwiseReranker(Reranker):
                 f"{self.model} is a listwise model and reads only the beginning of a document: put a pointwise stage "
                 "before it"
             )
-        if call.together < 1:
-            raise UsageError(f"together is {call.together}: it must be 1 or more")
         if call.budget_s is not None:
 
             def stage(query: QueryState, deadline: Deadline, progress: Progress) -> tuple[Ranking, set[int]]:
@@ -191,7 +180,10 @@ class ListwiseReranker(Reranker):
         start = time.perf_counter()
         options = (call.listwise or Listwise()).checked(self._settings.window, self._settings.stride)
         encoder = self._encoder(options.prompt or self._settings.prompt, MODES[options.mode].reasoned)
-        states = [WindowState(check_query(query), as_documents(docs), encoder, options) for query, docs in jobs]
+        states = [
+            WindowState(check_query(query), as_documents(docs), encoder, options, self._most_tokens)
+            for query, docs in jobs
+        ]
         meter = WindowMeter(states, call.progress)
         running = [(state, state.windows()) for state in states if state.documents]
         pending = [(state, windows, next(windows)) for state, windows in running]
@@ -219,32 +211,41 @@ class ListwiseReranker(Reranker):
     ) -> list[Order]:
         """The order of each window. All prompts are encoded before the model reads the first."""
         mode = MODES[options.mode]
-        limit = min(self._settings.max_tokens, self._backend.context_tokens)
+        limit = self._most_tokens
         max_new_tokens = options.reasoning_tokens if mode.reasoned else encoder.form.max_new_tokens
         generation = GenerationOptions(
             self._backend.vocabulary.token_bytes, self._end_tokens, max_new_tokens, options.on_text
         )
         decodings, rooms, prompts = [], [], []
         for state, (start, end) in windows:
-            answer = encoder.answer(end - start)
+            with naming(self.model, _name_of_window(state, start, end)):
+                answer = encoder.answer(end - start)
             answer_tokens = sum(map(len, answer.paths)) + len(answer.lead)
             budget = answer_tokens + (0 if mode.opened else max_new_tokens)
-            prompt = encoder.encode(
-                state.query,
-                [state.passage(index) for index in state.order[start:end]],
-                room=limit - budget,
-                reasoned=mode.reasoned,
-                opened=mode.opened,
-            )
+            passages = []
+            for index in state.order[start:end]:
+                with naming(self.model, name_of(state.documents[index], index)):
+                    passages.append(state.passage(index))
+            with naming(self.model, _name_of_window(state, start, end)):
+                prompt = encoder.encode(
+                    state.query, passages, room=limit - budget, reasoned=mode.reasoned, opened=mode.opened
+                )
             decodings.append(mode.decode(prompt.ids, answer, generation))
             rooms.append(len(prompt.ids) + budget)
             prompts.append(prompt)
             state.record_tokens(start, end, prompt)
-        with meter.round(prompts) as on_tokens:
+        state, (start, end) = windows[0]
+        first = _name_of_window(state, start, end) + (f", or another of {len(windows)} windows" if windows[1:] else "")
+        with meter.round(prompts) as on_tokens, naming(self.model, first):
             try:
                 return self._backend.run(decodings, max(rooms), cancel=cancel, on_tokens=on_tokens)
             except Interrupted:
                 raise Cancelled(meter.done, meter.total) from None
+
+    @property
+    def _most_tokens(self) -> int:
+        """The number of tokens of the longest prompt and its answer."""
+        return min(self._settings.max_tokens, self._backend.context_tokens)
 
     def _encoder(self, name: str, reasoned: bool) -> PromptEncoder:
         """The encoder of the prompt form `name`, made once."""
@@ -265,28 +266,6 @@ class ListwiseReranker(Reranker):
         return ChatTemplate(source, self._backend.vocabulary.template_tokens) if source else None
 
 
-def _read_settings(file: GgufFile, has_template: bool, context_tokens: int) -> _ModelSettings:
-    """The settings in the file's `dearlite.*` metadata. Raises ModelFileError for a later schema or another kind."""
-    metadata = {key.removeprefix("dearlite."): v for key, v in file.metadata.items() if key.startswith("dearlite.")}
-    if metadata and (metadata.get("schema") != _SCHEMA or metadata.get("kind") != KIND):
-        raise ModelFileError(
-            f"{file.path} has schema {metadata.get('schema')!r} and kind {metadata.get('kind')!r}, which this dearlite "
-            "cannot run: update dearlite"
-        )
-    numbers = ("window", "stride", "max_tokens", "identifiers_from")
-    wrong = [f"{name} {metadata[name]!r}" for name in numbers if not isinstance(metadata.get(name, 0), int)]
-    wrong += [
-        f"{name} {metadata[name]!r}" for name in ("name", "prompt") if not isinstance(metadata.get(name, ""), str)
-    ]
-    if metadata.get("prompt", next(iter(LIST_FORMS))) not in LIST_FORMS:
-        wrong.append(f"the prompt form {metadata['prompt']!r}")
-    if wrong:
-        raise ModelFileError(f"{file.path} has {', '.join(wrong)}, which this dearlite cannot run: update dearlite")
-    return _ModelSettings(
-        name=metadata.get("name", file.path.stem),
-        prompt=metadata.get("prompt", "chat" if has_template else "plain"),
-        window=metadata.get("window", 20),
-        stride=metadata.get("stride", 10),
-        max_tokens=metadata.get("max_tokens", context_tokens),
-        identifiers_from=metadata.get("identifiers_from"),
-    )
+def _name_of_window(state: WindowState, start: int, end: int) -> str:
+    names = [name_of(state.documents[index], index) for index in state.order[start:end]]
+    return f"{names[0]}, or another of its window of {len(names)}" if names[1:] else names[0]

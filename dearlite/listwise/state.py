@@ -12,19 +12,22 @@ from dearlite.listwise.tokens import Passage, PromptEncoder, WindowPrompt
 from dearlite.listwise.windows import window_spans
 from dearlite.options import Listwise
 from dearlite.progress import Meter, Progress
-from dearlite.ranking import Ranking, make_hit
+from dearlite.ranking import Ranking, TokenCounts, make_hit
 
 
 class WindowState:
     """One query's documents, their current order, and the results of its windows so far."""
 
-    def __init__(self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise) -> None:
-        self.query, self.documents = query, documents
+    def __init__(
+        self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise, room: int
+    ) -> None:
+        """`room` is the number of tokens of the longest prompt."""
+        self.query, self.documents, self._room = query, documents, room
         self.order = list(range(len(documents)))
         self.spans = window_spans(len(documents), *options.span)
         self._encoder, self._options = encoder, options
         self._passages: dict[int, Passage] = {}
-        self._tokens: dict[int, tuple[int, int]] = {}
+        self._tokens: dict[int, TokenCounts] = {}
         self._scores: dict[int, float] = {}
         self._reasons: dict[int, str] = {}
         self._texts: list[str] = []
@@ -51,13 +54,16 @@ class WindowState:
     def passage(self, index: int) -> Passage:
         """The passage of the document at `index` of the caller's list."""
         if index not in self._passages:
-            self._passages[index] = self._encoder.passage(self.documents[index], self._options.passage_tokens)
+            self._passages[index] = self._encoder.passage(
+                self.documents[index], self._options.passage_tokens, room=self._room
+            )
         return self._passages[index]
 
     def record_tokens(self, start: int, end: int, prompt: WindowPrompt) -> None:
         """Records the tokens of each document in the window's prompt; a document's last window counts."""
         for index, used in zip(self.order[start:end], prompt.used, strict=True):
-            self._tokens[index] = (used, self.passage(index).total)
+            passage = self.passage(index)
+            self._tokens[index] = (used, passage.total, passage.total_is_bound)
 
     def _keep_order_of_scores(self, end: int) -> None:
         """Lowers the scores from position `end` on, all by the same amount, to at most the window's lowest score.

@@ -6,7 +6,7 @@ All tokens are counted before a model reads any. This module sees texts and ids,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Protocol
 
@@ -15,7 +15,11 @@ from dearlite.errors import InvalidInput, ModelFileError
 from dearlite.listwise.chat_template import ChatTemplate, PromptPart
 from dearlite.listwise.decoding import Answer, Tokens
 from dearlite.listwise.prompts import ListForm
+from dearlite.prefixes import WHOLE_CHARACTERS
 
+_MOST_TOKENS = 2**31  # no prompt is longer
+_UNSETTLED_TOKENS = 256  # before a cut of a text, which may differ from those of the whole text
+_GROWTH = 4
 _LEAST_PASSAGE_TOKENS = 4  # a window of shorter passages compares nothing
 
 
@@ -41,11 +45,16 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A document as a prompt shows it: `text` is cut by the prompt form, `total` counts the tokens before the cut."""
+    """A document as a prompt shows it: `text` is cut by the prompt form, `total` counts the tokens before the cut.
+
+    With `total_is_bound` the document is long: `text` is a beginning that has more tokens than fit in a prompt, unless
+    the form cut it before, and `total` is a lower bound.
+    """
 
     text: str
     tokens: tuple[int, ...]  # of `text`
     total: int
+    total_is_bound: bool = False
 
     @property
     def count(self) -> int:
@@ -94,13 +103,32 @@ class PromptEncoder:
         self._vocabulary, self._template = vocabulary, template
         self._answers: dict[int, Answer] = {}  # by number of passages: most windows of a call have the same
 
-    def passage(self, document: Document, most: int | None = None) -> Passage:
-        """The passage of `document`, cut by the form and to at most `most` tokens."""
+    def passage(self, document: Document, most: int | None = None, *, room: int = _MOST_TOKENS) -> Passage:
+        """The passage of `document`, cut by the form and to at most `most` tokens.
+
+        `room` is the number of tokens of the longest prompt. Of a document above WHOLE_CHARACTERS no more is read than
+        can be in one.
+        """
+        passage = self._beginning(document, room)
+        return passage if most is None else self._cut(passage, most)
+
+    def _beginning(self, document: Document, room: int) -> Passage:
+        """The passage of `document`; of a long one, of a beginning that the form cuts or that fills `room`."""
+        title, size = document.title, WHOLE_CHARACTERS
+        text = document.text if title else document.text.lstrip()
+        while len(title) + len(text) > size:
+            head = replace(document, title=title[:size], text=text[: max(0, size - len(title))])
+            passage = self._passage(head)
+            if passage.count < passage.total or passage.count > room + _UNSETTLED_TOKENS:
+                return replace(passage, total_is_bound=True)
+            size *= _GROWTH
+        return self._passage(document)
+
+    def _passage(self, document: Document) -> Passage:
         text, uncut = self.form.passage(document), self.form.passage(document, whole=True)
         tokens = self._vocabulary.encode(text)
         total = len(tokens) if text == uncut else len(self._vocabulary.encode(uncut))
-        passage = Passage(text, tuple(tokens), total)
-        return passage if most is None else self._cut(passage, most)
+        return Passage(text, tuple(tokens), total)
 
     def encode(
         self, query: str, passages: Sequence[Passage], *, room: int, reasoned: bool, opened: bool
@@ -129,6 +157,7 @@ class PromptEncoder:
         self, query: str, passages: Sequence[Passage], room: int, reasoned: bool, ending: str
     ) -> tuple[list[int], Sequence[Passage]]:
         """The ids of a prompt of at most `room` tokens, and its passages after the cut."""
+        query = self._beginning_of_query(query, room)
         ids = self._ids(query, passages, reasoned, ending)
         most = max((passage.count for passage in passages), default=0)
         while len(ids) > room:
@@ -141,6 +170,15 @@ class PromptEncoder:
             passages = [self._cut(passage, most) for passage in passages]
             ids = self._ids(query, passages, reasoned, ending)
         return ids, passages
+
+    def _beginning_of_query(self, query: str, room: int) -> str:
+        """`query`; of a long one that cannot fit in `room` tokens, a beginning that cannot either."""
+        size = WHOLE_CHARACTERS
+        while len(query) > size:
+            if len(self._vocabulary.encode(query[:size])) > room + _UNSETTLED_TOKENS:
+                return query[:size]
+            size *= _GROWTH
+        return query
 
     def answer(self, count: int) -> Answer:
         """The tokens of an answer over `count` passages, encoded once."""
@@ -191,7 +229,7 @@ class PromptEncoder:
         starts_blank = self._vocabulary.token_bytes(passage.tokens[0])[:1] == b" "
         added = 1 if starts_blank and not passage.text.startswith(" ") else 0
         text = data[: sizes[-1] - added].decode("utf-8", "ignore").rstrip()
-        return Passage(text, tuple(self._vocabulary.encode(text)), passage.total)
+        return replace(passage, text=text, tokens=tuple(self._vocabulary.encode(text)))
 
     @staticmethod
     def _next_most(passages: Sequence[Passage], most: int, over: int) -> int:

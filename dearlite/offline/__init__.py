@@ -66,6 +66,7 @@ def rerank_run(
         files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
         loading={"device": device, "threads": threads},
+        skip_bad=skip_bad,
     )
 
 
@@ -133,5 +134,6 @@ def evaluate(
         files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
         loading={"device": device, "threads": threads},
+        skip_bad=skip_bad,
     )
     return assessment.of(reranked)

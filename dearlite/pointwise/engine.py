@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import DeviceUnavailable, ModelFileError, first_line, pip_install
+from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, first_line, pip_install
 from dearlite.machine import nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
@@ -49,7 +49,7 @@ class OnnxBackend:
                 continue
             try:
                 self._open(bundle, build, candidate)
-            except Exception as err:  # ONNX Runtime's errors have no common base class
+            except Exception as err:
                 failures.append(f"{candidate}: {_reason(err)}")
                 continue
             break
@@ -72,7 +72,11 @@ class OnnxBackend:
         list(self.score([TokenRow(ids, np.zeros_like(ids), len(ids))]))
 
     def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
-        """The raw logit of each row, in order. Rows are taken as needed."""
+        """The raw logit of each row, in order. Rows are taken as needed.
+
+        Raises EngineError if ONNX Runtime fails, after the scores of the rows before; its `position`, if it has one, is
+        that of the row.
+        """
         return self._layout(self._session, rows, self.threads, self._limits)
 
 
@@ -162,21 +166,27 @@ def _padded(session: Any, rows: Iterable[TokenRow], threads: int, limits: Memory
         logits: NDArray[np.float32] = session.run(["score"], {name: feeds[name] for name in feeds if name in inputs})[0]
         return logits[:, 0]
 
-    rows = iter(rows)
+    rows, before, alone = iter(rows), 0, False
     while chunk := list(islice(rows, _PADDED_SORT_ROWS)):
         scores = np.zeros(len(chunk), np.float32)
         order = sorted(range(len(chunk)), key=lambda i: -chunk[i].tokens_used)
         while order:
             longest = chunk[order[0]].tokens_used
-            batch = order[: max(1, limits.batch_tokens // longest)]
+            batch = order[: 1 if alone else max(1, limits.batch_tokens // longest)]
             try:
                 scores[batch] = score([chunk[i] for i in batch])
             except Exception as err:
-                if not ran_out_of_memory(err):
+                if ran_out_of_memory(err):
+                    limits.shrink_batch(err, len(batch), longest)
+                elif isinstance(err, EngineError) and not alone:
+                    alone = True  # from here on one by one: the error is that of its row
+                else:
+                    if isinstance(err, EngineError):
+                        err.position = before + batch[0]
                     raise
-                limits.shrink_batch(err, len(batch), longest)
             else:
                 order = order[len(batch) :]
+        before += len(chunk)
         yield from map(float, scores)
 
 
@@ -205,4 +215,4 @@ def _pick_build(bundle: Bundle, device: str) -> Build | None:
 def _reason(err: Exception) -> str:
     if ran_out_of_memory(err):
         return "memory ran out while it was loaded: close other programs, or take a smaller model"
-    return first_line(err)
+    return first_line(err.__cause__ if isinstance(err, EngineError) and err.__cause__ is not None else err)

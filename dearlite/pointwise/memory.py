@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from dearlite.errors import OutOfMemory
+from dearlite.errors import EngineError, OutOfMemory
 
 _BATCH_TOKENS = 32_768
 # Messages of ONNX Runtime's arenas, CUDA's libraries and C++. The exceptions have no common base class.
@@ -28,7 +28,8 @@ Result = TypeVar("Result")
 
 def ran_out_of_memory(err: BaseException) -> bool:
     """True if `err`, raised by any of the libraries, reports a failed allocation."""
-    return isinstance(err, MemoryError) or any(sign in str(err).lower() for sign in _SIGNS)
+    cause = err.__cause__ if isinstance(err, EngineError) and err.__cause__ is not None else err
+    return isinstance(cause, MemoryError) or any(sign in str(cause).lower() for sign in _SIGNS)
 
 
 class MemoryLimits:

@@ -8,8 +8,10 @@ from importlib import resources
 from typing import Any
 
 from dearlite.errors import DeviceUnavailable, UsageError, need, pip_install
+from dearlite.foreign import engine_errors
 from dearlite.machine import DEVICES
 
+LIBRARY = "ONNX Runtime"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -47,10 +49,11 @@ def multiplies_u8s8_exactly() -> bool:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     probe = resources.files("dearlite").joinpath("data/u8s8_probe.onnx").read_bytes()
-    session = ort.InferenceSession(probe, options, providers=[PROVIDERS["cpu"]])
     import numpy as np
 
-    product = session.run(None, {"a": np.full((1, 64), 255, np.uint8)})[0]
+    with engine_errors(LIBRARY):
+        session = ort.InferenceSession(probe, options, providers=[PROVIDERS["cpu"]])
+        product = session.run(None, {"a": np.full((1, 64), 255, np.uint8)})[0]
     return bool((product == 255 * 127 * 64).all())
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from dearlite.documents import Document
 from dearlite.errors import UsageError
 from dearlite.options import LEAST_PASSAGE_TOKENS, Long
-from dearlite.passages import DocumentPart, part_of_document, window_spans_of
+from dearlite.passages import DocumentPart, Span, part_of_document, window_spans_of
+from dearlite.readable import readable
 
 if TYPE_CHECKING:
     from dearlite.pointwise.tokens import PairEncoder
@@ -34,7 +35,15 @@ def split_documents(
     size = long.passage_tokens or (min(room, _CASCADE_TOKENS) if long.mode == "cascade" else room)
     passages = []
     for index, document in enumerate(documents):
-        most = max(LEAST_PASSAGE_TOKENS, min(size, room - len(encoder.ids(document.title))))
-        for span in window_spans_of(encoder.offsets(document.text), most, len(document.text)):
-            passages.append(part_of_document(document, index, span))
+        title, _ = encoder.first_ids(document.title)
+        most = max(LEAST_PASSAGE_TOKENS, min(size, room - len(title)))
+        spans = window_spans_of(encoder.offsets(document.text), most, len(document.text))
+        parts = [part_of_document(document, index, span) for span in spans if _shows(document.text, span, encoder)]
+        passages += parts or [part_of_document(document, index, spans[0])]
     return passages
+
+
+def _shows(text: str, span: Span, encoder: PairEncoder) -> bool:
+    """True if the passage `span` has something to read. A passage of nothing would be scored by the query alone."""
+    passage = text[slice(*span)]
+    return readable(passage) and encoder.has_tokens(passage)

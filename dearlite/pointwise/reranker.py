@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby
+from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Event
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING
 from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
-from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
+from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, UsageError
 from dearlite.fields import USUAL, Fields
+from dearlite.foreign import naming
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_calibration
@@ -30,12 +32,16 @@ from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
 from dearlite.progress import Progress
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
-from dearlite.reranker import Job, Reranker, part_of
+from dearlite.reranker import Job, Reranker, empty_document, name_of, no_tokens, part_of
 from dearlite.stages import QueryState
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise
     from dearlite.pointwise.tokens import TokenRow
+
+
+_PLAIN = re.compile("[0-9A-Za-z]")
+_PLAIN_CHARACTERS = 256  # at the beginning of a text
 
 
 class PointwiseReranker(Reranker):
@@ -57,7 +63,7 @@ class PointwiseReranker(Reranker):
         self.margin = None if self._relevance is None else self._relevance.margin
         self._form = PAIR_FORMS[manifest.prompt]
         self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
-        self._head_tokens = len(self._encoder.ids(self._form.document(Document("", title=""))))
+        self._blank = self._encoder.ids(self._form.document(Document("", title="")))  # the prompt's own words
         self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
             warnings.warn(note, stacklevel=3)
@@ -91,38 +97,49 @@ class PointwiseReranker(Reranker):
         if call.budget_s is not None:
 
             def stage(query: QueryState, deadline: Deadline, progress: Progress) -> tuple[Ranking, set[int]]:
-                pointwise = PointwiseStage(self, query.text, *query.head_of(query.order), long)
+                head = query.head_of(query.order)
+                pointwise = PointwiseStage(self, query.text, *head, long, positions=tuple(query.order))
                 return score_within(pointwise, deadline, progress, first=True)
 
             return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
         top_k = check_top_k(call.top_k)
         return [
-            self._ranked(*job, long, part_of(call.progress, number, len(jobs)), call.cancel).top(top_k)
+            self._ranked(*job, long, part_of(call.progress, number, len(jobs)), call.cancel, call.positions).top(top_k)
             for number, job in enumerate(jobs)
         ]
 
     def _ranked(
-        self, query: str, docs: Iterable[object], long: Long | None, progress: Progress | None, cancel: Event | None
+        self,
+        query: str,
+        docs: Iterable[object],
+        long: Long | None,
+        progress: Progress | None,
+        cancel: Event | None,
+        positions: Sequence[int] | None,
     ) -> Ranking:
         start = time.perf_counter()
         query, documents = check_query(query), as_documents(docs)
+        positions = range(len(documents)) if positions is None else positions
+        self.refuse_empty(documents, positions)
         if long is not None:
-            query_tokens = len(self._encoder.ids(self._form.query(query)))
-            passages = split_documents(documents, self._encoder, query_tokens, self._head_tokens, long)
-            ranking = self._ranked(query, [passage.document for passage in passages], None, progress, cancel)
+            query_ids, _ = self._query_ids(query)
+            with naming(self.model, "a passage"):
+                passages = split_documents(documents, self._encoder, len(query_ids), len(self._blank), long)
+            of_passages = [positions[passage.index] for passage in passages]
+            texts = [passage.document for passage in passages]
+            ranking = self._ranked(query, texts, None, progress, cancel, of_passages)
             return best_passages(ranking, passages, documents, long.keep)
-        tokens: list[tuple[int, int]] = []
+        tokens: list[tuple[int, int, bool]] = []
         query_truncated = False
 
         def rows() -> Iterator[TokenRow]:
             nonlocal query_truncated
-            ids = self._encoder.ids(self._form.query(query))
-            for row in self._encoder.pairs(ids, map(self._form.document, documents)):
-                tokens.append((row.tokens_used, row.tokens_total))
+            for row in self._rows(((query, document) for document in documents), positions):
+                tokens.append((row.tokens_used, row.tokens_total, row.tokens_total_is_bound))
                 query_truncated |= row.query_truncated
                 yield row
 
-        scores = self._scores(rows(), len(documents), progress, cancel)
+        scores = self._scores(rows(), documents, positions, progress, cancel)
         return Ranking(
             hits=make_hits(documents, scores, tokens, None, self._relevance),
             query=query,
@@ -142,33 +159,102 @@ class PointwiseReranker(Reranker):
         fields: Fields | None = None,
     ) -> list[float]:
         checked = [_check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
-        return self._scores(self._rows(checked), len(checked), progress, cancel)
+        return self._scores(self._rows(checked), [document for _, document in checked], None, progress, cancel)
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
         tokens: deque[tuple[int, int]] = deque()  # of the rows that the backend has taken and not scored yet
+        documents: deque[Document] = deque()  # likewise
+
+        def taken() -> Iterator[tuple[str, Document]]:
+            for query, document in pairs:
+                documents.append(document)
+                yield query, document
 
         def rows() -> Iterator[TokenRow]:
-            for row in self._rows(pairs):
+            for row in self._rows(taken()):
                 tokens.append((row.tokens_used, row.tokens_total))
                 yield row
 
+        done = 0
         with closing(self._backend.score(rows())) as scores:
-            for score in scores:
-                yield PairScore(score, *tokens.popleft())
+            try:
+                for score in scores:
+                    documents.popleft()
+                    done += 1
+                    yield PairScore(score, *tokens.popleft())
+            except EngineError as err:
+                at = done if err.position is None else err.position
+                raise err.about(self.model, name_of(documents[at - done], at)) from err.__cause__
 
-    def _rows(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[TokenRow]:
-        """Token rows of the pairs, as they are consumed; a query is encoded once for consecutive documents."""
+    def empty_documents(self, documents: Sequence[Document]) -> list[int]:
+        return [index for index, document in enumerate(documents) if not self._reads(document, index)]
+
+    def _reads(self, document: Document, position: int) -> bool:
+        """True if the tokenizer makes a token of `document`."""
+        # Every tokenizer in use makes a token of these characters: most documents need no look at their tokens.
+        if _PLAIN.search(document.text, 0, _PLAIN_CHARACTERS):
+            return True
+        with naming(self.model, name_of(document, position)):
+            return self._encoder.has_tokens(document.text) or self._encoder.has_tokens(document.title)
+
+    def _rows(
+        self, pairs: Iterable[tuple[str, Document]], positions: Sequence[int] | None = None
+    ) -> Iterator[TokenRow]:
+        """Token rows of the pairs, as they are consumed; a query is encoded once for consecutive documents.
+
+        `positions` are those of the documents in the caller's list. Raises InvalidInput for a document of which the
+        tokenizer makes no token, EngineError if the tokenizer fails.
+        """
+        numbers = count() if positions is None else iter(positions)
         for query, group in groupby(pairs, key=itemgetter(0)):
-            ids = self._encoder.ids(self._form.query(query))
-            yield from self._encoder.pairs(ids, (self._form.document(document) for _, document in group))
+            yield from self._rows_of_query(query, (document for _, document in group), numbers)
+
+    def _rows_of_query(self, query: str, documents: Iterable[Document], positions: Iterator[int]) -> Iterator[TokenRow]:
+        taken = deque[Document]()  # by the encoder, and no row made yet
+
+        def texts() -> Iterator[str]:
+            for document in documents:
+                taken.append(document)
+                yield self._form.document(document)
+
+        ids, whole = self._query_ids(query)
+        rows = self._encoder.pairs(ids, texts(), query_whole=whole, blank=self._blank)
+        while True:
+            try:
+                row = next(rows, None)
+            except EngineError as err:
+                raise err.about(self.model, name_of(taken[0], next(positions))) from err.__cause__
+            if row is None:
+                return
+            document, position = taken.popleft(), next(positions)
+            if row.empty:
+                raise empty_document(document, position, self.model)
+            yield row
+
+    def _query_ids(self, query: str) -> tuple[list[int], bool]:
+        """The ids of the query's part of a prompt, and True if these are all. Raises InvalidInput if there is none."""
+        with naming(self.model, "the query"):
+            if not _PLAIN.search(query, 0, _PLAIN_CHARACTERS) and not self._encoder.has_tokens(query):
+                raise InvalidInput(f"the query {no_tokens(Document(query), self.model)}: give at least one word")
+            return self._encoder.first_ids(self._form.query(query))
 
     def _scores(
-        self, rows: Iterator[TokenRow], total: int, progress: Progress | None, cancel: Event | None
+        self,
+        rows: Iterator[TokenRow],
+        documents: Sequence[Document],
+        positions: Sequence[int] | None,
+        progress: Progress | None,
+        cancel: Event | None,
     ) -> list[float]:
-        scores: list[float] = []
+        scores, total = list[float](), len(documents)
         with closing(self._backend.score(rows)) as stream:
-            for score in stream:
-                scores.append(score)
+            while len(scores) < total:
+                try:
+                    scores.append(next(stream))
+                except EngineError as err:
+                    at = len(scores) if err.position is None else err.position
+                    position = at if positions is None else positions[at]
+                    raise err.about(self.model, name_of(documents[at], position)) from err.__cause__
                 if progress is not None:
                     progress(len(scores), total)
                 if cancel is not None and cancel.is_set() and len(scores) < total:

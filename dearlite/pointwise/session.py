@@ -14,9 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DeviceUnavailable
+from dearlite.foreign import Foreign
 from dearlite.models.bundle import WEIGHTS, Bundle
 from dearlite.models.manifest import Build
-from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime
+from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,17 +29,17 @@ _RELEASE_INTERVAL_S = 0.05
 
 
 def open_session(bundle: Bundle, build: Build, device: str) -> Any:
-    """A session of the build's graph on `device`, one thread per call. ONNX Runtime's errors pass through."""
+    """A session of the build's graph on `device`, one thread per call. Its calls raise EngineError."""
     tensors = bundle.tensors(build.tensors)
     graph = bundle.read(build.graph)
     with _releasing_pages(bundle):
         if device == "cpu":
             try:
                 with TemporaryDirectory(prefix="dearlite-") as folder:
-                    return _create(graph, tensors, device, in_place=folder)
+                    return Foreign(LIBRARY, _create(graph, tensors, device, in_place=folder))
             except Exception:  # a graph that folds its weights at load needs copies of them, as below
                 bundle.release_pages()
-        return _create(graph, tensors, device)
+        return Foreign(LIBRARY, _create(graph, tensors, device))
 
 
 def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_place: str | None = None) -> Any:

@@ -6,14 +6,19 @@ characters, so that no document can forge its own end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import ModelFileError, need
+from dearlite.errors import EngineError, ModelFileError, first_line, need
+from dearlite.foreign import Foreign, engine_errors
+from dearlite.pointwise.condensing import condenser
+from dearlite.pointwise.offsets import joined_offsets
+from dearlite.prefixes import WHOLE_CHARACTERS, first_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +26,22 @@ if TYPE_CHECKING:
 # Limits of one call of the tokenizer: a call cannot be interrupted, and should not hold a whole corpus in memory.
 _CHUNK_DOCUMENTS = 128
 _CHUNK_CHARACTERS = 1_000_000
+_LIBRARY = "the tokenizers library"
+_PROBE_CHARACTERS = 256  # enough to find a token in any usual text
+_BLANK_MARKS = " \u2581\u0120"  # the blank as SentencePiece and byte-level vocabularies write it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenRow:
-    """One encoded pair. `tokens_total` is the number of tokens before truncation."""
+    """One encoded pair. `tokens_total` is the number of tokens before truncation, or a lower bound of it."""
 
     ids: NDArray[np.int64]  # (tokens,)
     types: NDArray[np.int64]  # (tokens,): 0 in the query's part, 1 in the document's
     tokens_total: int
     query_truncated: bool = False
     prefix: int = 0  # number of leading ids that are the query's part, the same for all documents of a query
+    tokens_total_is_bound: bool = False  # True if only the beginning of a long text was encoded
+    empty: bool = False  # True if no token is the document's own
 
     @property
     def tokens_used(self) -> int:
@@ -67,15 +77,19 @@ class PairEncoder:
         """`tokenizer_json` is the published file; truncation and padding set in it are switched off."""
         tokenizers = need("tokenizers", extra=None)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
-        except Exception as err:  # tokenizers raises bare Exception
+            with engine_errors(_LIBRARY):
+                tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
+                tokenizer.no_padding()
+                tokenizer.no_truncation()
+                tokenizer.encode_special_tokens = True  # special tokens in a text become plain characters
+                self._tokenizer: Any = Foreign(_LIBRARY, tokenizer)
+                self._condense = condenser(json.loads(tokenizer_json))
+                self._before, self._between, self._after = self._template()
+        except EngineError as err:
+            reason = first_line(err.__cause__ or err)
             raise ModelFileError(
-                f"the tokenizer in the model file cannot be read ({err}): export the model again"
+                f"the tokenizer in the model file cannot be read ({reason}): export the model again"
             ) from err
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._tokenizer.encode_special_tokens = True  # special tokens in a text become plain characters
-        self._before, self._between, self._after = self._template()
         specials = len(self._before) + len(self._between) + len(self._after)
         self._room = max_tokens - specials
         self._specials = specials
@@ -88,29 +102,59 @@ class PairEncoder:
         """The ids of `text` alone, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """The range of characters of each token of `text`: (start, end)."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+    def first_ids(self, text: str, enough: int = 0) -> tuple[list[int], bool]:
+        """The ids of `text`, and True if these are all. Of a long text more than can be read, at least `enough`."""
+        return first_ids(text, max(enough, self._room + 1), self.ids, self._condense)
+
+    def has_tokens(self, text: str) -> bool:
+        """True if `text` has a token other than blanks."""
+        pieces = (text[start : start + _PROBE_CHARACTERS] for start in range(0, len(text), _PROBE_CHARACTERS))
+        encodings = (self._tokenizer.encode(piece, add_special_tokens=False) for piece in pieces)
+        return any(any(token.strip(_BLANK_MARKS) for token in encoding.tokens) for encoding in encodings)
+
+    def offsets(self, text: str) -> NDArray[np.int32]:
+        """The range of characters of each token of `text`, (tokens, 2): start and end."""
+        return joined_offsets(text, lambda part: self._tokenizer.encode(part, add_special_tokens=False))
 
     def room(self, query_tokens: int) -> int:
         """The number of document tokens that fit beside `query_tokens`; at least half of the room for the pair."""
         return max(self._room - query_tokens, self._room - self._room // 2)
 
-    def pairs(self, query_ids: list[int], texts: Iterable[str]) -> Iterator[TokenRow]:
-        """One row per text, in order. Texts are taken and encoded in chunks, as rows are consumed."""
-        texts = iter(texts)
-        while chunk := _chunk(texts):
-            for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-                yield self._row(query_ids, encoding.ids)
+    def pairs(
+        self, query_ids: list[int], texts: Iterable[str], *, query_whole: bool = True, blank: Sequence[int] = ()
+    ) -> Iterator[TokenRow]:
+        """One row per text, in order. Texts are taken and encoded in chunks, as rows are consumed.
 
-    def _row(self, query: list[int], document: list[int]) -> TokenRow:
+        `query_whole` is False if the query has more tokens than `query_ids`. `blank` are the ids of a text without a
+        document: a row with no others is `empty`.
+        """
+        texts, blank = iter(texts), list(blank)
+        while chunk := _chunk(texts):
+            short = [text for text in chunk if len(text) <= WHOLE_CHARACTERS]
+            encodings = self._encoded(short)
+            for text in chunk:
+                if len(text) <= WHOLE_CHARACTERS:
+                    ids, whole = next(encodings).ids, True
+                else:
+                    ids, whole = self.first_ids(text, len(query_ids) + 1)  # the longer text loses tokens first
+                yield self._row(query_ids, ids, bound=not (whole and query_whole), empty=ids == blank)
+
+    def _encoded(self, texts: list[str]) -> Iterator[Any]:
+        """The encodings of `texts`. If the library fails, they are encoded one by one, to find the text that it is."""
+        try:
+            yield from self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except EngineError:
+            yield from (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
+
+    def _row(self, query: list[int], document: list[int], *, bound: bool, empty: bool) -> TokenRow:
         keep_query, keep_document = cut_longest_first(len(query), len(document), self._room)
         first = [*self._before, *query[:keep_query], *self._between]
         second = [*document[:keep_document], *self._after]
         types = np.zeros(len(first) + len(second), np.int64)
         types[len(first) :] = 1
         total = len(query) + len(document) + self._specials
-        return TokenRow(np.array(first + second, np.int64), types, total, keep_query < len(query), len(first))
+        ids, query_truncated = np.array(first + second, np.int64), keep_query < len(query)
+        return TokenRow(ids, types, total, query_truncated, len(first), bound, empty)
 
     def _template(self) -> tuple[list[int], list[int], list[int]]:
         """The special ids before, between and after the two texts, found by encoding a pair of single words."""

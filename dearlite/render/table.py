@@ -96,5 +96,6 @@ def _document(hit: Hit, terms: set[str], width: int) -> Text:
     if hit.reason:
         text.append(f"\n→ {snippet(plain(hit.reason), terms, 2 * width)}", style="not bold italic dim")
     if hit.truncated:
-        text.append(f" [read {hit.tokens_used} of {hit.tokens_total} tokens]", style="not bold dim")
+        total = f"at least {hit.tokens_total}" if hit.tokens_total_is_bound else hit.tokens_total
+        text.append(f" [read {hit.tokens_used} of {total} tokens]", style="not bold dim")
     return text

@@ -68,7 +68,7 @@ class RecordEncoder:
             raise UsageError(f"prompt {self._config.prompt!r} has no place for the reasoning at {record.location}")
         encoder = self._encoders[reasoned]
         max_tokens = self._config.passage_tokens or None
-        passages = [encoder.passage(document, max_tokens) for document in record.passages]
+        passages = [encoder.passage(document, max_tokens, room=room) for document in record.passages]
         answer = record.answer_text(encoder.form.identifiers(len(passages)))
         try:
             return encoder.encode_with_answer(record.query, passages, answer, room=room, reasoned=reasoned)

@@ -61,12 +61,17 @@ def test_table_of_modes_equals_that_of_the_help():
     assert set(MODES) == set(LISTWISE_MODES)
 
 
+def reasoning(mode, count):
+    """`reasoning_tokens`, which only the mode that reasons takes."""
+    return {"reasoning_tokens": count} if mode == "reason" else {}
+
+
 @pytest.mark.parametrize("mode", MASKED)
 def test_a_thousand_windows_are_permutations(tiny, mode):
     chance = random.Random(mode)
     for number in range(1000):  # five of each size to 30, then to 12: from 10 on, identifiers have two digits
         query, docs = window(chance, 1 + number % (30 if number < 150 else 12))
-        options = Listwise(mode=mode, window=30, reasoning_tokens=4, passage_tokens=16)
+        options = Listwise(mode=mode, window=30, passage_tokens=16, **reasoning(mode, 4))
         ranking = tiny.rerank(query, docs, listwise=options)
         assert sorted(hit.index for hit in ranking) == list(range(len(docs)))
         assert [hit.rank for hit in ranking] == list(range(1, len(docs) + 1))
@@ -90,7 +95,7 @@ def test_windows_make_one_ranking(tiny, mode, count):
     ranking = tiny.rerank(
         "which?",
         docs,
-        listwise=Listwise(mode=mode, window=20, stride=10, reasoning_tokens=4),
+        listwise=Listwise(mode=mode, window=20, stride=10, **reasoning(mode, 4)),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert sorted(hit.index for hit in ranking) == list(range(count))
@@ -127,7 +132,7 @@ def test_a_call_does_not_depend_on_the_one_before(tiny):
 def test_many_together_equal_each_alone(tiny, mode):
     jobs = [(f"what is {word}?", [f"{word} is {n}" for n in range(count)]) for word, count in
             (("coffee", 3), ("light", 12), ("tea", 25), ("water", 1), ("sand", 5))]  # fmt: skip
-    options = Listwise(mode=mode, passage_tokens=12, reasoning_tokens=8)
+    options = Listwise(mode=mode, passage_tokens=12, **reasoning(mode, 8))
     together = tiny.rerank_many(jobs, together=3, listwise=options)
     agreed = 0
     for (query, docs), ranking in zip(jobs, together, strict=True):
@@ -325,7 +330,7 @@ def test_smollm2_ranks_noveleval_in_every_mode(smol, mode):
 
     rows = pairs()
     docs = [text for query_id, _, _, text in rows if query_id == rows[0][0]][:11]  # identifiers of one and two digits
-    ranking = smol.rerank(rows[0][2], docs, listwise=Listwise(mode=mode, passage_tokens=12, reasoning_tokens=16))
+    ranking = smol.rerank(rows[0][2], docs, listwise=Listwise(mode=mode, passage_tokens=12, **reasoning(mode, 16)))
     assert sorted(hit.index for hit in ranking) == list(range(len(docs)))
     assert bool(ranking.problems) <= (mode == "generate")
 

@@ -48,6 +48,8 @@ def test_every_document_is_seen_and_the_head_is_last(window, stride):
         ({"stride": 0}, "stride is 0"),
         ({"passage_tokens": 3}, "passage_tokens is 3"),
         ({"reasoning_tokens": 0}, "reasoning_tokens is 0"),
+        ({"reasoning_tokens": 9}, "reasoning_tokens is 9, and mode permute writes no reasoning: use mode reason"),
+        ({"reasoning_tokens": 9, "mode": "generate"}, "and mode generate writes no reasoning"),
     ],
 )
 def test_wrong_options_are_refused(options, words):

@@ -81,6 +81,8 @@ def listwise_of(
         raise UsageError(f"--explain is --mode reason: leave out --mode {mode}")
     if explain:
         mode = "reason"
+    if reasoning_tokens is not None and mode != "reason":
+        raise UsageError(f"--reasoning-tokens {reasoning_tokens} goes with --mode reason (or --explain): name it")
     if all(value is None for value in (mode, window, stride, passage_tokens, reasoning_tokens, passes, prompt)):
         return None
     listwise = Listwise(

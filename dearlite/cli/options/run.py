@@ -155,6 +155,7 @@ def rerank(collection: Collection, options: RunOptions) -> RerankedRun:
                     progress=resume_notice(progress, "pairs are already scored", quiet=options.quiet),
                 ),
                 loading=options.model.loading.arguments(),
+                skip_bad=options.source.skip_bad,
             )
         except (KeyboardInterrupt, DiskFull) as err:
             progress.close()

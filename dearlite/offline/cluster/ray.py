@@ -26,6 +26,7 @@ from dearlite.models.gguf import GgufFile
 from dearlite.models.registry import find_model
 from dearlite.offline.cluster.blocks import Block, list_blocks, read_block, write_blocks
 from dearlite.offline.collection.collection import Collection
+from dearlite.offline.run.emptiness import without_empty
 from dearlite.offline.run.journal import settings_key
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Call, Listwise
@@ -149,6 +150,7 @@ class BlockScorer:
             if (count := attempts.stat().st_size) > _ATTEMPTS:
                 return BlockReport(block.number, error=f"its actor died {count - 1} times: is there too little memory?")
             collection = read_block(block, depth=self._scoring.depth, skip_bad=self._scoring.skip_bad)
+            collection = without_empty(collection, self._reranker, skip_bad=self._scoring.skip_bad)
             start = time.perf_counter()
             call = Call(listwise=self._scoring.listwise, together=self._scoring.together)
             reranked = rerank_collection(collection, self._reranker, call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from dearlite.models.chain import Model, resolve
 from dearlite.models.registry import home
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.cache import ScoreCache
+from dearlite.offline.run.emptiness import without_empty
 from dearlite.offline.run.journal import Journal
 from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.scoring import rerank_collection
@@ -42,10 +43,11 @@ def rerank_run(
     files: RunFiles,
     call: Call,
     loading: Mapping[str, Any],
+    skip_bad: bool = False,
 ) -> RerankedRun:
     """`collection` in the order of `model`, which `Reranker.load` loads with the options `loading` if it is a name.
 
-    Writes `files`. See `dearlite.rerank_run`.
+    Writes `files`. With `skip_bad` documents that are empty for the model are left out. See `dearlite.rerank_run`.
     """
     for path in (files.output, files.jsonl):
         check_output(path)
@@ -54,7 +56,9 @@ def rerank_run(
         journal = None if path_of_journal is None else stack.enter_context(Journal(path_of_journal))
         cache = None if files.cache is None else stack.enter_context(ScoreCache(Path(files.cache)))
         reranker = model if isinstance(model, Reranker) else Reranker.load(model, **loading)
-        reranked = rerank_collection(collection, reranker, call, journal=journal, cache=cache)
+        readable = without_empty(collection, reranker, skip_bad=skip_bad)
+        reranked = rerank_collection(readable, reranker, call, journal=journal, cache=cache)
+        reranked = replace(reranked, notes=(*readable.notes[len(collection.notes) :], *reranked.notes))
         if files.output is not None:
             reranked.write_trec(files.output)
         if files.jsonl is not None:

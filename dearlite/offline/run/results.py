@@ -16,6 +16,7 @@ from typing import Any
 from dearlite.files.trec import run_line
 from dearlite.files.writing import json_text, whole_file
 from dearlite.offline.collection.collection import Collection
+from dearlite.prefixes import WHOLE_CHARACTERS
 from dearlite.ranking import PairScore, Ranking, rank_order
 
 
@@ -182,6 +183,8 @@ class RerankedRun:
                     row["reason"] = reason
                 if scores.tokens_used[position] < scores.tokens_total[position]:
                     row["truncated"] = True
+                    if max(len(row["query"]), len(document.title) + len(document.text)) > WHOLE_CHARACTERS:
+                        row["tokens_total_is_bound"] = True
                 row |= {"tokens_used": scores.tokens_used[position], "tokens_total": scores.tokens_total[position]}
                 yield row
 

@@ -56,7 +56,7 @@ class RunScorer:
         self, collection: Collection, reranker: Reranker, call: Call, journal: Journal | None, cache: ScoreCache | None
     ) -> None:
         if cache is not None and not reranker.pointwise:
-            raise UsageError(f"{reranker.model} is a listwise model: a cache of scores goes with a pointwise one")
+            raise UsageError(f"{reranker.model} is no pointwise model: a cache of scores goes with a pointwise one")
         self.long = None if call.long is None or call.long.checked().mode == "truncate" else call.long
         if cache is not None and self.long is not None:
             raise UsageError("a cache holds scores of whole pairs, and long documents are read in passages: drop one")
@@ -95,8 +95,8 @@ class RunScorer:
         """Ranks all queries that have no order yet, `call.together` at a time."""
         unranked = [scores for scores in self.results if scores.order is None]
         self._report()
-        for start in range(0, len(unranked), max(1, self.call.together)):
-            self._rank_group(unranked[start : start + max(1, self.call.together)])
+        for start in range(0, len(unranked), self.call.together):
+            self._rank_group(unranked[start : start + self.call.together])
 
     def close(self) -> None:
         """Saves the scores that an error or a cancellation left unsaved."""
