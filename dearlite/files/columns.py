@@ -10,7 +10,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -118,77 +118,88 @@ def _of_lines(lines: Iterator[tuple[str, str | InvalidInput]], name: str, layout
     rest = chain(first, lines)
     if not texts:
         return Table({}, ((where, line) for where, line in rest if isinstance(line, InvalidInput)))
-    delimiter = _delimiter(texts[0], layout)
-    quoted = delimiter is not None or any('"\t' in line for line in texts[:1])
+    if texts[0].lstrip().startswith(('{"', '["', "[{")):
+        raise InvalidInput(f"{name} looks like JSON: name the file .json or .jsonl")
+    separator = _separator(texts, layout)
     at = next(number for number, (_, line) in enumerate(first) if isinstance(line, str))
-    header = _cells(texts[0], delimiter, quoted)
+    header = separator.cells(texts[0])
     columns = column_roles(header, layout.roles, layout.numbers, first[at][0])
     if columns is not None:
         width, words = len(header), " ".join(header)
         rest = chain(first[:at], first[at + 1 :], lines)
     else:
-        counts = Counter(len(_cells(line, delimiter, quoted, layout.widths)) for line in texts)
+        counts = Counter(len(separator.cells(line, layout.widths)) for line in texts)
         width = next((width for width, _ in counts.most_common() if width in layout.widths), max(layout.widths))
         roles = layout.widths[width]
         columns = {role: position for position, role in enumerate(roles) if role in layout.roles or role == "number"}
         words = " ".join(_WORDS.get(role, role) for role in roles)
-    return Table(columns, _split_rows(rest, delimiter, quoted, width, f"{width} of {layout.kind} ({words})"), width)
+    return Table(columns, _split_rows(rest, separator, width, f"{width} of {layout.kind} ({words})"), width)
 
 
 def _split_rows(
-    lines: Iterator[tuple[str, str | InvalidInput]], delimiter: str | None, quoted: bool, width: int, words: str
+    lines: Iterator[tuple[str, str | InvalidInput]], separator: _Separator, width: int, words: str
 ) -> Iterator[Row]:
     widths = (width,)
     for where, line in lines:
         if isinstance(line, InvalidInput):
             yield where, line
             continue
-        cells = _cells(line, delimiter, quoted, widths)
+        cells = separator.cells(line, widths)
         if len(cells) == width:
             yield where, cells
         else:
-            yield (
-                where,
-                InvalidInput(f"{where} has {len(cells)} columns instead of the {words}{_hint(line, len(cells))}"),
-            )
+            hint = _hint(line, len(cells))
+            yield where, InvalidInput(f"{where} has {len(cells)} columns instead of the {words}{hint}")
 
 
-def _delimiter(line: str, layout: Layout) -> str | None:
-    """The character that separates the cells of `line`; None for spaces and tabs."""
-    spaced = line.split()
-    for delimiter in ",;":
-        if delimiter not in line or "\t" in line:
-            continue
-        cells = _cells(line, delimiter, True)
-        fits = len(cells) in layout.widths or column_roles(cells, layout.roles, layout.numbers, "") is not None
-        is_list = all(cell.endswith(delimiter) for cell in spaced[:-1]) or f'"{delimiter}' in line
-        if (fits and len(spaced) not in layout.widths) or (len(cells) > 2 and is_list):
-            return delimiter
-    return None
+@dataclass(frozen=True, slots=True)
+class _Separator:
+    """How a file separates its cells: by `delimiter`, as CSV does, or by tabs or words (None).
 
-
-def _cells(line: str, delimiter: str | None, quoted: bool, widths: object = ()) -> list[str]:
-    """The cells of a line. Without a delimiter: cells between tabs if their number is in `widths`, otherwise words.
-
-    So an id may hold spaces in a file with tabs.
+    With `tabs` a line is split at its tabs if that gives the number of cells that is expected, so that an id may hold
+    spaces; otherwise, or if not, into words.
     """
-    line = line.strip("\r\n")
-    if quoted:
-        rows = list(csv.reader([line], delimiter=delimiter or "\t", skipinitialspace=True))
-        return [cell.strip() for cell in rows[0]] if rows else []
-    if "\t" in line:
+
+    delimiter: str | None = None
+    tabs: bool = False
+
+    def cells(self, line: str, widths: Container[int] = ()) -> list[str]:
+        """The cells of a line that should have one of `widths`; () expects nothing."""
+        line = line.strip("\r\n")
+        if self.delimiter is not None:
+            rows = csv.reader([line], delimiter=self.delimiter, skipinitialspace=True)
+            return [cell.strip() for cell in next(rows, [])]
+        words = line.split()
+        if "\t" not in line or (not self.tabs and (not widths or len(words) in widths)):
+            return words
         cells = [cell.strip() for cell in line.split("\t")]
-        if not widths or len(cells) in widths:  # type: ignore[operator]
-            return cells
-    return line.split()
+        return cells if not widths or len(cells) in widths else words
+
+
+def _separator(lines: Sequence[str], layout: Layout) -> _Separator:
+    """The separator of a file with these first lines."""
+    words = lines[0].split()
+    for delimiter in ",;":
+        if delimiter not in lines[0] or "\t" in lines[0]:
+            continue
+        cells = _Separator(delimiter).cells(lines[0])
+        fits = len(cells) in layout.widths or column_roles(cells, layout.roles, layout.numbers, "") is not None
+        is_list = all(word.endswith(delimiter) for word in words[:-1]) or f'"{delimiter}' in lines[0]
+        if (fits and len(words) not in layout.widths) or (len(cells) > 2 and is_list):
+            return _Separator(delimiter)
+    if '"\t' in lines[0]:
+        return _Separator("\t")
+    is_header = column_roles(_Separator(tabs=True).cells(lines[0]), layout.roles, layout.numbers, "") is not None
+    # TREC's own form may have tabs and spaces mixed: its second column, Q0 or 0, tells it
+    is_trec = all(len(row) == max(layout.widths) and row[1] in ("0", "Q0") for row in map(str.split, lines))
+    counts = {line.count("\t") + 1 for line in lines}
+    return _Separator(tabs=is_header or (not is_trec and len(counts) == 1 and counts <= layout.widths.keys()))
 
 
 def _hint(line: str, columns: int) -> str:
     """Words for a line whose shape is known, or nothing."""
     if line.lstrip().startswith("#"):
         return ": it looks like a comment, which these files do not have: remove it"
-    if line.lstrip()[:1] in ("{", "["):
-        return ": it looks like JSON: name the file .json or .jsonl"
     return {6: ": it looks like a line of a run", 2: ": it has no number in a third column"}.get(columns, "")
 
 
@@ -198,7 +209,7 @@ def _hint(line: str, columns: int) -> str:
 def _of_json(stream: BinaryIO, name: str, layout: Layout) -> Table:
     """`{"query": {"document": number}}`, `{"query": ["document", …]}`, or a list of records."""
     try:
-        data = json.loads(b"".join(report_damage(iter(stream), name)).decode("utf-8-sig"))
+        data = json.loads(b"".join(report_damage(iter(stream), name)).decode("utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as err:
         raise InvalidInput(f"{name} is not JSON ({' '.join(str(err).split())}): write it again as JSON") from None
     if isinstance(data, list):
@@ -210,6 +221,14 @@ def _of_json(stream: BinaryIO, name: str, layout: Layout) -> Table:
     if column_roles(list(data), layout.roles, layout.numbers, name) is not None:
         return _of_records(iter([(name, data)]), name, layout)
     return Table({"query": 0, "document": 1, layout.numbers[0]: 2}, _nested(data, name, layout))
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. Raises ValueError for two values of one name, of which json.loads would drop the first."""
+    names = Counter(name for name, _ in pairs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} comes twice in an object")
+    return dict(pairs)
 
 
 def _nested(data: Mapping[str, object], name: str, layout: Layout) -> Iterator[Row]:

@@ -154,6 +154,16 @@ def test_no_topic_in_common_and_queries_without_results_are_counted_and_said():
     )
 
 
+def test_a_collection_of_ms_marco_without_a_header(tmp_path):
+    (tmp_path / "run.tsv").write_text("1\t102\t1\n1\t101\t2\n")
+    (tmp_path / "queries.tsv").write_text("1\thow hard is granite?\n")
+    corpus = CASES / "c08-csv-blank-line" / "msmarco.tsv"
+    collection = open_collection(queries=tmp_path / "queries.tsv", corpus=[corpus], run=tmp_path / "run.tsv")
+    assert collection.run == {"1": {"102": -1.0, "101": -2.0}}
+    assert collection.documents["101"].text == "Rain falls in spring."
+    assert collection.notes == ("run.tsv has three columns: read as qid docid rank (MS MARCO)",)
+
+
 def test_queries_and_corpora_in_other_forms(tmp_path):
     (tmp_path / "run.trec").write_text("101 Q0 7 1 2 t\n102 Q0 8 1 2 t\n")
     queries = {
