@@ -49,7 +49,12 @@ def as_documents(items: Iterable[object], fields: Fields = USUAL) -> list[Docume
     """
     rows = _rows(items)
     if isinstance(rows, (str, bytes, Mapping, Document)) or not isinstance(rows, Iterable) or _is_row(rows):
-        raise InvalidInput(f"docs is one {type(items).__name__}, not a list: put it in brackets, [doc]")
+        remedy = "put it in brackets, [doc]"
+        if isinstance(rows, Mapping) and not isinstance(find_field(rows, TEXT_FIELDS, "docs")[1], (str, type(None))):
+            remedy = "give a record per document, [{'text': ...}, ...]"  # a list or mapping of texts: columns
+        elif isinstance(rows, Mapping) and not any(is_known(name, TEXT_FIELDS) for name in rows):
+            remedy = "give a record per document, [{'id': key, 'text': value} for key, value in docs.items()]"
+        raise InvalidInput(f"docs is one {type(items).__name__}, not a list: {remedy}")
     return [as_document(row, f"document {index}", fields) for index, row in enumerate(rows)]
 
 
@@ -197,6 +202,8 @@ def _rows(items: object) -> object:
             return getattr(items, method)()
     if not hasattr(items, "to_dict"):
         return items
+    if (name := getattr(getattr(items, "index", None), "name", None)) is not None and is_known(name, ID_FIELDS):
+        items = items.reset_index()  # type: ignore[attr-defined]  # set_index("docno"): the ids are no column
     repeated = [name for name, count in Counter(items.columns).items() if count > 1]
     if repeated:
         raise InvalidInput(f"docs has two columns of the name {repeated[0]!r}: rename or drop one of them")

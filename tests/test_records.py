@@ -330,3 +330,21 @@ def test_an_empty_name_reads_no_id_and_no_title():
 def test_a_named_field_that_is_not_there_is_refused(fields):
     with pytest.raises(InvalidInput, match=r"^document 0 has no field '[a-z.]+' for its"):
         as_document(PAGE, "document 0", fields)
+
+
+# Lists that are none
+
+
+def test_mappings_of_texts_and_of_columns_are_refused_with_the_form_that_helps():
+    with pytest.raises(InvalidInput, match=r"\{'id': key, 'text': value\} for key, value"):
+        as_documents({"d1": "Snow", "d2": "Rain"})
+    for columns in ({"text": ["Snow", "Rain"]}, {"text": {"0": "Snow"}}):
+        with pytest.raises(InvalidInput, match="a record per document"):
+            as_documents(columns)
+    with pytest.raises(InvalidInput, match="put it in brackets"):
+        as_documents({"text": "Snow"})
+
+
+def test_an_index_of_ids_is_read_as_ids():
+    table = frame(docno=["a", "b"], text=["Snow", "Rain"])
+    assert [d.id for d in as_documents(table.set_index("docno"))] == ["a", "b"]

@@ -29,6 +29,11 @@ def read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
     return _read(stream, name, listed=True)
 
 
+def parsed_line(line: str) -> object:
+    """The JSON value of `line`; an InvalidInput if it has none."""
+    return _parsed(line.encode(), "the line")
+
+
 def _read(stream: BinaryIO, name: str, *, listed: bool) -> Iterator[Record]:
     lines = raw_lines(stream)
     head: list[bytes] = []

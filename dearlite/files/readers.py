@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from dearlite.documents import Document, as_document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
-from dearlite.fields import TEXT_FIELDS, USUAL, Fields, find_field
-from dearlite.files.json_files import Record, read_json, read_json_lines
+from dearlite.fields import ID_FIELDS, TEXT_FIELDS, USUAL, Fields, find_field, is_known
+from dearlite.files.json_files import Record, parsed_line, read_json, read_json_lines
 from dearlite.files.lines import read_lines
 from dearlite.files.streams import open_stream, remedy_for_ending, report_damage
 from dearlite.files.tables import TableOptions, csv_reader, read_table
@@ -88,10 +88,14 @@ def read_documents(
             try:
                 if isinstance(record, InvalidInput):
                     raise record
+                if form == "txt" and format is None and not file.documents:
+                    _check_text(str(record), where)
                 document = as_document(record, where, fields)
             except InvalidInput as err:
                 if not skip_bad:
-                    remedy = _STDIN if guessed and not file.documents else "or go on without it: --skip-bad"
+                    remedy = "or go on without it: --skip-bad"
+                    if not file.documents and "is not JSON" in str(err):
+                        remedy = _STDIN if guessed else f"for another format: --docs-format; {remedy}"
                     raise InvalidInput(f"{err} ({remedy})") from None
                 file.skipped.append(str(err))
                 continue
@@ -168,6 +172,17 @@ def format_for(path: str) -> str:
         raise UsageError(f"cannot read {path}: it is a folder; give one file, with a document per line or per record")
     reason = remedy_for_ending(path) or f"{path}: cannot tell its format from its name"
     raise UsageError(f"{reason}; or pass --docs-format, one of {', '.join(FORMATS)}")
+
+
+def _check_text(line: str, where: str) -> None:
+    """Raises UsageError if the first line of a .txt file is a record or a header: its rows would be taken for texts."""
+    form = "jsonl" if line.startswith("{") and isinstance(parsed_line(line), Mapping) else ""
+    for name, delimiter in DELIMITERS.items():
+        cells = line.split(delimiter)
+        if any(is_known(cell, ID_FIELDS) for cell in cells) and any(is_known(cell, TEXT_FIELDS) for cell in cells):
+            form = name
+    if form:
+        raise UsageError(f"{where} looks like {form.upper()}: pass --docs-format {form}, or txt for a text per line")
 
 
 def _read_txt(stream: BinaryIO, name: str) -> Iterator[Record]:

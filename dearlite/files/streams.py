@@ -63,6 +63,8 @@ _KINDS = {
     ".ods": ("a spreadsheet", "save the sheet as CSV (UTF-8)"),
     ".sqlite": ("an SQLite database", "export the table as CSV or JSON"),
     ".db": ("a database", "export the table as CSV or JSON"),
+    ".arrow": ("an Arrow file", "write it as Parquet"),
+    ".feather": ("an Arrow file", "write it as Parquet"),
     ".html": ("a web page", _TO_TEXT),
     ".htm": ("a web page", _TO_TEXT),
     ".xml": ("XML", _TO_TEXT),
@@ -116,12 +118,14 @@ def _damaged(name: str, err: Exception) -> InvalidInput:
 
 def remedy_for_ending(path: str) -> str:
     """Kind of file and remedy for an ending that no reader has; "" for an ending without a known kind."""
-    ending = Path(path).suffix.lower()
+    ending = Path(path.lower().removesuffix(".gz")).suffix
     return f"{path} is {_KINDS[ending][0]}: {_KINDS[ending][1]}" if ending in _KINDS else ""
 
 
 def utf8_remedy(raw: bytes) -> str:
     """The way to convert the file that has `raw`, which is not UTF-8, as its bytes suggest."""
+    if raw.startswith(b"PAR1"):
+        return "it is Parquet: name the file .parquet, or pass --docs-format parquet"
     if encoding := _utf16_without_mark(raw):
         return f"save the file as UTF-8 (iconv -f {encoding} -t UTF-8)"
     if re.search(rb"\xed[\xa0-\xbf]", raw):
@@ -143,7 +147,8 @@ def _opened(path: str) -> _Peekable:
         try:
             stream = open(path, "rb")
         except OSError as err:
-            raise UsageError(f"cannot read {path}: {err.strerror}") from None
+            remedy = "; it is no file: download it first" if "://" in path else ""
+            raise UsageError(f"cannot read {path}: {err.strerror}{remedy}") from None
     return cast(_Peekable, stream if hasattr(stream, "peek") else io.BufferedReader(cast(io.RawIOBase, stream)))
 
 

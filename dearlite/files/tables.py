@@ -28,6 +28,7 @@ _NAMES = (*_TEXTS, *ID_FIELDS, *QUERY_ID_FIELDS)
 _DELIMITERS = ",\t;|"
 _NAMES_OF_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 _EXCEL_LINE = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
 _WINDOW = 10_000  # lines of a TSV file that decide if quotation marks are around its cells
 
 
@@ -52,6 +53,10 @@ def read_table(stream: BinaryIO, name: str, delimiter: str, options: TableOption
     first = next(lines, None)
     if first is None:
         return
+    if first[1].lstrip().startswith(("{", "[")):
+        raise InvalidInput(
+            f"{name}:{first[0]} is JSON, not a header: name the file .jsonl, or pass --docs-format jsonl"
+        )
     excel = _EXCEL_LINE.match(first[1])
     if excel:
         first = next(lines, None)
@@ -74,6 +79,7 @@ def _records(
 ) -> Iterator[Record]:
     """The records of `rows`. `width` is the number of cells of the header; those after the last name must be empty."""
     short: list[str] = []
+    text_at = min(number for number, column in enumerate(columns) if _is_text(column, options))
     for number, cells in rows:
         where = f"{name}:{number}"
         if isinstance(cells, InvalidInput):
@@ -87,7 +93,7 @@ def _records(
             if len(cells) < len(columns):
                 short.append(where)
             record = dict(zip(columns, cells, strict=False))
-            if not any(_is_text(column, options) for column in record):
+            if len(cells) <= text_at:
                 missing = ", ".join(columns[len(cells) :])
                 yield (
                     where,
@@ -251,7 +257,7 @@ def _after_spaces(cells: list[str], lines: list[Line], where: str, delimiter: st
 
 def _has_bad_byte(text: str) -> bool:
     """True if `surrogateescape` replaced a byte of `text`."""
-    return any("\udc80" <= char <= "\udcff" for char in text)
+    return not text.isascii() and _BAD_BYTE.search(text) is not None
 
 
 def csv_reader(delimiter: str) -> Callable[[BinaryIO, str], Iterator[Record]]:

@@ -168,3 +168,35 @@ def test_carriage_returns_alone_end_lines(tmp_path, name):
 def test_carriage_returns_among_newlines_are_text(tmp_path):
     file = read_documents(str(save(tmp_path, "docs.txt", b"10%\r20%\ndone\n")))
     assert [document.text for document in file.documents] == ["10%\r20%", "done"]
+
+
+# A format that the ending does not tell
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("docs.txt", b'{"id": 1, "text": "rain"}\n', "docs.txt:1 looks like JSONL: pass --docs-format jsonl"),
+        ("docs.txt", "id\ttext\n1\train\n".encode("utf-16"), "docs.txt:1 looks like TSV: pass --docs-format tsv"),
+        ("docs.txt", b"ID,Text\n1,rain\n", "docs.txt:1 looks like CSV: pass --docs-format csv"),
+        ("docs.csv", b'{"id": 1, "text": "rain"}\n', "docs.csv:1 is JSON, not a header"),
+        ("docs.jsonl", b"id,text\n1,rain\n", "for another format: --docs-format"),
+        ("docs.jsonl", b"PAR1\x15\x04\x15\x80\xff\n", "it is Parquet: name the file .parquet"),
+        ("docs.pdf.gz", b"", "is a PDF"),
+        ("docs.feather", b"", "is an Arrow file: write it as Parquet"),
+    ],
+)
+def test_a_file_of_another_format_is_named(tmp_path, name, data, words):
+    with pytest.raises((InvalidInput, UsageError)) as caught:
+        read_documents(str(save(tmp_path, name, data)))
+    assert words in str(caught.value)
+
+
+def test_texts_that_look_like_records_are_texts_if_the_caller_says_so(tmp_path):
+    path = str(save(tmp_path, "docs.txt", b'{"text": "rain"}\n'))
+    assert [document.text for document in read_documents(path, format="txt").documents] == ['{"text": "rain"}']
+
+
+def test_an_address_is_no_file():
+    with pytest.raises(UsageError, match="download it first"):
+        read_documents("https://example.org/docs.jsonl")
