@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dearlite.anytime import PointwiseStage, order_within, score_within
 from dearlite.deadline import Deadline, check_budget
@@ -84,6 +84,11 @@ class CascadeReranker(Reranker):
         """The cascade of `stages`: (name, depth, kind, load function) each. The options are those of `__init__`."""
         lock = Lock()  # one for all: a file in two stages is loaded once
         return cls([CascadeStage(*stage, lock) for stage in stages], **options)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        if self.recipe is None:
+            raise UsageError(f"{self.model} was made of functions, which are not pickled: make it in each process")
+        return super().__reduce_ex__(protocol)
 
     @property
     def device(self) -> str:

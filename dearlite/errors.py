@@ -19,8 +19,13 @@ DearliteError            exit 1: something failed
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from importlib import import_module
 from types import ModuleType
+
+_PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
 class DearliteError(Exception):
@@ -138,3 +143,11 @@ def pip_install(extra: str | None) -> str:
 def first_line(err: BaseException) -> str:
     """The first line of an error's message that is not blank; the name of its class where it has no message."""
     return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
+
+
+def warn(note: str) -> None:
+    """Warns with `note` as a UserWarning of the line outside of dearlite that led here."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(note, stacklevel=level)

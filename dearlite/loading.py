@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from weakref import WeakValueDictionary
 from dearlite.errors import UsageError
 from dearlite.models.chain import Model, ResolvedStage, resolve
 from dearlite.models.formats import CASCADE
+
+_ONE_MODEL = {"low_memory": False, "best_effort": False, "adaptive": False}
 
 
 def load(model: Model, options: Mapping[str, Any], listwise: Mapping[str, Any], cascade: Mapping[str, bool]) -> Any:
@@ -41,7 +44,32 @@ def load(model: Model, options: Mapping[str, Any], listwise: Mapping[str, Any], 
         for stage in chain.stages
     ]
     module, name = CASCADE
-    return getattr(import_module(module), name).of(links, **cascade)
+    reranker = getattr(import_module(module), name).of(links, **cascade)
+    stages = [(lasting_name(stage.model), stage.depth) for stage in chain.stages]
+    if (adapter := listwise.get("adapter")) is not None:
+        listwise["adapter"] = lasting_name(adapter)
+    reranker.recipe = Recipe(stages, options, listwise, cascade)
+    return reranker
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The arguments of `load` for a Reranker. It is pickled in place of the model, and loads it again."""
+
+    model: Model
+    options: Mapping[str, Any]
+    listwise: Mapping[str, Any] = field(default_factory=dict)
+    cascade: Mapping[str, bool] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """A Reranker like the one that this recipe is of."""
+        return load(self.model, self.options, self.listwise, {**_ONE_MODEL, **self.cascade})
+
+
+def lasting_name(model: str | Path) -> str:
+    """A model's name, or the absolute path of a file: a process with another working folder finds the same."""
+    path = Path(model)
+    return str(path.absolute()) if path.is_file() else str(model)
 
 
 def _loader(

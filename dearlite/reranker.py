@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dearlite.checks import whole_number
 from dearlite.documents import as_documents
@@ -17,6 +17,7 @@ from dearlite.progress import Progress
 if TYPE_CHECKING:
     from dearlite.documents import Document
     from dearlite.fields import Fields
+    from dearlite.loading import Recipe
     from dearlite.models.chain import Model
     from dearlite.options import Long
     from dearlite.ranking import PairScore, Ranking
@@ -26,6 +27,8 @@ Job = tuple[str, Iterable[object]]  # a query and its documents
 
 class Reranker(ABC):
     """A loaded model or cascade. Several threads may use it at once.
+
+    It is pickled and copied as its `recipe`: the copy loads its model again.
 
     Make one with `Reranker.load`. `model` is its name. `calibrated` is True if its hits have a `relevance`. `pointwise`
     is True if it scores a document alone, so that `score` and `stream` work. `margin` is in units of its score:
@@ -37,6 +40,10 @@ class Reranker(ABC):
     calibrated = False
     margin: float | None = None
     pointwise = True
+    recipe: Recipe | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return super().__reduce_ex__(protocol) if self.recipe is None else (type(self.recipe).load, (self.recipe,))
 
     @staticmethod
     def load(

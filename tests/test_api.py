@@ -1,6 +1,7 @@
 """`rerank` and `Reranker` as a program meets them."""
 
 import copy
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 import dearlite
 from dearlite import DearliteError, Reranker, rerank
 from dearlite.errors import Cancelled, DeviceUnavailable, InvalidInput, UnknownModel, UsageError
+from dearlite.pointwise.reranker import PointwiseReranker
 
 QUERY = "Who invented the light bulb?"
 DOCS = [
@@ -146,7 +148,25 @@ def test_auto_says_in_one_line_that_it_fell_back(monkeypatch):
     with pytest.warns(UserWarning, match="running on cpu, since cuda: ") as caught:
         reranker = Reranker.load(device="auto")
     assert reranker.device == "cpu"
-    assert "\n" not in str(caught[0].message)
+    (own,) = [warning for warning in caught if "running on cpu" in str(warning.message)]  # ONNX Runtime warns too
+    assert "\n" not in str(own.message)
+    assert own.filename == __file__
+
+
+@pytest.mark.parametrize("load", [
+    lambda: Reranker.load(threads=1),
+    lambda: rerank("rain", ["Rain falls."], threads=1),
+    lambda: Reranker.load(["minilm-l12", ("minilm-l12", 1)], threads=1).rerank("rain", ["Rain falls."]),
+    lambda: PointwiseReranker(Reranker.load().bundle.path, threads=1),
+    lambda: pickle.loads(pickle.dumps(Reranker.load(threads=1))),
+], ids=["load", "rerank", "cascade", "class", "pickle"])  # fmt: skip
+def test_a_remark_on_loading_points_at_the_callers_line(monkeypatch, load):
+    from dearlite.pointwise import engine
+
+    monkeypatch.setattr(engine, "nvidia_gpu_present", lambda: True)
+    with pytest.warns(UserWarning, match="running on cpu: there is an NVIDIA GPU") as caught:
+        load()
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_progress_counts_to_the_end(reranker):

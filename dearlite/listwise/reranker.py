@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from threading import Event
 from dearlite.anytime import order_within, rank_within
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
-from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError
+from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError, warn
 from dearlite.foreign import naming
 from dearlite.listwise.agreement import fuse, shuffled_orders
 from dearlite.listwise.chat_template import ChatTemplate
@@ -34,6 +33,7 @@ from dearlite.listwise.prompts import find_form
 from dearlite.listwise.settings import read_settings
 from dearlite.listwise.state import WindowMeter, WindowState
 from dearlite.listwise.tokens import PromptEncoder
+from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
 from dearlite.models.gguf import GgufFile
 from dearlite.options import Call, Listwise
@@ -86,6 +86,8 @@ class ListwiseReranker(Reranker):
         if lora is not None and lora.metadata.get("general.type") != "adapter":
             raise UsageError(f"{adapter} is not a LoRA adapter in GGUF format: convert it first")
         self._file, self._lora = file, lora
+        options = {"gpu_layers": gpu_layers, "adapter": None if adapter is None else lasting_name(adapter)}
+        self.recipe = Recipe(lasting_name(path), {"device": device, "threads": threads}, options)
         try:
             self._backend = LlamaBackend(
                 file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
@@ -98,7 +100,7 @@ class ListwiseReranker(Reranker):
         self._encoders: dict[str, PromptEncoder] = {}
         self._end_tokens = self._backend.vocabulary.end_tokens()
         for note in self._backend.notes:
-            warnings.warn(note, stacklevel=3)
+            warn(note)
 
     @property
     def device(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING
 from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
-from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, UsageError
+from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, UsageError, warn
 from dearlite.fields import USUAL, Fields
 from dearlite.foreign import naming
+from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_calibration
@@ -57,6 +57,7 @@ class PointwiseReranker(Reranker):
                 "run: update dearlite"
             )
         self.bundle = bundle
+        self.recipe = Recipe(lasting_name(bundle.path), {"device": device, "threads": threads})
         self.model = manifest.name
         self._relevance = read_calibration(manifest.calibration, str(bundle.path))
         self.calibrated = self._relevance is not None
@@ -66,7 +67,7 @@ class PointwiseReranker(Reranker):
         self._blank = self._encoder.ids(self._form.document(Document("", title="")))  # the prompt's own words
         self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
-            warnings.warn(note, stacklevel=3)
+            warn(note)
 
     @property
     def device(self) -> str:
