@@ -86,6 +86,11 @@ def as_document(item: object, where: str, fields: Fields = USUAL) -> Document:
     return _checked(str(text), _id_text(doc_id, where), str(title or ""), item, where)
 
 
+def document_id(item: object, where: str, fields: Fields = USUAL) -> str | None:
+    """The id of a record as text, None if it has none; the text is not looked at. Raises InvalidInput."""
+    return _id_text(_other(item, [fields_of(item)], fields.id, "id", where), where) if is_record(item) else None
+
+
 def _values(item: object, fields: Fields, where: str) -> tuple[object, object, object]:
     """Text, title and id of a record, None where it has none. Raises InvalidInput for a missing text."""
     record = fields_of(item)

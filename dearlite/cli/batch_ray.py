@@ -10,6 +10,7 @@ import click
 from dearlite.checks import whole_number
 from dearlite.cli.options.run import RunOptions, open_source, resume_notice
 from dearlite.errors import UsageError, need
+from dearlite.fields import USUAL
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import FOLDER_LAYOUT, Source
 from dearlite.offline.run.rerank_run import RunFiles
@@ -105,6 +106,16 @@ def _folder_of_shards(source: Source) -> Path | None:
     """SOURCE if it is a folder of shards, that is a folder without any query file of a collection's layout."""
     if not isinstance(source.source, str) or source.queries or source.corpus or source.run:
         return None
+    shards = _shards_of(source)
+    if shards is not None and (source.fields != USUAL or source.delimiter is not None):
+        raise UsageError(
+            "shards are read by the known names: rename their fields, or leave out --text-field and its like"
+        )
+    return shards
+
+
+def _shards_of(source: Source) -> Path | None:
+    assert isinstance(source.source, str)
     folder = Path(source.source)
     collection = any((folder / name).exists() for name in FOLDER_LAYOUT["queries"])
     return folder if folder.is_dir() and not collection else None

@@ -154,7 +154,7 @@ def _split_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Separator:
-    """How a file separates its cells: by `delimiter`, as CSV does, or by tabs or words (None).
+    """The separation of the cells of a file: by `delimiter`, as CSV does, or by tabs or words (None).
 
     With `tabs` a line is split at its tabs if that gives the number of cells that is expected, so that an id may hold
     spaces; otherwise, or if not, into words.

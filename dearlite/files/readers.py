@@ -81,7 +81,7 @@ def read_documents(
     name = "<stdin>" if path == "-" else Path(path).name
     form = format or format_for(path)
     file = DocumentFile()
-    options = TableOptions(delimiter, fields.text if isinstance(fields.text, str) else None, file.notes)
+    options = TableOptions(delimiter, fields.text if isinstance(fields.text, str) else None, notes=file.notes)
     has_title, guessed = False, path == "-" and format is None
     with open_stream(path) as stream:
         for where, record in _documents_in(report_damage(_reader(form, options)(stream, name), name), name, fields):
@@ -154,9 +154,9 @@ def _documents_in(records: Iterator[Record], name: str, fields: Fields) -> Itera
         yield f"{name} {lists[0]} {number}", item
 
 
-def reader_for(path: str) -> Callable[[BinaryIO, str], Iterator[Record]]:
-    """The reader for the suffix of `path`. Raises UsageError for an unknown suffix."""
-    return FORMATS[format_for(path)]
+def reader_for(path: str, options: TableOptions | None = None) -> Callable[[BinaryIO, str], Iterator[Record]]:
+    """The reader for the suffix of `path`, of a table with `options`. Raises UsageError for an unknown suffix."""
+    return _reader(format_for(path), options or TableOptions())
 
 
 def format_for(path: str) -> str:

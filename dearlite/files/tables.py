@@ -34,10 +34,14 @@ _WINDOW = 10_000  # lines of a TSV file that decide if quotation marks are aroun
 
 @dataclass(slots=True)
 class TableOptions:
-    """The caller's delimiter of a table and its column of texts. `notes` gets remarks, a line each."""
+    """The caller's delimiter of a table and its column of texts. `notes` gets remarks, a line each.
+
+    A collection's TSV of an id and a text is not expected to have a header: with `collection` this is not told.
+    """
 
     delimiter: str | None = None
     text: str | None = None  # None: a known name
+    collection: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -69,7 +73,8 @@ def read_table(stream: BinaryIO, name: str, delimiter: str, options: TableOption
         raise header
     columns = _columns(header, f"{name}:{number}", chosen, options)
     if columns is None:  # MS MARCO's collections have no header
-        options.notes.append(f"{name} has no header: its two columns are read as id and text")
+        if not options.collection:
+            options.notes.append(f"{name} has no header: its two columns are read as id and text")
         columns, rows = ["_id", "text"], chain([(number, header)], rows)
     yield from _records(rows, name, columns, len(header), chosen, options)
 

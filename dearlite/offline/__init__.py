@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dearlite.fields import Fields
     from dearlite.files.trec import Qrels, Run
     from dearlite.models.chain import Model
     from dearlite.offline.collection.collection import Collection
@@ -29,6 +30,8 @@ def rerank_run(
     run: str | Path | None = None,
     depth: int | None = 100,
     skip_bad: bool = False,
+    fields: Fields | None = None,
+    delimiter: str | None = None,
     model: Model | Reranker = None,
     device: str = "auto",
     threads: int | None = None,
@@ -56,12 +59,22 @@ def rerank_run(
     number of queries that a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a
     progress line to stderr, which notebooks show too. Setting `cancel` raises Cancelled.
     """
+    from dearlite.fields import USUAL
     from dearlite.offline.collection.collection import Source
     from dearlite.offline.run import rerank_run as runs
     from dearlite.options import Call
 
     return runs.rerank_run(
-        Source(source=source, queries=queries, corpus=corpus, run=run, depth=depth, skip_bad=skip_bad).open(),
+        Source(
+            source=source,
+            queries=queries,
+            corpus=corpus,
+            run=run,
+            depth=depth,
+            skip_bad=skip_bad,
+            fields=fields or USUAL,
+            delimiter=delimiter,
+        ).open(),
         model,
         files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
@@ -79,6 +92,8 @@ def evaluate(
     run: str | Path | None = None,
     depth: int | None = 100,
     skip_bad: bool = False,
+    fields: Fields | None = None,
+    delimiter: str | None = None,
     scored: str | Path | Run | Any = None,
     baselines: Mapping[str, str | Path | Run | Any] | None = None,
     seconds: Mapping[str, float] | None = None,
@@ -108,6 +123,7 @@ def evaluate(
     measures are checked before anything is scored. Documents of equal score are ordered by "rank", or by id as in
     "trec_eval" (`ties`). `command` is the command that a report shows for reproduction.
     """
+    from dearlite.fields import USUAL
     from dearlite.offline.collection.collection import Source
     from dearlite.offline.evaluation import assess
     from dearlite.offline.evaluation.measures import check_measures
@@ -123,7 +139,15 @@ def evaluate(
         command=command,
     )
     collection = Source(
-        source=source, queries=queries, corpus=corpus, run=run, qrels=qrels, depth=depth, skip_bad=skip_bad
+        source=source,
+        queries=queries,
+        corpus=corpus,
+        run=run,
+        qrels=qrels,
+        depth=depth,
+        skip_bad=skip_bad,
+        fields=fields or USUAL,
+        delimiter=delimiter,
     ).open()
     assessment = assess.prepare(collection, options)
     if scored is not None:

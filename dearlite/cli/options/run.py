@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from dearlite.checks import whole_number
+from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import DiskFull, UsageError
@@ -102,6 +103,7 @@ def run_options(command: Command) -> Command:
     def callback(
         *,
         model: ModelOptions,
+        reading: Reading,
         source: str | None,
         queries: str | None,
         corpus: tuple[str, ...],
@@ -121,14 +123,23 @@ def run_options(command: Command) -> Command:
             raise UsageError("--journal and --no-journal exclude each other: leave one out")
         options = RunOptions(
             model=model,
-            source=Source(source=source, queries=queries, corpus=corpus, run=run, depth=depth, skip_bad=skip_bad),
+            source=Source(
+                source=source,
+                queries=queries,
+                corpus=corpus,
+                run=run,
+                depth=depth,
+                skip_bad=skip_bad,
+                fields=reading.fields,
+                delimiter=reading.delimiter,
+            ),
             files=RunFiles(output=output, jsonl=jsonl, journal=False if no_journal else journal or True, cache=cache),
             together=together,
             quiet=quiet,
         )
         command(options=options, **others)
 
-    return with_options(model_options()(callback), _FILES)
+    return with_options(field_options(model_options()(callback)), _FILES)
 
 
 def open_source(source: Source) -> Collection:

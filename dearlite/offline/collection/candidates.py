@@ -15,8 +15,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from dearlite.documents import Document, as_document, check_query
+from dearlite.documents import Document, as_document, check_query, document_id
 from dearlite.errors import InvalidInput
 from dearlite.fields import (
     CANDIDATE_ID_FIELDS,
@@ -25,6 +26,8 @@ from dearlite.fields import (
     QUERY_FIELDS,
     QUERY_ID_FIELDS,
     TITLE_FIELDS,
+    USUAL,
+    Fields,
     field_names,
     first_field,
     is_known,
@@ -57,7 +60,7 @@ class Candidates:
 
 @dataclass(slots=True)
 class CandidateNotes:
-    """What was assumed or left out in candidates, counted, for a line each."""
+    """Assumptions and omissions in the reading of candidates, counted, for a line each."""
 
     unscored: list[str] = field(default_factory=list)
     unnamed: list[str] = field(default_factory=list)
@@ -88,29 +91,35 @@ class CandidateNotes:
 
 
 def iter_candidates(
-    path: Path, *, depth: int | None = None, skip_bad: bool = False, group: int | None = None
+    path: Path,
+    *,
+    depth: int | None = None,
+    skip_bad: bool = False,
+    group: int | None = None,
+    fields: Fields = USUAL,
 ) -> Iterator[Candidates]:
     """The queries of the file, one at a time. Raises InvalidInput naming the location of a bad record.
 
-    With `skip_bad` unusable documents are left out. `group` selects one row group of a Parquet file.
+    With `skip_bad` unusable documents are left out. `group` selects one row group of a Parquet file, `fields`
+    are the fields of a document.
     """
     with closing(open_stream(str(path))) as stream:
         records = reader_for(str(path))(stream, path.name) if group is None else read_group(stream, path.name, group)
         for number, (where, record) in enumerate(report_damage(records, path.name), start=1):
             if isinstance(record, InvalidInput):
                 raise record
-            yield _candidates(record, where, number, depth, skip_bad)
+            yield _candidates(record, where, number, depth, skip_bad, fields)
 
 
 def read_candidates(
-    path: Path, *, depth: int | None = None, skip_bad: bool = False
+    path: Path, *, depth: int | None = None, skip_bad: bool = False, fields: Fields = USUAL
 ) -> tuple[str, dict[str, str], dict[str, Document], dict[str, dict[str, float]], tuple[str, ...]]:
     """Name, queries, documents, run and notes of the whole file."""
     queries: dict[str, str] = {}
     documents: dict[str, Document] = {}
     run: dict[str, dict[str, float]] = {}
     notes = CandidateNotes()
-    for candidates in iter_candidates(path, depth=depth, skip_bad=skip_bad):
+    for candidates in iter_candidates(path, depth=depth, skip_bad=skip_bad, fields=fields):
         query_id = candidates.query_id
         if query_id in queries:
             raise InvalidInput(f"{path.name}: query {query_id!r} comes twice: keep one of them")
@@ -129,7 +138,9 @@ def read_candidates(
     return path.name, queries, documents, run, notes.lines()
 
 
-def _candidates(record: object, where: str, number: int, depth: int | None, skip_bad: bool) -> Candidates:
+def _candidates(
+    record: object, where: str, number: int, depth: int | None, skip_bad: bool, fields: Fields
+) -> Candidates:
     query = first_field(record, _QUERY, where) if isinstance(record, Mapping) else None
     hits = next((record[name] for name in _list_fields(record)), None) if isinstance(record, Mapping) else None
     if not isinstance(record, Mapping) or query is None or hits is None:
@@ -145,7 +156,7 @@ def _candidates(record: object, where: str, number: int, depth: int | None, skip
     skipped: list[str] = []
     for rank, item in enumerate(hits, start=1):
         try:
-            hit = _hit(item, f"{where}, document {rank}", f"{query_id}-{rank}")
+            hit = _hit(item, f"{where}, document {rank}", f"{query_id}-{rank}", fields)
             if hit.document.id in hits_by_id:
                 raise InvalidInput(f"{where}, document {rank}: id {hit.document.id!r} comes twice in this query")
         except InvalidInput as err:
@@ -220,26 +231,34 @@ def _query_id(record: Mapping[str, object], query: object, hits: list[object], n
     return id_text(value, "query", where)
 
 
-def _hit(hit: Mapping[str, object] | str, where: str, name: str) -> _Hit:
-    """One document with its score and rank; a string is called `name`."""
+def _hit(hit: Mapping[str, object] | str, where: str, name: str, fields: Fields) -> _Hit:
+    """One document with its score and rank; a string is called `name`. `fields` are the caller's."""
     if isinstance(hit, str):
         return _Hit(replace(as_document(hit, where), id=name, record=None))
-    document_id = first_field(hit, CANDIDATE_ID_FIELDS, where)
-    if document_id is None:
+    doc_id = first_field(hit, CANDIDATE_ID_FIELDS, where) if fields.id is None else document_id(hit, where, fields)
+    if doc_id is None:
         raise InvalidInput(f"{where} has no docid")
+    record = {"id": id_text(doc_id, "document", where)}
+    if fields.text is None:
+        record |= _texts(hit, where)
+    if fields.text is not None or fields.title is not None:
+        named = as_document(hit, where, replace(fields, id="", text=fields.text or (lambda _: record["text"])))
+        record |= {"text": named.text, "title": named.title}
+    document = as_document(record, where)
+    return _Hit(replace(document, record=None), _score(hit.get("score"), where), hit.get("rank"))
+
+
+def _texts(hit: Mapping[str, object], where: str) -> dict[str, Any]:
+    """Text and title of a document under the known names, its own or those of the record within it."""
     body = hit.get("doc", hit)
     body = {"text": body} if isinstance(body, str) else body
     if not isinstance(body, Mapping):
         raise InvalidInput(f"{where} has a 'doc' that is not a record")
-    for fields in (body, *filter(_is_mapping, map(body.get, INNER_FIELDS))):
-        text = first_field(fields, CANDIDATE_TEXT_FIELDS, where)
+    for record in (body, *filter(_is_mapping, map(body.get, INNER_FIELDS))):
+        text = first_field(record, CANDIDATE_TEXT_FIELDS, where)
         if text is not None and not isinstance(text, Mapping):
-            break
-    else:
-        raise InvalidInput(f"{where} has no text: name the field 'content', or 'contents' in its 'doc'")
-    title = first_field(fields, TITLE_FIELDS, where)
-    document = as_document({"id": id_text(document_id, "document", where), "text": text, "title": title}, where)
-    return _Hit(replace(document, record=None), _score(hit.get("score"), where), hit.get("rank"))
+            return {"text": text, "title": first_field(record, TITLE_FIELDS, where)}
+    raise InvalidInput(f"{where} has no text: name the field 'content', or 'contents' in its 'doc'")
 
 
 def _is_mapping(value: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from dearlite.checks import whole_number
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.fields import USUAL, Fields
 from dearlite.files.trec import Run, read_run
 from dearlite.offline.collection.candidates import read_candidates
 from dearlite.offline.collection.memory import as_corpus, as_queries, as_run
@@ -77,6 +78,8 @@ class Source:
     qrels: Any = None
     depth: int | None = DEFAULT_DEPTH
     skip_bad: bool = False
+    fields: Fields = USUAL
+    delimiter: str | None = None
 
     def open(self) -> Collection:
         """The collection: that of `open_collection`, or `source` itself if it is a Collection.
@@ -84,7 +87,8 @@ class Source:
         A Collection keeps all its documents under the default depth; another depth cuts it.
         """
         if isinstance(self.source, Collection):
-            parts = {"queries": self.queries, "corpus": self.corpus, "run": self.run}
+            parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "run": self.run}
+            parts |= {"fields": self.fields != USUAL, "delimiter": self.delimiter}
             if named := [name for name, value in parts.items() if value]:
                 raise UsageError(f"a Collection holds its {named[0]} itself: leave out {' and '.join(named)}")
             return _cut(self.source, self.depth)
@@ -103,6 +107,8 @@ class Source:
             qrels=self.qrels if isinstance(self.qrels, (str, Path)) else None,
             depth=self.depth,
             skip_bad=self.skip_bad,
+            fields=self.fields,
+            delimiter=self.delimiter,
         )
 
 
@@ -115,11 +121,14 @@ def open_collection(
     qrels: str | Path | None = None,
     depth: int | None = DEFAULT_DEPTH,
     skip_bad: bool = False,
+    fields: Fields = USUAL,
+    delimiter: str | None = None,
 ) -> Collection:
     """The collection in a folder (FOLDER_LAYOUT), in a JSON file of RankGPT or rank_llm, or in separate files.
 
     A named file replaces the folder's; a name that is no path is looked up in the folder. The best `depth` documents of
-    each query are read. Raises UsageError for a missing part and InvalidInput for bad content; with `skip_bad`
+    each query are read. `fields` are the fields of a document, `delimiter` is the character between the cells of a
+    corpus in CSV or TSV. Raises UsageError for a missing part and InvalidInput for bad content; with `skip_bad`
     documents that are missing or unusable are left out, and the notes count them.
     """
     if depth is not None:
@@ -131,12 +140,16 @@ def open_collection(
         parts = {"--queries": queries, "--corpus": corpus, "--run": run}
         if named := [option for option, value in parts.items() if value]:
             raise UsageError(f"{source} holds queries and documents itself: leave out {' and '.join(named)}")
-        name, texts, documents, order, notes = read_candidates(folder, depth=depth, skip_bad=skip_bad)
+        if delimiter is not None:
+            raise UsageError(
+                f"--delimiter is for a corpus in CSV or TSV, and {source} holds the documents: leave it out"
+            )
+        name, texts, documents, order, notes = read_candidates(folder, depth=depth, skip_bad=skip_bad, fields=fields)
         judgements = None if qrels is None else _part("qrels", qrels, None)
         return Collection(name, texts, documents, order, judgements, {"candidates": str(source)}, notes)
     files = collection_files(folder, {"queries": queries, "run": run}, corpus)
     first_stage, notes_on_lines = read_run(files["run"][0], depth=depth, skip_bad=skip_bad)
-    texts = read_queries(files["queries"][0], ids=first_stage)
+    texts = read_queries(files["queries"][0], ids=first_stage, notes=notes_on_lines)
     without_text = [query_id for query_id in first_stage if query_id not in texts]
     if without_text and not skip_bad:
         raise InvalidInput(
@@ -146,7 +159,9 @@ def open_collection(
     if without_text:
         notes_on_lines.append(f"left out {len(without_text)} queries without a text ({without_text[0]!r} first)")
     named_documents = {document_id for query_id in texts for document_id in first_stage[query_id]}
-    documents, notes_on_corpus = read_corpus(files["corpus"], ids=named_documents, skip_bad=skip_bad)
+    documents, notes_on_corpus = read_corpus(
+        files["corpus"], ids=named_documents, skip_bad=skip_bad, fields=fields, delimiter=delimiter
+    )
     kept = {query_id: scores for query_id, scores in first_stage.items() if query_id in texts}
     kept_run, notes_on_run = _with_texts(kept, documents, files, skip_bad)
     return Collection(
