@@ -12,6 +12,7 @@ from dearlite.errors import UsageError, need
 from dearlite.files.writing import write_text
 from dearlite.offline.evaluation.evaluation import Evaluation
 from dearlite.offline.evaluation.measures import TIES
+from dearlite.offline.run.results import RerankedRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,14 @@ def command(
     )
     collection = open_source(replace(options.source, qrels=qrels))
     assessment = prepare(collection, evaluation_options)
-    _write_reports(assessment.of(rerank(collection, options) if scored is None else scored), reports)
+    result = rerank(collection, options) if scored is None else scored
+    evaluation = assessment.of(result)
+    _write_reports(evaluation, reports)
+    if "-" in reports.paths().values() and not options.quiet:  # the table, which has the notes, is not printed
+        printed = {*collection.notes, *result.notes} if isinstance(result, RerankedRun) else set()
+        for note in evaluation.notes:
+            if note not in printed:
+                click.echo(f"dearlite: {note}", err=True)
 
 
 @dataclass(frozen=True, slots=True)

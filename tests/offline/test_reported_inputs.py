@@ -364,6 +364,16 @@ def test_measures_add_up(cli):
     assert code == 0 and json.loads(out)["measures"] == ["AP", "P@1"]
 
 
+def test_notes_are_on_stderr_where_a_file_is_on_stdout(cli):
+    run = CASES / "e03-run-forms" / "msmarco-run.tsv"
+    code, out, err = cli("eval", TINY, "--scored", run, "--measures", "AP", "--csv", "-")
+    assert code == 0 and out.startswith("system,")
+    assert "dearlite: msmarco-run.tsv has three columns: read as qid docid rank (MS MARCO)\n" in err
+    assert cli("eval", TINY, "--scored", run, "--measures", "AP", "--csv", "-", "--quiet")[2] == ""
+    code, out, err = cli("eval", TINY, "--scored", run, "--measures", "AP")
+    assert code == 0 and "read as qid docid rank" in " ".join(out.split()) and not err
+
+
 def test_the_reported_negative_grades_on_the_command_line(cli):
     folder = CASES / "e02-negative-grades"
     arguments = ["--measures", "infAP Bpref P(judged_only=True)@1", "--json", "-"]
