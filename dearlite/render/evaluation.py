@@ -134,7 +134,10 @@ def per_query_csv(evaluation: Evaluation) -> str:
 
 
 def evaluation_latex(evaluation: Evaluation) -> str:
-    """A booktabs table in percent; the best values are bold. A dagger: the subject differs significantly."""
+    """A booktabs table in percent, counts as they are; the best values are bold.
+
+    A dagger: the subject differs significantly.
+    """
     best = best_values(evaluation)
     lines = [
         f"% {evaluation.name}: {len(evaluation.qrels)} queries".replace("\n", " "),
@@ -147,7 +150,8 @@ def evaluation_latex(evaluation: Evaluation) -> str:
         cells = [_latex(plain(system.name))]
         for measure in evaluation.measures:
             value = evaluation.values[system.name].get(measure)
-            text = "--" if value is None else f"{100 * value:.2f}"
+            is_count = measure.startswith("Num")  # NumRet, NumRel, NumQ
+            text = "--" if value is None else f"{value:.0f}" if is_count else f"{100 * value:.2f}"
             if system.run is not None and value == best[measure]:
                 text = rf"\textbf{{{text}}}"
             cells.append(text + (r"$^\dagger$" if is_significant(evaluation, system, measure) else ""))

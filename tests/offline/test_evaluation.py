@@ -96,6 +96,11 @@ def test_the_files(made):
     assert "<script" not in evaluation_html(made) and "theirs 50% &amp; more" in evaluation_html(made)
 
 
+def test_counts_are_no_percentages_in_latex():
+    evaluation = compare([System("ours", "reranked", BETTER)], QRELS, name="x", measures=["NumRet", "RR"])
+    assert r"\textbf{7} & \textbf{83.33}" in evaluation_latex(evaluation)
+
+
 def test_a_frame_for_a_notebook(made):
     pytest.importorskip("pandas")
     frame = made.to_pandas()
