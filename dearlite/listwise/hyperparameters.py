@@ -1,4 +1,4 @@
-"""A check of a GGUF's hyperparameters, made before llama.cpp sees the file."""
+"""A check of a GGUF's hyperparameters and vocabulary, made before llama.cpp sees the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dearlite.models.gguf import GgufFile
 
 
 def check_hyperparameters(file: GgufFile) -> None:
-    """Raises ModelFileError for values at which the library ends the process instead of rejecting the file."""
+    """Raises ModelFileError for values at which the library ends the process, and for parts that do not fit."""
     family = str(file.metadata.get("general.architecture"))
     own = {key: value for key, value in file.metadata.items() if key.startswith(f"{family}.")}
     wrong = [
@@ -22,6 +22,9 @@ def check_hyperparameters(file: GgufFile) -> None:
     blocks, stated = max(numbers, default=-1) + 1, own.get(f"{family}.block_count")
     if not isinstance(stated, int) or not 1 <= stated <= blocks:
         wrong.append(f"{family}.block_count is {stated}, and there are {blocks} blocks")
+    tokens, embedding = file.metadata.get("tokenizer.ggml.tokens"), file.tensors.get("token_embd.weight")
+    if isinstance(tokens, list) and embedding is not None and embedding.shape[1:] != (len(tokens),):
+        wrong.append(f"its tokenizer has {len(tokens)} tokens, and its embedding {embedding.shape[-1]} rows")
     if wrong:
         raise ModelFileError(
             f"{file.path} is not a complete language model ({'; '.join(wrong)}): fetch or export it again"

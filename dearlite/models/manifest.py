@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,6 +13,10 @@ from dearlite.errors import ModelFileError
 
 SCHEMA = 1
 DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes per element
+
+
+# Names of the embedding of tokens: of decoders, of the embedded model, of encoders that optimum traced.
+_EMBEDDING = re.compile(r"^embedding$|^words\.table$|(word|tok)_embeddings\.weight(\.rows)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,14 @@ class Manifest:
     tensors: dict[str, Tensor]
     calibration: dict[str, Any] | None = None
     schema: int = SCHEMA
+
+    @property
+    def embedding_rows(self) -> int | None:
+        """The number of tokens that the model's embedding has; None if no tensor has one of its usual names."""
+        for name, tensor in self.tensors.items():
+            if _EMBEDDING.search(name) and len(tensor.shape) == 2:
+                return tensor.shape[0]
+        return None
 
     def to_json(self) -> bytes:
         """The content of manifest.json. Equal manifests give equal bytes."""

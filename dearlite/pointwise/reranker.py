@@ -64,6 +64,12 @@ class PointwiseReranker(Reranker):
         self.margin = None if self._relevance is None else self._relevance.margin
         self._form = PAIR_FORMS[manifest.prompt]
         self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
+        rows = manifest.embedding_rows
+        if rows is not None and self._encoder.largest_id >= rows:
+            raise ModelFileError(
+                f"{bundle.path}: its tokenizer has the id {self._encoder.largest_id}, and its embedding {rows} "
+                "rows, so that some texts have no score: export the model again, with the tokenizer of its training"
+            )
         self._blank = self._encoder.ids(self._form.document(Document("", title="")))  # the prompt's own words
         self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:

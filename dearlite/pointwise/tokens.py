@@ -98,6 +98,12 @@ class PairEncoder:
                 f"max_tokens {max_tokens} leaves no room for a query and a document: it must be larger"
             )
 
+    @property
+    def largest_id(self) -> int:
+        """The highest id that the tokenizer gives; of a vocabulary with holes, perhaps a lower one."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return max(self._tokenizer.get_vocab_size(with_added_tokens=False) - 1, *added, -1)
+
     def ids(self, text: str) -> list[int]:
         """The ids of `text` alone, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -8,7 +8,7 @@ from corruptions import added, both, config, copy_of, edit_json, tensors, tokeni
 from tiny_decoders import checkpoint
 
 from dearlite import Reranker
-from dearlite.errors import CheckpointError, UsageError
+from dearlite.errors import CheckpointError, ModelFileError, UsageError
 from dearlite.export import export
 
 ROWS, HIDDEN = 26, 64
@@ -202,3 +202,27 @@ def test_harmless_excess_is_exported_and_reads_every_token(scorer, tmp_path, nam
     reranker = Reranker.load(made(scorer, tmp_path, HARMLESS[name]))
     scores = reranker.score([("tea", "a <x> b"), ("tea", "<pad> <bos> <pad0>"), ("tea", "coffee")])
     assert np.isfinite(scores).all()
+
+
+def test_file_of_an_older_version_is_refused_when_it_is_loaded(scorer, tmp_path, monkeypatch):
+    monkeypatch.setattr("dearlite.export.pointwise.check_tokenizer", lambda *_: None)
+    monkeypatch.setattr("dearlite.export.decoders.pipeline.check_probes", lambda *_: None)
+    path = made(scorer, tmp_path, added(ROWS, "<x>"))
+    with pytest.raises(ModelFileError, match="its tokenizer has the id 26, and its embedding 26 rows") as caught:
+        Reranker.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_written_file_without_a_score_for_an_added_token_gets_no_name(scorer, tmp_path, monkeypatch):
+    """The check of the folder is switched off: the scoring of the texts must find the fault by itself."""
+    monkeypatch.setattr("dearlite.export.pointwise.check_tokenizer", lambda *_: None)
+    monkeypatch.setattr("dearlite.export.quality.check.call_worker", worker_with_fault)
+    with pytest.raises(ModelFileError, match="no score for a text of its own tokens") as caught:
+        made(scorer, tmp_path, added(ROWS, "<x>"))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def worker_with_fault(module, argument, job, *, name):
+    assert any("<x>" in text for text in job["probes"])
+    return {"scores": [], "probe_fault": "'<x>': idx=26 must be within the range"}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from corruptions import both, config, copy_of, edit_json, tensors
 from gguf_models import CHAT_TEMPLATE, VOCABULARY, pieces, write_model, write_sentencepiece, write_smollm2_tokenizer
-from tiny_gguf import smollm2
+from tiny_gguf import smollm2, write_tiny
 
-from dearlite.errors import CheckpointError, UsageError
+from dearlite import Reranker
+from dearlite.errors import CheckpointError, ModelFileError, UsageError
 from dearlite.export import export
 from dearlite.models.gguf import GgufFile
 
@@ -154,3 +155,10 @@ def test_byte_level_tokenizer_with_more_tokens_than_rows_is_refused(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
     with pytest.raises(CheckpointError, match="'<x>' has the id 49152, and the model's embedding has 49152 rows"):
         export(folder, output=tmp_path / "m.gguf", quant="f16", max_tokens=400, card=False)
+
+
+def test_file_with_fewer_rows_than_tokens_is_refused_when_it_is_loaded(tmp_path):
+    path = write_tiny(tmp_path / "m.gguf", tensors={"token_embd.weight": np.ones((1000, 32), np.float32)})
+    with pytest.raises(ModelFileError, match=r"its tokenizer has \d+ tokens, and its embedding 1000 rows") as caught:
+        Reranker.load(path)
+    assert "\n" not in str(caught.value)
