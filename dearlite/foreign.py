@@ -26,6 +26,25 @@ def engine_errors(library: str) -> Iterator[None]:
 
 
 @contextmanager
+def one_line_errors(what: str, remedy: str, kind: type[DearliteError] = DearliteError) -> Iterator[None]:
+    """Within the block, an exception of a library becomes a `kind` of one line: `what`, the reason, `remedy`.
+
+    Errors of dearlite, interrupts, too little memory, and errors of the system, which have an errno, pass.
+    """
+    try:
+        yield
+    except (DearliteError, MemoryError):
+        raise
+    except BaseException as err:
+        if not isinstance(err, Exception) and type(err).__name__ != _PANIC:
+            raise
+        if isinstance(err, OSError) and err.errno is not None:
+            raise
+        reason = f"no {err}" if isinstance(err, KeyError) else first_line(err)
+        raise kind(f"{what} ({reason[:200]}): {remedy}") from err
+
+
+@contextmanager
 def naming(model: str, document: str) -> Iterator[None]:
     """Within the block, an EngineError gets the names of `model` and of what it reads: "document 3", "the query"."""
     try:

@@ -126,8 +126,11 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     prompt, max_tokens = options.prompt, options.max_tokens
     if entry is not None:
         prompt, max_tokens = entry.prompt, entry.max_tokens
+    size = config.get("vocab_size")
+    if type(size) is not int or size < 1:
+        raise CheckpointError(f"the config.json of {job.checkpoint.folder} has vocab_size {size!r}: fetch it again")
     prompt, pooling, max_tokens = pair_settings(config, job.quant, job.devices, prompt, max_tokens)
-    tokenizer, _ = _tokenizer(job, config["vocab_size"], max_tokens)
+    tokenizer, _ = _tokenizer(job, size, max_tokens)
     facts = _facts(job, config, prompt, pooling, max_tokens)
     encoder = EncoderModel(
         checkpoint=job.checkpoint,

@@ -53,9 +53,9 @@ MAY_IMPORT = {
     "export.quality": f"{_RECORDS} reranker models files pointwise offline offline.collection",
     "export.decoders": "errors documents machine models pointwise export.source export.numerics export.onnx "
     "export.quality",
-    "export.encoders": "errors files reranker models pointwise export.source export.numerics export.onnx "
+    "export.encoders": "errors foreign files reranker models pointwise export.source export.numerics export.onnx "
     "export.quality",
-    "export.gguf": "errors files machine models listwise export.source export.numerics export.quality",
+    "export.gguf": "errors foreign files machine models listwise export.source export.numerics export.quality",
     "export.train.records": f"{_RECORDS} reranker models files listwise offline offline.collection",
     "export.train": f"{_RECORDS} version models files pointwise listwise offline.collection offline.run render "
     "export.source export.train.records",

@@ -102,7 +102,8 @@ class PairEncoder:
     def largest_id(self) -> int:
         """The highest id that the tokenizer gives; of a vocabulary with holes, perhaps a lower one."""
         added = self._tokenizer.get_added_tokens_decoder()
-        return max(self._tokenizer.get_vocab_size(with_added_tokens=False) - 1, *added, -1)
+        own: int = self._tokenizer.get_vocab_size(with_added_tokens=False)
+        return max([own - 1, *map(int, added)])
 
     def ids(self, text: str) -> list[int]:
         """The ids of `text` alone, without special tokens."""

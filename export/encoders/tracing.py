@@ -27,6 +27,7 @@ from dearlite.export.onnx.graph import OPSET, Graph
 from dearlite.export.quality.texts import pair_types
 from dearlite.export.source.checkpoint import Checkpoint, name_some
 from dearlite.export.source.tokenizer import read_settings
+from dearlite.foreign import one_line_errors
 from dearlite.pointwise.tokens import TokenRow
 
 _LONGEST_CHECK = 512  # tokens; the memory of attention grows with the square of the length
@@ -53,7 +54,12 @@ def trace(
     need("optimum.exporters.onnx", extra="encoders")
     types_used = uses_token_types(checkpoint, tokenizer, max_tokens)
     _check_values(checkpoint)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="dearlite-") as folder, _quietly():
+    failure = f"{checkpoint.folder}: this {checkpoint.config['model_type']} model is not supported"
+    with (
+        one_line_errors(failure, "please report it"),
+        tempfile.TemporaryDirectory(dir=scratch, prefix="dearlite-") as folder,
+        _quietly(),
+    ):
         return _trace(checkpoint, Path(folder), min(max_tokens, _LONGEST_CHECK), types_used, rows)
 
 
@@ -97,15 +103,17 @@ def _trace(
 def _load(checkpoint: Checkpoint) -> Any:
     """The model in transformers, fp32. Raises CheckpointError for tensors that are missing, left over or misshapen."""
     torch, transformers = need("torch", extra="encoders"), need("transformers", extra="encoders")
-    net, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-        checkpoint.folder,
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # reported below, together with the other errors
-        output_loading_info=True,
-    )
+    failure = f"{checkpoint.folder}: transformers cannot load the model of its config.json"
+    with one_line_errors(failure, "fetch config.json again, of the revision of the weights", CheckpointError):
+        net, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported below, together with the other errors
+            output_loading_info=True,
+        )
     wrong = [f"{name} is missing" for name in sorted(info["missing_keys"])]
     wrong += [f"{name} fits nothing" for name in sorted(info["unexpected_keys"])]
     sides = {name: tuple(value.shape) for name, value in net.state_dict().items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.errors import DearliteError, ModelFileError, UsageError
+from dearlite.errors import CheckpointError, DearliteError, ModelFileError, UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import (
     ROW_TOKENS,
@@ -32,6 +32,7 @@ from dearlite.export.quality.gate import MIN_AGREEMENT, QualityGate
 from dearlite.export.source.families import macs_per_token
 from dearlite.export.source.merge import MergedCheckpoint
 from dearlite.files.hashing import sha256_of
+from dearlite.foreign import one_line_errors
 from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.llama_library import installed_engine
 from dearlite.listwise.prompts import LIST_FORMS
@@ -74,13 +75,16 @@ def export_gguf(
     try:
         card: dict[str, Any] = {}
         reference = rows = None
+        failure = f"{folder}: its metadata cannot be written as GGUF"
         if gate.card:
-            write_head(work / "vocabulary.gguf", family.gguf, values, vocabulary)
+            with one_line_errors(failure, "fetch it again", CheckpointError):
+                write_head(work / "vocabulary.gguf", family.gguf, values, vocabulary)
             rows = card_rows(work / "vocabulary.gguf", macs_per_token(shape), shape.vocabulary, facts.max_tokens)
             reference = Reference(replace(shape, max_tokens=ROW_TOKENS), [*map(np.array, rows.ids)], rows.positions)
         hashes.start()
         draft = work / "f16.gguf"
-        write_head(draft, family.gguf, values, vocabulary, weights, factors)
+        with one_line_errors(failure, "fetch it again", CheckpointError):
+            write_head(draft, family.gguf, values, vocabulary, weights, factors)
         write_weights(draft, source, weights, factors, reference)
         if reference is not None:
             np.save(work / "logits.npy", reference.finish(source, tied=bool(config.get("tie_word_embeddings"))))

@@ -19,6 +19,7 @@ from dearlite.errors import CheckpointError, UsageError, need
 from dearlite.export.gguf import sentencepiece
 from dearlite.export.source.checkpoint import name_some, read_json
 from dearlite.export.source.tokenizer import RESIZE, check_tokenizer, read_settings, special_tokens
+from dearlite.foreign import one_line_errors
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # `tokenizer.ggml.token_type`
 # llama.cpp splits text before BPE with its own regular expressions, chosen by `tokenizer.ggml.pre`. The entry for a
@@ -251,7 +252,10 @@ def _specials(
     folder: Path, config: dict[str, Any], size: int, *, bpe: bool
 ) -> tuple[dict[str, int], dict[str, bool], Any]:
     """The ids of the special tokens, those that are added to texts, and the chat template."""
-    reader = need("gguf", extra="export").SpecialVocab(folder, load_merges=False, n_vocab=None if bpe else size)
+    gguf = need("gguf", extra="export")
+    remedy = "fetch config.json and the tokenizer's files again"
+    with one_line_errors(f"{folder}: its special tokens cannot be read", remedy, CheckpointError):
+        reader = gguf.SpecialVocab(folder, load_merges=False, n_vocab=None if bpe else size)
     ids = dict(reader.special_token_ids)
     for kind in reader.special_token_types:  # an adapter's folder has no config.json
         number = config.get(f"{kind}_token_id")

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from dearlite.documents import Document, as_document
-from dearlite.errors import CheckpointError
+from dearlite.errors import CheckpointError, ModelFileError
 from dearlite.export.quality.card import Pairs, load_pairs
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
@@ -77,7 +77,7 @@ def pair_types(folder: Path, tokenizer: bytes, max_tokens: int) -> tuple[list[in
         encoder = PairEncoder(tokenizer, max_tokens=max_tokens)
         (row,) = encoder.pairs(encoder.ids("a"), ["a"])
         same = row.ids.tolist() == pair.ids
-    except (ValueError, IndexError):  # the template leaves out a text, or puts the document first
+    except (ValueError, IndexError, ModelFileError):  # the template leaves out a text, or puts the document first
         same = False
     if not same:
         raise CheckpointError(f"{folder}: its tokenizer joins a pair in a way that is not supported")

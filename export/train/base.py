@@ -9,14 +9,17 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dearlite.errors import DearliteError, UsageError, first_line
+from dearlite.errors import DearliteError, UsageError
 from dearlite.export.source.adapter import Adapter
 from dearlite.export.train.config import TrainConfig
 from dearlite.files.hashing import sha256_of
+from dearlite.foreign import one_line_errors
 from dearlite.models.gguf import GgufFile
 
 if TYPE_CHECKING:
     import torch
+
+_FETCH = "name a folder in Hugging Face's layout, a repository of the Hub that this machine reaches, or a .gguf file"
 
 
 def silence_transformers() -> None:
@@ -47,14 +50,19 @@ def unpack_base(base: str, folder: Path) -> str:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        with redirect_stderr(StringIO()):  # a progress bar that no setting turns off
+        failure = f"base {base} cannot be unpacked"
+        # A progress bar that no setting turns off goes to stderr.
+        with (
+            one_line_errors(failure, "name its folder in Hugging Face's layout", UsageError),
+            redirect_stderr(StringIO()),
+        ):
             model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(target)
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        _correct_tokenizer(tokenizer, GgufFile(source).metadata)
-        tokenizer.save_pretrained(target)
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(target)
+            tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+            _correct_tokenizer(tokenizer, GgufFile(source).metadata)
+            tokenizer.save_pretrained(target)
         origin.write_text(digest, encoding="utf-8")
     return str(target)
 
@@ -85,10 +93,8 @@ def load_tokenizer(base: str) -> Any:
     """The base's fast tokenizer. Without a pad token it pads with eos, as DeAR does. Raises UsageError."""
     from transformers import AutoTokenizer
 
-    try:
+    with one_line_errors(f"base {base}: its tokenizer cannot be read", _FETCH, UsageError):
         tokenizer = AutoTokenizer.from_pretrained(base, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError) as err:
-        raise UsageError(f"base {base}: its tokenizer cannot be read ({first_line(err)})") from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UsageError(f"base {base}: its tokenizer has neither a pad nor an eos token: give it one")
@@ -129,10 +135,8 @@ def load_base(kind: Any, base: str, config: TrainConfig, **options: Any) -> Any:
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=["score", "lm_head"],
         )
-    try:
+    with one_line_errors(f"base {base} cannot be loaded", _FETCH, UsageError):
         return kind.from_pretrained(base, dtype=dtype, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError) as err:
-        raise UsageError(f"base {base} cannot be loaded: {first_line(err)}") from None
 
 
 def with_lora(model: Any, config: TrainConfig, task: str, full_modules: Sequence[str] = ()) -> Any:
@@ -149,10 +153,9 @@ def with_lora(model: Any, config: TrainConfig, task: str, full_modules: Sequence
         model.enable_input_require_grads()
     if config.adapter:
         _check_start(Path(config.adapter), task, head="score" in full_modules)
-        try:
+        failure = f"adapter {config.adapter} does not fit {config.base}"
+        with one_line_errors(failure, "name the base that it was trained on", UsageError):
             trained = PeftModel.from_pretrained(model, config.adapter, is_trainable=True)
-        except (ValueError, RuntimeError) as err:
-            raise UsageError(f"adapter {config.adapter} does not fit {config.base}: {first_line(err)}") from None
         # The adapter's recorded base path may no longer exist: PEFT would query the Hub for it at each save.
         trained.peft_config["default"].base_model_name_or_path = model.name_or_path
         return trained
@@ -164,10 +167,8 @@ def with_lora(model: Any, config: TrainConfig, task: str, full_modules: Sequence
         target_modules=list(config.lora_targets),
         modules_to_save=list(full_modules) or None,
     )
-    try:
+    with one_line_errors(f"lora_targets do not fit {config.base}", "name modules that it has", UsageError):
         return get_peft_model(model, lora)
-    except ValueError as err:
-        raise UsageError(f"lora_targets do not fit {config.base}: {first_line(err)}") from None
 
 
 def _check_start(folder: Path, task: str, *, head: bool) -> None:
@@ -188,7 +189,7 @@ def check_adapter(folder: Path, *, head: bool) -> None:
     path = folder / "adapter_model.safetensors"
     if not path.exists():
         raise DearliteError(f"{folder} has no adapter_model.safetensors: the training did not complete, run it again")
-    with safe_open(path, "np") as tensors:
+    with one_line_errors(f"{path} cannot be read", "run the training again"), safe_open(path, "np") as tensors:
         names = list(tensors.keys())
     if not any("lora_A" in name for name in names):
         raise DearliteError(f"{path} holds no LoRA: check lora_targets")

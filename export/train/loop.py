@@ -21,6 +21,7 @@ from dearlite.export.train.config import TrainConfig
 from dearlite.export.train.throughput import peak_device_memory_mb
 from dearlite.files.hashing import sha256_of
 from dearlite.files.writing import whole_file
+from dearlite.foreign import one_line_errors
 from dearlite.machine import versions_of
 from dearlite.offline.run.journal import lock_alone
 from dearlite.version import __version__
@@ -193,7 +194,8 @@ def run_trainer(trainer: Any, checkpoint: str | None = None) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with one_line_errors("the training ended early", "the same command continues from the last checkpoint"):
+        trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def write_training_json(
