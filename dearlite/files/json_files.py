@@ -76,7 +76,8 @@ def _read_whole(lines: list[bytes], name: str, *, listed: bool) -> Iterator[Reco
         raise not_utf8(f"{name}:{number + 1}", lines[number], err.start - sum(map(len, lines[:number]))) from None
     except (ValueError, RecursionError) as err:
         first, second, *_ = [*(raw for raw in lines if raw.strip()), b""]
-        if not listed and not first.lstrip().startswith(b"[") and not isinstance(_parsed(second, ""), InvalidInput):
+        is_line = not second or not isinstance(_parsed(second, ""), InvalidInput)
+        if not listed and not first.lstrip().startswith(b"[") and is_line:
             yield from _read_each(iter(lines), name, 1)  # JSON Lines whose first line is damaged
             return
         reason = str(err) if isinstance(err, _TwoValues) else f"is not JSON ({_reason(err, name)}): {_REMEDY}"

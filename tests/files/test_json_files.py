@@ -86,6 +86,10 @@ def test_lines_after_a_damaged_first_line_are_read(tmp_path):
     assert [line.split()[0] for line in file.skipped] == ["d.jsonl:1"]
 
 
+def test_one_damaged_line_is_named_as_a_line(tmp_path):
+    assert refused(tmp_path, "d.jsonl", '{"text":\n').startswith("d.jsonl:1 is not JSON")
+
+
 def test_bad_lines_of_json_lines_named_json_are_named(tmp_path):
     text = f"{ONE}\n{{x}}\n{TWO}\n"
     assert refused(tmp_path, "d.json", text).startswith("d.json:2 is not JSON")
