@@ -36,7 +36,7 @@ def line_progress(what: str = "pairs") -> Callable[[int, int], None]:
     def update(done: int, total: int) -> None:
         nonlocal before, written
         before, now = done if before < 0 else before, time.perf_counter()
-        if now - written < _LINE_S and done < total:
+        if sys.stderr is None or (now - written < _LINE_S and done < total):  # None: a service, pythonw
             return
         written = now
         rate = (done - before) / (now - start)

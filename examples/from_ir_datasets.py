@@ -11,15 +11,14 @@ become some thousands. ir_datasets downloads the data; for data that it may not 
 from __future__ import annotations
 
 import argparse
-import gzip
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dearlite.files.json_text import json_text
 from dearlite.files.trec import read_run
-from dearlite.files.writing import json_text, whole_file
+from dearlite.files.writing import whole_file
 
 QUERY_FIELDS = ("text", "query", "title")
 TITLE_FIELDS = ("title", "headline")
@@ -116,17 +115,8 @@ def _write(path: Path, lines: Iterable[str]) -> int:
             count += 1
             yield line
 
-    if path.suffix != ".gz":
-        with whole_file(path) as stream:
-            stream.writelines(counted())
-        return count
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with gzip.open(part, "wt", encoding="utf-8") as stream:
-            stream.writelines(counted())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        stream.writelines(counted())
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from dearlite.errors import UsageError
@@ -24,7 +25,7 @@ _MOST_TOKENS = 5000  # DeAR's cut-off in training (arXiv 2508.16998)
 
 def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions, report: Report) -> WrittenModel:
     """The written file. `options` have passed `check`."""
-    output = output_path(options.output, entry, options.force, suffix=".gguf")
+    output = output_path(options.output, entry, options.force, suffix=".gguf", folders=(Path(model), options.adapter))
     folder, adapter = source_folders(model, entry, options.adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter) if adapter else None
     _refuse_scorer(checkpoint)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dearlite.checks import whole_number
 from dearlite.errors import UsageError
+from dearlite.files.targets import find_target
 
 Report = Callable[[str], None]  # receives one line of text, without a line end
 
@@ -96,7 +97,7 @@ class ExportOptions:
         from dearlite.listwise.prompts import LIST_FORMS
 
         _check_choice("quant", self.quant, GGUF_QUANTS, f"{model}, a listwise model")
-        if self.output is not None and self.output.suffix != ".gguf":
+        if self.output is not None and self.output.suffix != ".gguf" and find_target(self.output).is_file:
             raise UsageError(
                 f"{self.output} does not end in .gguf, the format of a listwise model: -o {self.output.stem}.gguf"
             )

@@ -63,7 +63,7 @@ def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOption
         raise UsageError(
             f"{model} is read at {entry.pooling!r}, which is not supported: only {' and '.join(POOLINGS)} are"
         )
-    output = output_path(options.output, entry, options.force, suffix=".dear")
+    output = output_path(options.output, entry, options.force, suffix=".dear", folders=(Path(model), options.adapter))
     pooling = entry.pooling if entry is not None else options.pooling or DEFAULT_POOLING
     check_devices(options.quant or DEFAULT_QUANT["pointwise"], DEVICES[options.target or DEFAULT_TARGET], pooling)
     folder, adapter = source_folders(model, entry, options.adapter)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "ranking": "errors checks display documents",
     "passages": "errors readable documents ranking",
     "files": "errors readable fields documents ranking",
-    "models": "errors checks options",
+    "models": "errors checks options files",
     "loading": "errors options models",
     "reranker": "errors checks progress fields documents options ranking models loading",
     "stages": "errors progress documents ranking passages",
@@ -47,19 +47,20 @@ MAY_IMPORT = {
     "cli.options": f"{_RECORDS} models files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise listwise offline offline.collection offline.run offline.cluster "
     "offline.evaluation render cli.options",
+    "__main__": "cli",
     "export.onnx": "",
     "export.source": "errors version files models",
     "export.numerics": "errors export.source",
-    "export.quality": f"{_RECORDS} reranker models files pointwise offline offline.collection",
-    "export.decoders": "errors documents machine models pointwise export.source export.numerics export.onnx "
+    "export.quality": f"{_RECORDS} reranker models files pointwise offline offline.collection offline.run",
+    "export.decoders": "errors documents files machine models pointwise export.source export.numerics export.onnx "
     "export.quality",
     "export.encoders": "errors foreign files reranker models pointwise export.source export.numerics export.onnx "
     "export.quality",
     "export.gguf": "errors foreign files machine models listwise export.source export.numerics export.quality",
-    "export.train.records": f"{_RECORDS} reranker models files listwise offline offline.collection",
+    "export.train.records": f"{_RECORDS} reranker models files listwise offline offline.collection offline.run",
     "export.train": f"{_RECORDS} version models files pointwise listwise offline.collection offline.run render "
     "export.source export.train.records",
-    "export.options": "errors checks pointwise listwise export.decoders export.gguf",
+    "export.options": "errors checks files pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
     "export.pointwise": "errors models export.options export.results export.source export.quality export.decoders "
     "export.encoders",

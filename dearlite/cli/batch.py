@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
 from dearlite.cli.options.types import ActorRange
+from dearlite.cli.streams import check_stdout
+from dearlite.offline.run.rerank_run import check_run_can_hold
 from dearlite.offline.run.results import RerankedRun
 
 
@@ -65,11 +65,14 @@ def command(
 
         rerank_blocks(options, address=address, actors=actors, gpus=actor_gpus, block_queries=block_queries)
         return
-    options.check_outputs()
-    reranked = rerank(open_source(options.source), options)
+    options.check_outputs({}, {})
     if options.files.output is None:
-        sys.stdout.writelines(reranked.lines())
-        sys.stdout.flush()
+        check_stdout()
+    collection = open_source(options.source)
+    check_run_can_hold(collection)
+    reranked = rerank(collection, options)
+    if options.files.output is None:
+        reranked.write_trec("-")
     if not options.quiet:
         _print_summary(reranked)
 

@@ -13,7 +13,7 @@ from dearlite.errors import UsageError, need
 from dearlite.fields import USUAL
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import FOLDER_LAYOUT, Source
-from dearlite.offline.run.rerank_run import RunFiles
+from dearlite.offline.run.run_files import RunFiles
 from dearlite.render.bar import DocumentProgress
 
 

@@ -8,11 +8,21 @@ from pathlib import Path
 import click
 
 from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
+from dearlite.cli.streams import check_stdout, has_stdout
 from dearlite.errors import UsageError, need
+from dearlite.files.targets import ending_of, leads_to_stdout
 from dearlite.files.writing import write_text
 from dearlite.offline.evaluation.evaluation import Evaluation
 from dearlite.offline.evaluation.measures import TIES
 from dearlite.offline.run.results import RerankedRun
+
+_ENDINGS = {
+    "--json": ("json",),
+    "--csv": ("csv",),
+    "--latex": ("tex", "latex", "txt"),
+    "--per-query": ("csv",),
+    "--report": ("html", "htm"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +44,12 @@ class Reports:
             "--per-query": self.per_query,
             "--report": self.report,
         }
-        return {option: path for option, path in paths.items() if path}
+        return {option: path for option, path in paths.items() if path is not None}
+
+    def check_endings(self) -> None:
+        """Raises UsageError for a file whose ending is that of another format."""
+        for option, path in self.paths().items():
+            ending_of(path, _ENDINGS[option], remedy=f", each also .gz, for {option}")
 
 
 @click.command()
@@ -106,12 +121,20 @@ def command(
     if suite is not None:
         from dearlite.cli.eval_suite import evaluate_suite
 
-        if refused := [option for option in reports.paths() if option != "--json"]:
+        single = {"--qrels": qrels, "--scored": scored, "--baseline": baselines or None}
+        named = [*reports.paths(), *(option for option, value in single.items() if value is not None)]
+        if refused := [option for option in named if option != "--json"]:
             raise UsageError(f"{refused[0]} is for one collection: give its folder, without --suite")
         evaluate_suite(suite, options, measures=measures, ties=ties, json=json, command=command_line or "")
         return
-    options.check_outputs(*reports.paths().values())
     runs = [_parse_baseline(text) for text in baselines]
+    if scored is not None:
+        options.files.refuse_any("--scored")
+    reports.check_endings()
+    inputs = {"--qrels": qrels, "--scored": scored, "--baseline": [run.path for run in runs]}
+    options.check_outputs(reports.paths(), inputs)
+    if not reports.paths():
+        check_stdout()
     if len({run.name for run in runs}) < len(runs):
         raise UsageError("two baselines have one name: give them names, --baseline NAME=FILE")
     from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
@@ -168,17 +191,17 @@ def _write_reports(evaluation: Evaluation, reports: Reports) -> None:
     """Writes the files, and the table to stdout if no file is stdout."""
     from dearlite.render import evaluation as render
 
-    if reports.json:
-        write_text(reports.json, render.evaluation_json(evaluation))
-    if reports.csv:
+    if reports.json is not None:
+        write_text(reports.json, render.evaluation_json(evaluation), json=True)
+    if reports.csv is not None:
         write_text(reports.csv, render.evaluation_csv(evaluation))
-    if reports.per_query:
+    if reports.per_query is not None:
         write_text(reports.per_query, render.per_query_csv(evaluation))
-    if reports.latex:
+    if reports.latex is not None:
         write_text(reports.latex, render.evaluation_latex(evaluation))
-    if reports.report:
+    if reports.report is not None:
         from dearlite.render.report import report_html
 
         write_text(reports.report, report_html(evaluation))
-    if "-" not in reports.paths().values():
+    if has_stdout() and not any(map(leads_to_stdout, reports.paths().values())):
         render.print_evaluation(evaluation)

@@ -11,7 +11,9 @@ import click
 
 from dearlite.cli.options.run import RunOptions, open_source, rerank
 from dearlite.errors import UsageError
-from dearlite.files.writing import json_text, write_text
+from dearlite.files.json_text import json_text
+from dearlite.files.targets import ending_of, leads_to_stdout
+from dearlite.files.writing import write_text
 from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.measures import check_measures
@@ -39,23 +41,26 @@ def evaluate_suite(
     suite = find_suite(name)
     root = _root_of(suite, options)
     measures = check_measures(measures) if measures else ()
-    options.check_outputs(json)
     present = [(collection, folder) for collection in suite.collections if (folder := collection.folder(root))]
     missing = [collection for collection in suite.collections if collection.folder(root) is None]
+    if json is not None:
+        ending_of(json, ("json",), remedy=", also .gz, for --json")
+    inputs = {"SOURCE": [path for _, folder in present for path in folder.rglob("*")]}
+    options.check_outputs({"--json": json}, inputs)
+    for collection in missing:
+        click.echo(f"dearlite: {collection.title} is not here: {collection.how_to_get(root)}", err=True)
+    if not present:
+        raise UsageError(f"{root} holds none of the {len(suite.collections)} collections of {name}")
     results = []
     for collection, folder in present:
         evaluation = _evaluate(collection, folder, options, measures=measures, ties=ties, command=command)
         results.append(SuiteResult(collection, evaluation))
-        if json != "-":
+        if not leads_to_stdout(json):
             print_evaluation(evaluation)
     if json is not None:
-        write_text(json, json_text(_as_dict(suite, results, missing, root), indent=2) + "\n")
-    if json != "-":
+        write_text(json, json_text(_as_dict(suite, results, missing, root), indent=2) + "\n", json=True)
+    if not leads_to_stdout(json):
         _print_summary(suite, results)
-    for collection in missing:
-        click.echo(f"dearlite: {collection.title} is not here: {collection.how_to_get(root)}", err=True)
-    if not results:
-        raise UsageError(f"{root} holds none of the {len(suite.collections)} collections of {name}")
 
 
 def _root_of(suite: Suite, options: RunOptions) -> Path:

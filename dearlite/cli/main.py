@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
+from dearlite.cli.options.repeats import refusing_repeats
+from dearlite.cli.streams import StreamFailed, guarded_streams
 from dearlite.errors import DearliteError, need
+from dearlite.files.targets import reason_of
 from dearlite.version import __version__
 
 # name -> (module that defines `command`, line in --help, required extra)
@@ -44,7 +47,7 @@ class LazyGroup(click.Group):
             return None
         module, _, extra = COMMANDS[cmd_name]
         command: click.Command = need(module, extra=extra).command
-        return command
+        return refusing_repeats(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -63,27 +66,45 @@ def main() -> None:
 
 def run(args: list[str] | None = None) -> None:
     """The console script. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
-    warnings.showwarning = _one_line_warning
+    code = 0
+    with guarded_streams(), warnings.catch_warnings():
+        warnings.showwarning = _one_line_warning
+        try:
+            code = _exit_code(args)
+            sys.stdout.flush()
+        except StreamFailed as err:
+            if not err.closed:  # as of `| head`
+                code = _fail(str(err), 1)
+    sys.exit(code)
+
+
+def _exit_code(args: list[str] | None) -> int:
+    """The exit code of the command, whose error is printed. Raises StreamFailed if stdout cannot be written."""
     try:
         command_line = shlex.join(["dearlite", *(sys.argv[1:] if args is None else args)])  # a report shows it
         code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=command_line, windows_expand_args=False)
     except DearliteError as err:
-        _fail(str(err), err.exit_code)
+        return _fail(str(err), err.exit_code)
     except click.ClickException as err:
         path = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
-        _fail(err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code)
-    except (click.Abort, KeyboardInterrupt):  # before RuntimeError, of which Abort is one
-        _fail("interrupted", 130)
-    except RuntimeError as err:
+        return _fail(err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except RuntimeError as err:  # after click.Abort, which is one
         if "NumPy was built with baseline optimizations" not in str(err):
             raise
-        _fail("this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008", 1)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _fail("this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008", 1)
+    except SystemExit as err:
+        code = err.code
+    except OSError as err:
+        return _fail(f"{err.filename}: {reason_of(err)}" if err.filename else reason_of(err), 1)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> int:
+    """`code`, after the message is printed on one line."""
     click.echo(f"dearlite: {message}", err=True)
-    sys.exit(code)
+    return code
 
 
 def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,14 +13,15 @@ from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.query import query_and_docs
+from dearlite.cli.streams import check_stdout
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, DocumentFile, read_documents
-from dearlite.files.writing import check_output
 from dearlite.options import Call, Listwise
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.render.bar import DocumentProgress
-from dearlite.render.writers import WRITERS, write_ranking
+from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking
 
 if TYPE_CHECKING:
     from dearlite.reranker import Reranker
@@ -89,6 +90,8 @@ def command(
     A listwise model (a .gguf file) compares documents instead of scoring each alone. Options whose help begins with
     "Listwise" apply only to listwise models, options whose help begins with "Cascade" only to cascades of several -m.
     """
+    if quiet:
+        warnings.simplefilter("ignore")
     text, docs, remark = query_and_docs(arguments, query)
     check_top_k(top_k)
     if min_relevance is not None and not 0 <= min_relevance <= 1:
@@ -97,15 +100,16 @@ def command(
         raise UsageError(
             "--low-memory loads a stage within the call, and loading cannot keep to --budget: drop one of the two"
         )
-    form = form or _format_of(output)
-    check_output(output)
+    form = form or format_of(output)
+    _check_output(output, arguments, docs, model)
     model.chain.check(calibrated=min_relevance is not None)
     records = read_documents(
         docs, format=docs_format, skip_bad=skip_bad, fields=reading.fields, delimiter=reading.delimiter
     )
     if form == "trec":
         records.check_run_ids()
-    records.note_ids(positions=form in ("trec", "tsv"))
+    check_ids(form, query_id, records.documents)
+    records.note_ids(positions=form in ("trec", "tsv", "csv"))
     if not quiet:
         for note in filter(None, (remark, *records.notes)):
             click.echo(f"dearlite: {note}", err=True)
@@ -125,12 +129,17 @@ def command(
     write_ranking(ranking, form, output, query_id=query_id)
 
 
-def _format_of(output: str | None) -> str:
-    """The format if none is named: by the ending of `output`, else by the kind of stdout."""
-    if output is not None:
-        ending = Path(output).suffix.lstrip(".").lower()
-        return ending if ending in WRITERS else "jsonl"
-    return "table" if sys.stdout.isatty() else "jsonl"
+def _check_output(output: str | None, arguments: tuple[str, ...], docs: str, model: ModelOptions) -> None:
+    """Raises UsageError if the output cannot be written, or is a file that the command reads."""
+    inputs = {
+        "DOCS": docs,
+        "QUERY": arguments[:-1],
+        "--model": [stage.path for stage in model.chain.stages if stage.path is not None],
+        "--adapter": model.loading.adapter,
+    }
+    check_outputs({"--output": output}, inputs)
+    if output is None or output == "-":
+        check_stdout()
 
 
 def _streamed(listwise: Listwise | None) -> Listwise | None:

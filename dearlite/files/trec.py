@@ -6,7 +6,7 @@ Ids are strings ("007" is not 7). A run is ordered by score, as trec_eval does; 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,13 +40,19 @@ _QRELS = Layout(
 
 def run_line(query_id: str, document_id: str, rank: int, score: float, model: str) -> str:
     """One line of a run, with its newline. Raises InvalidInput for an id that a run cannot represent."""
-    for kind, text in (("document id", document_id), ("query id", query_id)):
-        if not text or _SPACE.search(text):
-            raise InvalidInput(
-                f"the {kind} {text!r} has a space or is empty, which a TREC run cannot hold: "
-                "use --format jsonl (of a run: --jsonl)"
-            )
+    check_run_ids(query_id, [document_id])
     return f"{query_id} Q0 {document_id} {rank} {score_text(score)} dearlite-{_SPACE.sub('_', model)}\n"
+
+
+def check_run_ids(query_id: str, document_ids: Iterable[str]) -> None:
+    """Raises InvalidInput for an id that a run cannot represent."""
+    for kind, texts in (("document id", document_ids), ("query id", [query_id])):
+        for text in texts:
+            if not text or _SPACE.search(text):
+                raise InvalidInput(
+                    f"the {kind} {text!r} has a space or is empty, which a TREC run cannot hold: "
+                    "use --format jsonl (of a run: --jsonl)"
+                )
 
 
 def score_text(score: float) -> str:

@@ -1,73 +1,101 @@
-"""Atomic writing of text files, and checks of output paths."""
+"""Writing of results: complete files or none, gzip by the ending of the name, and standard output."""
 
 from __future__ import annotations
 
-import json
-import os
+import codecs
+import gzip
+import io
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, TextIO, cast
 
-from dearlite.errors import DearliteError, UsageError
+from dearlite.errors import DearliteError
+from dearlite.files.drafts import Draft
+from dearlite.files.targets import reason_of
+
+_SPOOLED_BYTES = 2**22  # more of an output to stdout lies in a temporary file until it is complete
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text stream whose content replaces the file `path` when the block ends; an error leaves no new or partial file.
+def whole_file(path: str | Path) -> Iterator[TextIO]:
+    """A text stream whose content is written to `path` when the block ends; an error writes nothing.
 
-    Raises DearliteError if the file cannot be written.
+    A regular file is replaced; a device or a pipe is written to. UTF-8 with LF line ends, compressed if the name ends
+    in .gz; the same content gives the same bytes. Raises DearliteError if the output cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or ".")
+        with Draft(path) as draft:
+            with open(draft.path, "wb") as file, _compressed(file, path) as raw, _text(raw, "utf-8") as stream:
+                yield stream
+            draft.commit()
     except OSError as err:
-        raise DearliteError(f"cannot write {path}: {err.strerror}") from None
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are readable by their owner only
-        os.replace(name, path)
-    except OSError as err:
-        Path(name).unlink(missing_ok=True)
-        raise DearliteError(f"cannot write {path}: {err.strerror}") from None
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        raise DearliteError(f"cannot write {path}: {reason_of(err)}") from None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def standard_output(*, json: bool = False) -> Iterator[TextIO]:
+    """A text stream whose content is written to stdout when the block ends; an error writes nothing.
+
+    For output that programs read: it has LF line ends, and UTF-8 unless stdout is a terminal of another encoding. With
+    `json` an output that is not UTF-8 gets ASCII with JSON's escapes. Raises DearliteError if there is no stdout.
+    """
+    out = sys.stdout
+    if out is None:
+        raise DearliteError("there is no standard output to write to: name a file with -o")
+    utf8 = is_utf8(getattr(out, "encoding", None))
+    plain_text = not utf8 and not json and out.isatty()
+    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
+        text = _text(spool, "ascii", "json-escape") if json and not utf8 else _text(spool, "utf-8")
+        yield text
+        text.flush()
+        spool.seek(0)
+        binary = getattr(out, "buffer", None)
+        if binary is None or plain_text:  # a notebook's stream, or a terminal, which takes text
+            shutil.copyfileobj(text, out)
+        else:
+            out.flush()
+            shutil.copyfileobj(spool, binary)
+        out.flush()
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes `text` to the file `path`, whole or not at all; "-" is stdout."""
-    if path == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    with whole_file(Path(path)) as stream:
+def write_text(path: str | Path, text: str, *, json: bool = False) -> None:
+    """Writes `text` to the output `path`, whole or not at all; "-" is stdout, to which `json` text is escaped."""
+    with standard_output(json=json) if str(path) == "-" else whole_file(path) as stream:
         stream.write(text)
 
 
-def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON that can be encoded as UTF-8."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+def is_utf8(encoding: str | None) -> bool:
+    """True for a name of UTF-8; no encoding is that of a stream of str, which takes every character."""
     try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair in the caller's record: escape it, as JSON does
-        text = json.dumps(value, indent=indent, default=str)
-    return text
+        return encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    except LookupError:
+        return False
 
 
-def check_output(path: str | Path | None) -> None:
-    """Raises UsageError if `path` is in no folder or is one; called before the work. None and "-" (stdout) pass."""
-    if path is None or str(path) == "-":
-        return
-    if not Path(path).parent.is_dir():
-        raise UsageError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
-    if Path(path).is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder; name a file in it")
+def _text(raw: IO[bytes], encoding: str, errors: str = "backslashreplace") -> io.TextIOWrapper:
+    """A text stream with LF line ends. What cannot be encoded (half a surrogate pair in a file's name) is escaped."""
+    return io.TextIOWrapper(raw, encoding, errors=errors, newline="\n")
+
+
+@contextmanager
+def _compressed(file: IO[bytes], path: str | Path) -> Iterator[IO[bytes]]:
+    """`file`, or a gzip stream into it, without a time or a name, if `path` ends in .gz."""
+    if str(path).lower().endswith(".gz"):
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+            yield cast(IO[bytes], stream)
+    else:
+        yield file
+
+
+def _json_escape(err: UnicodeError) -> tuple[str, int]:
+    """JSON's escapes of the characters that cannot be encoded: two for one beyond U+FFFF."""
+    assert isinstance(err, UnicodeEncodeError)
+    units = err.object[err.start : err.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), err.end
+
+
+codecs.register_error("json-escape", _json_escape)

@@ -29,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.errors import ModelFileError, UsageError
+from dearlite.files.drafts import Draft
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build, Manifest, Member, Tensor, parse_manifest
 
@@ -180,13 +181,12 @@ class BundleWriter:
     """Writes a bundle tensor by tensor, with at most one block of one tensor in memory.
 
     A context manager: call `add_tensor` for every tensor, then `finish`. The file gets its name only when it is
-    complete; until then it ends in ".partial". Equal content gives equal bytes.
+    complete (files/drafts.py). Equal content gives equal bytes.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self._partial = self._path.with_name(self._path.name + ".partial")
-        self._archive = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED, allowZip64=True)
+        self._draft = Draft(path)
+        self._archive = zipfile.ZipFile(self._draft.path, "w", zipfile.ZIP_STORED, allowZip64=True)
         self._members: dict[str, Member] = {}
         self._tensors: dict[str, Tensor] = {}
         self._weights: IO[bytes] | None = self._archive.open(_entry(WEIGHTS, self._archive), "w", force_zip64=True)
@@ -200,7 +200,7 @@ class BundleWriter:
         try:
             if kind is None and self._weights is None:  # otherwise `finish` was not called: there is no bundle
                 self._archive.close()
-                self._partial.replace(self._path)
+                self._draft.commit()
         finally:
             self._discard()
 
@@ -216,7 +216,7 @@ class BundleWriter:
         with suppress(OSError):
             if file is not None:
                 file.close()
-        self._partial.unlink(missing_ok=True)
+        self._draft.close()
 
     def add_tensor(self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
         """Appends one tensor at the next multiple of 64 bytes. `blocks` are its bytes, little-endian, in C order."""

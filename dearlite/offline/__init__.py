@@ -62,21 +62,25 @@ def rerank_run(
     from dearlite.fields import USUAL
     from dearlite.offline.collection.collection import Source
     from dearlite.offline.run import rerank_run as runs
+    from dearlite.offline.run.run_files import RunFiles, input_files
     from dearlite.options import Call
 
+    origin = Source(
+        source=source,
+        queries=queries,
+        corpus=corpus,
+        run=run,
+        depth=depth,
+        skip_bad=skip_bad,
+        fields=fields or USUAL,
+        delimiter=delimiter,
+    )
+    files = RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache)
+    files.check(input_files(origin, runs.model_inputs(model, {})))
     return runs.rerank_run(
-        Source(
-            source=source,
-            queries=queries,
-            corpus=corpus,
-            run=run,
-            depth=depth,
-            skip_bad=skip_bad,
-            fields=fields or USUAL,
-            delimiter=delimiter,
-        ).open(),
+        origin.open(),
         model,
-        files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
+        files=files,
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
         loading={"device": device, "threads": threads},
         skip_bad=skip_bad,
@@ -128,6 +132,7 @@ def evaluate(
     from dearlite.offline.evaluation import assess
     from dearlite.offline.evaluation.measures import check_measures
     from dearlite.offline.run import rerank_run as runs
+    from dearlite.offline.run.run_files import RunFiles, input_files
     from dearlite.options import Call
 
     options = assess.EvaluationOptions(
@@ -138,7 +143,7 @@ def evaluate(
         ties=ties,
         command=command,
     )
-    collection = Source(
+    origin = Source(
         source=source,
         queries=queries,
         corpus=corpus,
@@ -148,14 +153,20 @@ def evaluate(
         skip_bad=skip_bad,
         fields=fields or USUAL,
         delimiter=delimiter,
-    ).open()
+    )
+    files = RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache)
+    if scored is not None:
+        files.refuse_any("scored")
+    others = {"scored": scored, "baselines": list((baselines or {}).values())}
+    files.check(input_files(origin, others | ({} if scored is not None else runs.model_inputs(model, {}))))
+    collection = origin.open()
     assessment = assess.prepare(collection, options)
     if scored is not None:
         return assessment.of(scored)
     reranked = runs.rerank_run(
         collection,
         model,
-        files=runs.RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache),
+        files=files,
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
         loading={"device": device, "threads": threads},
         skip_bad=skip_bad,

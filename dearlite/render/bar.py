@@ -20,7 +20,7 @@ class DocumentProgress:
         self.total, self.done = total, 0
         self._unit = unit
         self._before = 0  # documents done before the first update; they do not count for the rate
-        self._visible = visible and sys.stderr.isatty()
+        self._visible = visible and sys.stderr is not None and sys.stderr.isatty()
         self._start = self._drawn = 0.0  # from the first document: the time to load a model does not count
         self._bar: Progress | None = None
 

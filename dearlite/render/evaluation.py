@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dearlite.files.writing import json_text
+from dearlite.files.json_text import json_text
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.render.snippet import plain
 

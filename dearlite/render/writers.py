@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import csv
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from dearlite.files.trec import run_line, score_text
-from dearlite.files.writing import json_text, whole_file
+from dearlite.documents import Document
+from dearlite.files.json_text import json_text, write_rows
+from dearlite.files.targets import ending_of
+from dearlite.files.trec import check_run_ids, run_line, score_text
+from dearlite.files.writing import standard_output, whole_file
 from dearlite.ranking import Ranking, hit_fields
 
 
+def format_of(output: str | None) -> str:
+    """The format if none is named: by the ending of `output`, of stdout by its kind.
+
+    A file without an ending gets JSON Lines. Raises UsageError, which lists the endings, for an unknown one.
+    """
+    if output is None or output == "-":
+        return "table" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
+    return ending_of(output, list(WRITERS), remedy=", each also .gz; --format writes any other name") or "jsonl"
+
+
+def check_ids(form: str, query_id: str, documents: Sequence[Document]) -> None:
+    """Raises InvalidInput for an id that the format `form` cannot hold; called before the documents are scored."""
+    if form == "trec":
+        check_run_ids(query_id, (_trec_id(document.id, index) for index, document in enumerate(documents)))
+
+
+def _trec_id(document_id: str | None, index: int) -> str:
+    return str(index) if document_id is None else document_id
+
+
 def write_ranking(ranking: Ranking, form: str, output: str | None, *, query_id: str = "1") -> None:
-    """Writes `ranking` in the format `form` to the file `output`; None is stdout. An error leaves no partial file."""
-    if output is None:
-        try:
-            WRITERS[form](ranking, sys.stdout, query_id)
-            sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has closed the pipe: discard the rest of the buffer without an error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    with whole_file(Path(output)) as stream:
-        WRITERS[form](ranking, stream, query_id)
+    """Writes `ranking` in the format `form` to `output`; None and "-" are stdout. An error writes nothing."""
+    if output is not None and output != "-":
+        with whole_file(output) as stream:
+            WRITERS[form](ranking, stream, query_id)
+    elif form == "table" and sys.stdout is not None:
+        WRITERS[form](ranking, sys.stdout, query_id)
+        sys.stdout.flush()
+    else:
+        with standard_output(json=form in ("jsonl", "json")) as stream:
+            WRITERS[form](ranking, stream, query_id)
 
 
 def _write_jsonl(ranking: Ranking, stream: TextIO, query_id: str) -> None:
-    for hit in ranking:
-        stream.write(json_text(hit_fields(hit)) + "\n")
+    write_rows(map(hit_fields, ranking), stream)
 
 
 def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
@@ -50,17 +71,28 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
 
 
 def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
-    stream.write("rank\tscore\tindex\tid\ttitle\ttext\n")
+    for row in _rows(ranking):
+        stream.write("\t".join(re.sub(r"\s", " ", str(cell)) for cell in row) + "\n")
+
+
+def _write_csv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
+    """RFC 4180 with LF line ends. Every text is quoted, so that commas and line ends in it are kept."""
+    table, rows = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC), _rows(ranking)
+    table.writerow(next(rows))
+    table.writerows((rank, float(score), *others) for rank, score, *others in rows)
+
+
+def _rows(ranking: Ranking) -> Iterator[tuple[Any, ...]]:
+    """The header and one row per hit."""
+    yield "rank", "score", "index", "id", "title", "text"
     for hit in ranking:
-        cells = (hit.rank, score_text(hit.score), hit.index, hit.id or "", hit.title, hit.text)
-        stream.write("\t".join(re.sub(r"\s", " ", str(cell)) for cell in cells) + "\n")
+        yield hit.rank, score_text(hit.score), hit.index, hit.id or "", hit.title, hit.text
 
 
 def _write_trec(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     """TREC run lines, `qid Q0 docid rank score tag`. The index is the id of a document without one."""
     for hit in ranking:
-        name = str(hit.index) if hit.id is None else hit.id
-        stream.write(run_line(query_id, name, hit.rank, hit.score, ranking.model))
+        stream.write(run_line(query_id, _trec_id(hit.id, hit.index), hit.rank, hit.score, ranking.model))
 
 
 def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:
@@ -73,6 +105,7 @@ WRITERS: dict[str, Callable[[Ranking, TextIO, str], None]] = {
     "table": _write_table,
     "jsonl": _write_jsonl,
     "json": _write_json,
+    "csv": _write_csv,
     "tsv": _write_tsv,
     "trec": _write_trec,
 }

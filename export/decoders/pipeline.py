@@ -15,6 +15,8 @@ from dearlite.export.quality.check import check_probes, keep_or_refuse, quality_
 from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
 from dearlite.export.quality.texts import calibration_rows, card_pairs, pair_rows
 from dearlite.export.source.families import LlamaShape, macs_per_token, shape_of
+from dearlite.files.drafts import Draft, workplace
+from dearlite.files.targets import reason_of
 
 
 def export_decoder(
@@ -43,27 +45,26 @@ def export_decoder(
         block_hadamard=plan.uses_block_hadamard(shape),
         pad_id=model.pad_id if facts.pooling == "last-position" else None,
     )
-    draft = output.with_name(output.name + ".draft")
     card: dict[str, Any] = {}
     try:
-        write_decoder(model, draft, plan=plan, devices=devices, forward=forward if calibration or rows else None)
-        if pairs is not None:
-            card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
-            card |= quality_card(draft, pairs, forward.scores, devices[0], model.probes)
-            keep_or_refuse(draft, output, card, gate)
-        else:
-            check_probes(draft, devices[0], model.probes)
-        draft.replace(output)
+        with Draft(output, folder=True) as draft:
+            file = draft.path / "model.dear"
+            write_decoder(model, file, plan=plan, devices=devices, forward=forward if calibration or rows else None)
+            if pairs is not None:
+                card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
+                card |= quality_card(file, pairs, forward.scores, devices[0], model.probes)
+                keep_or_refuse(file, output, card, gate)
+            else:
+                check_probes(file, devices[0], model.probes)
+            draft.commit(file)
     except OSError as err:
-        raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
-    finally:
-        draft.unlink(missing_ok=True)
+        raise DearliteError(f"cannot write {output}: {reason_of(err)}") from None
     return card
 
 
 def check_disk(output: Path, shape: LlamaShape, quant: str) -> None:
     """Raises DearliteError if the disk has less free space than the file will need, computed from its shapes."""
     needed = (shape.vocabulary * shape.hidden + macs_per_token(shape)) * QUANTISATIONS[quant].bytes_per_weight * 1.05
-    free = shutil.disk_usage(output.parent).free
+    free = shutil.disk_usage(workplace(output)).free
     if needed > free:
         raise DearliteError(f"{output} needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free: make room")

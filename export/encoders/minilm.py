@@ -11,7 +11,6 @@ scale per token. The same input gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +38,7 @@ from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare_scores, load_pairs
 from dearlite.files.hashing import sha256_of
+from dearlite.files.json_text import json_text
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
@@ -194,7 +194,7 @@ def measure_quality(model: BertModel, tokenizer: bytes, collection: Path) -> dic
 
 def write_embedded(model: BertModel, tokenizer: bytes, card: dict[str, Any], licence: bytes, path: Path) -> None:
     """Writes the shipped bundle: three graphs over one set of weights. The same arguments give the same bytes."""
-    members = {"card.json": (json.dumps(card, indent=1) + "\n").encode(), "LICENSE": licence}
+    members = {"card.json": (json_text(card, indent=1) + "\n").encode(), "LICENSE": licence}
     write_graphs(model, tokenizer, GRAPHS, members, path)
 
 

@@ -8,7 +8,6 @@ needs the extra `encoders` (torch, transformers, optimum-onnx) and memory for se
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -26,6 +25,8 @@ from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
 from dearlite.export.quality.texts import card_pairs, pair_rows
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import label_count
+from dearlite.files.drafts import Draft, workplace
+from dearlite.files.targets import reason_of
 from dearlite.models.bundle import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
@@ -130,20 +131,20 @@ def export_encoder(
     rows = [] if pairs is None else pair_rows(tokenizer, prompt, max_tokens, pairs)
     card: dict[str, Any] = {}
     try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.") as folder:
-            traced = trace(checkpoint, tokenizer, max_tokens, Path(folder), rows)
-            draft = Path(folder) / output.name
-            write_encoder(model, traced.rewriter, draft, quant)
+        with Draft(output, folder=True) as draft:
+            traced = trace(checkpoint, tokenizer, max_tokens, draft.path, rows)
+            file = draft.path / "model.dear"
+            write_encoder(model, traced.rewriter, file, quant)
             if pairs is not None:
                 card = {"reference": "transformers, fp32"} | quality_card(
-                    draft, pairs, traced.reference, "cpu", model.probes
+                    file, pairs, traced.reference, "cpu", model.probes
                 )
-                keep_or_refuse(draft, output, card, gate)
+                keep_or_refuse(file, output, card, gate)
             else:
-                check_probes(draft, "cpu", model.probes)
-            draft.replace(output)
+                check_probes(file, "cpu", model.probes)
+            draft.commit(file)
     except OSError as err:
-        raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
+        raise DearliteError(f"cannot write {output}: {reason_of(err)}") from None
     return card
 
 
@@ -175,7 +176,7 @@ def _check_disk(checkpoint: Checkpoint, path: Path, quant: str) -> None:
     fp32_bytes = 4 * sum(prod(checkpoint.shape(name)) for name in checkpoint.names)
     file_bytes = fp32_bytes if quant == "fp32" else fp32_bytes / 4
     needed = 2 * fp32_bytes + file_bytes  # for a moment there are two copies of the traced file
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(workplace(path)).free
     if needed > free:
         raise DearliteError(
             f"{path} needs {needed / 1e9:.1f} GB of disk while it is made and {free / 1e9:.1f} GB are free: make room, "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,10 @@ from dearlite.export.gguf.writer import write_head, write_weights
 from dearlite.export.quality.gate import MIN_AGREEMENT, QualityGate
 from dearlite.export.source.families import macs_per_token
 from dearlite.export.source.merge import MergedCheckpoint
+from dearlite.files.drafts import Draft, workplace
 from dearlite.files.hashing import sha256_of
+from dearlite.files.json_text import json_text
+from dearlite.files.targets import reason_of
 from dearlite.foreign import one_line_errors
 from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.llama_library import installed_engine
@@ -71,8 +75,8 @@ def export_gguf(
     facts = replace(facts, source=facts.source | hashes.placeholders() | {"quant": quant, "versions": versions()})
     factors = rope_factors(config, shape.head_dim)
     values = list(model_values(config, family, shape, weights, facts))
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".draft", dir=output.parent))
-    try:
+    with _draft_of(output) as whole:
+        work = whole.path
         card: dict[str, Any] = {}
         reference = rows = None
         failure = f"{folder}: its metadata cannot be written as GGUF"
@@ -100,11 +104,7 @@ def export_gguf(
             _check_probe(draft, vocabulary)
         facts = replace(facts, source=facts.source | hashes.digests())
         fill_in(draft, {"dearlite.card": _card_json(card), "dearlite.source": json.dumps(facts.source)})
-        draft.replace(output)
-    except OSError as err:
-        raise DearliteError(f"cannot write {output}: {err.strerror or err}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        whole.commit(draft)
     return facts, card
 
 
@@ -148,9 +148,19 @@ def _check_probe(path: Path, vocabulary: Vocabulary) -> None:
         raise ModelFileError(f"the file cannot read its own tokens ({fault}): its parts do not belong together")
 
 
+@contextmanager
+def _draft_of(output: Path) -> Iterator[Draft]:
+    """A draft folder for `output`. Raises DearliteError for a file in it that cannot be written."""
+    try:
+        with Draft(output, folder=True) as draft:
+            yield draft
+    except OSError as err:
+        raise DearliteError(f"cannot write {output}: {reason_of(err)}") from None
+
+
 def _card_json(card: dict[str, Any]) -> str:
     """The card as JSON of at most CARD_BYTES; an empty card gives an empty object."""
-    text = json.dumps(card)
+    text = json_text(card)
     assert len(text) <= CARD_BYTES, "every entry of the card is a number or a short text"
     return text
 
@@ -158,7 +168,7 @@ def _card_json(card: dict[str, Any]) -> str:
 def _check_disk(output: Path, f16: int, quantised: int, *, carded: bool) -> None:
     """Raises DearliteError, before the work, if the files of the export need more disk at once than is free."""
     needed = f16 + quantised + _VOCABULARY_BYTES + (_CARD_DISK_BYTES if carded else 0)
-    free = shutil.disk_usage(output.parent).free
+    free = shutil.disk_usage(workplace(output)).free
     if needed > free:
         parts = f"{f16 / 1e9:.2f} GB of f16 on the way and {quantised / 1e9:.2f} GB" if quantised else "all of it f16"
         raise DearliteError(

@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from dearlite.errors import UsageError
+from dearlite.errors import DearliteError, UsageError
 from dearlite.export.quality.fit import JudgedScores, expected_calibration_error, fit_logistic, fit_margin, sigmoid
+from dearlite.files.drafts import Draft
+from dearlite.files.outputs import check_outputs
+from dearlite.files.targets import ending_of, reason_of
 from dearlite.files.trec import Qrels, read_qrels
-from dearlite.files.writing import check_output
 from dearlite.models.bundle import Bundle, add_members
 from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection, collection_files, open_collection
+from dearlite.offline.collection.collection import Collection, Source, collection_files, open_collection
+from dearlite.offline.run.run_files import input_files
 from dearlite.progress import Progress
 from dearlite.reranker import Reranker
 
@@ -114,7 +117,7 @@ def calibrate(
 
     """
     path = find_model(str(model))
-    check_output(output)
+    _check_output(path, output, journal, Source(source=source, queries=queries, corpus=corpus, run=run, qrels=qrels))
     collection, grades = _judged_collection(source, queries, corpus, run, qrels, depth)
     reranker = Reranker.load(path)
     if not reranker.pointwise:
@@ -134,6 +137,12 @@ def calibrate(
     )
     _write_calibrated(path, result)
     return result
+
+
+def _check_output(model: Path, output: str | Path, journal: str | Path | None, source: Source) -> None:
+    """Raises UsageError for an output that cannot be written, or that is the model or a file of the collection."""
+    ending_of(output, ("dear",), needed=True)
+    check_outputs({"--output": output, "--journal": journal}, input_files(source, {"MODEL": model}))
 
 
 def _judged_collection(
@@ -161,11 +170,11 @@ def _judged_collection(
 
 def _write_calibrated(path: Path, result: CalibrationResult) -> None:
     """Copies the bundle at `path` to `result.path`, with the calibration in its manifest."""
-    draft = result.path.with_name(result.path.name + ".partial")
     try:
-        shutil.copyfile(path, draft)
-        add_members(draft, {}, calibration=result.record())
-        Bundle(draft)
-        draft.replace(result.path)
-    finally:
-        draft.unlink(missing_ok=True)
+        with Draft(result.path) as draft:
+            shutil.copyfile(path, draft.path)
+            add_members(draft.path, {}, calibration=result.record())
+            Bundle(draft.path)
+            draft.commit()
+    except OSError as err:
+        raise DearliteError(f"cannot write {result.path}: {reason_of(err)}") from None

@@ -6,7 +6,6 @@ the card says so then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from dearlite.errors import DearliteError, ModelFileError
 from dearlite.export.quality.card import Pairs, compare_scores
 from dearlite.export.quality.gate import QualityGate
 from dearlite.export.quality.worker import call_worker
+from dearlite.files.json_text import json_text
 from dearlite.machine import versions_of
 from dearlite.models.bundle import add_members
 
@@ -76,4 +76,4 @@ def tau_below_floor(card: dict[str, Any], floor: float) -> str:
 def keep_or_refuse(draft: Path, output: Path, card: dict[str, Any], gate: QualityGate) -> None:
     """Writes `card` into the bundle `draft`, the later `output`. Raises DearliteError unless `gate` lets it pass."""
     gate.apply(output, card, tau_below_floor(card, gate.floor))
-    add_members(draft, {"card.json": (json.dumps(card, indent=1) + "\n").encode()})
+    add_members(draft, {"card.json": (json_text(card, indent=1) + "\n").encode()})

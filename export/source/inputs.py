@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.fetch import fetch
-from dearlite.files.writing import check_output
+from dearlite.files.outputs import check_outputs
+from dearlite.files.targets import ending_of, find_target, reason_of
 from dearlite.models.registry import ModelEntry, model_file
 
 
-def output_path(output: Path | None, entry: ModelEntry | None, force: bool, *, suffix: str) -> Path:
-    """The path of the new file. Raises UsageError when the file exists, unless `force`.
+def output_path(
+    output: Path | None, entry: ModelEntry | None, force: bool, *, suffix: str, folders: Iterable[Path | None] = ()
+) -> Path:
+    """The path of the new file. Raises UsageError when the file exists, unless `force`, and for a file of `folders`.
 
     Without `output` it is the path where `-m NAME` looks for `entry`; its folder is created.
     """
@@ -22,9 +26,15 @@ def output_path(output: Path | None, entry: ModelEntry | None, force: bool, *, s
         if entry is None:
             raise UsageError(f"name the file to write: -o model{suffix}")
         output = model_file(entry)
-        output.parent.mkdir(parents=True, exist_ok=True)
-    check_output(output)
-    if output.exists() and not force:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise UsageError(f"cannot write {output}: {reason_of(err)}") from None
+    ending_of(output, (suffix.removeprefix("."),), needed=True)
+    inputs = [path for folder in folders if folder is not None and folder.is_dir() for path in folder.iterdir()]
+    check_outputs({"--output": output}, {"MODEL": inputs})
+    target = find_target(output)
+    if target.is_file and target.status is not None and not force:
         raise UsageError(f"{output} exists: --force replaces it")
     return output
 

@@ -20,10 +20,11 @@ from dearlite.export.train.base import check_adapter, choose_dtype
 from dearlite.export.train.config import TrainConfig
 from dearlite.export.train.throughput import peak_device_memory_mb
 from dearlite.files.hashing import sha256_of
+from dearlite.files.json_text import json_text
+from dearlite.files.locks import lock_alone
 from dearlite.files.writing import whole_file
 from dearlite.foreign import one_line_errors
 from dearlite.machine import versions_of
-from dearlite.offline.run.journal import lock_alone
 from dearlite.version import __version__
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
         elif any(path.name not in _DRY_RUN_FILES for path in folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no training: name another output")
         with whole_file(settings_path) as stream:
-            stream.write(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+            stream.write(json_text(settings, indent=1) + "\n")
         yield folder, _last_checkpoint(folder)
 
 
@@ -211,7 +212,7 @@ def write_training_json(
         "curve": [dict(log) for log in history],
     }
     with whole_file(folder / "training.json") as stream:
-        stream.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        stream.write(json_text(report, indent=1) + "\n")
 
 
 def _sha256(path: Path) -> str:

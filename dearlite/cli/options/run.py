@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -18,10 +19,10 @@ from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import DiskFull, UsageError
-from dearlite.files.writing import check_output
 from dearlite.offline.collection.collection import Collection, Source
-from dearlite.offline.run.rerank_run import RunFiles, rerank_run
+from dearlite.offline.run.rerank_run import rerank_run
 from dearlite.offline.run.results import RerankedRun
+from dearlite.offline.run.run_files import RunFiles, input_files
 from dearlite.options import Call
 from dearlite.progress import Progress
 from dearlite.render.bar import DocumentProgress
@@ -90,10 +91,16 @@ class RunOptions:
         if self.model.long is not None:
             raise UsageError("a cache holds scores of whole pairs, and long documents are read in passages: drop one")
 
-    def check_outputs(self, *others: str | None) -> None:
-        """Raises UsageError if a file of the options, or one of `others`, cannot be written."""
-        for path in (self.files.output, self.files.jsonl, *others):
-            check_output(path)
+    def check_outputs(self, others: Mapping[str, str | None], inputs: Mapping[str, Any]) -> None:
+        """Raises UsageError if an output cannot be written, or is an input or another output.
+
+        `others` are further outputs, and `inputs` further inputs, by option.
+        """
+        model = {
+            "--model": [stage.path for stage in self.model.chain.stages if stage.path is not None],
+            "--adapter": self.model.loading.adapter,
+        }
+        self.files.check(input_files(self.source, model | dict(inputs)), others)
 
 
 def run_options(command: Command) -> Command:
@@ -119,6 +126,8 @@ def run_options(command: Command) -> Command:
         quiet: bool,
         **others: Any,
     ) -> None:
+        if quiet:
+            warnings.simplefilter("ignore")
         if journal and no_journal:
             raise UsageError("--journal and --no-journal exclude each other: leave one out")
         options = RunOptions(

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
-from dearlite.files.writing import json_text, whole_file
+from dearlite.files.json_text import write_rows
+from dearlite.files.writing import whole_file
 from dearlite.offline.collection.candidates import CandidateNotes, iter_candidates
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.journal import digest_of
@@ -55,15 +57,18 @@ def write_blocks(collection: Collection, folder: Path, size: int) -> Path:
         if path.exists():
             continue
         with whole_file(path) as stream:
-            for query_id in query_ids[start : start + size]:
-                candidates = []
-                for document_id, score in collection.run[query_id].items():
-                    document = collection.documents[document_id]
-                    doc = {"title": document.title, "text": document.text}
-                    candidates.append({"docid": document_id, "score": score, "doc": doc})
-                query = {"text": collection.queries[query_id], "qid": query_id}
-                stream.write(json_text({"query": query, "candidates": candidates}) + "\n")
+            write_rows((_record(collection, query_id) for query_id in query_ids[start : start + size]), stream)
     return shards
+
+
+def _record(collection: Collection, query_id: str) -> dict[str, Any]:
+    """One query with its candidates, in rank_llm's format."""
+    candidates = []
+    for document_id, score in collection.run[query_id].items():
+        document = collection.documents[document_id]
+        doc = {"title": document.title, "text": document.text}
+        candidates.append({"docid": document_id, "score": score, "doc": doc})
+    return {"query": {"text": collection.queries[query_id], "qid": query_id}, "candidates": candidates}
 
 
 def list_blocks(folder: Path, settings: bytes) -> list[Block]:

@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import stat
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,21 +21,11 @@ from typing import Any
 
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, DiskFull, JournalInUse, UsageError
+from dearlite.files.locks import lock_alone
+from dearlite.files.targets import reason_of
 
 _HEADER = {"dearlite": "journal", "schema": 1}
 _SYNC_EVERY_S = 10.0  # for a power failure; after a kill the operating system still writes its cache
-
-
-def lock_alone(file: int) -> None:
-    """Locks an open file for this process until it is closed. Raises OSError if another process holds the lock."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def digest_of(document: Document) -> bytes:
@@ -70,7 +59,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as err:
-            raise DearliteError(f"cannot write the journal {path}: {err.strerror}") from None
+            raise DearliteError(f"cannot write the journal {path}: {reason_of(err)}") from None
         try:
             self._lock()
             self._synced = time.monotonic()
@@ -87,8 +76,13 @@ class Journal:
 
     def close(self) -> None:
         """Flushes the file to the disk and releases the lock."""
-        if self._file >= 0:
+        if self._file < 0:
+            return
+        try:
             os.fsync(self._file)
+        except OSError as err:
+            raise DearliteError(f"cannot write the journal {self.path}: {reason_of(err)}") from None
+        finally:
             os.close(self._file)
             self._file = -1
 

@@ -4,36 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from dearlite.files.writing import check_output
+from dearlite.files.trec import check_run_ids
 from dearlite.models.chain import Model, resolve
 from dearlite.models.registry import home
-from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.collection import Collection, Source
 from dearlite.offline.run.cache import ScoreCache
 from dearlite.offline.run.emptiness import without_empty
 from dearlite.offline.run.journal import Journal
 from dearlite.offline.run.results import RerankedRun
+from dearlite.offline.run.run_files import RunFiles, input_files
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Call
 from dearlite.progress import Progress, line_progress
 from dearlite.reranker import Reranker
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFiles:
-    """The files that a reranking writes: TREC run, JSON Lines, journal and score cache. None: not written.
-
-    `journal` is a path, True for the default path (`journal_path`), or False for none.
-    """
-
-    output: str | Path | None = None
-    jsonl: str | Path | None = None
-    journal: str | Path | bool = True
-    cache: str | Path | None = None
 
 
 def rerank_run(
@@ -49,8 +37,9 @@ def rerank_run(
 
     Writes `files`. With `skip_bad` documents that are empty for the model are left out. See `dearlite.rerank_run`.
     """
-    for path in (files.output, files.jsonl):
-        check_output(path)
+    files.check(input_files(Source(source=collection), model_inputs(model, loading)))
+    if files.output is not None:
+        check_run_can_hold(collection)
     with ExitStack() as stack:
         path_of_journal = journal_path(collection, model, files)
         journal = None if path_of_journal is None else stack.enter_context(Journal(path_of_journal))
@@ -66,6 +55,21 @@ def rerank_run(
     return reranked
 
 
+def check_run_can_hold(collection: Collection) -> None:
+    """Raises InvalidInput for an id that a TREC run cannot hold; called before anything is scored."""
+    for query_id, scores in collection.run.items():
+        check_run_ids(query_id, scores)
+
+
+def model_inputs(model: Model | Reranker, loading: Mapping[str, Any]) -> dict[str, Any]:
+    """Option -> the files of the model and of its adapter, for `RunFiles.check`."""
+    stages = () if isinstance(model, Reranker) else resolve(model).stages
+    return {
+        "--model": [stage.path for stage in stages if stage.path is not None],
+        "--adapter": loading.get("adapter"),
+    }
+
+
 def callback_of(progress: Progress | bool | None) -> Progress | None:
     """The callback for a `progress` argument; True is one that rewrites a line of stderr."""
     return line_progress() if progress is True else progress or None
@@ -74,15 +78,15 @@ def callback_of(progress: Progress | bool | None) -> Progress | None:
 def journal_path(collection: Collection, model: Model | Reranker, files: RunFiles) -> Path | None:
     """The path of the journal: `files.journal`, or OUTPUT.journal, or a file in dearlite's own folder.
 
+    The last is for a run that is not written, or that goes to a device or a pipe.
+
     The name in dearlite's own folder is a hash of the model and the collection's files, so that the same call finds it
     again.
     """
     if files.journal is False:
         return None
-    if files.journal is not True:
-        return Path(files.journal)
-    if files.output is not None:
-        return Path(f"{files.output}.journal")
+    if (beside := files.journal_beside) is not None:
+        return beside
     name = model.model if isinstance(model, Reranker) else " ".join(_model_files(model))
     parts = [str(Path(path).resolve()) for path in collection.sources.values()] or [collection.name]
     return home() / "journals" / f"{blake2b(repr([name, *parts]).encode(), digest_size=12).hexdigest()}.journal"

@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dearlite.files.json_text import write_rows
 from dearlite.files.trec import run_line
-from dearlite.files.writing import json_text, whole_file
+from dearlite.files.writing import standard_output, whole_file
 from dearlite.offline.collection.collection import Collection
 from dearlite.prefixes import WHOLE_CHARACTERS
 from dearlite.ranking import PairScore, Ranking, rank_order
@@ -151,14 +152,17 @@ class RerankedRun:
                 yield run_line(scores.query_id, scores.ids[position], rank, scores.scores[position], self.model)
 
     def write_trec(self, path: str | Path) -> None:
-        """Writes the TREC run to `path`. An error leaves no partial file."""
-        with whole_file(Path(path)) as stream:
+        """Writes the TREC run to `path`, "-" for stdout. An error leaves no partial file."""
+        with standard_output() if str(path) == "-" else whole_file(path) as stream:
             stream.writelines(self.lines())
 
     def write_jsonl(self, path: str | Path) -> None:
-        """Writes `rows` to `path` as JSON Lines. An error leaves no partial file."""
-        with whole_file(Path(path)) as stream:
-            stream.writelines(json_text(row) + "\n" for row in self.rows())
+        """Writes `rows` to `path` as JSON Lines, "-" for stdout. An error leaves no partial file.
+
+        Numbers that JSON cannot hold, NaN and infinity, become null, with one warning that counts them.
+        """
+        with standard_output(json=True) if str(path) == "-" else whole_file(path) as stream:
+            write_rows(self.rows(), stream)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row per pair: texts, rank and score in both stages, token counts, and a listwise model's reason."""

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.export.train.records.evidence import listwise_records
+from dearlite.files.json_text import write_rows
+from dearlite.files.outputs import check_outputs
+from dearlite.files.targets import ending_of
 from dearlite.files.trec import read_qrels, read_run
-from dearlite.files.writing import check_output, json_text, whole_file
+from dearlite.files.writing import standard_output, whole_file
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection, collection_files, make_collection
+from dearlite.offline.collection.collection import Collection, Source, collection_files, make_collection
 from dearlite.offline.collection.texts import read_corpus, read_queries
+from dearlite.offline.run.run_files import ROW_ENDINGS, RunFiles, input_files
 
 if TYPE_CHECKING:
     from dearlite.progress import Progress
@@ -108,16 +112,16 @@ def mine(
     For example: mine("squad", options=MiningOptions(negatives=3, depths=((1, 10), (11, 30))), output="train.jsonl").
     """
     options = options or MiningOptions()
-    check_output(output)
-    find_model(model or DEFAULT_MODEL)  # before the corpus is read
+    teacher = find_model(model or DEFAULT_MODEL)  # before the corpus is read
+    if journal is None and output is not None:
+        journal = RunFiles(output=output).journal_beside
+    _check_output(output, journal, Source(source=source, queries=queries, corpus=corpus, run=run, qrels=qrels), teacher)
     files = collection_files(
         source,
         {"queries": queries, "run": run, "qrels": qrels},
         [corpus] if isinstance(corpus, (str, Path)) else corpus,
     )
     candidates = find_candidates(files["queries"][0], files["corpus"], files["qrels"][0], files["run"][0], options)
-    if journal is None and output is not None:
-        journal = f"{output}.journal"
     scored = rerank_run(
         candidates.collection,
         model=model,
@@ -131,8 +135,15 @@ def mine(
         records = listwise_records(mined.records, model=model, device=device, threads=threads, seed=options.seed)
         mined = replace(mined, records=records)
     if output is not None:
-        write_records(mined.records, Path(output))
+        write_records(mined.records, output)
     return mined
+
+
+def _check_output(output: str | Path | None, journal: str | Path | None, source: Source, teacher: Path) -> None:
+    """Raises UsageError for an output that cannot be written, or that is the teacher or a file of the collection."""
+    if output is not None:
+        ending_of(output, ROW_ENDINGS)
+    check_outputs({"--output": output, "--journal": journal}, input_files(source, {"--model": teacher}))
 
 
 def find_candidates(
@@ -202,10 +213,10 @@ def select(
     return MinedRecords(records, candidates.without_positive, without_negative, false_negatives)
 
 
-def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes JSON Lines; the file appears when all of them are written, or not at all."""
-    with whole_file(path) as stream:
-        stream.writelines(json_text(record) + "\n" for record in records)
+def write_records(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Writes JSON Lines, "-" for stdout; the file appears when all of them are written, or not at all."""
+    with standard_output(json=True) if str(path) == "-" else whole_file(path) as stream:
+        write_rows(records, stream)
 
 
 def _passage(collection: Collection, doc_id: str, score: float) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""One rule for all commands: an option of one value is given once; only an option that may be repeated adds up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+
+def refusing_repeats(command: click.Command) -> click.Command:
+    """`command`, which with its subcommands raises UsageError for an option of one value that is given twice.
+
+    click itself would take the last value and drop the others. A flag without an opposite may be repeated.
+    """
+    if getattr(command, "refuses_repeats", False):
+        return command
+    parse = command.parse_args
+
+    def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _check(command, ctx, args)
+        return parse(ctx, args)
+
+    command.parse_args = parse_args  # type: ignore[method-assign]
+    command.refuses_repeats = True  # type: ignore[attr-defined]
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            refusing_repeats(subcommand)
+    return command
+
+
+def _check(command: click.Command, ctx: click.Context, args: list[str]) -> None:
+    _, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    counts = Counter(param for param in order if isinstance(param, click.Option))
+    for option, count in counts.items():
+        once = not (option.multiple or option.count or (option.is_flag and not option.secondary_opts))
+        if count > 1 and once and not option.is_eager:
+            name = max(option.opts, key=len)
+            raise click.UsageError(f"{name} is given {count} times, and takes one value: give it once", ctx)
