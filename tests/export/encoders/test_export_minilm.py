@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
 from dearlite.models.registry import find_model
 
-ROWS = [(query, text) for _, _, query, text in pairs()][:24]
+RUN = "run_bm25.trec"
+ROWS = [(query, text) for _, _, query, text in pairs()][:12]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_fp32_graph_is_transformers_network(shipped, model, tmp_path, write, lay
     path = tmp_path / "fp32.dear"
     build = Build("cpu", "cpu.onnx", layout, "fp32")
     minilm.write_graphs(model, shipped.read("tokenizer.json"), (("cpu.onnx", write, "dequantised", build),), {}, path)
-    assert Reranker.load(path).score(ROWS) == pytest.approx(reference_scores()[:24], abs=2e-5)
+    assert Reranker.load(path).score(ROWS) == pytest.approx(reference_scores()[:12], abs=2e-5)
 
 
 def test_wide_graph_gives_the_same_scores(shipped, model, tmp_path):
@@ -62,14 +64,30 @@ def test_committed_bundle_is_what_the_workshop_writes_twice(shipped, tmp_path):
     assert (tmp_path / "once.dear").read_bytes() == shipped.path.read_bytes()
 
 
-def test_card_in_the_bundle_is_what_the_workshop_measures(shipped):
-    source = published_model()
+def assert_near(measured, card, tau=0.003):
+    """The figures of two quality cards are those of the same scores, but for another machine's arithmetic."""
+    assert measured["ndcg10_fp32"] == card["ndcg10_fp32"]
+    assert measured["mean_error"] == pytest.approx(card["mean_error"], abs=0.005)
+    assert measured["kendall_tau"] == pytest.approx(card["kendall_tau"], abs=tau)
+
+
+def test_card_in_the_bundle_is_what_the_scores_give(shipped, noveleval_scores):
+    """With transformers' fp32 scores, which those of the exporter's fp32 graph equal (above)."""
+    assert_near(card.compare_scores(card.load_pairs(DATA, RUN), reference_scores(), noveleval_scores), shipped.card())
+
+
+def test_workshop_measures_the_card_of_these_scores(tmp_path, noveleval_scores):
+    """On one query: the file of the published weights in fp32, and that in int8."""
+    source, collection = published_model(), tmp_path / "one-query"
+    shutil.copytree(DATA, collection)
+    lines = (DATA / RUN).read_text().splitlines(keepends=True)[:20]
+    assert len({line.split()[0] for line in lines}) == 1
+    (collection / RUN).write_text("".join(lines))
     tokenizer = source.with_name("tokenizer.json").read_bytes()
-    measured = minilm.measure_quality(minilm.read_published(source), tokenizer, DATA)
-    shown = shipped.card()
-    assert measured["ndcg10_fp32"] == shown["ndcg10_fp32"]
-    assert measured["mean_error"] == pytest.approx(shown["mean_error"], abs=0.005)
-    assert measured["kendall_tau"] == pytest.approx(shown["kendall_tau"], abs=0.003)
+    measured = minilm.measure_quality(minilm.read_published(source), tokenizer, collection)
+    scores = card.compare_scores(card.load_pairs(collection, RUN), reference_scores()[:20], noveleval_scores[:20])
+    assert_near(measured, scores, tau=0.022)  # two of its 190 pairs in the other order
+    assert measured["max_error"] > 0.02  # int8 is not fp32
 
 
 def test_another_model_is_refused(tmp_path):
@@ -102,6 +120,6 @@ def test_card_counts_what_it_says():
 
 def test_card_ndcg_is_trec_evals():
     scores = reference_scores()
-    named = card.load_pairs(DATA, "run_bm25.trec")
+    named = card.load_pairs(DATA, RUN)
     assert card.compare_scores(named, scores, scores)["ndcg10"] == pytest.approx(ndcg10(scores), abs=5e-5)
     assert json.loads(json.dumps(card.compare_scores(named, scores, scores)))["kendall_tau"] == 1.0
