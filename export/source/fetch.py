@@ -67,6 +67,25 @@ def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = 
     return folder
 
 
+def is_reachable(repository: str) -> bool:
+    """False if no Hub answers a question about `repository`, or HF_HUB_OFFLINE forbids to ask. The answer may be no.
+
+    huggingface_hub itself repeats a request without an answer for 23 s, for each file, and prints each attempt.
+    """
+    hub = _hub()
+    if hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        hub.HfApi(library_name="dearlite", library_version=__version__).model_info(
+            repository, timeout=ANSWER_TIMEOUT_S
+        )
+    except (hub.errors.HTTPError, OSError) as err:
+        return getattr(err, "response", None) is not None
+    except ValueError:  # not a repository's name, or an answer that is no Hub's
+        pass
+    return True
+
+
 def _download(hub: Any, repository: str, revision: str, filters: Mapping[str, list[str]]) -> Path:
     """The repository's snapshot, fetched one file at a time: an interruption loses the file in progress at most."""
     for attempt in range(_ATTEMPTS):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.source.adapter import Adapter
+from dearlite.export.source.fetch import is_reachable
 from dearlite.export.train.config import TrainConfig
 from dearlite.files.hashing import sha256_of
 from dearlite.foreign import one_line_errors
@@ -94,12 +95,19 @@ def load_tokenizer(base: str) -> Any:
     from transformers import AutoTokenizer
 
     with one_line_errors(f"base {base}: its tokenizer cannot be read", _FETCH, UsageError):
-        tokenizer = AutoTokenizer.from_pretrained(base, use_fast=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            base, use_fast=True, trust_remote_code=False, local_files_only=_is_local(base)
+        )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UsageError(f"base {base}: its tokenizer has neither a pad nor an eos token: give it one")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _is_local(base: str) -> bool:
+    """True if `base` is a folder, or a name of the Hub's while no Hub answers: only files on this machine count."""
+    return Path(base).is_dir() or not is_reachable(base)
 
 
 def choose_dtype(name: str) -> torch.dtype:
@@ -136,7 +144,9 @@ def load_base(kind: Any, base: str, config: TrainConfig, **options: Any) -> Any:
             llm_int8_skip_modules=["score", "lm_head"],
         )
     with one_line_errors(f"base {base} cannot be loaded", _FETCH, UsageError):
-        return kind.from_pretrained(base, dtype=dtype, trust_remote_code=False, **options)
+        return kind.from_pretrained(
+            base, dtype=dtype, trust_remote_code=False, local_files_only=_is_local(base), **options
+        )
 
 
 def with_lora(model: Any, config: TrainConfig, task: str, full_modules: Sequence[str] = ()) -> Any:

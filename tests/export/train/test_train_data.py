@@ -157,9 +157,9 @@ def test_options_of_mining_are_checked():
             MiningOptions(**options)
 
 
-def test_mining_keeps_true_negatives_with_the_teachers_scores(tmp_path, capfd):
+def test_mining_keeps_true_negatives_with_the_teachers_scores(tmp_path, capfd, tiny_bundle):
     queries, corpus, qrels, run = (noveleval.DATA / name for name in FILES)
-    files = {"queries": queries, "corpus": corpus, "qrels": qrels, "run": run}
+    files = {"queries": queries, "corpus": corpus, "qrels": qrels, "run": run, "model": tiny_bundle}
     options = MiningOptions(negatives=3, positives=2, depths=((1, 5), (6, 20)), limit=6)
     counts = []
     mined = mine(
@@ -182,13 +182,15 @@ def test_mining_keeps_true_negatives_with_the_teachers_scores(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")  # the library reports through its callback alone
 
 
-def test_the_command_writes_what_the_function_writes(tmp_path, cli):
+def test_the_command_writes_what_the_function_writes(tmp_path, cli, tiny_bundle):
     queries, corpus, qrels, run = (noveleval.DATA / name for name in FILES)
     options = MiningOptions(negatives=2, positives=1, depths=((1, 9),), limit=3, seed=7, listwise=True)
-    mine(queries=queries, corpus=corpus, qrels=qrels, run=run, options=options, output=tmp_path / "function.jsonl")
+    files = {"queries": queries, "corpus": corpus, "qrels": qrels, "run": run, "model": tiny_bundle}
+    mine(**files, options=options, output=tmp_path / "function.jsonl")
     code, _, err = cli(
         *("train", "mine", "--queries", queries, "--corpus", corpus, "--qrels", qrels, "--run", run, "--listwise"),
         *("--negatives", 2, "--positives", 1, "--depths", "1-9", "--limit", 3, "--seed", 7),
+        *("-m", tiny_bundle),
         *("-o", tmp_path / "command.jsonl"),
     )
     assert code == 0, err

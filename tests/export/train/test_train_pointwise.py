@@ -78,13 +78,13 @@ def tensors(config):
 
 def test_it_learns_and_says_what_it_did(settings):
     said = []
-    config = settings(max_steps=60, learning_rate=5e-3, log_steps=10, save_steps=100)
+    config = settings(max_steps=30, learning_rate=1e-2, batch=2, accumulation=1, log_steps=5, save_steps=100)
     folder = stage.train_pointwise(config, report=said.append)
     losses = [loss for _, loss in curve(config)]
     assert losses[-1] < 0.5 * losses[0], losses
     report = json.loads((folder / "training.json").read_text())
-    assert report["steps"] == 60 and report["taught"] and len(next(iter(report["data_sha256"].values()))) == 64
-    assert "48 groups, 4 passages each" in said[0] and said[-1].startswith("step 60 of 60  loss ")
+    assert report["steps"] == 30 and report["taught"] and len(next(iter(report["data_sha256"].values()))) == 64
+    assert "48 groups, 4 passages each" in said[0] and said[-1].startswith("step 30 of 30  loss ")
 
 
 def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tmp_path):
@@ -110,7 +110,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
 
 
 def test_a_training_may_begin_with_an_adapter(settings, base, tmp_path):
-    first = settings(max_steps=30, learning_rate=5e-3, lora_r=4, log_steps=10)
+    first = settings(max_steps=30, learning_rate=1e-2, lora_r=4, log_steps=10, batch=2, accumulation=1)
     stage.train_pointwise(first)
     written = stage.Path(first.output) / "adapter_config.json"
     written.write_text(json.dumps(json.loads(written.read_text()) | {"base_model_name_or_path": "gone/base"}))
@@ -163,9 +163,9 @@ def test_the_adapter_exports_and_scores_as_torch_does(settings, base, cli, tmp_p
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    config = settings(max_steps=20, learning_rate=5e-3)
+    config = settings(max_steps=20, learning_rate=5e-3, batch=2, accumulation=1)
     folder = stage.train_pointwise(config)
-    code, _, err = cli("export", base, "--adapter", folder, "-o", tmp_path / "tiny.dear", "--quant", "fp32", "--force")
+    code, _, err = cli("export", base, "--adapter", folder, "-o", tmp_path / "tiny.dear", "--quant", "fp32", "--no-card")
     assert code == 0, err
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = 0
@@ -220,7 +220,12 @@ def test_a_dry_run_says_what_it_will_take_and_trains_nothing(settings):
         ({"base": "nowhere/at-all"}, "base nowhere/at-all"),
     ],
 )
-def test_wrong_settings_are_one_line(settings, changes, message):
+def test_wrong_settings_are_one_line(settings, changes, message, monkeypatch):
+    def sleep(seconds):
+        raise AssertionError(f"waited {seconds} s")
+
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # where nothing answers
+    monkeypatch.setattr("time.sleep", sleep)
     with pytest.raises(UsageError, match=message) as caught:
         stage.train_pointwise(settings(**changes))
     assert "\n" not in str(caught.value)
@@ -239,6 +244,27 @@ def test_an_output_that_is_taken(settings, tmp_path):
         stage.train_pointwise(settings(output=str(tmp_path / "full")))
 
 
+# torchrun's own launch, of a function in processes that fork from it: they import torch and transformers once.
+TORCHRUN = """
+import sys, uuid
+import peft, transformers
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from dearlite.cli.main import run
+import dearlite.export.train.pointwise
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
+config = LaunchConfig(
+    min_nodes=1, max_nodes=1, nproc_per_node=2, start_method="fork", run_id=str(uuid.uuid4()),
+    rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0,
+)
+def train(arguments):
+    try:
+        run(arguments)
+    except SystemExit as end:
+        assert end.code == 0, end.code
+elastic_launch(config, train)(sys.argv[1:])
+"""
+
+
 def test_two_processes_train_as_one_that_accumulates(settings, base, data, tmp_path):
     """Each takes every second batch; the mean of their gradients is that of two batches one after the other."""
     alone = settings(output=str(tmp_path / "alone"), batch=2, accumulation=2, lora_dropout=0.0, max_steps=3)
@@ -246,9 +272,8 @@ def test_two_processes_train_as_one_that_accumulates(settings, base, data, tmp_p
     pair = dataclasses.replace(alone, output=str(tmp_path / "pair"), accumulation=1)
     lines = [f"{name} = {json.dumps(value)}" for name, value in pair.to_dict().items()]
     (tmp_path / "pair.toml").write_text("\n".join(lines))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     run = subprocess.run(
-        [*launcher, "-m", "dearlite.cli.main", "train", "pointwise", str(tmp_path / "pair.toml")],
+        [sys.executable, "-c", TORCHRUN, "train", "pointwise", str(tmp_path / "pair.toml")],
         capture_output=True,
         text=True,
         check=False,
