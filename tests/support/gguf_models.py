@@ -189,3 +189,53 @@ def write_smollm2_tokenizer(folder, metadata):
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
+
+
+_LLAMA_NAMES = {
+    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+
+
+def write_dequantised_smollm2(folder, path, metadata, tensors):
+    """SmolLM2 135M in bf16 as a model folder, from its GGUF at `path` with these `metadata` and `tensors`.
+
+    transformers reads a GGUF to the same weights, and takes half a minute to.
+    """
+    import torch
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+    from safetensors.torch import save_file as save_torch
+
+    heads = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
+    data, values = np.memmap(path, np.uint8, "r"), {}
+    for name, tensor in tensors.items():
+        raw = data[tensor.offset : tensor.offset + tensor.size_bytes]
+        value = dequantize(raw, GGMLQuantizationType[tensor.type.upper()]).reshape(tensor.shape[::-1])
+        *layer, part, _ = name.removeprefix("blk.").split(".")
+        if part in heads:  # llama.cpp rotates neighbouring values, transformers the two halves of a head
+            value = value.reshape(heads[part], -1, 2, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
+        place = f"model.layers.{layer[0]}.{_LLAMA_NAMES[part]}" if layer else _LLAMA_NAMES[part]
+        values[f"{place}.weight"] = torch.from_numpy(np.array(value)).to(torch.bfloat16)
+    save_torch(values, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
+        "hidden_size": metadata["llama.embedding_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_attention_heads": metadata["llama.attention.head_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        "max_position_embeddings": metadata["llama.context_length"],
+        "rms_norm_eps": metadata["llama.attention.layer_norm_rms_epsilon"],
+        "rope_theta": metadata["llama.rope.freq_base"],
+        "hidden_act": "silu",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": "output.weight" not in tensors,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
