@@ -59,9 +59,12 @@ def third_party(node):
 
 
 def nodes(root):
+    """(FILE:LINE, node) of every import statement and call below `root`."""
     for file in modules_of(root).values():
+        name = file.relative_to(root)
         for node in ast.walk(tree(file)):
-            yield f"{file.relative_to(root)}:{getattr(node, 'lineno', 0)}", node
+            if isinstance(node, (ast.Import, ast.ImportFrom, ast.Call)):
+                yield f"{name}:{node.lineno}", node
 
 
 def needs(root):
