@@ -76,9 +76,7 @@ def is_reachable(repository: str) -> bool:
     if hub.constants.HF_HUB_OFFLINE:
         return False
     try:
-        hub.HfApi(library_name="dearlite", library_version=__version__).model_info(
-            repository, timeout=ANSWER_TIMEOUT_S
-        )
+        hub.HfApi(library_name="dearlite", library_version=__version__).model_info(repository, timeout=ANSWER_TIMEOUT_S)
     except (hub.errors.HTTPError, OSError) as err:
         return getattr(err, "response", None) is not None
     except ValueError:  # not a repository's name, or an answer that is no Hub's

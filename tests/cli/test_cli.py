@@ -32,6 +32,16 @@ def fails(result, code, *words):
         assert word in err
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The example's documents, the first 30 words of each: the two best are the same."""
+    path = tmp_path_factory.mktemp("short") / "docs.jsonl"
+    with open(DOCS, encoding="utf-8") as lines, path.open("w", encoding="utf-8") as stream:
+        for row in map(json.loads, lines):
+            stream.write(json.dumps(row | {"text": " ".join(row["text"].split()[:30])}) + "\n")
+    return str(path)
+
+
 def test_example_ranks_the_right_document_first(cli):
     code, out, err = cli("rerank", QUERY, DOCS)
     rows = [json.loads(line) for line in out.splitlines()]
@@ -55,18 +65,18 @@ def test_jsonl_keeps_the_callers_fields_and_theirs_win_a_prefix(cli, tmp_path):
     assert "tea ☕" in out
 
 
-def test_formats(cli):
-    _, table, _ = cli("rerank", QUERY, DOCS, "--format", "table", "-k", "3")
+def test_formats(cli, short):
+    _, table, _ = cli("rerank", QUERY, short, "--format", "table", "-k", "3")
     assert "best 3 of 20" in table
     assert "▲ 15" in table
-    _, as_json, _ = cli("rerank", QUERY, DOCS, "--format", "json", "-k", "2")
+    _, as_json, _ = cli("rerank", QUERY, short, "--format", "json", "-k", "2")
     parsed = json.loads(as_json)
     assert (parsed["model"], parsed["device"], len(parsed["hits"]), parsed["total"]) == ("minilm-l12", "cpu", 2, 20)
-    _, tsv, _ = cli("rerank", QUERY, DOCS, "--format", "tsv", "-k", "2")
+    _, tsv, _ = cli("rerank", QUERY, short, "--format", "tsv", "-k", "2")
     rows = list(csv.reader(io.StringIO(tsv), delimiter="\t", quoting=csv.QUOTE_NONE))
     assert rows[0] == ["rank", "score", "index", "id", "title", "text"]
     assert [row[:1] + row[2:4] for row in rows[1:]] == [["1", "15", "13-2"], ["2", "4", "13-6"]]
-    _, trec, _ = cli("rerank", QUERY, DOCS, "--format", "trec", "-k", "2", "--query-id", "13")
+    _, trec, _ = cli("rerank", QUERY, short, "--format", "trec", "-k", "2", "--query-id", "13")
     fields = [line.split() for line in trec.splitlines()]
     assert [f[:4] + f[5:] for f in fields] == [
         ["13", "Q0", "13-2", "1", "dearlite-minilm-l12"],
@@ -102,10 +112,10 @@ def test_input_formats_give_one_ranking(cli, tmp_path, ending):
     assert json.loads(out.splitlines()[0])["index"] == 1
 
 
-def test_output_file_is_whole_and_named_by_its_ending(cli, tmp_path):
+def test_output_file_is_whole_and_named_by_its_ending(cli, tmp_path, short):
     target = tmp_path / "out.trec"
     target.write_text("old")
-    code, out, _ = cli("rerank", QUERY, DOCS, "-o", target, "-k", "5")
+    code, out, _ = cli("rerank", QUERY, short, "-o", target, "-k", "5")
     assert (code, out) == (0, "")
     assert len(target.read_text().splitlines()) == 5
     assert os.listdir(tmp_path) == ["out.trec"]
@@ -195,10 +205,10 @@ def test_damaged_model_file_is_one_line(cli, tmp_path, damage):
     fails(cli("models", "verify", file), 1, "m.dear")
 
 
-def test_renamed_and_moved_model_file_works(cli, tmp_path):
+def test_renamed_and_moved_model_file_works(cli, tmp_path, short):
     file = tmp_path / "my model.dear"
     file.write_bytes((ROOT / "dearlite" / "data" / "minilm-l12.dear").read_bytes())
-    code, out, _ = cli("rerank", QUERY, DOCS, "-m", file, "-k", "1")
+    code, out, _ = cli("rerank", QUERY, short, "-m", file, "-k", "1")
     assert code == 0
     assert json.loads(out)["id"] == "13-2"
 
@@ -265,11 +275,11 @@ def test_interrupt_ends_the_command_and_says_how_far(tmp_path):
     assert os.listdir(tmp_path) == ["d.txt"]
 
 
-def test_terminal_gets_a_table_and_no_color_is_honoured():
+def test_terminal_gets_a_table_and_no_color_is_honoured(short):
     def on_terminal(**env):
         main, side = pty.openpty()
         with subprocess.Popen(
-            [*DEARLITE, "rerank", QUERY, DOCS, "-k", "2"],
+            [*DEARLITE, "rerank", QUERY, short, "-k", "2"],
             stdout=side,
             stderr=side,
             stdin=side,
