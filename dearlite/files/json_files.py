@@ -75,10 +75,8 @@ def _read_whole(lines: list[bytes], name: str, *, listed: bool) -> Iterator[Reco
         number = data.count(b"\n", 0, err.start)
         raise not_utf8(f"{name}:{number + 1}", lines[number], err.start - sum(map(len, lines[:number]))) from None
     except (ValueError, RecursionError) as err:
-        first, second, *_ = [*(raw for raw in lines if raw.strip()), b""]
-        is_line = not second or not isinstance(_parsed(second, ""), InvalidInput)
-        if not listed and not first.lstrip().startswith(b"[") and is_line:
-            yield from _read_each(iter(lines), name, 1)  # JSON Lines whose first line is damaged
+        if not listed and _is_json_lines([raw for raw in lines if raw.strip()]):
+            yield from _read_each(iter(lines), name, 1)
             return
         reason = str(err) if isinstance(err, _TwoValues) else f"is not JSON ({_reason(err, name)}): {_REMEDY}"
         raise InvalidInput(f"{name} {reason}") from None
@@ -87,6 +85,14 @@ def _read_whole(lines: list[bytes], name: str, *, listed: bool) -> Iterator[Reco
         return
     for position, value in values:
         yield f"{name}:{data[:position].count(10) + 1}", value
+
+
+def _is_json_lines(lines: list[bytes]) -> bool:
+    """True if `lines`, of which the first is damaged, are JSON Lines: it is the only one, or others are objects."""
+    first, *others = lines
+    if first.lstrip().startswith(b"["):
+        return False
+    return not others or any(raw.startswith(b"{") and isinstance(_parsed(raw, ""), Mapping) for raw in others)
 
 
 _REMEDY = "it must be JSON Lines, an object per line, or one list of objects"

@@ -86,8 +86,18 @@ def test_lines_after_a_damaged_first_line_are_read(tmp_path):
     assert [line.split()[0] for line in file.skipped] == ["d.jsonl:1"]
 
 
+def test_a_single_damaged_line_is_named(tmp_path):
+    assert refused(tmp_path, "d.jsonl", '\n{"text": "a\n').startswith("d.jsonl:2 is not JSON")
+
+
 def test_one_damaged_line_is_named_as_a_line(tmp_path):
     assert refused(tmp_path, "d.jsonl", '{"text":\n').startswith("d.jsonl:1 is not JSON")
+
+
+def test_two_damaged_lines_before_the_others_are_named_each(tmp_path):
+    file = read_documents(save(tmp_path, "d.jsonl", f'{{"text":\n{{"te\n{ONE}\n'), skip_bad=True)
+    assert [document.id for document in file.documents] == ["a"]
+    assert [line.split()[0] for line in file.skipped] == ["d.jsonl:1", "d.jsonl:2"]
 
 
 def test_bad_lines_of_json_lines_named_json_are_named(tmp_path):
