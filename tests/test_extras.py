@@ -20,11 +20,15 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # import name -> distribution, where they differ by more than - and _
-DISTRIBUTIONS = {**ENGINES, "optimum": "optimum-onnx", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    **ENGINES,
+    "optimum": "optimum-onnx",
+    "pytrec_eval": "pytrec-eval-terrier",
+    "yaml": "pyyaml",
+}
 # declared, and imported by another package only
 INDIRECT = {
     "onnxruntime-gpu": "imported as onnxruntime",
-    "pytrec-eval-terrier": "ir-measures computes with it",
 }
 FOR_DEVELOPERS = ("dev", "docs")
 

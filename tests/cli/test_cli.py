@@ -183,12 +183,16 @@ def test_skip_bad_goes_on_and_counts(cli, tmp_path):
 
 def test_cut_documents_are_told_and_marked(cli, tmp_path):
     docs = tmp_path / "d.txt"
-    docs.write_text("light " * 200_000 + "\nshort\n")  # 1.2 MB
+    docs.write_text("light " * 10_000 + "\n" + "lamp " * 200_000 + "\nshort\n")  # 60 kB and 1 MB
     code, out, err = cli("rerank", "-q", "bulb", docs)
-    cut = next(row for row in map(json.loads, out.splitlines()) if row.get("truncated"))
+    rows = {row["index"]: row for row in map(json.loads, out.splitlines())}
     assert code == 0
-    assert (cut["tokens_used"], cut["tokens_total"]) == (512, 200_004)
-    assert "1 of the 2 documents" in err
+    assert (rows[0]["tokens_used"], rows[0]["tokens_total"]) == (512, 10_004)
+    assert "tokens_total_is_bound" not in rows[0]
+    assert rows[1]["tokens_total_is_bound"] is True  # only the beginning of a text above 100,000 characters is encoded
+    assert rows[1]["tokens_used"] == 512 < rows[1]["tokens_total"] <= 200_004
+    assert "truncated" not in rows[2]
+    assert "2 of the 3 documents" in err
 
 
 @pytest.mark.parametrize("damage", ["truncated", "edited", "foreign"])
