@@ -11,9 +11,10 @@ from dearlite.checks import whole_number
 from dearlite.cli.options.run import RunOptions, open_source, resume_notice
 from dearlite.errors import UsageError, need
 from dearlite.fields import USUAL
+from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import FOLDER_LAYOUT, Source
-from dearlite.offline.run.run_files import RunFiles
+from dearlite.offline.run.run_files import RunFiles, input_files
 from dearlite.render.bar import DocumentProgress
 
 
@@ -24,6 +25,7 @@ def rerank_blocks(
     need("ray.data", extra="ray")
     output = _output_folder(options)
     whole_number("--block-queries", block_queries)
+    _check_output(output, options)
     scoring = _scoring_of(options)
     folder = _folder_of_shards(options.source)
     source = open_source(options.source) if folder is None else folder
@@ -63,6 +65,12 @@ def _output_folder(options: RunOptions) -> Path:
     if options.model.long is not None:
         raise UsageError("--long is of one process: leave it out, or --ray")
     return Path(options.files.output)
+
+
+def _check_output(output: Path, options: RunOptions) -> None:
+    """Makes the folder. Raises UsageError if it cannot be written, or if its run.trec is an input."""
+    make_folder(output)
+    check_outputs({"--output": output / "run.trec"}, input_files(options.source, options.model_files()))
 
 
 def _one_process_options(files: RunFiles) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
+from dearlite.files.json_text import json_text
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.pointwise.bench import DEFAULT_TOKENS, Measurement, measure
@@ -37,7 +37,7 @@ def command(model: str, docs: int | None, tokens: int | None, threads: int | Non
     """
     measurement = measure(find_model(model), documents=docs, tokens=tokens, threads=threads, device=device)
     if as_json:
-        click.echo(json.dumps(asdict(measurement), indent=1))
+        click.echo(json_text(asdict(measurement), indent=1))
     else:
         _print(measurement)
 

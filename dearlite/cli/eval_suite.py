@@ -45,7 +45,7 @@ def evaluate_suite(
     missing = [collection for collection in suite.collections if collection.folder(root) is None]
     if json is not None:
         ending_of(json, ("json",), remedy=", also .gz, for --json")
-    inputs = {"SOURCE": [path for _, folder in present for path in folder.rglob("*")]}
+    inputs = {"of a collection": [path for _, folder in present for path in folder.rglob("*")]}
     options.check_outputs({"--json": json}, inputs)
     for collection in missing:
         click.echo(f"dearlite: {collection.title} is not here: {collection.how_to_get(root)}", err=True)

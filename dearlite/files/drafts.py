@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from dearlite.errors import DearliteError, UsageError
@@ -22,6 +23,7 @@ from dearlite.files.locks import lock_alone
 from dearlite.files.targets import Target, find_target, reason_of
 
 _MOST_NAME_BYTES = 220  # a name may have 255; the draft adds 24
+_MOST_SCANNED = 5000  # entries of a folder: a cluster writes a file per block, and each looks for leftovers
 _TOKEN = r"[0-9a-f]{16}"
 
 
@@ -150,10 +152,10 @@ def _new_path(path: Path) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes the drafts of `path` whose writers have ended."""
+    """Removes the drafts of `path` whose writers have ended, in a folder of usual size."""
     pattern = re.compile(re.escape(f".{_stem(path.name)}.") + _TOKEN + re.escape(".draft"))
     with suppress(OSError):
-        for entry in list(os.scandir(path.parent)):
+        for entry in list(islice(os.scandir(path.parent), _MOST_SCANNED)):
             if pattern.fullmatch(entry.name):
                 _remove_if_left(entry)
 

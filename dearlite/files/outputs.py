@@ -9,9 +9,10 @@ from pathlib import Path
 
 from dearlite.errors import UsageError
 from dearlite.files.drafts import check_writable
-from dearlite.files.targets import Name, Target, find_target
+from dearlite.files.targets import Name, Target, find_target, reason_of
 
 _JOURNAL = "the journal of an input"
+_STATES = ("--journal", "--cache")  # outputs that are kept from call to call, which a device or a pipe cannot be
 
 
 def check_outputs(
@@ -19,8 +20,8 @@ def check_outputs(
 ) -> None:
     """Raises UsageError if an output cannot be written, is an input or an input's journal, or is another output.
 
-    Both map an option or argument to its file; an input may have several. None is no file, "-" stdout. Only files are
-    compared, by what they are and not by their names: links and hard links are seen through.
+    Both map an option or argument to its file; an input may have several. None is no file, "-" stdout. A journal or a
+    cache must be an ordinary file. Files are compared by what they are: links and hard links are seen through.
     """
     seen: dict[object, str] = {}
     for option, name in outputs.items():
@@ -28,6 +29,8 @@ def check_outputs(
             continue
         target = _stdout() if str(name) == "-" else find_target(name)
         check_writable(target)
+        if option in _STATES and not target.is_file:
+            raise UsageError(f"{option} {name} is not an ordinary file, which it must be: name another")
         if target.descriptor is None and target.status is not None and stat.S_ISCHR(target.status.st_mode):
             continue  # the null device takes several outputs
         key = _identity(target.path, target.status)
@@ -42,6 +45,16 @@ def check_outputs(
         output = seen.get(_identity(path, status)) if stat.S_ISREG(status.st_mode) else None
         if output is not None and (output, option) != ("--journal", _JOURNAL):  # a journal is only appended to
             raise UsageError(f"{output} {outputs[output]} would overwrite {option}, {path}: name another file")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of several outputs, and those above. Raises UsageError if files cannot be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        reason = "it is a file; name a folder" if folder.is_file() else reason_of(err)
+        raise UsageError(f"cannot write to {folder}: {reason}") from None
+    check_writable(find_target(folder / "new"))
 
 
 def _stdout() -> Target:

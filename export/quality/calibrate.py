@@ -18,7 +18,7 @@ import numpy as np
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.quality.fit import JudgedScores, expected_calibration_error, fit_logistic, fit_margin, sigmoid
 from dearlite.files.drafts import Draft
-from dearlite.files.outputs import check_outputs
+from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.files.targets import ending_of, reason_of
 from dearlite.files.trec import Qrels, read_qrels
 from dearlite.models.bundle import Bundle, add_members
@@ -142,6 +142,8 @@ def calibrate(
 def _check_output(model: Path, output: str | Path, journal: str | Path | None, source: Source) -> None:
     """Raises UsageError for an output that cannot be written, or that is the model or a file of the collection."""
     ending_of(output, ("dear",), needed=True)
+    if journal is not None:
+        make_folder(Path(journal).parent)
     check_outputs({"--output": output, "--journal": journal}, input_files(source, {"MODEL": model}))
 
 

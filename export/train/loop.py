@@ -22,6 +22,8 @@ from dearlite.export.train.throughput import peak_device_memory_mb
 from dearlite.files.hashing import sha256_of
 from dearlite.files.json_text import json_text
 from dearlite.files.locks import lock_alone
+from dearlite.files.outputs import check_outputs, make_folder
+from dearlite.files.targets import reason_of
 from dearlite.files.writing import whole_file
 from dearlite.foreign import one_line_errors
 from dearlite.machine import versions_of
@@ -52,7 +54,8 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
     Raises UsageError for a folder that is in use, that holds a training with other settings or data, or other files.
     """
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    check_outputs({name: folder / name for name in ("settings.json", "training.json")}, {"data": config.data})
     if not is_first_process():  # the first process holds the lock for all
         yield folder, _last_checkpoint(folder)
         return
@@ -176,8 +179,14 @@ def run(
     if checkpoint is not None:
         report(f"resuming from {checkpoint}")
     start, folder = time.perf_counter(), Path(config.output)
-    run_trainer(trainer, checkpoint)
-    trainer.save_model(config.output)
+    try:
+        run_trainer(trainer, checkpoint)
+        with one_line_errors(f"the adapter cannot be saved in {folder}", "make room, and run the same command again"):
+            trainer.save_model(config.output)
+    except OSError as err:
+        raise DearliteError(
+            f"cannot write in {folder}: {reason_of(err)} (the same command continues from the last checkpoint)"
+        ) from err
     if trainer.is_world_process_zero():
         check_adapter(folder, head=head)
         result = {

@@ -11,6 +11,7 @@ from dearlite.documents import Document
 from dearlite.errors import DearliteError, JournalInUse, UsageError
 from dearlite.offline.run.cache import ScoreCache, pair_key
 from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
+from dearlite.offline.run.results import QueryScores
 from dearlite.ranking import PairScore
 
 
@@ -165,3 +166,15 @@ def test_a_file_that_is_no_cache_is_left_alone(tmp_path):
         with pytest.raises(UsageError, match="name another --cache"):
             ScoreCache(path)
         assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_not_kept(tmp_path, wrong):
+    scores = QueryScores("q", ("a", "b"), "key")
+    scores.put(0, PairScore(wrong, 3, 3))
+    scores.put(1, PairScore(1.5, 3, 3))
+    with Journal(tmp_path / "a.journal") as journal:
+        journal.add(scores.entry(1.0))
+    assert b"NaN" not in journal.path.read_bytes() and b"Infinity" not in journal.path.read_bytes()
+    ((entry,), _, _) = entries(tmp_path / "a.journal")
+    assert (entry["places"], entry["scores"]) == ([1], [1.5])

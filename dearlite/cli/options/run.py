@@ -96,11 +96,14 @@ class RunOptions:
 
         `others` are further outputs, and `inputs` further inputs, by option.
         """
-        model = {
+        self.files.check(input_files(self.source, self.model_files() | dict(inputs)), others)
+
+    def model_files(self) -> dict[str, Any]:
+        """Option -> the files of the model and of its adapter."""
+        return {
             "--model": [stage.path for stage in self.model.chain.stages if stage.path is not None],
             "--adapter": self.model.loading.adapter,
         }
-        self.files.check(input_files(self.source, model | dict(inputs)), others)
 
 
 def run_options(command: Command) -> Command:

@@ -53,9 +53,10 @@ class QueryScores:
         return PairScore(self.scores[position], self.tokens_used[position], self.tokens_total[position])
 
     def put(self, position: int, score: PairScore) -> None:
-        """Stores one score and marks it as unsaved."""
+        """Stores one score and marks it as unsaved, unless it is no number: then it is none, and is not kept."""
         self.scores[position], self.tokens_used[position], self.tokens_total[position] = score
-        self.unsaved.append(position)
+        if math.isfinite(score.score):
+            self.unsaved.append(position)
 
     def put_ranking(self, ranking: Ranking) -> None:
         """Stores a ranking of all documents of the query."""

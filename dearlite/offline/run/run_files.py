@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.files.outputs import check_outputs
-from dearlite.files.targets import Name, ending_of, find_target, reason_of
+from dearlite.files.outputs import check_outputs, make_folder
+from dearlite.files.targets import Name, ending_of, find_target
 from dearlite.offline.collection.collection import FOLDER_LAYOUT, Collection, Source
 
 RUN_ENDINGS = ("trec", "run", "res", "txt")
@@ -42,12 +42,8 @@ class RunFiles:
             ending_of(self.jsonl, ROW_ENDINGS, remedy=", each also .gz")
         own = {"--output": self.output, "--jsonl": self.jsonl, "--cache": self.cache, "--journal": self.journal_beside}
         if self.journal_beside is not None:
-            _make_folder(self.journal_beside.parent, self.journal_beside)
+            make_folder(self.journal_beside.parent)
         check_outputs(own | dict(others or {}), inputs)
-        for option in ("--cache", "--journal"):
-            name = own[option]
-            if name is not None and not find_target(name).is_file:
-                raise UsageError(f"{option} {name} is not an ordinary file, which it must be: name another")
 
     def refuse_any(self, option: str) -> None:
         """Raises UsageError if a file is named that `option`, a run that was reranked before, leaves unwritten."""
@@ -87,10 +83,3 @@ def _paths(value: Any) -> list[Path]:
     """The paths of an option's value; none for a value that names no file, as a dict of judgements."""
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return [Path(item) for item in values if isinstance(item, (str, Path))]
-
-
-def _make_folder(folder: Path, name: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise UsageError(f"cannot write {name}: {reason_of(err)}") from None
