@@ -7,6 +7,12 @@ import operator
 from dearlite.errors import UsageError
 
 
+def instance(name: str, value: object, kind: type, example: str) -> None:
+    """Raises UsageError unless `value` is a `kind`; the message shows `example`."""
+    if not isinstance(value, kind):
+        raise UsageError(f"{name} is a {type(value).__name__}: give {example}")
+
+
 def whole_number(name: str, value: object, least: int = 1, *, otherwise: str = "") -> int:
     """`value` as an int of at least `least`; NumPy's integers count. Raises UsageError, also for a bool.
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import isinf
 from numbers import Integral, Real
 from typing import Any
 
@@ -47,9 +50,11 @@ def as_documents(items: Iterable[object], fields: Fields = USUAL) -> list[Docume
     `items` is any iterable of documents (`as_document`), or a table, whose rows are the documents: a DataFrame of
     pandas or polars, or a table of Arrow.
     """
+    if not isinstance(fields, Fields):
+        raise InvalidInput(f"fields is a {type(fields).__name__}: give Fields(text=...)")
     rows = _rows(items)
     if isinstance(rows, (str, bytes, Mapping, Document)) or not isinstance(rows, Iterable) or _is_row(rows):
-        remedy = "put it in brackets, [doc]"
+        remedy = "give a list of documents" if items is None else "put it in brackets, [doc]"
         if isinstance(rows, Mapping) and not isinstance(find_field(rows, TEXT_FIELDS, "docs")[1], (str, type(None))):
             remedy = "give a record per document, [{'text': ...}, ...]"  # a list or mapping of texts: columns
         elif isinstance(rows, Mapping) and not any(is_known(name, TEXT_FIELDS) for name in rows):
@@ -177,8 +182,12 @@ def _id_text(value: object, where: str) -> str | None:
             f"{where} has a {type(value).__name__} as its id: it must be a string or a number; name another field "
             f"({_option('id')})"
         )
-    if isinstance(value, Real) and not isinstance(value, Integral):
+    if type(value).__str__ is object.__str__ and type(value).__repr__ is object.__repr__:  # its address alone
+        raise InvalidInput(f"{where} has a {type(value).__name__} as its id: it must be a string or a number")
+    if isinstance(value, (Real, Decimal)) and not isinstance(value, (Integral, Fraction)):
         number = float(value)
+        if isinf(number):
+            raise InvalidInput(f"{where} has the id {value}, which names nothing: give a string or a whole number")
         if abs(number) >= 2**53:  # neighbours of such a number are lost: two ids may have become one
             raise InvalidInput(
                 f"{where} has the id {value}, a float that has lost its last digits: read ids as strings"
@@ -207,11 +216,16 @@ def _rows(items: object) -> object:
             return getattr(items, method)()
     if not hasattr(items, "to_dict"):
         return items
-    if (name := getattr(getattr(items, "index", None), "name", None)) is not None and is_known(name, ID_FIELDS):
-        items = items.reset_index()  # type: ignore[attr-defined]  # set_index("docno"): the ids are no column
-    repeated = [name for name, count in Counter(items.columns).items() if count > 1]
+    columns, index = list(items.columns), getattr(items, "index", ())
+    name = getattr(index, "name", None)
+    is_id = name is not None and is_known(name, ID_FIELDS)
+    if is_id and (name not in columns or list(items[name]) != list(index)):  # type: ignore[index]
+        columns.append(name)
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
         raise InvalidInput(f"docs has two columns of the name {repeated[0]!r}: rename or drop one of them")
+    if len(columns) > len(items.columns):
+        items = items.reset_index()  # type: ignore[attr-defined]  # set_index("docno"): the ids are no column
     return items.to_dict("records")
 
 

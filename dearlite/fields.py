@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import ne
+from types import NoneType
 from typing import Any
 
-from dearlite.errors import InvalidInput
+from dearlite.errors import InvalidInput, UsageError
 
 # The table: names in order of precedence. They cover BEIR, Tevatron, Pyserini, MS MARCO, TREC, ir_datasets, LangChain,
 # LlamaIndex, Haystack and plain JSON. A name counts in any letter case, with spaces around it, and with "-", "_" or a
@@ -64,6 +65,11 @@ class Fields:
     id: Source = None
     title: Source = None
 
+    def __post_init__(self) -> None:
+        for part in ("text", "id", "title"):
+            if not (isinstance(source := getattr(self, part), (str, NoneType)) or callable(source)):
+                raise UsageError(f"fields has the {part} {source!r}: it must be a name, or a function of the record")
+
 
 USUAL = Fields()
 
@@ -90,6 +96,8 @@ def is_missing(value: object) -> bool:
         return True
     if isinstance(value, str):
         return False
+    if type(value).__name__ == "MaskedConstant":  # a cell of a masked array of NumPy
+        return True
     try:
         return bool(ne(value, value))  # NaN and NaT only
     except Exception:  # pandas.NA has no truth value, nor have arrays

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING
 
-from dearlite.checks import whole_number
+from dearlite.checks import instance, whole_number
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,6 +108,10 @@ class Call:
 
     def __post_init__(self) -> None:
         whole_number("together", self.together)
+        if self.listwise is not None:
+            instance("listwise", self.listwise, Listwise, "Listwise(mode=...)")
+        if self.long is not None:
+            instance("long", self.long, Long, 'Long("chunk")')
 
 
 @dataclass(frozen=True, slots=True)

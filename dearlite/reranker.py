@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -167,9 +167,7 @@ class Reranker(ABC):
         """
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, long=long, together=together)
         self._check_stages(call)
-        if fields is not None:
-            jobs = [(query, as_documents(docs, fields)) for query, docs in jobs]
-        return self.rank(list(jobs), call)
+        return self.rank([(query, _read(docs, fields)) for query, docs in _checked_jobs(jobs)], call)
 
     @abstractmethod
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
@@ -227,6 +225,17 @@ class Reranker(ABC):
         query encode it once. Raises UsageError for a listwise model or a cascade.
         """
         raise UsageError(_no_score(self.model))
+
+
+def _checked_jobs(jobs: Iterable[object]) -> Iterator[Job]:
+    """`jobs` one by one. Raises InvalidInput for what is no pair of a query and its documents."""
+    if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
+        remedy = "give its items(), the pairs" if isinstance(jobs, Mapping) else "give a list of (query, docs) pairs"
+        raise InvalidInput(f"jobs is a {type(jobs).__name__}: {remedy}")
+    for position, job in enumerate(jobs):
+        if not isinstance(job, Sequence) or isinstance(job, (str, bytes)) or len(job) != 2:
+            raise InvalidInput(f"job {position} is a {type(job).__name__}: it must be a pair (query, docs)")
+        yield job[0], job[1]
 
 
 def _read(docs: Iterable[object], fields: Fields | None) -> Iterable[object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 import dearlite
-from dearlite import DearliteError, Reranker, rerank
+from dearlite import DearliteError, Fields, Reranker, rerank
 from dearlite.errors import Cancelled, DeviceUnavailable, InvalidInput, UnknownModel, UsageError
 from dearlite.pointwise.reranker import PointwiseReranker
 
@@ -269,3 +269,23 @@ from dearlite.offline.collection.collection import Collection as same
 assert Collection is same
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.rerank_many({"rain": ["snow"]}), r"jobs is a dict: give its items\(\)"),
+        (lambda model: model.rerank_many("rain"), r"jobs is a str: give a list"),
+        (lambda model: model.rerank_many([("rain", ["snow"], 3)]), r"job 0 is a tuple: it must be a pair"),
+        (lambda model: model.rerank_many(["rain"]), r"job 0 is a str: it must be a pair"),
+        (lambda model: model.rerank("rain", ["snow"], long="chunk"), r"long is a str: give Long"),
+        (lambda model: model.rerank("rain", ["snow"], listwise="first"), r"listwise is a str: give Listwise"),
+        (lambda model: model.rerank("rain", ["snow"], fields="body"), r"fields is a str: give Fields"),
+        (lambda model: model.rerank("rain", ["snow"], fields=Fields(text=5)), r"fields has the text 5"),
+        (lambda model: model.rerank("rain", None), r"docs is one NoneType, not a list: give a list"),
+        (lambda model: list(model.stream([("rain", "snow")])), r"a document of stream is a str: give a Document"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_in_words(call, message):
+    with pytest.raises(DearliteError, match=message):
+        call(Reranker.load())

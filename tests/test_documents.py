@@ -4,8 +4,10 @@ import copy
 import json
 from collections import UserDict
 from dataclasses import dataclass
+from decimal import Decimal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,9 +229,12 @@ def test_a_query_that_is_no_string_is_refused_by_type(query, kind):
         check_query(query)
 
 
-@pytest.mark.parametrize("docs", [None, 5, Document("one")])
-def test_docs_that_are_no_list_are_refused(docs):
-    with pytest.raises(InvalidInput, match="put it in brackets"):
+@pytest.mark.parametrize(
+    ("docs", "remedy"),
+    [(None, "give a list of documents"), (5, "put it in brackets"), (Document("one"), "put it in brackets")],
+)
+def test_docs_that_are_no_list_are_refused(docs, remedy):
+    with pytest.raises(InvalidInput, match=remedy):
         as_documents(docs)
 
 
@@ -239,3 +244,33 @@ def test_rows_of_a_data_frame_are_documents_and_its_column_names_are_not():
     assert [(d.id, d.text) for d in as_documents(frame)] == [("1", "Snow"), ("2", "Rain")]
     with pytest.raises(InvalidInput, match=r"\[doc\]"):
         as_documents(frame.iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("columns", "index", "ids"),
+    [
+        ({"text": ["rain"]}, ["q"], ["q"]),
+        ({"docno": ["q"], "text": ["rain"]}, ["q"], ["q"]),  # set_index("docno", drop=False)
+        ({"docno": ["z"], "text": ["rain"]}, ["q"], None),
+    ],
+)
+def test_an_index_of_ids_beside_a_column(columns, index, ids):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(columns, index=pandas.Index(index, name="docno"))
+    if ids is None:
+        with pytest.raises(InvalidInput, match="two columns of the name 'docno'"):
+            as_documents(frame)
+    else:
+        assert [document.id for document in as_documents(frame)] == ids
+
+
+@pytest.mark.parametrize("value", [object(), float("inf")])
+def test_an_id_that_names_nothing_is_refused(value):
+    with pytest.raises(InvalidInput, match=r"document 0 has .*id.* a string or a"):
+        as_documents([{"text": "rain", "id": value}])
+
+
+def test_a_decimal_id_is_a_number_and_a_masked_cell_is_missing():
+    assert as_documents([{"text": "rain", "id": Decimal("5.0")}])[0].id == "5"
+    with pytest.raises(InvalidInput, match="missing value"):
+        as_documents(np.ma.array(["rain", "snow"], mask=[False, True]))

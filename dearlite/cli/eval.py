@@ -147,6 +147,7 @@ def command(
         measures=check_measures(measures or None),
         ties=ties,
         command=command_line or "",
+        skip_bad=options.source.skip_bad,
     )
     collection = open_source(replace(options.source, qrels=qrels))
     assessment = prepare(collection, evaluation_options)

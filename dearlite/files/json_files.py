@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, BinaryIO
@@ -140,7 +141,7 @@ class _TwoValues(ValueError):
 def _parsed(raw: bytes, where: str) -> object:
     """The JSON value of a line; an InvalidInput if it has none."""
     try:
-        line = raw.decode()
+        line = raw.removeprefix(BOM_UTF8).decode()  # `cat` leaves the mark of each file
     except UnicodeDecodeError as err:
         return not_utf8(where, raw, err.start)
     try:

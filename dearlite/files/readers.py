@@ -136,7 +136,8 @@ def _documents_in(records: Iterator[Record], name: str, fields: Fields) -> Itera
     record = first[1]
     text_name, text = find_field(record, TEXT_FIELDS, first[0])
     lists = [field for field, value in record.items() if isinstance(value, list) and value]
-    if isinstance(text, (list, Mapping)) and text_name not in ("document", "doc"):
+    is_table = all(isinstance(value, (list, Mapping)) for value in record.values())
+    if isinstance(text, (list, Mapping)) and is_table and text_name not in ("document", "doc"):
         raise InvalidInput(
             f"{name} holds whole columns ({', '.join(map(repr, list(record)[:6]))}): write one object per document "
             "(pandas: df.to_json(FILE, orient='records', lines=True))"
@@ -203,6 +204,9 @@ def read_group(stream: BinaryIO, name: str, group: int | None) -> Iterator[Recor
     arrow = need("pyarrow", extra="parquet")
     try:  # a file is read in batches; a pipe must be held in memory
         table = parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
+        columns = Counter(table.schema_arrow.names)
+        if repeated := [column for column, count in columns.items() if count > 1]:  # a mapping would keep the last
+            raise InvalidInput(f"{name} has two columns of the name {repeated[0]!r}: rename or remove one of them")
         number = 0
         for batch in table.iter_batches(row_groups=None if group is None else [group]):
             for record in batch.to_pylist():

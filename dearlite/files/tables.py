@@ -92,6 +92,8 @@ def _records(
         elif any(map(_has_bad_byte, cells)):
             raw = delimiter.join(cells).encode(errors="surrogateescape")
             yield where, InvalidInput(f"{where} is not UTF-8: {utf8_remedy(raw)}")
+        elif len(columns) > 1 and [cell.removeprefix("\ufeff") for cell in cells] == columns:
+            yield where, InvalidInput(f"{where} repeats the header, as joined files do: remove it")
         elif len(cells) > width or any(cells[len(columns) :]):
             yield where, InvalidInput(_beyond(where, cells, columns, delimiter))
         else:

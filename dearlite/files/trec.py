@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dearlite.errors import InvalidInput
 from dearlite.files.columns import QRELS, RUN, Layout, open_table
-from dearlite.files.values import finite_number, id_text, whole_grade
+from dearlite.files.values import finite_number, id_text, whole_grade, whole_rank
 
 Run = Mapping[str, Mapping[str, float]]  # query id -> document id -> score, best first
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
@@ -134,7 +134,7 @@ def _score_and_rank(
     if "number" in columns:
         return finite_number(cells[columns["number"]], "number", where), position
     score, rank = (cells[columns[role]] if role in columns else None for role in ("score", "rank"))
-    place = position if rank is None else _rank(rank, where)
+    place = position if rank is None else whole_rank(rank, where)
     has_score = score is not None or rank is None
     return finite_number(score, "score", where) if has_score else float(-place), place
 
@@ -175,10 +175,3 @@ def _ordered(
             "scores: ordered by score, as trec_eval does"
         )
     return run
-
-
-def _rank(value: object, where: str) -> int:
-    try:
-        return int(value)  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInput(f"{where}: the rank {value!r} is not a whole number") from None

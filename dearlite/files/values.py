@@ -36,7 +36,7 @@ def finite_number(value: Any, column: str, where: str) -> float:
     number = None if is_missing(value) else _float(value)
     if number is None or math.isnan(number):
         remedy = ""
-        if isinstance(value, str) and _float(value.replace(",", ".", 1)) is not None:
+        if isinstance(value, str) and "," in value and _float(value.replace(",", ".", 1)) is not None:
             remedy = ": write it with a point instead of the comma"
         shown = repr(value) if isinstance(value, str) or value is None else str(value)
         raise InvalidInput(f"{where}: the {column} {shown} is not a number{remedy}")
@@ -55,8 +55,18 @@ def whole_grade(value: Any, where: str) -> int:
     return int(number)
 
 
+def whole_rank(value: Any, where: str) -> int:
+    """A rank as an int; 1.0 is 1. Raises InvalidInput for anything else."""
+    number = None if is_missing(value) else _float(value)
+    if number is None or not number.is_integer():
+        raise InvalidInput(f"{where}: the rank {value!r} is not a whole number")
+    return int(number)
+
+
 def _float(value: Any) -> float | None:
     """`value` as a float; None for what is not a number."""
+    if isinstance(value, str) and "_" in value:  # 1_0 is ten for Python alone
+        return None
     try:
         return None if isinstance(value, (bytes, list, tuple, dict)) else float(value)
     except (TypeError, ValueError, OverflowError):

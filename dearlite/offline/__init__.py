@@ -142,6 +142,7 @@ def evaluate(
         measures=check_measures(measures),
         ties=ties,
         command=command,
+        skip_bad=skip_bad,
     )
     origin = Source(
         source=source,

@@ -15,6 +15,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.anytime import PointwiseStage, rank_within, score_within
+from dearlite.checks import instance
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_document, as_documents, check_query
 from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, UsageError, warn
@@ -174,6 +175,7 @@ class PointwiseReranker(Reranker):
 
         def taken() -> Iterator[tuple[str, Document]]:
             for query, document in pairs:
+                instance("a document of stream", document, Document, "a Document")
                 documents.append(document)
                 yield query, document
 

@@ -115,9 +115,13 @@ class PairEncoder:
 
     def has_tokens(self, text: str) -> bool:
         """True if `text` has a token other than blanks."""
-        pieces = (text[start : start + _PROBE_CHARACTERS] for start in range(0, len(text), _PROBE_CHARACTERS))
-        encodings = (self._tokenizer.encode(piece, add_special_tokens=False) for piece in pieces)
-        return any(any(token.strip(_BLANK_MARKS) for token in encoding.tokens) for encoding in encodings)
+        text, start, size = text.strip(), 0, _PROBE_CHARACTERS
+        while start < len(text):
+            encoding = self._tokenizer.encode(text[start : start + size], add_special_tokens=False)
+            if any(token.strip(_BLANK_MARKS) for token in encoding.tokens):
+                return True
+            start, size = start + size, min(2 * size, WHOLE_CHARACTERS)
+        return False
 
     def offsets(self, text: str) -> NDArray[np.int32]:
         """The range of characters of each token of `text`, (tokens, 2): start and end."""

@@ -120,3 +120,12 @@ def test_lines_of_text_on_standard_input_name_the_option_that_helps(monkeypatch,
     with pytest.raises(InvalidInput, match=r"<stdin>:1 is not JSON.*--docs-format.*txt") as caught:
         read_documents("-", skip_bad=skip_bad)
     assert "--skip-bad" not in str(caught.value)
+
+
+def test_marks_of_joined_files_are_no_text(tmp_path):
+    text = "".join(f"\ufeff{line}\n" for line in (ONE, TWO))
+    assert [document.id for document in read_documents(save(tmp_path, "d.jsonl", text)).documents] == ["a", "b"]
+
+
+def test_one_record_with_a_list_as_its_text_is_no_table(tmp_path):
+    assert "has a list as its text" in refused(tmp_path, "d.jsonl", '{"id": 1, "text": ["rain", "falls"]}\n')

@@ -265,3 +265,22 @@ def test_quotation_marks_around_cells_of_tsv(tmp_path, rows, texts, told, end):
 def test_a_quoted_header_of_tsv_shows_that_all_cells_are_quoted(tmp_path):
     documents, _ = read(tmp_path, "d.tsv", '"id"\t"text"\n"1"\t"a"\n')
     assert documents == [("1", "", "a")]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_the_header_of_a_joined_file_is_no_document(tmp_path, ending, mark):
+    path = tmp_path / f"d.{ending}"
+    text = f"id,text\n1,rain\n{mark}id,text\n2,snow\n"
+    path.write_text(text.replace(",", "\t") if ending == "tsv" else text, encoding="utf-8")
+    with pytest.raises(InvalidInput, match=rf"d\.{ending}:3 repeats the header.*remove it"):
+        read_documents(str(path))
+    assert [document.id for document in read_documents(str(path), skip_bad=True).documents] == ["1", "2"]
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = [arrow.array([text]) for text in ("a", "rain", "snow")]
+    parquet.write_table(arrow.Table.from_arrays(columns, names=["id", "text", "text"]), tmp_path / "d.parquet")
+    with pytest.raises(InvalidInput, match=r"^d\.parquet has two columns of the name 'text'"):
+        read_documents(str(tmp_path / "d.parquet"), skip_bad=True)

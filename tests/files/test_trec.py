@@ -114,3 +114,21 @@ def test_a_line_tells_float32_apart_and_refuses_spaces():
     for query_id, document_id in (("1 2", "d"), ("1", "a b"), ("", "d"), ("1", "")):
         with pytest.raises(InvalidInput, match="which a TREC run cannot hold"):
             run_line(query_id, document_id, 1, 1.0, "m")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1 Q0 a 1 nan t", "the score 'nan' is not a number: correct the run"),
+        ("1 Q0 a 1 0,5 t", "write it with a point instead of the comma"),
+        ("1 Q0 a 1 1_0 t", "the score '1_0' is not a number: correct the run"),
+        ("1 Q0 a 1_0 2 t", "the rank '1_0' is not a whole number"),
+        ("1 Q0 a 1.5 2 t", "the rank '1.5' is not a whole number"),
+    ],
+)
+def test_numbers_that_are_none_have_a_remedy_of_their_own(tmp_path, line, reason):
+    (tmp_path / "r.trec").write_text(f"{line}\n1 Q0 b 2.0 1 t\n", encoding="utf-8")
+    with pytest.raises(InvalidInput) as caught:
+        read_run(tmp_path / "r.trec")
+    assert reason in str(caught.value)
+    assert read_run(tmp_path / "r.trec", skip_bad=True)[0] == {"1": {"b": 1.0}}

@@ -430,3 +430,42 @@ def test_bad_values_from_python_are_one_line(name):
     text = one_line(caught.value)
     if name.startswith(("a score", "a grade", "no score", "a scored", "a baseline", "a document")):
         assert "'q'" in text and ("'d'" in text or "'1'" in text)
+
+
+def test_the_remedy_of_a_bad_line_works_for_every_run(tmp_path, cli):
+    """`--skip-bad` is named for a run that was scored before, and for a baseline, and does what it says."""
+    for name, text in {
+        "queries.jsonl": '{"_id": "1", "text": "rain"}\n',
+        "corpus.jsonl": '{"_id": "a", "text": "Rain"}\n{"_id": "b", "text": "Snow"}\n',
+        "run.trec": "1 Q0 a 1 2 t\n1 Q0 b 2 1 t\n",
+        "bad.trec": "1 Q0 a 1 nan t\n1 Q0 b 2 1 t\n",
+        "qrels.tsv": "1 0 a 1\n",
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    run, bad = tmp_path / "run.trec", tmp_path / "bad.trec"
+    for named in (["--scored", bad], ["--scored", run, "--baseline", f"x={bad}"]):
+        code, _, err = cli("eval", tmp_path, *named)
+        assert code == 1 and "--skip-bad" in err
+        assert not cli("eval", tmp_path, *named, "--skip-bad")[0]
+
+
+def test_documents_in_two_lists_are_refused_by_name(tmp_path, cli):
+    path = tmp_path / "c.json"
+    text = (
+        '[{"query": "rain", "hits": [{"docid": "a", "text": "Rain"}], "candidates": [{"docid": "b", "text": "Snow"}]}]'
+    )
+    path.write_text(text, encoding="utf-8")
+    code, _, err = cli("batch", path, "--no-journal")
+    assert code == 1 and "has documents in 'hits' and in 'candidates'" in err
+
+
+def test_a_set_of_ids_is_no_order():
+    with pytest.raises(InvalidInput, match="is a set, which has no order"):
+        make_collection({"1": "rain"}, {"a": "Rain", "b": "Snow"}, {"1": {"a", "b"}})
+
+
+def test_two_columns_of_one_name_in_a_frame_are_refused():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([["1", "a", 2.0, 1.0]], columns=["query_id", "doc_id", "score", "score"])
+    with pytest.raises(InvalidInput, match="two columns of the name 'score'"):
+        make_collection({"1": "rain"}, {"a": "Rain"}, frame)

@@ -142,16 +142,15 @@ def _candidates(
     record: object, where: str, number: int, depth: int | None, skip_bad: bool, fields: Fields
 ) -> Candidates:
     query = first_field(record, _QUERY, where) if isinstance(record, Mapping) else None
-    hits = next((record[name] for name in _list_fields(record)), None) if isinstance(record, Mapping) else None
+    hits = _hits_of(record, where) if isinstance(record, Mapping) else None
     if not isinstance(record, Mapping) or query is None or hits is None:
         raise InvalidInput(
             f"{where} is not a query with its documents: it needs 'query', and 'hits' or 'candidates'{_shape(record)}"
         )
     if not isinstance(hits, list) or not all(isinstance(hit, (Mapping, str)) for hit in hits):
         raise InvalidInput(f"{where}: its documents are not a list of records or strings")
-    text, query_id = query, _query_id(record, query, hits, number, where)
-    if isinstance(query, Mapping):
-        text = first_field(query, QUERY_FIELDS, where)
+    query_id = _query_id(record, query, hits, number, where)
+    text = first_field(query, QUERY_FIELDS, where) if isinstance(query, Mapping) else query
     hits_by_id: dict[str, _Hit] = {}
     skipped: list[str] = []
     for rank, item in enumerate(hits, start=1):
@@ -163,8 +162,8 @@ def _candidates(
             if not skip_bad:
                 raise InvalidInput(f"{err} (or go on without it: --skip-bad)") from None
             skipped.append(str(err))
-            continue
-        hits_by_id[str(hit.document.id)] = hit
+        else:
+            hits_by_id[str(hit.document.id)] = hit
     if lost := _out_of_order(hits_by_id, where):
         if not skip_bad:
             raise InvalidInput(f"{next(iter(lost.values()))} (or go on without it: --skip-bad)")
@@ -214,10 +213,12 @@ def _out_of_order(hits: Mapping[str, _Hit], where: str) -> dict[str, str]:
     }
 
 
-def _list_fields(record: Mapping[str, object]) -> list[str]:
-    """The fields of a record that may hold its documents, lists first."""
-    names = [str(name) for name in record if is_known(name, _LIST_FIELDS)]
-    return sorted(names, key=lambda name: not isinstance(record[name], list))
+def _hits_of(record: Mapping[str, object], where: str) -> object:
+    """The documents of a record, from a list if it has one; None if it has none. Raises InvalidInput for two lists."""
+    values = {name: record[name] for name in record if is_known(name, _LIST_FIELDS)}
+    if len(full := [name for name, value in values.items() if value and isinstance(value, list)]) > 1:
+        raise InvalidInput(f"{where} has documents in {full[0]!r} and in {full[1]!r}: keep one of the lists")
+    return next((values[name] for name in (*full, *values)), None)
 
 
 def _query_id(record: Mapping[str, object], query: object, hits: list[object], number: int, where: str) -> str:
@@ -244,8 +245,7 @@ def _hit(hit: Mapping[str, object] | str, where: str, name: str, fields: Fields)
     if fields.text is not None or fields.title is not None:
         named = as_document(hit, where, replace(fields, id="", text=fields.text or (lambda _: record["text"])))
         record |= {"text": named.text, "title": named.title}
-    document = as_document(record, where)
-    return _Hit(replace(document, record=None), _score(hit.get("score"), where), hit.get("rank"))
+    return _Hit(replace(as_document(record, where), record=None), _score(hit.get("score"), where), hit.get("rank"))
 
 
 def _texts(hit: Mapping[str, object], where: str) -> dict[str, Any]:

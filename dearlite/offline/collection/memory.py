@@ -6,6 +6,7 @@ The ids and numbers of the result are plain strings, floats and ints, which JSON
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from itertools import pairwise
@@ -165,6 +166,8 @@ def _triples(items: Any, name: str, roles: Mapping[str, Any], numbers: tuple[str
 def _records(items: Any, name: str) -> Iterable[Any]:
     """The rows of a DataFrame of pandas or polars, or the items of another iterable."""
     if hasattr(items, "columns"):
+        if repeated := [column for column, count in Counter(items.columns).items() if count > 1]:
+            raise InvalidInput(f"{name} has two columns of the name {repeated[0]!r}: rename or drop one of them")
         if hasattr(items, "to_dicts"):  # polars
             return items.to_dicts()  # type: ignore[no-any-return]
         if hasattr(items, "itertuples"):
@@ -176,6 +179,8 @@ def _records(items: Any, name: str) -> Iterable[Any]:
 
 
 def _sized(entries: Any, where: str) -> Any:
+    if isinstance(entries, Set) and not hasattr(entries, "items"):
+        raise InvalidInput(f"{where} is a {type(entries).__name__}, which has no order: give a list, best first")
     if isinstance(entries, (str, bytes)) or not hasattr(entries, "__len__"):
         raise InvalidInput(f"{where} is a {type(entries).__name__}: give {{document id: number}}")
     return entries

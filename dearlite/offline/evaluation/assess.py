@@ -26,7 +26,8 @@ _PACKAGES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy", "ir-measu
 class EvaluationOptions:
     """The judgements, the other runs and the measures of an evaluation, as `dearlite.evaluate` takes them.
 
-    `published` are rows of measures alone, `title` is the name of the evaluation (default: the collection's).
+    `published` are rows of measures alone, `title` is the name of the evaluation (default: the collection's). With
+    `skip_bad` bad lines of the other runs are left out.
     """
 
     qrels: Any = None
@@ -37,6 +38,7 @@ class EvaluationOptions:
     command: str = ""
     published: Sequence[System] = ()
     title: str = ""
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Assessment:
             notes += [*result.notes, *_notes_on(result)]
         else:
             name = Path(result).name if isinstance(result, (str, Path)) else "scored"
-            run, run_notes = _open_run(result, "the scored run")
+            run, run_notes = _open_run(result, "the scored run", options.skip_bad)
             systems.append(System(name, "reranked", run))
             notes += run_notes
         return compare(
@@ -99,7 +101,7 @@ def prepare(collection: Collection, options: EvaluationOptions) -> Assessment:
         raise UsageError(f"seconds for {unknown[0]!r}, which is not a baseline: {names}")
     systems, notes = [], []
     for name, baseline in options.baselines.items():
-        run, run_notes = _open_run(baseline, f"the baseline {name!r}")
+        run, run_notes = _open_run(baseline, f"the baseline {name!r}", options.skip_bad)
         systems.append(System(name, "baseline", run, seconds_per_query=options.seconds.get(name)))
         notes += run_notes
     return Assessment(collection, options, measures, qrels, systems, notes)
@@ -130,9 +132,9 @@ def _notes_on(reranked: RerankedRun) -> list[str]:
     return notes
 
 
-def _open_run(run: object, name: str) -> tuple[Run, list[str]]:
+def _open_run(run: object, name: str, skip_bad: bool) -> tuple[Run, list[str]]:
     """A run and the notes on its file."""
-    return read_run(run) if isinstance(run, (str, Path)) else (as_run(run, name), [])
+    return read_run(run, skip_bad=skip_bad) if isinstance(run, (str, Path)) else (as_run(run, name), [])
 
 
 def _machine_facts() -> dict[str, object]:
