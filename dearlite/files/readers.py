@@ -110,6 +110,7 @@ def read_documents(
     return file
 
 
+_LONGEST_HEADER = 10_000  # characters
 _STDIN = "standard input is read as JSON Lines; pass --docs-format for another format, txt for a text per line"
 # fields of an object whose list holds first-stage results: those are many queries, and the work of `batch`
 _QUERY = ("query", "queries", "question")
@@ -178,7 +179,8 @@ def format_for(path: str) -> str:
 def _check_text(line: str, where: str) -> None:
     """Raises UsageError if the first line of a .txt file is a record or a header: its rows would be taken for texts."""
     form = "jsonl" if line.startswith("{") and isinstance(parsed_line(line), Mapping) else ""
-    for name, delimiter in DELIMITERS.items():
+    # A line of megabytes is a document, whatever it begins with: it is not looked at for names of columns.
+    for name, delimiter in DELIMITERS.items() if len(line) <= _LONGEST_HEADER else ():
         cells = line.split(delimiter)
         if any(is_known(cell, ID_FIELDS) for cell in cells) and any(is_known(cell, TEXT_FIELDS) for cell in cells):
             form = name
