@@ -121,6 +121,22 @@ def test_a_failure_of_a_library_names_model_and_document(reranker, monkeypatch, 
         run(reranker)  # the model lives on
 
 
+def test_a_token_beyond_the_embedding_names_the_document(reranker, monkeypatch):
+    """A tokenizer with more tokens than its model has rows: an error of ONNX Runtime itself."""
+    encode = reranker._encoder._tokenizer.encode_batch_fast
+
+    class Beyond:
+        def __init__(self, encoding, text):
+            self.ids = [99_999, *encoding.ids] if has_boom(text) else encoding.ids
+
+    def more(texts, **options):
+        return [Beyond(encoding, text) for encoding, text in zip(encode(texts, **options), texts, strict=True)]
+
+    monkeypatch.setattr(reranker._encoder._tokenizer, "encode_batch_fast", more, raising=False)
+    with pytest.raises(EngineError, match=r"minilm-l12 cannot read document 'd2': ONNX Runtime failed .*99999 must be"):
+        reranker.rerank("rain", DOCS)
+
+
 def test_the_command_line_gives_one_line_and_a_run_resumes(cli, monkeypatch, tmp_path):
     docs = tmp_path / "d.jsonl"
     docs.write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))

@@ -72,7 +72,7 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
 
 def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     for row in _rows(ranking):
-        stream.write("\t".join(re.sub(r"\s", " ", str(cell)) for cell in row) + "\n")
+        stream.write("\t".join(re.sub(r"[^\S ]", " ", str(cell)) for cell in row) + "\n")
 
 
 def _write_csv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
