@@ -17,6 +17,8 @@ _BLANKS = re.compile("[ \t\n\r\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\
 # A letter or digit that stays part of its word: no underscore (punctuation), no ideograph (a word of its own).
 _LETTER = r"[^\W_\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 
+_MARK = "[\u0300-\u036f]"  # combining accents: dropped with the accents, or characters of their word
+
 
 def condenser(tokenizer: Mapping[str, Any]) -> Callable[[str], str] | None:
     """The function that shortens texts for the tokenizer of this tokenizer.json; None if its rules are not BERT's."""
@@ -30,9 +32,10 @@ def condenser(tokenizer: Mapping[str, Any]) -> Callable[[str], str] | None:
     ):
         return None
     most = model.get("max_input_chars_per_word", 100) + 1
-    long_word = re.compile(f"({_LETTER}{{{most}}}){_LETTER}+")
+    long_word = re.compile(f"((?:{_LETTER}{_MARK}*){{{most}}})(?:{_LETTER}|{_MARK})+")
+    many_marks = re.compile(f"({_MARK}{{{most}}}){_MARK}+")
 
     def condense(text: str) -> str:
-        return _BLANKS.sub(" ", long_word.sub(r"\1", _DROPPED.sub("", text)))
+        return _BLANKS.sub(" ", long_word.sub(r"\1", many_marks.sub(r"\1", _DROPPED.sub("", text))))
 
     return condense

@@ -34,6 +34,8 @@ PIECES = {
     "punctuation": "-----...!!!",
     "no characters at all": "\0\u200b\ufeff\x0b",
     "combining marks": "e\u0301\u0300\u0323 \u0301",
+    "a long word with accents": "e\u0301a\u0300\u0323x",
+    "accents alone": "\u0301\u0323",
     "emoji": "👩\u200d🚀🇩🇪🙂",
     "special tokens": "[SEP]</s><|eot_id|>",
     "underscores": "__init__",
