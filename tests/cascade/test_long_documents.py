@@ -17,9 +17,9 @@ from dearlite.passages import window_spans_of
 QUERY = "Who invented the light bulb?"
 ANSWER = "Thomas Edison invented the light bulb in 1879."
 FILLER = "Tea is grown in the hills, picked by hand in spring, and dried on wide bamboo trays. "
-LONG = FILLER * 40 + ANSWER + " " + FILLER * 40
+LONG = FILLER * 14 + ANSWER + " " + FILLER * 14  # some 600 tokens, and the embedded model reads 512
 DOCS = [
-    FILLER * 40,
+    FILLER * 28,
     {"id": "long", "title": "Of tea", "text": LONG},
     "Coffee is good for diet",
     "Glass is made of sand.",
@@ -29,6 +29,11 @@ DOCS = [
 @pytest.fixture(scope="module")
 def reranker():
     return Reranker.load()
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_bundle):
+    return Reranker.load(tiny_bundle)
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 5, 8, 9, 100, 101])
@@ -106,10 +111,10 @@ def test_second_stage_reads_the_passages_that_the_first_picked():
         Reranker.load(["minilm-l12:3"]).rerank(QUERY, DOCS, long=Long("cascade"))
 
 
-def test_budget_holds_for_passages_too(reranker):
-    ranking = reranker.rerank(QUERY, DOCS, long=Long("chunk"), budget_s=600)
+def test_budget_holds_for_passages_too(tiny):
+    ranking = tiny.rerank(QUERY, DOCS, long=Long("chunk"), budget_s=600)
     assert ranking.complete
-    assert [hit.index for hit in ranking] == [hit.index for hit in reranker.rerank(QUERY, DOCS, long=Long("chunk"))]
+    assert [hit.index for hit in ranking] == [hit.index for hit in tiny.rerank(QUERY, DOCS, long=Long("chunk"))]
 
 
 def test_listwise_stage_sees_the_best_passage(tmp_path):
@@ -121,7 +126,7 @@ def test_listwise_stage_sees_the_best_passage(tmp_path):
     ranking = model.rerank(QUERY, DOCS, long=Long("chunk", 60))
     assert [len(hit.stages) for hit in ranking] == [2, 2, 1, 1]
     tea = next(hit for hit in ranking if hit.id == "long")
-    assert tea.tokens_total < 400  # of the passage: the whole is thousands
+    assert tea.tokens_total < 400  # of the passage: the whole has 600
     assert tea.text == LONG
     with pytest.raises(UsageError, match="reads only the beginning of a document"):
         Reranker.load(path).rerank(QUERY, DOCS, long=Long("chunk"))
@@ -155,13 +160,14 @@ def test_command_hands_on_as_many_passages_as_keep_says():
     assert long_of("cascade", None, 2) == Long("cascade", keep=2)
 
 
-def test_many_queries_of_a_run(reranker, tmp_path):
+def test_many_queries_of_a_run(tiny, tmp_path):
     documents = {f"d{n}": {"text": doc} if isinstance(doc, str) else doc for n, doc in enumerate(DOCS)}
     collection = make_collection({"1": QUERY, "2": "tea"}, documents, {"1": list(documents), "2": ["d1", "d2"]})
     told = []
-    asked = {"model": reranker, "output": tmp_path / "out.trec", "progress": lambda done, of: told.append((done, of))}
+    asked = {"model": tiny, "output": tmp_path / "out.trec", "progress": lambda done, of: told.append((done, of))}
     found = rerank_run(collection, long=Long("chunk"), **asked)
-    assert next(iter(found.run["1"].items())) == ("d1", reranker.rerank(QUERY, DOCS, long=Long("chunk"))[0].score)
+    best = tiny.rerank(QUERY, DOCS, long=Long("chunk"))[0]
+    assert next(iter(found.run["1"].items())) == (f"d{best.index}", best.score)
     assert found.truncated == 0
     assert told == sorted(told) and told[-1] == (6, 6)
     assert rerank_run(collection, long=Long("chunk"), **asked).resumed == 6
