@@ -1,6 +1,7 @@
 """Misuse that kills or hangs llama.cpp itself: here it gives one clear error, and the process lives on.
 
 Each case runs in a new process, which prints the error and then ranks two documents to show that it still can.
+It forks from one that has imported the library and loaded nothing.
 """
 
 import os
@@ -15,6 +16,7 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
 
+from forked import ForkServer
 from tiny_gguf import write_adapter, write_tiny
 
 from dearlite.errors import ModelFileError
@@ -46,12 +48,12 @@ def model(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
-def process(model, code, *, env=None, **options):
-    source = PRELUDE.format(here=str(HERE), model=str(model)) + code
-    return subprocess.run(
-        [sys.executable, "-c", source],
-        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **(env or {})}, **options,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def process(model):
+    """Runs code in a new process that has `model`, `tried` and `alive`."""
+    prelude = PRELUDE.format(here=str(HERE), model=str(model))
+    with ForkServer("llama_cpp", "dearlite.listwise.reranker", "dearlite.loading", GOMP_SPINCOUNT="0") as server:
+        yield lambda code: server.run(prelude + code)
 
 
 def lives(done):
@@ -82,21 +84,21 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_file(model, tmp_path, damage):
+def test_damaged_file(process, model, tmp_path, damage):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(DAMAGES[damage](model.read_bytes(), header_end(model)))
-    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
     assert len(lines) == 1
     assert lines[0].startswith(("ModelFileError", "UsageError"))
     assert "bad.gguf" in lines[0]
     assert "again" in lines[0]
 
 
-def test_a_missing_tensor_is_reported_with_the_librarys_error(model, tmp_path):
+def test_a_missing_tensor_is_reported_with_the_librarys_error(process, model, tmp_path):
     data = model.read_bytes()
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(data.replace(b"blk.0.ffn_down", b"blk.0.ffn_gone"))
-    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load({str(bad)!r}))\nalive()"))
     assert lines[0].startswith("ModelFileError llama.cpp cannot load")
     assert "ffn_down" in lines[0]
 
@@ -126,24 +128,24 @@ def patched(data, key, form, value):
         ("llama.context_length", "<I", 0),
     ],
 )
-def test_invalid_hyperparameters(model, tmp_path, key, form, value):
+def test_invalid_hyperparameters(process, model, tmp_path, key, form, value):
     """Cases found by changing each number in the header: the library ends the process at some of them."""
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(patched(model.read_bytes(), key, form, value))
     code = f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"
-    lines = lives(process(model, code))
+    lines = lives(process(code))
     assert lines[0].startswith(("ModelFileError", "InvalidInput")), lines
 
 
-def test_a_tokenizer_that_cannot_spell_identifiers(model, tmp_path):
+def test_a_tokenizer_that_cannot_spell_identifiers(process, model, tmp_path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(model.read_bytes().replace(b"gpt2", b"bert", 1))
-    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
     assert lines[0].startswith("ModelFileError")
     assert "order" in lines[0] or "tokenizer" in lines[0]
 
 
-def test_recorded_hash(model, tmp_path):
+def test_recorded_hash(process, model, tmp_path):
     sealed = write_tiny(
         tmp_path / "sealed.gguf", extra={"dearlite.schema": 1, "dearlite.kind": "listwise", SHA256: "0" * 64}
     )
@@ -154,16 +156,16 @@ def test_recorded_hash(model, tmp_path):
     data[start : start + size] = digest.encode()
     sealed.write_bytes(data)
     assert GgufFile(sealed).sha256() == digest
-    assert lives(process(sealed, "alive()")) == []
+    assert lives(process("alive()")) == []
     data[-5] ^= 1
     sealed.write_bytes(data)
-    lines = lives(process(model, f"tried(lambda: Reranker.load({str(sealed)!r}))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load({str(sealed)!r}))\nalive()"))
     assert "does not match its sha256" in lines[0]
     with pytest.raises(ModelFileError, match="does not match"):
         GgufFile(sealed).verify()
 
 
-def test_two_threads(model):
+def test_two_threads(process):
     code = """
 import threading
 reranker = Reranker.load(model)
@@ -176,10 +178,10 @@ threads = [threading.Thread(target=work) for _ in range(6)]
 print(len(orders), len(set(map(tuple, orders))))
 alive(reranker)
 """
-    assert lives(process(model, code)) == ["6 1"]
+    assert lives(process(code)) == ["6 1"]
 
 
-def test_more_tokens_than_were_allotted(model):
+def test_more_tokens_than_were_allotted(process):
     code = """
 from dearlite.listwise.decoding import Step
 reranker = Reranker.load(model)
@@ -196,24 +198,24 @@ tried(lambda: reranker._backend.run([wants(2000), wants(100)], 1024))
 tried(lambda: reranker._backend.run([one_token(10**6)], 256))
 alive(reranker)
 """
-    lines = lives(process(model, code))
+    lines = lives(process(code))
     assert [line.split()[0] for line in lines] == ["ScoringError"] * 4
     assert all("room for" in line for line in lines[:3])
     assert "does not have" in lines[3]
 
 
-def test_an_adapter_that_does_not_fit(model, tmp_path):
+def test_an_adapter_that_does_not_fit(process, tmp_path):
     bad = write_adapter(tmp_path / "wide.gguf", hidden=96)
-    lines = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(bad)!r}))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load(model, adapter={str(bad)!r}))\nalive()"))
     assert lines[0].startswith("ModelFileError llama.cpp cannot put the adapter")
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(bad.read_bytes()[:-40])
-    lines = lives(process(model, f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load(model, adapter={str(cut)!r}))\nalive()"))
     assert "not a complete GGUF" in lines[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_fork(model):
+def test_fork(process):
     code = """
 reranker = Reranker.load(model)
 reranker.rerank("q", ["a", "b"])
@@ -226,12 +228,12 @@ if child == 0:
 os.waitpid(child, 0)
 alive(reranker)
 """
-    lines = lives(process(model, code))
+    lines = lives(process(code))
     assert lines == [line for line in lines if "forked" in line and "load it in the child" in line]
     assert len(lines) == 1
 
 
-def test_a_context_that_does_not_fit_in_memory(model):
+def test_a_context_that_does_not_fit_in_memory(process):
     """With a limit on the address space, a huge context is refused and not fatal."""
     code = """
 import resource
@@ -244,7 +246,7 @@ resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 tried(lambda: reranker._backend.run([small() for _ in range(200)], 200_000))
 alive(reranker)
 """
-    lines = lives(process(model, code))
+    lines = lives(process(code))
     assert lines[0].startswith("OutOfMemory")
     assert "smaller --window" in lines[0]
 
@@ -268,7 +270,7 @@ def test_interrupt_in_a_long_prompt_ends_the_command(model, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_interrupt_leaves_a_model_that_still_ranks(model):
+def test_interrupt_leaves_a_model_that_still_ranks(process):
     code = """
 import signal, threading, _thread, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job and its children ignore it
@@ -287,7 +289,7 @@ for wait in (0.01, 0.05, 0.2):
     timer.join()
 alive(reranker)
 """
-    assert lives(process(model, code)) == []
+    assert lives(process(code)) == []
 
 
 @pytest.mark.parametrize(
@@ -312,10 +314,10 @@ alive()
     assert done.stdout.splitlines()[1] == expected
 
 
-def test_a_model_whose_logits_are_nan(model, tmp_path):
+def test_a_model_whose_logits_are_nan(process, tmp_path):
     import numpy as np
     from tiny_gguf import HIDDEN
 
     bad = write_tiny(tmp_path / "nan.gguf", tensors={"output_norm.weight": np.full(HIDDEN, np.nan, np.float32)})
-    lines = lives(process(model, f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
+    lines = lives(process(f"tried(lambda: Reranker.load({str(bad)!r}).rerank('q', ['a', 'b']))\nalive()"))
     assert lines[0].startswith("ScoringError")

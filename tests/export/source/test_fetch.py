@@ -1,6 +1,7 @@
 """export/source/fetch.py against a fake Hub on loopback, with the real huggingface_hub, in a new process for each call.
 
 It needs a new process because huggingface_hub reads HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE once, when it is imported.
+What huggingface_hub itself imports is imported before.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import TOKEN, FakeHub
+from forked import ForkServer
 
 pytest.importorskip("huggingface_hub", reason="the extra `export` is not installed")
 
@@ -64,10 +66,10 @@ def put(folder, repository, files):
 
 
 @pytest.fixture
-def start(tmp_path, hub):
-    """Starts `fetch(repository, revision, **options)` in a new process with a cache under tmp_path."""
+def environment(tmp_path, hub):
+    """The variables of a process with the Hub and a cache under tmp_path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    env = kept | {
+    return kept | {
         "HF_HOME": str(tmp_path / "hf"),
         "HF_ENDPOINT": hub.endpoint,
         "HF_HUB_DISABLE_XET": "1",
@@ -76,23 +78,34 @@ def start(tmp_path, hub):
         "no_proxy": "127.0.0.1",
     }
 
-    def call(repository=REPOSITORY, revision="main", *, options=None, **more):
-        command = [sys.executable, "-c", CALL, repository, revision, json.dumps({"quiet": True} | (options or {}))]
+
+@pytest.fixture
+def start(environment):
+    """Starts `fetch(REPOSITORY, **options)` in a new process."""
+
+    def call(*, options=None):
+        command = [sys.executable, "-c", CALL, REPOSITORY, "main", json.dumps({"quiet": True} | (options or {}))]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=env | more, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
+        return subprocess.Popen(command, env=environment, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
 
     return call
 
 
-@pytest.fixture
-def fetched(start):
-    """The result of such a process: the folder as a Path, or the error as a string."""
+@pytest.fixture(scope="module")
+def server():
+    with ForkServer("requests", "yaml", "tqdm.auto", "fsspec", "dearlite.export.source.fetch") as server:
+        yield server
 
-    def call(*args, **more):
-        with start(*args, **more) as process:
-            out, err = process.communicate(timeout=120)
-        assert out, err
-        answer = json.loads(out)
+
+@pytest.fixture
+def fetched(environment, server):
+    """The result of `fetch(repository, revision, **options)` in a new process: the folder as a Path, or the error."""
+
+    def call(repository=REPOSITORY, revision="main", *, options=None, **more):
+        arguments = [repository, revision, json.dumps({"quiet": True} | (options or {}))]
+        done = server.run(CALL, arguments, env=environment | more)
+        assert done.stdout, done.stderr
+        answer = json.loads(done.stdout)
         if "folder" in answer:
             return Path(answer["folder"])
         assert answer["class"] == "FetchError"
