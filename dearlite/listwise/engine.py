@@ -11,7 +11,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from threading import Event
 from typing import Any, TypeVar
@@ -71,12 +71,12 @@ class LlamaBackend:
         self._stop = threading.Event()  # read by the library's abort callback, in the library's thread
         self._objects = LlamaObjects(llama)
         self.device = "cpu"
-        self._objects.replace("model", self._load(file, device, gpu_layers))
+        self._caller = ThreadPoolExecutor(1, thread_name_prefix="dearlite-llama")
+        self._objects.replace("model", self._call(lambda: self._load(file, device, gpu_layers)))
         self.vocabulary = LlamaVocabulary(llama, self._objects, file.metadata)
         self.context_tokens: int = llama.llama_model_n_ctx_train(self._objects.model)
         if adapter is not None:
-            self._objects.replace("adapter", self._load_adapter(adapter))
-        self._caller = ThreadPoolExecutor(1, thread_name_prefix="dearlite-llama")
+            self._objects.replace("adapter", self._call(lambda: self._load_adapter(adapter)))
         self._room = self._sequences = 0
         self._positions: list[int] = []
         stop = self._stop
@@ -195,15 +195,16 @@ class LlamaBackend:
             logits=c_array(ctypes.c_int8, outputs),
         )
 
-    def _call(self, job: Callable[[], int], cancel: Event | None) -> int:
+    def _call(self, job: Callable[[], Result], cancel: Event | None = None) -> Result:
         """The result of `job`, run in the thread that calls the library. Aborts it on `cancel` or a signal.
 
-        A signal's exception would be lost in the library's callback, so the caller waits here and polls `cancel`.
+        A signal's exception would be lost in the library's callbacks, which log and abort, so the caller waits here and
+        polls `cancel`.
         """
         if cancel is not None and cancel.is_set():
             raise Interrupted
         self._stop.clear()
-        running: Future[int] = self._caller.submit(job)
+        running = self._caller.submit(job)
         try:
             while True:
                 try:

@@ -270,6 +270,29 @@ def test_interrupt_in_a_long_prompt_ends_the_command(model, tmp_path):
     assert err.count("\n") == 1
 
 
+def test_interrupt_while_the_model_loads(process):
+    """Ctrl-C arrives while the library calls back with a line of its log, where an exception would be lost."""
+    code = """
+import signal
+import dearlite.listwise.llama_library as library
+signal.signal(signal.SIGINT, signal.default_int_handler)
+append, sent = library._append_to_log, []
+def interrupting(*line):
+    append(*line)
+    if not sent:
+        sent.append(line)
+        os.kill(os.getpid(), signal.SIGINT)
+library._append_to_log = interrupting
+try:
+    Reranker.load(model)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(len(sent))
+alive()
+"""
+    assert lives(process(code)) == ["1"]
+
+
 def test_interrupt_leaves_a_model_that_still_ranks(process):
     code = """
 import signal, threading, _thread, time
