@@ -14,6 +14,7 @@ from dearlite.export.options import DEFAULT_POOLING, DEFAULT_STRIDE, DEFAULT_TAR
 from dearlite.export.pipeline import export_model
 from dearlite.export.quality.gate import MIN_AGREEMENT, MIN_TAU
 from dearlite.export.results import ExportResult
+from dearlite.files.targets import leads_to_stdout
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS
 
@@ -108,12 +109,13 @@ def command(model: str, **options: Any) -> None:
     and more) are traced whole by optimum, which needs the extra `encoders`.
     """
     result = export_model(model, ExportOptions(**options), _report)
+    to_stderr = leads_to_stdout(options["output"])  # the file itself is on stdout
     for line in _summary(result):
-        click.echo(line)
+        click.echo(line, err=to_stderr)
     if "below_floor" in result.card:
         _report(f"kept by --force: {result.card['below_floor']}")
     if result.published_scores:
-        click.echo(f"`dearlite models verify {result.path}` compares it with the published scores")
+        click.echo(f"`dearlite models verify {result.path}` compares it with the published scores", err=to_stderr)
 
 
 def _report(line: str) -> None:

@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "export.verification": "errors models export.options export.decoders",
     "export": "errors export.options export.results export.pipeline export.verification export.quality export.train "
     "export.train.records",
-    "export.command": "pointwise listwise export.options export.results export.pipeline export.quality "
+    "export.command": "files pointwise listwise export.options export.results export.pipeline export.quality "
     "export.decoders export.gguf",
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dearlite.errors import ModelFileError, need
+from dearlite.files.targets import leads_to_stdout
 from dearlite.models.bundle import Bundle
 from dearlite.models.chain import parse_chain, parse_stage
 from dearlite.models.gguf import GgufFile, is_gguf
@@ -149,7 +150,8 @@ def calibrate_model(model: str, source: str | None, **options: Any) -> None:
         result = calibrate(model, source, progress=progress.update, **options)
     click.echo(
         f"{result.path}: relevance = sigmoid({result.scale} x score {result.bias:+}), fitted on {result.pairs} pairs, "
-        f"{result.relevant} of them relevant; error {result.ece}, without the fit {result.ece_sigmoid}"
+        f"{result.relevant} of them relevant; error {result.ece}, without the fit {result.ece_sigmoid}",
+        err=leads_to_stdout(options["output"]),  # the file itself is on stdout
     )
 
 

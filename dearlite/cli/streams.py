@@ -30,12 +30,16 @@ class StreamFailed(Exception):
 
 
 class _Guarded:
-    """A stream whose failures to write are StreamFailed. All else is the stream's own."""
+    """A stream whose failures to write are StreamFailed, from the first one on. All else is the stream's own."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, failures: list[StreamFailed] | None = None) -> None:
         self._stream = stream
+        self._failures = [] if failures is None else failures  # those of the text and of its buffer
 
     def write(self, data: Any) -> Any:
+        is_text = hasattr(self._stream, "encoding")
+        if len(data) == 0 and isinstance(data, str) == is_text:
+            return 0  # click asks so for the kind of a stream, and ignores an error, which /dev/full gives at once
         return self._try(self._stream.write, data)
 
     def writelines(self, lines: Any) -> None:
@@ -53,17 +57,20 @@ class _Guarded:
 
     @property
     def buffer(self) -> _Guarded:
-        return type(self)(self._stream.buffer)
+        return type(self)(self._stream.buffer, self._failures)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def _try(self, function: Any, *arguments: Any) -> Any:
+        if self._failures:
+            raise self._failures[0]
         try:
             return function(*arguments)
         except OSError as err:
             self._abandon()
-            raise _failure(err) from None
+            self._failures.append(_failure(err))
+            raise self._failures[0] from None
         except UnicodeEncodeError as err:  # a stream whose handling of errors could not be set
             return function(str(*arguments).encode(err.encoding, "plain-symbols").decode(err.encoding))
         except ValueError as err:  # of a closed file

@@ -72,6 +72,8 @@ def find_target(name: Name) -> Target:
 
 def _followed(path: Path) -> Path:
     """The path behind all links; a link to an open descriptor of this process is not followed."""
+    if os.name == "nt" and path.name.upper() in ("NUL", "CON"):  # devices in every folder
+        return Path(path.name)
     for _ in range(_MOST_LINKS):
         path = Path(os.path.realpath(path.parent)) / path.name
         if _descriptor(path) is not None or not os.path.islink(path):
@@ -114,10 +116,11 @@ def leads_to_stdout(name: Name | None) -> bool:
 def ending_of(name: Name, known: Collection[str], *, remedy: str = "", needed: bool = False) -> str:
     """The ending of an output's name in lower case, without the dot and without .gz; "" for none.
 
-    Raises UsageError, which lists the `known` endings, for another one, and for none if it is `needed`. A device or a
-    pipe may have any name.
+    Raises UsageError, which lists the `known` endings, for another one. If an ending is `needed`, as of a model file,
+    none is one too, and .gz is not taken off. A device or a pipe may have any name.
     """
-    base = Path(name).name.lower().removesuffix(".gz")
+    base = Path(name).name.lower()
+    base = base if needed else base.removesuffix(".gz")
     ending = Path(base).suffix.removeprefix(".")
     if ending in known or (not ending and not needed) or str(name) == "-":
         return ending

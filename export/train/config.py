@@ -95,7 +95,11 @@ def read_config(path: Path, kind: type[Config], overrides: Sequence[str] = ()) -
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise UsageError(f"{path.name} is not TOML ({err})") from None
     settings = {name: _resolve_paths(path.parent, name, value) for name, value in table.items()}
-    settings |= dict(map(_parse_override, overrides))
+    replaced = list(map(_parse_override, overrides))
+    names = [name for name, _ in replaced]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UsageError(f"--set {repeated[0]}=… is given {names.count(repeated[0])} times: give it once")
+    settings |= dict(replaced)
     hints = get_type_hints(kind)
     values = {}
     for name, value in settings.items():

@@ -15,7 +15,6 @@ from command_tree import commands
 
 from dearlite import Reranker
 from dearlite.cli.main import run
-from dearlite.models.registry import find_model
 from dearlite.pointwise.bench import measure
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +72,8 @@ def reranker():
 
 
 @pytest.fixture(scope="module")
-def measurement():
-    return measure(find_model("minilm-l12"), documents=1, tokens=16)
+def measurement(tiny_bundle):
+    return measure(tiny_bundle, documents=1, tokens=16)
 
 
 @pytest.fixture
@@ -286,6 +285,18 @@ SHELL = {
 }
 
 
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("redirection", ["> /dev/full", "| true", ">&-"])
+def test_the_help_of_a_process_is_output_too(redirection, unbuffered):
+    code, message = SHELL[redirection]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}
+    shell = f"{sys.executable} -m dearlite --help {redirection}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == code and done.stderr.count("\n") == bool(message), done.stderr
+    assert message.removeprefix("there is no ") in done.stderr
+
+
 @pytest.mark.parametrize("redirection", SHELL)
 def test_a_process_ends_quietly(redirection, tmp_path):
     code, message = SHELL[redirection]
@@ -305,10 +316,10 @@ def test_a_library_that_prints_finds_no_file_behind_a_closed_stdout(tmp_path):
     docs.write_text('{"text": "rain"}\n')
     code = (
         "import os, sys; from dearlite.cli.main import run; import dearlite.cli.rerank as r; rank = r._rank\n"
-        "def printing(*a):\n"
+        "def printing(*a, **k):\n"
         "    try: os.write(1, b'noise')\n"
         "    except OSError as err: assert err.errno == 9\n"
-        "    return rank(*a)\n"
+        "    return rank(*a, **k)\n"
         f"r._rank = printing; run(['rerank', '-q', 'x', {str(docs)!r}, '-o', {str(out)!r}])"
     )
     shell = f'{sys.executable} -c "$CODE" >&-'

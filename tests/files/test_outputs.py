@@ -108,4 +108,6 @@ def test_the_ending_of_an_output(tmp_path, monkeypatch):
         ending_of("a.txt", known, remedy="; hint")
     with pytest.raises(UsageError, match="its ending names no format"):
         ending_of("plain", known, needed=True)
+    with pytest.raises(UsageError, match=r"the ending \.gz"):
+        ending_of("model.csv.gz", known, needed=True)
     assert stat.S_ISFIFO(os.stat("pipe.weird").st_mode)

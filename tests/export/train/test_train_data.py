@@ -131,6 +131,11 @@ def test_one_file_in_place_of_a_tuple_is_refused():
         ('base = "b"\ndata = "d"', [], "names no output"),
         ('base = "b"\ndata = "d"\noutput = "o"\nalhpa = 1', [], r"no setting 'alhpa' \(nearest: alpha\)"),
         ('base = "b"\ndata = "d"\noutput = "o"', ["batch=two"], "batch is 'two': it must be a whole number"),
+        (
+            'base = "b"\ndata = "d"\noutput = "o"',
+            ["batch=2", "batch=4"],
+            "--set batch=… is given 2 times: give it once",
+        ),
         ('base = "b"\ndata = "d"\noutput = "o"', ["batch"], "--set batch: it must be key=value"),
         ('base = "b"\ndata = [1]\noutput = "o"', [], "data is"),
         ('base = "b"\ndata = "d"\noutput = "o"\nskip_bad = 1', [], "skip_bad is 1: it must be true or false"),
