@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,8 +17,10 @@ from command_tree import commands
 
 from dearlite import Reranker, evaluate, rerank_run
 from dearlite.errors import UsageError
+from dearlite.export import export
 from dearlite.export.train.config import PointwiseConfig
 from dearlite.export.train.loop import open_output
+from dearlite.models.bundle import Bundle
 
 COLLECTION = ("COLLECTION/queries.jsonl", "COLLECTION/corpus.jsonl.gz", "COLLECTION/run.trec", "COLLECTION/qrels.tsv")
 
@@ -399,6 +402,17 @@ def test_two_processes_with_one_output_both_succeed(places, tmp_path):
     running = [subprocess.Popen([*command, str(places["MODEL"]), "-o", str(output)]) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     assert len(output.read_text().splitlines()) == 2 and os.listdir(tmp_path) == ["same.jsonl"]
+
+
+def test_two_exports_with_one_output_leave_a_whole_file(write, places, models, tmp_path):
+    """Case x04: both used to write FILE.draft."""
+    models(ROWS["export", "--output", "pointwise"])
+    output, options = tmp_path / "same.dear", {"quant": "fp32", "card": False, "force": True, "max_tokens": 48}
+    with ThreadPoolExecutor(4) as pool:
+        exports = [pool.submit(export, places["SCORER"], output=output, **options) for _ in range(4)]
+        assert [result.result().path for result in exports] == [output] * 4
+    Bundle(output).verify()
+    assert os.listdir(tmp_path) == ["same.dear"]
 
 
 REPEATED = [
