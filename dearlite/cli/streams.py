@@ -132,7 +132,7 @@ def guarded_streams() -> Iterator[None]:
     """Guards sys.stdout, sys.stderr and sys.stdin in the block, in which a write to stdout may raise StreamFailed."""
     before = sys.stdin, sys.stdout, sys.stderr
     _fill_descriptors()
-    errors = _degrade(sys.stdout)
+    errors, waiting = _degrade(sys.stdout), [_wait_for_readers(stream) for stream in (sys.stdout, sys.stderr)]
     sys.stdout = _Absent(fails=True) if before[1] is None else _Guarded(before[1])
     sys.stderr = _Absent(fails=False) if before[2] is None else _Quiet(before[2])
     if sys.stdin is None:
@@ -143,6 +143,9 @@ def guarded_streams() -> Iterator[None]:
         with suppress(Exception):
             sys.stderr.flush()
         sys.stdin, sys.stdout, sys.stderr = before
+        for descriptor in waiting:
+            if descriptor is not None:
+                os.set_blocking(descriptor, False)
         if errors is not None:
             with suppress(ValueError, StreamFailed, OSError):
                 before[1].reconfigure(errors=errors)  # type: ignore[union-attr]
@@ -159,6 +162,16 @@ def _fill_descriptors() -> None:
         except OSError:
             with suppress(OSError):
                 os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)  # the lowest free one
+
+
+def _wait_for_readers(stream: Any) -> int | None:
+    """The descriptor of `stream` if it did not block, as some parents leave a pipe; it waits for a slow reader now."""
+    with suppress(OSError, ValueError, AttributeError):
+        descriptor: int = stream.fileno()
+        if not os.get_blocking(descriptor):
+            os.set_blocking(descriptor, True)
+            return descriptor
+    return None
 
 
 def _degrade(stream: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
@@ -15,6 +16,8 @@ from dearlite.files.targets import ending_of
 from dearlite.files.trec import check_run_ids, run_line, score_text
 from dearlite.files.writing import standard_output, whole_file
 from dearlite.ranking import Ranking, hit_fields
+
+_TSV_ENDS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # of a cell, or of a line for str.splitlines
 
 
 def format_of(output: str | None) -> str:
@@ -71,8 +74,14 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
 
 
 def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
+    changed = 0
     for row in _rows(ranking):
-        stream.write("\t".join(re.sub(r"[^\S ]", " ", str(cell)) for cell in row) + "\n")
+        cells = [_TSV_ENDS.sub(" ", str(cell)) for cell in row]
+        changed += sum(cell != str(original) for cell, original in zip(cells, row, strict=True))
+        stream.write("\t".join(cells) + "\n")
+    if changed:
+        cells_are = "1 cell has" if changed == 1 else f"{changed} cells have"
+        warnings.warn(f"{cells_are} tabs or line ends, which TSV cannot hold: written as spaces", stacklevel=2)
 
 
 def _write_csv(ranking: Ranking, stream: TextIO, query_id: str) -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -283,6 +285,37 @@ SHELL = {
     "| head -c 1": (0, ""),
     "<&- >&-": (1, "there is no standard output"),
 }
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(call, tmp_path):
+    docs = tmp_path / "d.jsonl"
+    docs.write_text("".join(json.dumps({"text": f"rain {n} " + "x" * 9000}) + "\n" for n in range(40)))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    received = []
+
+    def read():
+        time.sleep(0.5)
+        with open(reading, encoding="utf-8") as stream:
+            received.extend(stream)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with open(writing, "w", encoding="utf-8") as pipe:
+        assert call(("rerank", "-q", "rain", str(docs)), pipe, io.StringIO()) == 0
+        assert not os.get_blocking(writing)
+    reader.join(30)
+    assert [json.loads(line)["rank"] for line in received] == list(range(1, 41))
+
+
+def test_what_tsv_cannot_hold_is_counted(call, tmp_path):
+    docs, stderr = tmp_path / "d.json", io.StringIO()
+    docs.write_text(json.dumps([{"text": "a\tb", "title": "c\nd", "id": "1"}, {"text": "a\u00a0b\u3000c", "id": "2"}]))
+    stdout = Stream("utf-8")
+    assert call(("rerank", "-q", "rain", str(docs), "--format", "tsv"), stdout, stderr) == 0
+    rows = sorted(line.split("\t")[3:] for line in stdout.content().decode().splitlines()[1:])
+    assert rows == [["1", "c d", "a b"], ["2", "", "a\u00a0b\u3000c"]]
+    one_line(stderr, "2 cells have tabs or line ends, which TSV cannot hold: written as spaces")
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
