@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import UsageError
+from dearlite.foreign import Foreign, engine_errors
 from dearlite.machine import Memory, memory_now
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class _Int8Peak:
     def __init__(self, threads: int) -> None:
         import numpy as np
 
-        from dearlite.pointwise.onnxruntime import PROVIDERS, onnxruntime
+        from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, onnxruntime
 
         ort = onnxruntime()
         options = ort.SessionOptions()
@@ -243,7 +244,8 @@ class _Int8Peak:
         # Small numbers, so that sums do not saturate and `gops` can check them; saturation does not change the speed.
         weights = ort.OrtValue.ortvalue_from_numpy(np.full((inputs, outputs), -2, np.int8))
         options.add_external_initializers(["b"], [weights])
-        self._session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
+        with engine_errors(LIBRARY):
+            self._session = Foreign(LIBRARY, ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]]))
         self._feeds = {"a": np.full((rows, inputs), 3, np.uint8)}
         self._threads = threads
         self.gops()

@@ -3,11 +3,12 @@
 import click
 import pytest
 
+from dearlite.cli.options.listwise import listwise_of
 from dearlite.cli.options.model import Loading, ModelOptions
 from dearlite.cli.options.types import ActorRange, GpuLayers
 from dearlite.errors import UsageError
 from dearlite.models.chain import resolve
-from dearlite.options import Listwise, Long
+from dearlite.options import DEFAULT_REASONING_TOKENS, Listwise, Long
 
 
 @pytest.mark.parametrize(("text", "layers"), [("auto", None), ("0", 0), ("33", 33)])
@@ -46,3 +47,14 @@ def test_options_that_the_model_does_not_take_are_refused_without_loading_it(mon
         ModelOptions(chain=single, loading=Loading(), listwise=Listwise())
     with pytest.raises(UsageError, match="--adapter go with a listwise model, and no stage is one"):
         ModelOptions(chain=pair, loading=Loading(adapter="a.gguf"))
+
+
+@pytest.mark.parametrize("mode", [None, "permute", "first", "generate"])
+@pytest.mark.parametrize("count", [9, DEFAULT_REASONING_TOKENS])
+def test_reasoning_tokens_go_with_the_mode_that_reasons(mode, count):
+    others = dict.fromkeys(("window", "stride", "passage_tokens", "passes", "prompt"))
+    with pytest.raises(UsageError, match=f"--reasoning-tokens {count} goes with --mode reason"):
+        listwise_of(mode=mode, explain=False, reasoning_tokens=count, **others)
+    for mode_given, explain in (("reason", False), (None, True)):
+        listwise = listwise_of(mode=mode_given, explain=explain, reasoning_tokens=count, **others)
+        assert (listwise.mode, listwise.reasoning_tokens) == ("reason", count)
