@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import closing
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, 
         raise UsageError("standard input cannot hold both the query and the documents: give the query by -q TEXT")
     text = _text_of(path, docs)
     lines = len([line for line in text.splitlines() if line.strip()])
-    remark = f"the {lines} lines of {path} are one query (of several queries: dearlite batch)" if lines > 1 else ""
+    remark = (
+        f"the {lines} lines of {path} are one query (the order is QUERY DOCS; for several queries: dearlite batch)"
+        if lines > 1
+        else ""
+    )
     return _checked(text, " in its file"), docs, remark
 
 
@@ -60,8 +65,13 @@ def _text_of(path: str, docs: str) -> str:
 
 
 def _swapped(path: str, docs: str, reason: str) -> str:
-    order = f"the order is QUERY DOCS: dearlite rerank {docs} {path}" if docs != "-" and _may_be_query(docs) else ""
-    return f"{path} {reason}, not the text of a query: {order or 'give a text file, or the text itself: -q TEXT'}"
+    remedy = "give a text file, or the text itself: -q TEXT"
+    if docs != "-" and _may_be_query(docs):
+        if Path(docs).is_file():
+            remedy = f"the order is QUERY DOCS: dearlite rerank {shlex.join((docs, path))}"
+        elif " " in docs:  # the text itself where a file is expected
+            remedy = f"for a query as text: dearlite rerank -q {shlex.join((docs, path))}"
+    return f"{path} {reason}, not the text of a query: {remedy}"
 
 
 def _may_be_query(path: str) -> bool:

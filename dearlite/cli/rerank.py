@@ -84,8 +84,8 @@ def command(
     """Order the documents in DOCS by how well they answer the query in the file QUERY.
 
     DOCS is JSON Lines, JSON, CSV, TSV, text (one document per line) or Parquet, each also as .gz; - is standard input.
-    A record needs a text, in `text`, `contents`, `content`, `body` or --text-field, and may have an id and a title; its
-    other fields are kept.
+    A record needs a text, in `text`, `contents`, `content`, `body`, `page_content` or --text-field, and may
+    have an id and a title; its other fields are kept.
 
     A listwise model (a .gguf file) compares documents instead of scoring each alone. Options whose help begins with
     "Listwise" apply only to listwise models, options whose help begins with "Cascade" only to cascades of several -m.

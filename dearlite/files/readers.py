@@ -49,7 +49,8 @@ class DocumentFile:
         repeated = [doc_id for doc_id, count in counts.items() if count > 1]
         if repeated:
             self.notes.append(
-                f"{len(repeated)} ids are those of several documents ({repeated[0]!r} first): all are ranked"
+                f"{len(repeated)} document ids occur more than once (first {repeated[0]!r}): "
+                "all their documents are ranked"
             )
         without = [number for number, document in enumerate(self.documents) if document.id is None]
         records = [self.documents[number].record for number in without]
@@ -172,8 +173,9 @@ def format_for(path: str) -> str:
         return suffixes[-1]
     if Path(path).is_dir():
         raise UsageError(f"cannot read {path}: it is a folder; give one file, with a document per line or per record")
-    reason = remedy_for_ending(path) or f"{path}: cannot tell its format from its name"
-    raise UsageError(f"{reason}; or pass --docs-format, one of {', '.join(FORMATS)}")
+    if remedy := remedy_for_ending(path):
+        raise UsageError(remedy)
+    raise UsageError(f"{path}: cannot tell its format from its name: pass --docs-format, one of {', '.join(FORMATS)}")
 
 
 def _check_text(line: str, where: str) -> None:
