@@ -14,7 +14,7 @@ from math import isinf
 from numbers import Integral, Real
 from typing import Any
 
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import InvalidInput
 from dearlite.fields import (
     BESIDE,
     ID_FIELDS,
@@ -72,8 +72,6 @@ def as_document(item: object, where: str, fields: Fields = USUAL) -> Document:
     Raises InvalidInput, whose message begins with `where`, for None, numbers, a missing text, a text that is empty or
     holds nothing to read (`readable`), and values that are no text.
     """
-    if not isinstance(fields, Fields):
-        raise UsageError(f"fields is a {type(fields).__name__}: give Fields(text=..., id=..., title=...)")
     if isinstance(item, Document):
         return _checked(
             _clean(item.text, where), _id_text(item.id, where), _clean(item.title, where), item.record, where

@@ -1,5 +1,6 @@
 """Imports run one way: the table says which rooms a room may import, function-level imports included."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,9 @@ def test_a_forbidden_import_inside_a_function_is_seen(tmp_path):
 def test_circles_and_floors_of_a_small_graph(graph, groups, height):
     assert circles(graph) == groups
     assert 1 + max(floors(graph).values()) == height
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports test files by their name alone, and fails to collect the second of a name."""
+    names = [path.name for path in ROOT.glob("tests/**/test_*.py")]
+    assert [name for name, count in Counter(names).items() if count > 1] == []

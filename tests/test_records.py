@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dearlite.documents import as_document, as_documents
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import InvalidInput
 from dearlite.fields import (
     CANDIDATE_ID_FIELDS,
     CANDIDATE_TEXT_FIELDS,
@@ -348,10 +348,3 @@ def test_mappings_of_texts_and_of_columns_are_refused_with_the_form_that_helps()
 def test_an_index_of_ids_is_read_as_ids():
     table = frame(docno=["a", "b"], text=["Snow", "Rain"])
     assert [d.id for d in as_documents(table.set_index("docno"))] == ["a", "b"]
-
-
-@pytest.mark.parametrize("fields", [{"text": "abstract"}, "abstract", None])
-@pytest.mark.parametrize("docs", [["hello"], [{"abstract": "hello"}]])
-def test_fields_that_are_no_fields_are_refused(fields, docs):
-    with pytest.raises(UsageError, match=r"fields is a \w+: give Fields\(text=\.\.\., id=\.\.\., title=\.\.\.\)"):
-        as_documents(docs, fields)

@@ -143,3 +143,9 @@ def test_doctor_does_not_take_the_stub_of_macos_for_a_compiler(tmp_path, monkeyp
     assert doctor._compiler() == "none: xcode-select --install"
     stub.write_text("#!/bin/sh\nexit 0\n")
     assert doctor._compiler() == str(tmp_path / "c++")
+
+
+def test_no_message_has_a_hint_in_single_quotes():
+    files = [*ROOT.glob("dearlite/**/*.py"), *ROOT.glob("export/**/*.py"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
+    assert len(files) > 100
+    assert [file.name for file in files if "pip install 'dearlite[" in file.read_text(encoding="utf-8")] == []
