@@ -2,6 +2,7 @@
 
 import json
 import resource
+import sys
 
 import pytest
 
@@ -130,7 +131,8 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
 
     monkeypatch.setattr(machine, "Path", NoProc)
     memory = machine.memory_now()
-    assert memory.peak_rss_mb == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform != "darwin" else 1 / 1024)
+    assert memory.peak_rss_mb == kib * 1024 / 2**20  # ru_maxrss: KiB on Linux, bytes on macOS
     assert (memory.anonymous_mb, memory.file_mb) == (None, None)
 
 
