@@ -9,6 +9,7 @@ import pytest
 
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, JournalInUse, UsageError
+from dearlite.offline.run import journal as journal_module
 from dearlite.offline.run.cache import ScoreCache, pair_key
 from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
 from dearlite.offline.run.results import QueryScores
@@ -178,3 +179,17 @@ def test_a_score_that_is_no_number_is_not_kept(tmp_path, wrong):
     assert b"NaN" not in journal.path.read_bytes() and b"Infinity" not in journal.path.read_bytes()
     ((entry,), _, _) = entries(tmp_path / "a.journal")
     assert (entry["places"], entry["scores"]) == ([1], [1.5])
+
+
+def test_the_journal_is_opened_without_translation_of_line_ends(tmp_path, monkeypatch):
+    """Windows opens a descriptor in text mode unless O_BINARY is set; the CRC of every line would then be wrong."""
+    binary, flags_of_calls, open_file = 0x40000000, [], os.open
+
+    def recording(path, flags, *rest, **options):
+        flags_of_calls.append(flags)
+        return open_file(path, flags & ~binary, *rest, **options)
+
+    monkeypatch.setattr(journal_module, "_BINARY", binary)
+    monkeypatch.setattr(os, "open", recording)
+    Journal(tmp_path / "j").close()
+    assert any(flags & binary for flags in flags_of_calls)

@@ -25,6 +25,7 @@ from dearlite.files.locks import lock_alone
 from dearlite.files.targets import reason_of
 
 _HEADER = {"dearlite": "journal", "schema": 1}
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows: os.write would turn each line feed into two characters
 _SYNC_EVERY_S = 10.0  # for a power failure; after a kill the operating system still writes its cache
 
 
@@ -57,7 +58,7 @@ class Journal:
         self.damaged = 0  # lines whose CRC does not match
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o666)
         except OSError as err:
             raise DearliteError(f"cannot write the journal {path}: {reason_of(err)}") from None
         try:
