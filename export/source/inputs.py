@@ -14,6 +14,8 @@ from dearlite.files.outputs import check_outputs
 from dearlite.files.targets import ending_of, find_target, reason_of
 from dearlite.models.registry import ModelEntry, model_file
 
+_MODEL_FILES = (".dear", ".gguf")  # of an earlier export into the folder: no export reads them
+
 
 def output_path(
     output: Path | None, entry: ModelEntry | None, force: bool, *, suffix: str, folders: Iterable[Path | None] = ()
@@ -31,7 +33,8 @@ def output_path(
         except OSError as err:
             raise UsageError(f"cannot write {output}: {reason_of(err)}") from None
     ending_of(output, (suffix.removeprefix("."),), needed=True)
-    inputs = [path for folder in folders if folder is not None and folder.is_dir() for path in folder.iterdir()]
+    files = [path for folder in folders if folder is not None and folder.is_dir() for path in folder.iterdir()]
+    inputs = [path for path in files if path.suffix not in _MODEL_FILES]
     check_outputs({"--output": output}, {"MODEL": inputs})
     target = find_target(output)
     if target.is_file and target.status is not None and not force:
