@@ -129,7 +129,8 @@ def lora(folder):
 
 def export(folder, target, *options):
     with pytest.raises(SystemExit) as ended:
-        run(["export", str(folder), "-o", str(target), "--no-card", *options])
+        card = () if "--card" in options else ("--no-card",)
+        run(["export", str(folder), "-o", str(target), *card, *options])
     return ended.value.code
 
 
