@@ -128,8 +128,8 @@ def lora(folder):
 
 
 def export(folder, target, *options):
+    card = () if "--card" in options else ("--no-card",)
     with pytest.raises(SystemExit) as ended:
-        card = () if "--card" in options else ("--no-card",)
         run(["export", str(folder), "-o", str(target), *card, *options])
     return ended.value.code
 
