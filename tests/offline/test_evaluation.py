@@ -119,7 +119,7 @@ def test_evaluate_takes_what_is_in_memory():
 
 def test_the_command_measures_a_model(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
-    code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 2, "--json", "-")
+    code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 3, "--json", "-")
     assert code == 0, err
     written = json.loads(out)
     first, ours = written["systems"]
@@ -130,8 +130,8 @@ def test_the_command_measures_a_model(cli, tmp_path, monkeypatch):
     assert len(written["deltas"]["first stage"]["nDCG@10"]) == 21
     assert written["command"].startswith("dearlite eval ")
     assert list((tmp_path / "journals").iterdir())  # and so the second time needs no model's time
-    code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 2)
-    assert code == 0 and "resuming: 42 of 42 pairs are already scored" in err
+    code, out, err = cli("eval", noveleval.DATA, "--run", "run_bm25.trec", "--depth", 3)
+    assert code == 0 and "resuming: 63 of 63 pairs are already scored" in err
     assert "minilm-l12" in out and "nDCG@10 of minilm-l12 against first stage: +" in out
 
 
