@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,31 +35,6 @@ def tokenizer_json(embedded_path: Path) -> bytes:
     """The embedded model's tokenizer.json, taken out by the standard library."""
     with zipfile.ZipFile(embedded_path) as archive:
         return archive.read("tokenizer.json")
-
-
-@pytest.fixture(scope="session")
-def noveleval_scores(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """The embedded model's scores of noveleval.pairs(), computed once for all processes of the run."""
-    from noveleval import pairs
-
-    from dearlite.offline.run.journal import lock_alone
-
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder of all workers
-        folder = folder.parent
-    path = folder / "noveleval_scores.json"
-    with open(f"{path}.lock", "ab") as lock:
-        while True:
-            try:
-                lock_alone(lock.fileno())
-                break
-            except OSError:  # another process computes them
-                time.sleep(0.2)
-        if not path.exists():
-            reranker = dearlite.Reranker.load("minilm-l12", device="cpu")
-            path.write_text(json.dumps(reranker.score([(query, text) for _, _, query, text in pairs()])))
-    scores: list[float] = json.loads(path.read_text())
-    return scores
 
 
 @pytest.fixture(scope="session")

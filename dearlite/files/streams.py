@@ -70,6 +70,8 @@ _KINDS = {
     ".xml": ("XML", _TO_TEXT),
     ".md": ("Markdown", "put its documents in one file, a document per line or per record"),
 }
+# Endings of kinds whose files begin with a signature of _OTHER.
+_SIGNED = {*_OTHER.values(), ".docx", ".pptx", ".xlsx", ".odt", ".ods", ".epub", ".xls"}
 
 
 class _Peekable(Protocol):
@@ -117,9 +119,24 @@ def _damaged(name: str, err: Exception) -> InvalidInput:
 
 
 def remedy_for_ending(path: str) -> str:
-    """Kind of file and remedy for an ending that no reader has; "" for an ending without a known kind."""
-    ending = Path(path.lower().removesuffix(".gz")).suffix
-    return f"{path} is {_KINDS[ending][0]}: {_KINDS[ending][1]}" if ending in _KINDS else ""
+    """Kind of file and remedy for an ending that no reader has; "" for an ending of no known kind.
+
+    Also "" where the kind has a signature and the file begins otherwise: a text named .xlsx is no workbook.
+    """
+    name = path.lower()
+    ending = Path(name.removesuffix(".gz")).suffix
+    if ending not in _KINDS or (ending in _SIGNED and not name.endswith(".gz") and not _is_signed(path)):
+        return ""
+    return f"{path} is {_KINDS[ending][0]}: {_KINDS[ending][1]}"
+
+
+def _is_signed(path: str) -> bool:
+    """True if the file begins with the signature of a kind that is no text, or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(16).startswith(tuple(_OTHER))
+    except OSError:
+        return True
 
 
 def utf8_remedy(raw: bytes) -> str:

@@ -5,9 +5,12 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from noveleval import by_query, kendall_tau, ndcg10, pairs, reference_scores
+from noveleval import DATA, RUN, assert_same_figures, by_query, kendall_tau, ndcg10, pairs, reference_scores
 
 from dearlite import Reranker
+from dearlite.export.quality import card
+from dearlite.models.bundle import Bundle
+from dearlite.models.registry import find_model
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +19,9 @@ def reranker():
 
 
 @pytest.fixture(scope="module")
-def scores(noveleval_scores):
-    return noveleval_scores
+def scores(reranker):
+    """The embedded model's scores of pairs()."""
+    return reranker.score([(query, text) for _, _, query, text in pairs()])
 
 
 def test_reference_scores_give_the_published_ndcg():
@@ -43,6 +47,12 @@ def test_orders_are_near_fp32(scores):
     reference = reference_scores()
     taus = [kendall_tau([scores[i] for i in g], [reference[i] for i in g]) for g in by_query().values()]
     assert fmean(taus) >= 0.985
+
+
+def test_card_in_the_file_is_what_the_scores_give(scores):
+    """With transformers' fp32 scores, which those of the exporter's fp32 graph equal (test_export_minilm)."""
+    shipped = Bundle(find_model("minilm-l12")).card()
+    assert_same_figures(card.compare_scores(card.load_pairs(DATA, RUN), reference_scores(), scores), shipped)
 
 
 def test_score_does_not_depend_on_batch_order_or_threads(reranker, scores):

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+RUN = "run_bm25.trec"
 DATA = Path(__file__).parents[2] / "export" / "data" / "noveleval"
 REFERENCES = Path(__file__).parents[1] / "data" / "minilm_fp32_scores.json"
 
 
+@cache
 def pairs() -> list[tuple[str, str, str, str]]:
     """(query id, document id, query, text) for each line of run_bm25.trec, in its order."""
     queries = {row["_id"]: row["text"] for row in map(json.loads, (DATA / "queries.jsonl").open(encoding="utf-8"))}
     with gzip.open(DATA / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         corpus = {row["_id"]: row["text"] for row in map(json.loads, lines)}
-    run = [line.split() for line in (DATA / "run_bm25.trec").open()]
+    run = [line.split() for line in (DATA / RUN).open()]
     return [(qid, docid, queries[qid], corpus[docid]) for qid, _, docid, *_ in run]
 
 
@@ -33,6 +39,13 @@ def ndcg10(scores: list[float]) -> float:
     qrels = [Qrel(q, d, int(grade)) for q, _, d, grade in map(str.split, (DATA / "qrels.tsv").open())]
     run = [ScoredDoc(qid, docid, score) for (qid, docid, _, _), score in zip(pairs(), scores, strict=True)]
     return float(ir_measures.calc_aggregate([nDCG @ 10], qrels, run)[nDCG @ 10])
+
+
+def assert_same_figures(measured: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The figures of two quality cards are those of the same scores, but for another machine's arithmetic."""
+    assert measured["ndcg10_fp32"] == expected["ndcg10_fp32"]
+    assert measured["mean_error"] == pytest.approx(expected["mean_error"], abs=0.005)
+    assert measured["kendall_tau"] == pytest.approx(expected["kendall_tau"], abs=0.003)
 
 
 def kendall_tau(a: list[float], b: list[float]) -> float:

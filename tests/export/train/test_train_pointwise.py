@@ -165,9 +165,7 @@ def test_the_adapter_exports_and_scores_as_torch_does(settings, base, cli, tmp_p
 
     config = settings(max_steps=20, learning_rate=5e-3, batch=2, accumulation=1)
     folder = stage.train_pointwise(config)
-    code, _, err = cli(
-        "export", base, "--adapter", folder, "-o", tmp_path / "tiny.dear", "--quant", "fp32", "--no-card"
-    )
+    code, _, err = cli("export", base, "--adapter", folder, "-o", tmp_path / "tiny.dear", "--quant", "fp32")
     assert code == 0, err
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = 0
