@@ -18,6 +18,7 @@ from dearlite.foreign import Foreign
 from dearlite.models.bundle import WEIGHTS, Bundle
 from dearlite.models.manifest import Build
 from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, onnxruntime
+from dearlite.pointwise.unsigned import unsigned, without_casts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,16 +35,18 @@ def open_session(bundle: Bundle, build: Build, device: str) -> Any:
     graph = bundle.read(build.graph)
     with _releasing_pages(bundle):
         if device == "cpu":
+            graph, names = without_casts(graph)
+            tensors |= {name: unsigned(tensors[name]) for name in names}
             try:
                 with TemporaryDirectory(prefix="dearlite-") as folder:
                     return Foreign(LIBRARY, _create(graph, tensors, device, in_place=folder))
-            except Exception:  # a graph that folds its weights at load needs copies of them, as below
+            except Exception:  # a graph that computes with its weights at load needs copies of them, as below
                 bundle.release_pages()
         return Foreign(LIBRARY, _create(graph, tensors, device))
 
 
 def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_place: str | None = None) -> Any:
-    """The session. It copies all tensors, or with `in_place` uses the large ones where they are mapped.
+    """The session. It copies all tensors, or with `in_place` uses the large mapped ones where they are.
 
     For a tensor in place, ONNX Runtime checks that the file named by the graph exists, and never reads it: `in_place`
     is a folder in which an empty file of that name is created.
@@ -57,7 +60,12 @@ def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_p
     # takes eight times as long as Add and LayerNormalization, BiasGelu 1.4 times as long as Add and Gelu).
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     values = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in tensors.items()}
-    large = {name for name, tensor in tensors.items() if in_place is not None and tensor.nbytes > _IN_PLACE_BYTES}
+    large = {
+        name
+        for name, tensor in tensors.items()
+        # A tensor with memory of its own (unsigned.py) is copied, so that both copies can go after it is packed.
+        if in_place is not None and tensor.nbytes > _IN_PLACE_BYTES and not tensor.flags.owndata
+    }
     if in_place is not None:
         Path(in_place, WEIGHTS).touch()
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", in_place)

@@ -110,6 +110,16 @@ def test_graph_that_folds_its_weights_at_load_still_loads(tmp_path, way, in_plac
     assert scores == pytest.approx(scores_of(write_model(tmp_path / "n.dear", way=other)), abs=0.002)
 
 
+@pytest.mark.parametrize("way", ["int8-per-row-wide", "int16-per-row-wide"])
+def test_weights_made_unsigned_by_numpy_give_the_same_bits(tmp_path, monkeypatch, way, in_place):
+    path = write_model(tmp_path / "m.dear", way=way)
+    backend = OnnxBackend(Bundle(path), device="cpu", threads=2)
+    assert len(backend._session.tensors_in_place) == 1  # the embedding; the matrices are copies
+    scores = list(backend.score(ROWS))
+    monkeypatch.setattr(session, "without_casts", lambda graph: (graph, frozenset()))
+    assert scores == scores_of(path)
+
+
 def test_scores_do_not_depend_on_threads(tmp_path):
     path = write_model(tmp_path / "m.dear")
     assert scores_of(path, threads=1) == scores_of(path, threads=4)
@@ -124,9 +134,16 @@ def in_a_process(code, *args):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_weights_are_in_memory_once(tmp_path):
+@pytest.mark.parametrize(
+    ("way", "at_most"),
+    [
+        ("int8-per-row", 90),  # both at once would be 32 packed and 96 of the file
+        ("int8-per-row-wide", 120),  # 64 at once: the unsigned matrices, and those being packed; folded by ORT, 400
+    ],
+)
+def test_weights_are_in_memory_once(tmp_path, way, at_most):
     """An embedding of 64 MB stays in the file; matrices of 32 MB are in memory packed, once, even at the peak."""
-    path = write_model(tmp_path / "m.dear", vocabulary=32768, width=2048, layers=8)
+    path = write_model(tmp_path / "m.dear", vocabulary=32768, width=2048, layers=8, way=way)
     grown, peak = in_a_process(
         """
         from test_engine import Bundle, OnnxBackend, row, write_model
@@ -143,7 +160,7 @@ def test_weights_are_in_memory_once(tmp_path):
         path,
     ).split()
     assert 30 < float(grown) < 55
-    assert float(peak) < 90  # both at once would be 32 packed and 96 of the file
+    assert float(peak) < at_most
 
 
 class Fake:
