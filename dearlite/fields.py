@@ -146,6 +146,18 @@ def find_field(record: Mapping[Any, Any], names: tuple[str, ...], where: str = "
     return "", None
 
 
+def rival_field(record: Mapping[Any, Any], names: tuple[str, ...]) -> tuple[str, str]:
+    """The field that `find_field` takes and the next of `names` with another text; ("", "") if there is no such other.
+
+    Only texts count: a field that holds a record or a number is no second text.
+    """
+    texts = [(str(name), value) for name, _ in _order(tuple(record), names) if isinstance(value := record[name], str)]
+    for name, value in texts[1:]:
+        if value.strip() and value != texts[0][1]:
+            return texts[0][0], name
+    return "", ""
+
+
 def first_field(item: object, names: tuple[str, ...], where: str = "the record") -> object:
     """The value of the first of the fields `names` that a record has; None if it has none. Raises InvalidInput."""
     return find_field(fields_of(item), names, where)[1]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dearlite.documents import Document, as_document
 from dearlite.errors import InvalidInput, UsageError, first_line, need
-from dearlite.fields import ID_FIELDS, TEXT_FIELDS, USUAL, Fields, find_field, is_known
+from dearlite.fields import ID_FIELDS, TEXT_FIELDS, USUAL, Fields, find_field, is_known, rival_field
 from dearlite.files.json_files import Record, parsed_line, read_json, read_json_lines
 from dearlite.files.lines import read_lines
 from dearlite.files.streams import open_stream, remedy_for_ending, report_damage
@@ -83,7 +83,7 @@ def read_documents(
     form = format or format_for(path)
     file = DocumentFile()
     options = TableOptions(delimiter, fields.text if isinstance(fields.text, str) else None, notes=file.notes)
-    has_title, guessed = False, path == "-" and format is None
+    has_title, rivals, guessed = False, False, path == "-" and format is None
     with open_stream(path) as stream:
         for where, record in _documents_in(report_damage(_reader(form, options)(stream, name), name), name, fields):
             try:
@@ -100,6 +100,8 @@ def read_documents(
                     raise InvalidInput(f"{err} ({remedy})") from None
                 file.skipped.append(str(err))
                 continue
+            if fields.text is None and not rivals and isinstance(record, Mapping):
+                rivals = _note_rivals(file, record, where)
             has_title = has_title or bool(document.title)
             file.documents.append(document)
             file.locations.append(where)
@@ -111,6 +113,19 @@ def read_documents(
     return file
 
 
+def _note_rivals(file: DocumentFile, record: Mapping[Any, Any], where: str) -> bool:
+    """True, with a remark in the file's notes, if `record` has two fields with texts of a document."""
+    name, other = rival_field(record, _TEXTS)
+    if other:
+        file.notes.append(
+            f"{where} has the fields {name!r} and {other!r}: {name!r} is ranked (--text-field for another)"
+        )
+    return bool(other)
+
+
+# text fields that hold a file's name or a number where another field holds the text
+_NAMES_OF_FILES = ("chunk", "document", "doc")
+_TEXTS = tuple(name for name in TEXT_FIELDS if name not in _NAMES_OF_FILES)
 _LONGEST_HEADER = 10_000  # characters
 _STDIN = "standard input is read as JSON Lines; pass --docs-format for another format, txt for a text per line"
 # fields of an object whose list holds first-stage results: those are many queries, and the work of `batch`

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.fields import Fields
 from dearlite.files.readers import FORMATS, read_documents
 
 BOM = b"\xef\xbb\xbf"
@@ -154,6 +155,22 @@ def test_the_last_ending_decides(tmp_path):
 def test_the_record_is_what_the_file_held(tmp_path):
     file = read_documents(save(tmp_path, "docs.jsonl", b'{"text": "a", "tags": {"x": [1, null]}, "n": 2.5}'))
     assert file.documents[0].record == {"text": "a", "tags": {"x": [1, None]}, "n": 2.5}
+
+
+def test_a_second_text_is_told(tmp_path):
+    """Of two fields that may hold the text, the one that is left out is named: once a file."""
+    rows = [
+        {"text": "rain", "document": "a.pdf"},
+        {"text": "rain", "body": "rain"},
+        {"contents": "snow", "passage": "hail", "id": "c"},
+        {"text": "sleet", "body": "hail"},
+    ]
+    path = save(tmp_path, "docs.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    file = read_documents(path)
+    assert [document.text for document in file.documents] == ["rain", "rain", "snow", "sleet"]
+    remark = "docs.jsonl:3 has the fields 'contents' and 'passage': 'contents' is ranked (--text-field for another)"
+    assert [note for note in file.notes if "--text-field" in note] == [remark]
+    assert read_documents(path, skip_bad=True, fields=Fields(text="body")).notes == []
 
 
 def test_a_json_line_may_be_a_bare_string(tmp_path):
