@@ -219,12 +219,18 @@ class BundleWriter:
         self._draft.close()
 
     def add_tensor(self, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
-        """Appends one tensor at the next multiple of 64 bytes. `blocks` are its bytes, little-endian, in C order."""
+        """Appends one tensor at the next multiple of 64 bytes. `blocks` are its bytes, little-endian, in C order.
+
+        An int8 tensor with -128 is refused: Arm CPUs without dot products add two products in 16 bits, and twice
+        (-128)(-128) is one more than they hold (ONNX Runtime 1.32: the sum is 65536 too low).
+        """
         if name in self._tensors:
             raise ModelFileError(f"tensor {name} was already written: give each tensor its own name")
         self._append(b"\0" * (-self._size % TENSOR_ALIGNMENT))
         tensor = Tensor(dtype, shape, self._size)
         for block in blocks:
+            if dtype == "int8" and b"\x80" in block:
+                raise ModelFileError(f"tensor {name} holds -128, which some CPUs multiply wrongly: scale it by max/127")
             self._append(block)
         if self._size - tensor.offset != tensor.size_bytes:
             raise ModelFileError(

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -576,6 +577,26 @@ def test_a_good_write_replaces_the_old_bundle(path):
 def test_a_tensor_of_another_size_than_its_shape_is_an_error(tmp_path, blocks):
     with pytest.raises(ModelFileError, match="tensor a"), BundleWriter(tmp_path / "new.dear") as writer:
         writer.add_tensor("a", "float32", (2,), blocks)
+
+
+@pytest.mark.parametrize("position", [0, 6, 7, 20])
+def test_an_int8_tensor_with_the_lowest_value_is_refused(tmp_path, position):
+    """-128 times -128, twice, does not fit into 16 bits, in which Arm CPUs without dot products add."""
+    values = np.linspace(-127, 127, 21).astype(np.int8)
+    write(tmp_path / "good.dear", {"a": values})
+    values[position] = -128
+    with pytest.raises(ModelFileError, match="tensor a holds -128"):
+        write(tmp_path / "bad.dear", {"a": values})
+    write(tmp_path / "unsigned.dear", {"a": values.view(np.uint8)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.dear", "unsigned.dear"]
+
+
+def test_no_int8_tensor_of_a_shipped_file_holds_the_lowest_value():
+    shipped = sorted((resources.files("dearlite") / "data").glob("*.dear"))
+    tensors = {name: tensor for path in shipped for name, tensor in Bundle(path).tensors().items()}
+    matrices = {name: tensor for name, tensor in tensors.items() if tensor.dtype == np.int8}
+    assert len(matrices) == 51
+    assert [name for name, tensor in matrices.items() if tensor.min() < -127] == []
 
 
 def test_a_tensor_written_twice_is_an_error(tmp_path):
