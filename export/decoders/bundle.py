@@ -14,7 +14,7 @@ from dearlite.export.decoders.tensors import DecoderTensors
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.source.checkpoint import TensorSource
 from dearlite.export.source.families import check_tensors, shape_of
-from dearlite.models.bundle import BundleWriter
+from dearlite.models.bundle_writer import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 
 

@@ -39,7 +39,7 @@ from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare_scores, load_pairs
 from dearlite.files.hashing import sha256_of
 from dearlite.files.json_text import json_text
-from dearlite.models.bundle import BundleWriter
+from dearlite.models.bundle_writer import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
 from dearlite.reranker import Reranker

@@ -27,7 +27,7 @@ from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.families import label_count
 from dearlite.files.drafts import Draft, workplace
 from dearlite.files.targets import reason_of
-from dearlite.models.bundle import BundleWriter
+from dearlite.models.bundle_writer import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
 

@@ -21,7 +21,8 @@ from dearlite.files.drafts import Draft
 from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.files.targets import ending_of, reason_of
 from dearlite.files.trec import Qrels, read_qrels
-from dearlite.models.bundle import Bundle, add_members
+from dearlite.models.bundle import Bundle
+from dearlite.models.bundle_writer import add_members
 from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection, Source, collection_files, open_collection

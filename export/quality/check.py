@@ -16,7 +16,7 @@ from dearlite.export.quality.gate import QualityGate
 from dearlite.export.quality.worker import call_worker
 from dearlite.files.json_text import json_text
 from dearlite.machine import versions_of
-from dearlite.models.bundle import add_members
+from dearlite.models.bundle_writer import add_members
 
 _PACKAGES = ("dearlite", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx")
 

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dearlite.errors import ModelFileError, UsageError
-from dearlite.models.bundle import Bundle, BundleWriter
+from dearlite.models.bundle import Bundle
+from dearlite.models.bundle_writer import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build, Manifest, Member, Tensor
 

@@ -16,7 +16,8 @@ onnx = pytest.importorskip("onnx")
 from dearlite.errors import OutOfMemory  # noqa: E402
 from dearlite.export.onnx.graph import Graph  # noqa: E402
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear  # noqa: E402
-from dearlite.models.bundle import Bundle, BundleWriter  # noqa: E402
+from dearlite.models.bundle import Bundle  # noqa: E402
+from dearlite.models.bundle_writer import BundleWriter  # noqa: E402
 from dearlite.models.facts import PointwiseFacts  # noqa: E402
 from dearlite.models.manifest import Build  # noqa: E402
 from dearlite.pointwise import session  # noqa: E402

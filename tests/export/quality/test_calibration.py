@@ -13,7 +13,8 @@ from dearlite import Reranker, rerank  # noqa: E402
 from dearlite.cli.main import main  # noqa: E402
 from dearlite.errors import InvalidInput, ModelFileError, UsageError  # noqa: E402
 from dearlite.export.quality.fit import JudgedScores, expected_calibration_error, fit_logistic, fit_margin, sigmoid  # noqa: E402
-from dearlite.models.bundle import Bundle, add_members  # noqa: E402
+from dearlite.models.bundle import Bundle  # noqa: E402
+from dearlite.models.bundle_writer import add_members  # noqa: E402
 from dearlite.models.calibration import Calibration, read_calibration  # noqa: E402
 from dearlite.models.registry import find_model  # noqa: E402
 from dearlite.stages import band  # noqa: E402
