@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,21 +17,30 @@ from dearlite.models.formats import CASCADE
 _ONE_MODEL = {"low_memory": False, "best_effort": False, "adaptive": False}
 
 
-def load(model: Model, options: Mapping[str, Any], listwise: Mapping[str, Any], cascade: Mapping[str, bool]) -> Any:
-    """The Reranker for `model`: `listwise` options are for listwise models, `cascade` options for cascades.
+def load(
+    model: Model,
+    options: Mapping[str, Any],
+    listwise: Mapping[str, Any],
+    cascade: Mapping[str, bool],
+    pointwise: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """The Reranker for `model`: `listwise` and `pointwise` are options of such models, `cascade` those of cascades.
 
     Raises UsageError for an option that does not apply to the model, and what `resolve` and the classes raise.
     """
     chain = resolve(model, best_effort=cascade["best_effort"])
     kinds = {stage.kind for stage in chain.stages}
     listwise = {name: value for name, value in listwise.items() if value is not None}
+    pointwise = {name: value for name, value in pointwise.items() if value is not None}
+    if pointwise:
+        chain.check_instruction()
     if not chain.cascade:
         (stage,) = chain.stages
         if listwise and stage.kind != "listwise":
             raise UsageError(f"{' and '.join(listwise)} go with a listwise model, and {stage.name} is pointwise")
         if unused := [name for name, value in cascade.items() if value]:
             raise UsageError(f"{' and '.join(unused)}: an option of cascades, and {stage.name} is one model: name two")
-        return _load(stage, options, listwise)
+        return _load(stage, options, listwise if stage.kind == "listwise" else pointwise)
     if listwise and "listwise" not in kinds:
         raise UsageError(f"{' and '.join(listwise)} go with a listwise model, and no stage is one")
     loaded: WeakValueDictionary[Path, Any] = WeakValueDictionary()  # a file in two stages is loaded once
@@ -39,7 +49,7 @@ def load(model: Model, options: Mapping[str, Any], listwise: Mapping[str, Any], 
             stage.name,
             stage.depth,
             stage.kind,
-            _loader(stage, loaded, options, listwise if stage.kind == "listwise" else {}),
+            _loader(stage, loaded, options, _own(stage, listwise, pointwise)),
         )
         for stage in chain.stages
     ]
@@ -48,7 +58,7 @@ def load(model: Model, options: Mapping[str, Any], listwise: Mapping[str, Any], 
     stages = [(lasting_name(stage.model), stage.depth) for stage in chain.stages]
     if (adapter := listwise.get("adapter")) is not None:
         listwise["adapter"] = lasting_name(adapter)
-    reranker.recipe = Recipe(stages, options, listwise, cascade)
+    reranker.recipe = Recipe(stages, options, listwise, cascade, pointwise)
     return reranker
 
 
@@ -60,10 +70,11 @@ class Recipe:
     options: Mapping[str, Any]
     listwise: Mapping[str, Any] = field(default_factory=dict)
     cascade: Mapping[str, bool] = field(default_factory=dict)
+    pointwise: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
         """A Reranker like the one that this recipe is of."""
-        return load(self.model, self.options, self.listwise, {**_ONE_MODEL, **self.cascade})
+        return load(self.model, self.options, self.listwise, {**_ONE_MODEL, **self.cascade}, self.pointwise)
 
 
 def lasting_name(model: str | Path) -> str:
@@ -72,11 +83,18 @@ def lasting_name(model: str | Path) -> str:
     return str(path.absolute()) if path.is_file() else str(model)
 
 
+def _own(stage: ResolvedStage, listwise: Mapping[str, Any], pointwise: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that a stage of a cascade takes: an instruction goes to the stages that have a place for it."""
+    if stage.kind == "listwise":
+        return listwise
+    return pointwise if pointwise and stage.takes_instruction else {}
+
+
 def _loader(
     stage: ResolvedStage,
     loaded: WeakValueDictionary[Path, Any],
     options: Mapping[str, Any],
-    listwise: Mapping[str, Any],
+    own: Mapping[str, Any],
 ) -> Callable[[], Any]:
     def load_stage() -> Any:
         if stage.failure is not None or stage.path is None:
@@ -84,13 +102,13 @@ def _loader(
         path = stage.path.resolve()
         reranker = loaded.get(path)
         if reranker is None:
-            reranker = loaded[path] = _load(stage, options, listwise)
+            reranker = loaded[path] = _load(stage, options, own)
         return reranker
 
     return load_stage
 
 
-def _load(stage: ResolvedStage, options: Mapping[str, Any], listwise: Mapping[str, Any]) -> Any:
+def _load(stage: ResolvedStage, options: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
     assert stage.runner is not None
     make = getattr(import_module(stage.runner.module), stage.runner.name)
-    return make(stage.take_source(), **options, **listwise)
+    return make(stage.take_source(), **options, **own)

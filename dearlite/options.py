@@ -151,6 +151,15 @@ class Long:
         return self
 
 
+def check_instruction(instruction: object) -> str | None:
+    """The instruction as a text without blanks around it; None if there is none. Raises UsageError for an empty one."""
+    if instruction is None:
+        return None
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise UsageError(f"the instruction is {instruction!r}: it must be a text, or be left out")
+    return instruction.strip()
+
+
 def check_window(window: int, stride: int) -> None:
     """Raises UsageError unless window >= 2 and 1 <= stride <= window, so that no document is skipped."""
     whole_number("window", window)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from dearlite.checks import whole_number
 from dearlite.documents import as_documents
 from dearlite.errors import InvalidInput, UsageError
-from dearlite.options import Call, Listwise
+from dearlite.options import Call, Listwise, check_instruction
 from dearlite.progress import Progress
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Reranker(ABC):
         *,
         device: str = "auto",
         threads: int | None = None,
+        instruction: str | None = None,
         gpu_layers: int | None = None,
         adapter: str | Path | None = None,
         low_memory: bool = False,
@@ -64,6 +65,8 @@ class Reranker(ABC):
           None: the embedded model, minilm-l12. The models of a cascade are loaded at their first use.
         - `device`: "auto" (a GPU if one works, otherwise the CPU, with a warning that says why), "cpu" or "cuda".
         - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
+        - `instruction`: the task in words, for a model whose prompt has a place for it; in a cascade for those of its
+          models. None: the model's own. It is part of `identity`.
         - `gpu_layers`: number of layers of a listwise model on the GPU, 0 or more. None: all if there is a GPU.
         - `adapter`: path of a LoRA in GGUF form for a listwise model. None: no LoRA.
         - `low_memory`: unload each model of a cascade before the next is loaded.
@@ -72,9 +75,9 @@ class Reranker(ABC):
           `top_k` (10 if that is None), at most the depth of the stage.
 
         Raises UnknownModel for a name that does not exist, UsageError for a missing file, a wrong value, and an option
-        that does not apply (`gpu_layers` without a listwise model, `adaptive` without a cascade), ModelFileError for a
-        damaged file, MissingExtra if the package that runs the model is not installed, and DeviceUnavailable if
-        `device` cannot be used.
+        that does not apply (`gpu_layers` without a listwise model, `instruction` for a model that takes none),
+        ModelFileError for a damaged file, MissingExtra if the package that runs the model is not installed, and
+        DeviceUnavailable if `device` cannot be used.
         """
         if gpu_layers is not None:
             gpu_layers = whole_number("gpu_layers", gpu_layers, 0, otherwise=", or None for all")
@@ -85,6 +88,7 @@ class Reranker(ABC):
             {"device": device, "threads": threads},
             {"gpu_layers": gpu_layers, "adapter": adapter},
             {"low_memory": low_memory, "best_effort": best_effort, "adaptive": adaptive},
+            {"instruction": check_instruction(instruction)},
         )
         return reranker
 

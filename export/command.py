@@ -17,6 +17,7 @@ from dearlite.export.results import ExportResult
 from dearlite.files.targets import leads_to_stdout
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.templates.families import FAMILIES
 
 _ABOUT = {name: plan.about for name, plan in QUANTISATIONS.items()}
 _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
@@ -46,9 +47,9 @@ _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
 )
 @click.option(
     "--prompt",
-    type=click.Choice(list(dict.fromkeys((*PAIR_FORMS, *LIST_FORMS)))),
-    help="Prompt form of a FOLDER's model; that of a NAME is in models.toml. [default: dear; plain for an encoder, "
-    "chat for a listwise model]",
+    type=click.Choice(list(dict.fromkeys((*PAIR_FORMS, *FAMILIES, *LIST_FORMS)))),
+    help="Prompt form of a FOLDER's model; that of a NAME is in models.toml. [default: as the folder's files state; "
+    "otherwise dear, plain for an encoder, chat for a listwise model]",
 )
 @click.option(
     "--max-tokens",

@@ -33,7 +33,7 @@ class ExportOptions:
     output: Path | None = None
     quant: str | None = None  # an entry of QUANTISATIONS, or of GGUF_QUANTS for a listwise model
     target: str | None = None  # pointwise: an entry of decoders.quantisations.DEVICES
-    prompt: str | None = None  # an entry of PAIR_FORMS or LIST_FORMS
+    prompt: str | None = None  # an entry of PAIR_FORMS, of FAMILIES, or of LIST_FORMS
     max_tokens: int | None = None
     window: int | None = None  # listwise: documents of a prompt
     stride: int | None = None  # listwise: documents that the window moves by
@@ -86,9 +86,10 @@ class ExportOptions:
     def _check_pointwise(self, model: str) -> None:
         from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, QUANTISATIONS
         from dearlite.pointwise.prompts import PAIR_FORMS
+        from dearlite.templates.families import FAMILIES
 
         _check_choice("quant", self.quant, QUANTISATIONS, f"{model}, a pointwise model")
-        _check_choice("prompt", self.prompt, PAIR_FORMS, f"{model}, a pointwise model")
+        _check_choice("prompt", self.prompt, (*PAIR_FORMS, *FAMILIES), f"{model}, a pointwise model")
         _check_choice("target", self.target, DEVICES, model)
         _check_choice("pooling", self.pooling, POOLINGS, model)
 

@@ -17,13 +17,16 @@ from dearlite.export.quality.gate import MIN_TAU, QualityGate
 from dearlite.export.quality.texts import pair_types
 from dearlite.export.results import WrittenModel
 from dearlite.export.source.adapter import Adapter
-from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.answers import AnswerScorer
+from dearlite.export.source.checkpoint import Checkpoint, TensorSource
 from dearlite.export.source.families import FAMILIES, check_tensors, label_count, shape_of
 from dearlite.export.source.inputs import output_path, padding_id, pooling_warning, source_folders
-from dearlite.export.source.merge import MergedCheckpoint, check_base
+from dearlite.export.source.merge import HEADS, MergedCheckpoint, check_base
+from dearlite.export.source.prompts import PromptOfModel, prompt_of_folder
 from dearlite.export.source.tokenizer import check_tokenizer, probe_texts
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry
+from dearlite.pointwise.prompts import PAIR_FORMS
 
 _DEFAULT_PROMPT, _DEFAULT_TOKENS = "dear", 228  # of a decoder, as DeAR's were trained
 
@@ -76,10 +79,9 @@ def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOption
 
 def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseFacts, dict[str, Any]]:
     entry, options = job.entry, job.options
-    prompt = entry.prompt if entry is not None else options.prompt or _DEFAULT_PROMPT
-    max_tokens = _decoder_tokens(entry, options, job.checkpoint.config)
     lora = Adapter(job.adapter) if job.adapter is not None else None
-    source = MergedCheckpoint(job.checkpoint, lora)
+    prompt, source = _prompt_and_source(job, lora, report)
+    max_tokens = _decoder_tokens(entry, options, job.checkpoint.config) if prompt is None else prompt.max_tokens
     if lora is not None and (note := check_base(lora.config, job.checkpoint)):
         report(note)
     # Every refusal comes before the weights are hashed, which reads each byte of them.
@@ -91,12 +93,13 @@ def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseF
             "fetch both again, of one revision"
         )
     check_disk(job.output, shape, job.quant)
-    tokenizer, pad_id = _tokenizer(job, shape.vocabulary, max_tokens)
+    tokenizer, pad_id = _tokenizer(job, shape.vocabulary, None if prompt is not None else max_tokens)
     if pooling == "last-position" and pad_id is None:
         raise UsageError(
             f"{job.checkpoint.folder} names neither a pad token nor an eos token: 'last-position' is read at one"
         )
-    facts = _facts(job, source.config, prompt, pooling, max_tokens, pad_id)
+    words = entry.prompt if entry is not None else options.prompt or _DEFAULT_PROMPT
+    facts = _facts(job, source.config, words, pooling, max_tokens, pad_id, prompt)
     decoder = DecoderModel(
         source=source,
         tokenizer=tokenizer,
@@ -109,6 +112,30 @@ def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseF
     if entry is None and (note := pooling_warning(pooling, pad_id, source.config)):
         report(note)
     return facts, card
+
+
+def _prompt_and_source(job: _Job, lora: Adapter | None, report: Report) -> tuple[PromptOfModel | None, TensorSource]:
+    """The template of the model, None for a scorer of pairs, and its weights with a score head."""
+    entry, options = job.entry, job.options
+    named = entry.prompt if entry is not None else options.prompt
+    headed = any(name.startswith(HEADS) for name in (*job.checkpoint.names, *(lora.saved if lora is not None else ())))
+    if named in PAIR_FORMS or (lora is not None and not headed):
+        return None, MergedCheckpoint(job.checkpoint, lora)
+    prompt = prompt_of_folder(
+        job.checkpoint.folder,
+        _tokenizer_json(job)[1],
+        job.checkpoint.config,
+        named=named,
+        headed=headed,
+        max_tokens=_stated_tokens(entry, options, job.checkpoint.config),
+    )
+    if prompt is None or prompt.answers is None:
+        source: TensorSource = MergedCheckpoint(job.checkpoint, lora)
+    else:
+        source = AnswerScorer(MergedCheckpoint(job.checkpoint, lora, require_head=False), prompt.answers)
+    if prompt is not None and named is None:
+        report(f"its prompt is {prompt.name}, by {prompt.told_by} (another one: --prompt NAME)")
+    return prompt, source
 
 
 def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
@@ -145,29 +172,48 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
 def _decoder_tokens(entry: ModelEntry | None, options: ExportOptions, config: dict[str, Any]) -> int:
     """The most tokens of a pair. Raises UsageError for more than the model has positions."""
     positions = config.get("max_position_embeddings") or sys.maxsize
+    return _stated_tokens(entry, options, config) or min(_DEFAULT_TOKENS, positions)
+
+
+def _stated_tokens(entry: ModelEntry | None, options: ExportOptions, config: dict[str, Any]) -> int | None:
+    """The most tokens of a pair as models.toml or the user states them. Raises UsageError as `_decoder_tokens`."""
+    positions = config.get("max_position_embeddings") or sys.maxsize
     stated = entry.max_tokens if entry is not None else options.max_tokens
     if type(positions) is int and stated is not None and stated > positions:
         raise UsageError(f"--max-tokens {stated} is more than the model's max_position_embeddings, {positions}")
-    return stated or min(_DEFAULT_TOKENS, positions)
+    return stated
 
 
-def _tokenizer(job: _Job, rows: int, max_tokens: int) -> tuple[bytes, int | None]:
+def _tokenizer(job: _Job, rows: int, pair_tokens: int | None) -> tuple[bytes, int | None]:
     """The tokenizer.json of the base, or of the adapter if the base has none, and the id of its padding token.
 
-    Raises CheckpointError if it does not fit a model with `rows` rows of embedding.
+    Raises CheckpointError if it does not fit a model with `rows` rows of embedding, or cannot join a pair of
+    `pair_tokens` tokens; None for a model that reads one text.
     """
-    folder, config = job.checkpoint.folder, job.checkpoint.config
+    place, tokenizer = _tokenizer_json(job)
+    check_tokenizer(place, tokenizer, rows, job.checkpoint.config)
+    if pair_tokens is not None:
+        pair_types(place, tokenizer, pair_tokens)
+    return tokenizer, padding_id(place, tokenizer, job.checkpoint.config)
+
+
+def _tokenizer_json(job: _Job) -> tuple[Path, bytes]:
+    """The folder of the tokenizer, that of the base or of the adapter, and its tokenizer.json."""
+    folder = job.checkpoint.folder
     for place in (folder, job.adapter):
         if place is not None and (place / "tokenizer.json").is_file():
-            tokenizer = (place / "tokenizer.json").read_bytes()
-            check_tokenizer(place, tokenizer, rows, config)
-            pair_types(place, tokenizer, max_tokens)
-            return tokenizer, padding_id(place, tokenizer, config)
+            return place, (place / "tokenizer.json").read_bytes()
     raise CheckpointError(f"{folder} has no tokenizer.json: save the model's fast tokenizer there with transformers")
 
 
 def _facts(
-    job: _Job, config: dict[str, Any], prompt: str, pooling: str, max_tokens: int, pad_id: int | None = None
+    job: _Job,
+    config: dict[str, Any],
+    form: str,
+    pooling: str,
+    max_tokens: int,
+    pad_id: int | None = None,
+    prompt: PromptOfModel | None = None,
 ) -> PointwiseFacts:
     """The facts that the manifest records. Hashes the weights."""
     entry = job.entry
@@ -181,12 +227,17 @@ def _facts(
         source["folder"] = job.checkpoint.folder.resolve().name
     if pad_id is not None:
         source["pad_id"] = str(pad_id)
+    if prompt is not None:
+        source["prompt"] = prompt.told_by
+        source |= {"head": str(prompt.answers)} if prompt.answers is not None else {}
     return PointwiseFacts(
         name=entry.name if entry else job.output.stem,
         architecture=config["model_type"],
-        prompt=prompt,
+        prompt=form if prompt is None else prompt.name,
         pooling=pooling,
         max_tokens=max_tokens,
         licence=entry.licence if entry else NOT_STATED,
         source=source,
+        template=None if prompt is None else prompt.template,
+        activation=None if prompt is None or prompt.activation is None else dict(prompt.activation),
     )

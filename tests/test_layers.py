@@ -9,7 +9,7 @@ from import_graph import circles, floors, import_graph, modules_of, rooms
 ROOT = Path(__file__).parents[1]
 _BASE = "errors progress display version checks readable prefixes foreign fields"
 _RECORDS = f"{_BASE} documents options deadline machine ranking passages"
-_RUNTIME = f"{_RECORDS} files models loading reranker stages anytime"
+_RUNTIME = f"{_RECORDS} files templates models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
 MAY_IMPORT = {
     "errors": "",
@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "ranking": "errors checks display documents",
     "passages": "errors readable documents ranking",
     "files": "errors readable fields documents ranking",
-    "models": "errors checks options files",
+    "templates": "errors prefixes",
+    "models": "errors checks options files templates",
     "loading": "errors options models",
     "reranker": "errors checks progress fields documents options ranking models loading",
     "stages": "errors progress documents ranking passages",
@@ -50,27 +51,29 @@ MAY_IMPORT = {
     "offline.evaluation render cli.options",
     "__main__": "cli",
     "export.onnx": "",
-    "export.source": "errors version files models",
+    "export.source": "errors version files templates models",
     "export.numerics": "errors export.source",
-    "export.quality": f"{_RECORDS} reranker models files pointwise offline offline.collection offline.run",
+    "export.quality": f"{_RECORDS} reranker templates models files pointwise offline offline.collection offline.run",
     "export.decoders": "errors documents files machine models pointwise export.source export.numerics export.onnx "
     "export.quality",
     "export.encoders": "errors foreign files reranker models pointwise export.source export.numerics export.onnx "
     "export.quality",
-    "export.gguf": "errors foreign files machine models listwise export.source export.numerics export.quality",
-    "export.train.records": f"{_RECORDS} reranker models files listwise offline offline.collection offline.run",
-    "export.train": f"{_RECORDS} version models files pointwise listwise offline.collection offline.run render "
-    "export.source export.train.records",
-    "export.options": "errors checks files pointwise listwise export.decoders export.gguf",
+    "export.gguf": "errors foreign files machine templates models listwise export.source export.numerics "
+    "export.quality",
+    "export.train.records": f"{_RECORDS} reranker templates models files listwise offline offline.collection "
+    "offline.run",
+    "export.train": f"{_RECORDS} version templates models files pointwise listwise offline.collection offline.run "
+    "render export.source export.train.records",
+    "export.options": "errors checks files templates pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
-    "export.pointwise": "errors models export.options export.results export.source export.quality export.decoders "
-    "export.encoders",
+    "export.pointwise": "errors models pointwise export.options export.results export.source export.quality "
+    "export.decoders export.encoders",
     "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",
     "export.pipeline": "errors machine models export.options export.results export.pointwise export.listwise",
     "export.verification": "errors models export.options export.decoders",
     "export": "errors export.options export.results export.pipeline export.verification export.quality export.train "
     "export.train.records",
-    "export.command": "files pointwise listwise export.options export.results export.pipeline export.quality "
+    "export.command": "files templates pointwise listwise export.options export.results export.pipeline export.quality "
     "export.decoders export.gguf",
 }
 

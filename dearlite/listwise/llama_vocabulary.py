@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from dearlite.errors import ModelFileError
-from dearlite.listwise.chat_template import PromptPart, encode_after, encode_parts, pattern_of
+from dearlite.templates.chat import PromptPart, encode_after, encode_parts, pattern_of
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
 

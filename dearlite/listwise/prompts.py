@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 from dearlite.documents import Document
 from dearlite.errors import UsageError
-
-Turn = tuple[str, str]  # (role, text): "system", "user" or "assistant"
+from dearlite.templates.chat import Turn
 
 
 @dataclass(frozen=True, slots=True)

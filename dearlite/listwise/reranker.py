@@ -16,7 +16,6 @@ from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError, warn
 from dearlite.foreign import naming
 from dearlite.listwise.agreement import fuse, shuffled_orders
-from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.decoding import (
     Answer,
     Decoding,
@@ -41,6 +40,7 @@ from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.reranker import Job, Reranker, name_of
 from dearlite.stages import QueryState
+from dearlite.templates.chat import ChatTemplate
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"  # metadata key
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, ModelFileError
-from dearlite.listwise.chat_template import ChatTemplate, PromptPart
 from dearlite.listwise.decoding import Answer, Tokens
 from dearlite.listwise.prompts import ListForm
 from dearlite.prefixes import WHOLE_CHARACTERS
+from dearlite.templates.chat import ChatTemplate, PromptPart
 
 _MOST_TOKENS = 2**31  # no prompt is longer
 _UNSETTLED_TOKENS = 256  # before a cut of a text, which may differ from those of the whole text

@@ -105,6 +105,8 @@ class BundleWriter:
             members=self._members,
             tensors=self._tensors,
             calibration=facts.calibration,
+            template=facts.template,
+            activation=facts.activation,
         )
         self._archive.writestr(_entry(MANIFEST, None), manifest.to_json())
         return manifest

@@ -68,6 +68,12 @@ class ResolvedStage:
         assert self.path is not None
         return Bundle(self.path)
 
+    @property
+    def takes_instruction(self) -> bool:
+        """True if the prompt of the stage's model has a place for an instruction."""
+        template = self.bundle.manifest.template if self.kind == "pointwise" and _opens(self) else None
+        return template is not None and template.takes_instruction
+
     def take_source(self) -> Path | Bundle:
         """The path, or the bundle where a check has opened it. The stage keeps no reference to the bundle."""
         assert self.path is not None
@@ -91,7 +97,7 @@ class Chain:
         if not calibrated and (long is None or long.passage_tokens is None):
             return
         manifests = [stage.bundle.manifest for stage in self.stages if stage.kind == "pointwise" and _opens(stage)]
-        if calibrated and manifests and all(manifest.calibration is None for manifest in manifests):
+        if calibrated and manifests and not any(m.calibration or m.activation for m in manifests):
             names = " and ".join(manifest.name for manifest in manifests)
             raise UsageError(f"{names} carries no calibration, which --min-relevance needs: dearlite models calibrate")
         if long is not None and long.passage_tokens is not None and manifests:
@@ -101,6 +107,18 @@ class Chain:
                     f"passages of {long.passage_tokens} tokens are longer than the {window} that {manifests[0].name} "
                     "reads with a query: take fewer"
                 )
+
+    def check_instruction(self) -> None:
+        """Raises UsageError unless the prompt of one stage has a place for an instruction; no model is loaded."""
+        if any(stage.takes_instruction for stage in self.stages):
+            return
+        if any(stage.kind == "pointwise" and not _opens(stage) for stage in self.stages):
+            return  # a damaged file is reported when it is loaded
+        names = " and ".join(stage.name for stage in self.stages)
+        verb = "take" if len(self.stages) > 1 else "takes"
+        raise UsageError(
+            f"{names} {verb} no instruction: leave it out, or name a model whose prompt has a place for it"
+        )
 
 
 Model = str | Path | Sequence[StageLike] | Chain | None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dearlite.templates.template import Template
+
 NOT_STATED = "not stated"  # the licence of a folder
 
 
@@ -30,3 +32,10 @@ class PointwiseFacts(ModelFacts):
     architecture: str
     pooling: str  # where the score is read: "first-token", "mean", "last-token", "last-position"
     calibration: dict[str, Any] | None = None
+    template: Template | None = None
+    activation: dict[str, Any] | None = None
+
+    @property
+    def form(self) -> str | Template:
+        """The prompt form: the template, or the name of a form for pairs."""
+        return self.template or self.prompt

@@ -10,8 +10,10 @@ from math import prod
 from typing import Any
 
 from dearlite.errors import ModelFileError
+from dearlite.templates.template import Template, read_template
 
-SCHEMA = 1
+SCHEMA, TEMPLATE_SCHEMA = 1, 2  # the latter of a manifest with one of the keys below
+_OF_TEMPLATE_SCHEMA = ("template", "activation")  # written only where there is one
 DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes per element
 
 
@@ -66,7 +68,7 @@ class Manifest:
     kind: str  # "pointwise"
     name: str
     architecture: str
-    prompt: str  # a key of pointwise.prompts.PAIR_FORMS
+    prompt: str  # a key of pointwise.prompts.PAIR_FORMS, or the name of `template`
     pooling: str  # hidden state that the score is read from: "first-token", "mean", "last-token", "last-position"
     max_tokens: int  # of the pair, special tokens included
     licence: str
@@ -76,6 +78,8 @@ class Manifest:
     tensors: dict[str, Tensor]
     calibration: dict[str, Any] | None = None
     schema: int = SCHEMA
+    template: Template | None = None  # the words of the prompt, for a model that reads query and document in one text
+    activation: dict[str, Any] | None = None  # the map from score to probability that the model's makers publish
 
     @property
     def embedding_rows(self) -> int | None:
@@ -87,11 +91,16 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The content of manifest.json. Equal manifests give equal bytes."""
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        record = dataclasses.asdict(self)
+        for name in _OF_TEMPLATE_SCHEMA:
+            if record.pop(name) is not None:
+                value = getattr(self, name)
+                record |= {name: value.record() if isinstance(value, Template) else value, "schema": TEMPLATE_SCHEMA}
+        return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """The manifest in `data`. Raises ModelFileError, whose message begins with `where`, if it does not fit schema 1."""
+    """The manifest in `data`. Raises ModelFileError, whose message begins with `where`, if it does not fit."""
     try:
         raw = json.loads(data)
         schema = raw["schema"]
@@ -99,9 +108,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise ModelFileError(
             f"{where}: its manifest.json is not a dearlite manifest: the file is damaged or foreign"
         ) from None
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, TEMPLATE_SCHEMA) or isinstance(schema, bool):
         raise ModelFileError(
-            f"{where}: its manifest has schema {schema!r}, and this dearlite reads schema {SCHEMA}: update dearlite"
+            f"{where}: its manifest has schema {schema!r}, and this dearlite reads schemas {SCHEMA} and "
+            f"{TEMPLATE_SCHEMA}: update dearlite"
         )
     try:
         raw["builds"] = tuple(
@@ -113,10 +123,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             name: _record(Tensor, {**tensor, "shape": tuple(tensor["shape"])})
             for name, tensor in raw["tensors"].items()
         }
+        if raw.get("template") is not None:
+            raw["template"] = read_template(raw["template"], where)
         manifest: Manifest = _record(Manifest, raw)
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise ModelFileError(
-            f"{where}: its manifest.json does not fit schema {SCHEMA} ({err}): export the model again"
+            f"{where}: its manifest.json does not fit schema {schema} ({err}): export the model again"
         ) from None
     return manifest
 

@@ -174,12 +174,10 @@ class _RandomCorpus:
     """A random query, and random documents that make pairs of exactly `tokens` tokens if the vocabulary allows it."""
 
     def __init__(self, reranker: PointwiseReranker, tokens: int | None) -> None:
-        from dearlite.pointwise.prompts import PAIR_FORMS
-        from dearlite.pointwise.tokens import PairEncoder
+        from dearlite.pointwise.prompting import prompt_of
 
         manifest, tokenizer = reranker.bundle.manifest, reranker.bundle.read("tokenizer.json")
-        self._form = PAIR_FORMS[manifest.prompt]
-        self._encoder = PairEncoder(tokenizer, max_tokens=manifest.max_tokens)
+        self._prompt = prompt_of(manifest.template or manifest.prompt, tokenizer, manifest.max_tokens)
         self._words = _vocabulary(json.loads(tokenizer))
         self._random = random.Random(0)
         self.query = " ".join(self._random.choices(self._words, k=_QUERY_WORDS))
@@ -215,9 +213,8 @@ class _RandomCorpus:
     def _row(self, text: str) -> TokenRow:
         from dearlite.documents import as_document
 
-        query = self._encoder.ids(self._form.query(self.query))
         document = as_document(text, "a document of the benchmark")
-        return next(self._encoder.pairs(query, [self._form.document(document)]))
+        return next(self._prompt.rows(self._prompt.query(self.query), [document]))
 
 
 def _vocabulary(tokenizer: dict[str, Any]) -> list[str]:

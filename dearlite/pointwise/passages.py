@@ -12,21 +12,19 @@ from dearlite.passages import DocumentPart, Span, part_of_document, window_spans
 from dearlite.readable import readable
 
 if TYPE_CHECKING:
-    from dearlite.pointwise.tokens import PairEncoder
+    from dearlite.pointwise.tokens import TextEncoder
 
 _CASCADE_TOKENS = 180  # length of a passage for the next stage of a cascade: DeAR reads 196 tokens of a document
 _SLACK_TOKENS = 4  # a passage encoded alone may have this many tokens more than within its document
 
 
-def split_documents(
-    documents: Sequence[Document], encoder: PairEncoder, query_tokens: int, head_tokens: int, long: Long
-) -> list[DocumentPart]:
+def split_documents(documents: Sequence[Document], encoder: TextEncoder, room: int, long: Long) -> list[DocumentPart]:
     """The passages of all documents, in order. Each begins with its document's title, like the document itself.
 
-    `head_tokens` is the number of tokens that the prompt form puts before a document. Raises UsageError if the passages
-    are longer than the room that the model has beside this query.
+    `room` is the number of a document's tokens that the model reads beside the query. Raises UsageError if the passages
+    are longer.
     """
-    room = encoder.room(query_tokens) - head_tokens - _SLACK_TOKENS
+    room -= _SLACK_TOKENS
     if long.passage_tokens is not None and long.passage_tokens > room:
         raise UsageError(
             f"passages of {long.passage_tokens} tokens are longer than the {room} that the model reads beside this "
@@ -43,7 +41,7 @@ def split_documents(
     return passages
 
 
-def _shows(text: str, span: Span, encoder: PairEncoder) -> bool:
+def _shows(text: str, span: Span, encoder: TextEncoder) -> bool:
     """True if the passage `span` has something to read. A passage of nothing would be scored by the query alone."""
     passage = text[slice(*span)]
     return readable(passage) and encoder.has_tokens(passage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.checks import instance
@@ -29,8 +28,8 @@ from dearlite.options import Long
 from dearlite.passages import best_passages
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.passages import split_documents
+from dearlite.pointwise.prompting import check_place, prompt_of
 from dearlite.pointwise.prompts import PAIR_FORMS
-from dearlite.pointwise.tokens import PairEncoder
 from dearlite.progress import Progress
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
 from dearlite.reranker import Job, Reranker, empty_document, name_of, no_tokens, part_of
@@ -48,30 +47,40 @@ _PLAIN_CHARACTERS = 256  # at the beginning of a text
 class PointwiseReranker(Reranker):
     """A pointwise model in one `.dear` file. It may be used from several threads at once."""
 
-    def __init__(self, source: Path | Bundle, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Path | Bundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        instruction: str | None = None,
+    ) -> None:
         """Loads a bundle, open or given by its path; usually called by `Reranker.load`."""
         bundle = source if isinstance(source, Bundle) else Bundle(source)
         manifest = bundle.manifest
-        if manifest.kind != "pointwise" or manifest.prompt not in PAIR_FORMS:
+        if manifest.kind != "pointwise" or (manifest.template is None and manifest.prompt not in PAIR_FORMS):
             raise ModelFileError(
                 f"{bundle.path} has kind {manifest.kind!r} and prompt {manifest.prompt!r}, which this dearlite cannot "
                 "run: update dearlite"
             )
         self.bundle = bundle
-        self.recipe = Recipe(lasting_name(bundle.path), {"device": device, "threads": threads})
+        check_place(instruction, manifest)
+        self.recipe = Recipe(
+            lasting_name(bundle.path), {"device": device, "threads": threads}, pointwise={"instruction": instruction}
+        )
         self.model = manifest.name
         self._relevance = read_calibration(manifest.calibration, str(bundle.path))
         self.calibrated = self._relevance is not None
         self.margin = None if self._relevance is None else self._relevance.margin
-        self._form = PAIR_FORMS[manifest.prompt]
-        self._encoder = PairEncoder(bundle.read("tokenizer.json"), max_tokens=manifest.max_tokens)
+        form = manifest.template or manifest.prompt
+        self._prompt = prompt_of(form, bundle.read("tokenizer.json"), manifest.max_tokens, instruction)
+        self._encoder = self._prompt.texts
         rows = manifest.embedding_rows
         if rows is not None and self._encoder.largest_id >= rows:
             raise ModelFileError(
                 f"{bundle.path}: its tokenizer has the id {self._encoder.largest_id}, and its embedding {rows} "
                 "rows, so that some texts have no score: export the model again, with the tokenizer of its training"
             )
-        self._blank = self._encoder.ids(self._form.document(Document("", title="")))  # the prompt's own words
         self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
             warn(note)
@@ -90,13 +99,12 @@ class PointwiseReranker(Reranker):
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
         _check_no_listwise(listwise, self.model)
-        probe = self._form.query("Q") + "\0" + self._form.document(Document("D", title="T"))
         return {
             "model": self.model,
             "sha256": self.bundle.sha256(),
             "device": self.device,
             "quantisation": self.quantisation,
-            "prompt": f"{self.bundle.manifest.prompt} {hashlib.sha256(probe.encode()).hexdigest()[:16]}",
+            **self._prompt.identity(self.bundle.manifest.prompt),
         }
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
@@ -130,9 +138,9 @@ class PointwiseReranker(Reranker):
         positions = range(len(documents)) if positions is None else positions
         self.refuse_empty(documents, positions)
         if long is not None:
-            query_ids, _ = self._query_ids(query)
+            room = self._prompt.room(self._query_part(query))
             with naming(self.model, "a passage"):
-                passages = split_documents(documents, self._encoder, len(query_ids), len(self._blank), long)
+                passages = split_documents(documents, self._encoder, room, long)
             of_passages = [positions[passage.index] for passage in passages]
             texts = [passage.document for passage in passages]
             ranking = self._ranked(query, texts, None, progress, cancel, of_passages)
@@ -221,13 +229,12 @@ class PointwiseReranker(Reranker):
     def _rows_of_query(self, query: str, documents: Iterable[Document], positions: Iterator[int]) -> Iterator[TokenRow]:
         taken = deque[Document]()  # by the encoder, and no row made yet
 
-        def texts() -> Iterator[str]:
+        def noted() -> Iterator[Document]:
             for document in documents:
                 taken.append(document)
-                yield self._form.document(document)
+                yield document
 
-        ids, whole = self._query_ids(query)
-        rows = self._encoder.pairs(ids, texts(), query_whole=whole, blank=self._blank)
+        rows = self._prompt.rows(self._query_part(query), noted())
         while True:
             try:
                 row = next(rows, None)
@@ -240,12 +247,12 @@ class PointwiseReranker(Reranker):
                 raise empty_document(document, position, self.model)
             yield row
 
-    def _query_ids(self, query: str) -> tuple[list[int], bool]:
-        """The ids of the query's part of a prompt, and True if these are all. Raises InvalidInput if there is none."""
+    def _query_part(self, query: str) -> Any:
+        """The query's part of a prompt. Raises InvalidInput if it has no token, or leaves no room for a document."""
         with naming(self.model, "the query"):
             if not _PLAIN.search(query, 0, _PLAIN_CHARACTERS) and not self._encoder.has_tokens(query):
                 raise InvalidInput(f"the query {no_tokens(Document(query), self.model)}: give at least one word")
-            return self._encoder.first_ids(self._form.query(query))
+            return self._prompt.query(query)
 
     def _scores(
         self,

@@ -70,10 +70,12 @@ def cut_longest_first(query: int, document: int, room: int) -> tuple[int, int]:
     return (long, short) if query > document else (short, long)
 
 
-class PairEncoder:
-    """Encodes (query, document) pairs with a bundle's tokenizer."""
+class TextEncoder:
+    """Encodes texts with a bundle's tokenizer, without special tokens: those in a text become plain characters."""
 
-    def __init__(self, tokenizer_json: bytes, *, max_tokens: int) -> None:
+    enough = 1  # tokens of a text that can be read
+
+    def __init__(self, tokenizer_json: bytes) -> None:
         """`tokenizer_json` is the published file; truncation and padding set in it are switched off."""
         tokenizers = need("tokenizers", extra=None)
         try:
@@ -84,19 +86,21 @@ class PairEncoder:
                 tokenizer.encode_special_tokens = True  # special tokens in a text become plain characters
                 self._tokenizer: Any = Foreign(_LIBRARY, tokenizer)
                 self._condense = condenser(json.loads(tokenizer_json))
-                self._before, self._between, self._after = self._template()
+                self._prepare()
         except EngineError as err:
             reason = first_line(err.__cause__ or err)
             raise ModelFileError(
                 f"the tokenizer in the model file cannot be read ({reason}): export the model again"
             ) from err
-        specials = len(self._before) + len(self._between) + len(self._after)
-        self._room = max_tokens - specials
-        self._specials = specials
-        if self._room < 2:
-            raise ModelFileError(
-                f"max_tokens {max_tokens} leaves no room for a query and a document: it must be larger"
-            )
+
+    def _prepare(self) -> None:
+        """Reads what a subclass needs of the tokenizer. Errors of the library are those of the model file."""
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The text of each special token with its id."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
 
     @property
     def largest_id(self) -> int:
@@ -111,7 +115,7 @@ class PairEncoder:
 
     def first_ids(self, text: str, enough: int = 0) -> tuple[list[int], bool]:
         """The ids of `text`, and True if these are all. Of a long text more than can be read, at least `enough`."""
-        return first_ids(text, max(enough, self._room + 1), self.ids, self._condense)
+        return first_ids(text, max(enough, self.enough), self.ids, self._condense)
 
     def has_tokens(self, text: str) -> bool:
         """True if `text` has a token other than blanks."""
@@ -126,6 +130,25 @@ class PairEncoder:
     def offsets(self, text: str) -> NDArray[np.int32]:
         """The range of characters of each token of `text`, (tokens, 2): start and end."""
         return joined_offsets(text, lambda part: self._tokenizer.encode(part, add_special_tokens=False))
+
+
+class PairEncoder(TextEncoder):
+    """Encodes (query, document) pairs with a bundle's tokenizer."""
+
+    def __init__(self, tokenizer_json: bytes, *, max_tokens: int) -> None:
+        """`tokenizer_json` is the published file; truncation and padding set in it are switched off."""
+        super().__init__(tokenizer_json)
+        specials = len(self._before) + len(self._between) + len(self._after)
+        self._room = max_tokens - specials
+        self._specials = specials
+        self.enough = self._room + 1
+        if self._room < 2:
+            raise ModelFileError(
+                f"max_tokens {max_tokens} leaves no room for a query and a document: it must be larger"
+            )
+
+    def _prepare(self) -> None:
+        self._before, self._between, self._after = self._template()
 
     def room(self, query_tokens: int) -> int:
         """The number of document tokens that fit beside `query_tokens`; at least half of the room for the pair."""

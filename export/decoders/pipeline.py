@@ -35,9 +35,9 @@ def export_decoder(
     facts, tokenizer = model.facts, model.tokenizer
     plan, shape = QUANTISATIONS[quant], shape_of(model.source.config, facts.max_tokens)
     macs = macs_per_token(shape)
-    calibration = calibration_rows(tokenizer, facts.prompt, facts.max_tokens, macs) if plan.int8 else []
-    pairs = card_pairs(tokenizer, facts.prompt, facts.max_tokens, macs) if gate.card else None
-    rows = [] if pairs is None else pair_rows(tokenizer, facts.prompt, facts.max_tokens, pairs)
+    calibration = calibration_rows(tokenizer, facts.form, facts.max_tokens, macs) if plan.int8 else []
+    pairs = card_pairs(tokenizer, facts.form, facts.max_tokens, macs) if gate.card else None
+    rows = [] if pairs is None else pair_rows(tokenizer, facts.form, facts.max_tokens, pairs)
     forward = ForwardPass(
         shape,
         calibration,

@@ -126,7 +126,7 @@ def export_encoder(
     """
     checkpoint, tokenizer, facts = model.checkpoint, model.tokenizer, model.facts
     _check_disk(checkpoint, output, quant)
-    prompt, max_tokens = facts.prompt, facts.max_tokens
+    prompt, max_tokens = facts.form, facts.max_tokens
     pairs = card_pairs(tokenizer, prompt, max_tokens, _macs_per_token(checkpoint)) if gate.card else None
     rows = [] if pairs is None else pair_rows(tokenizer, prompt, max_tokens, pairs)
     card: dict[str, Any] = {}

@@ -37,9 +37,9 @@ from dearlite.files.hashing import sha256_of
 from dearlite.files.json_text import json_text
 from dearlite.files.targets import reason_of
 from dearlite.foreign import one_line_errors
-from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.llama_library import installed_engine
 from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.templates.chat import ChatTemplate
 
 DEFAULT_GATE = QualityGate(floor=MIN_AGREEMENT)
 _CARD_DISK_BYTES = 2**28  # the reference's logits, and the vocabulary file

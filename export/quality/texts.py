@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from dearlite.documents import Document, as_document
 from dearlite.errors import CheckpointError, ModelFileError
 from dearlite.export.quality.card import Pairs, load_pairs
-from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.prompting import PromptForm, prompt_of
 from dearlite.pointwise.tokens import PairEncoder, TokenRow
 
 DATA = Path(__file__).parents[1] / "data"
@@ -30,7 +30,7 @@ def noveleval_pairs() -> Pairs:
     return load_pairs(DATA / "noveleval", "run_bm25.trec")
 
 
-def calibration_rows(tokenizer: bytes, prompt: str, max_tokens: int, macs_per_token: float) -> list[Any]:
+def calibration_rows(tokenizer: bytes, prompt: PromptForm, max_tokens: int, macs_per_token: float) -> list[Any]:
     """The pairs of calibration.jsonl as (tokens,) int64 rows, as many as `macs_per_token` allows."""
     with open(DATA / "calibration.jsonl", encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
@@ -43,7 +43,7 @@ def calibration_rows(tokenizer: bytes, prompt: str, max_tokens: int, macs_per_to
     return rows
 
 
-def card_pairs(tokenizer: bytes, prompt: str, max_tokens: int, macs_per_token: float) -> Pairs:
+def card_pairs(tokenizer: bytes, prompt: PromptForm, max_tokens: int, macs_per_token: float) -> Pairs:
     """The pairs of the quality card: NovelEval's queries, as many as `macs_per_token` allows, with BM25's documents."""
     pairs = noveleval_pairs()
     groups = [positions[:_DOCUMENTS] for positions in pairs.by_query().values()]
@@ -58,7 +58,7 @@ def card_pairs(tokenizer: bytes, prompt: str, max_tokens: int, macs_per_token: f
     return Pairs(f"{pairs.name}, {queries} queries, first {_DOCUMENTS}", rows, pairs.grades)
 
 
-def pair_rows(tokenizer: bytes, prompt: str, max_tokens: int, pairs: Pairs) -> list[TokenRow]:
+def pair_rows(tokenizer: bytes, prompt: PromptForm, max_tokens: int, pairs: Pairs) -> list[TokenRow]:
     """One token row for each of `pairs`."""
     records = [(query, as_document(record, "a document of the card")) for _, _, query, record in pairs.rows]
     return encode_pairs(tokenizer, prompt, max_tokens, records)
@@ -85,12 +85,8 @@ def pair_types(folder: Path, tokenizer: bytes, max_tokens: int) -> tuple[list[in
 
 
 def encode_pairs(
-    tokenizer: bytes, prompt: str, max_tokens: int, pairs: Sequence[tuple[str, Document]]
+    tokenizer: bytes, prompt: PromptForm, max_tokens: int, pairs: Sequence[tuple[str, Document]]
 ) -> list[TokenRow]:
     """One token row for each (query, document), in the prompt form `prompt`."""
-    encoder, form = PairEncoder(tokenizer, max_tokens=max_tokens), PAIR_FORMS[prompt]
-    return [
-        row
-        for query, document in pairs
-        for row in encoder.pairs(encoder.ids(form.query(query)), [form.document(document)])
-    ]
+    form = prompt_of(prompt, tokenizer, max_tokens)
+    return [row for query, document in pairs for row in form.rows(form.query(query), [document])]

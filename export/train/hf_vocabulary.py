@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.listwise.chat_template import ChatTemplate, PromptPart, encode_after, encode_parts
+from dearlite.templates.chat import ChatTemplate, PromptPart, encode_after, encode_parts
 
 
 class HfVocabulary:

@@ -32,9 +32,9 @@ from dearlite.export.train.loop import (
 )
 from dearlite.export.train.records.rankings import ListRecord, read_list_records
 from dearlite.export.train.throughput import Throughput, format_duration, peak_device_memory_mb
-from dearlite.listwise.chat_template import PromptPart
 from dearlite.listwise.prompts import LIST_FORMS, find_form
 from dearlite.listwise.tokens import PromptAndAnswer, PromptEncoder
+from dearlite.templates.chat import PromptPart
 
 _DRY_RUN_STEPS = 4  # measured steps, after one warm-up step
 

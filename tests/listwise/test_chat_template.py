@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("jinja2", reason="jinja2 is not installed (extra listwise)")
 
 from dearlite.errors import ModelFileError
-from dearlite.listwise.chat_template import ChatTemplate
+from dearlite.templates.chat import ChatTemplate
 
 TURNS = [("system", "Be brief."), ("user", "Who?"), ("assistant", "Edison."), ("user", "And <b>&'é?")]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -4,8 +4,8 @@ import pytest
 
 from dearlite.documents import Document
 from dearlite.errors import ModelFileError, UsageError
-from dearlite.listwise.chat_template import ChatTemplate, PromptPart
 from dearlite.listwise.prompts import LIST_FORMS, find_form
+from dearlite.templates.chat import ChatTemplate, PromptPart
 
 PASSAGES = ["Coffee is good", "Edison, 1879"]
 CHATML = (

@@ -9,11 +9,11 @@ from tiny_gguf import smollm2, write_tiny
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, ModelFileError
-from dearlite.listwise.chat_template import ChatTemplate
 from dearlite.listwise.engine import LlamaBackend
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.listwise.tokens import PromptEncoder
 from dearlite.models.gguf import GgufFile
+from dearlite.templates.chat import ChatTemplate
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>
 

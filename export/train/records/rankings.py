@@ -20,8 +20,8 @@ from typing import Any
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
 from dearlite.export.train.records.reading import read_records
-from dearlite.listwise.prompts import Turn
 from dearlite.readable import readable
+from dearlite.templates.chat import Turn
 
 _ROLES = ("system", "user", "assistant")
 

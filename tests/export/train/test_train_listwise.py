@@ -25,11 +25,11 @@ from dearlite.export.train.config import ListwiseConfig  # noqa: E402
 from dearlite.export.train.hf_vocabulary import HfVocabulary, chat_template_of  # noqa: E402
 from dearlite.export.train.records.evidence import sentences  # noqa: E402
 from dearlite.export.train.records.rankings import read_list_records  # noqa: E402
-from dearlite.listwise.chat_template import ChatTemplate  # noqa: E402
 from dearlite.listwise.engine import LlamaBackend  # noqa: E402
 from dearlite.listwise.prompts import LIST_FORMS  # noqa: E402
 from dearlite.listwise.tokens import PromptEncoder  # noqa: E402
 from dearlite.models.gguf import GgufFile  # noqa: E402
+from dearlite.templates.chat import ChatTemplate  # noqa: E402
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "samples" / "llm4ranking__toy_data_listwise_train.jsonl"
 TEXTS = ["Coffee  is\tgood", "Édison 1879, naïve 漢字 🙂", " leading <|im_end|>", "12345 and 6 [3] > [1]"]

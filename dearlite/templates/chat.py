@@ -1,4 +1,4 @@
-"""The chat template of a model (Jinja, in its GGUF), applied to turns whose texts can never become part of it.
+"""The chat template of a model (Jinja), applied to turns whose texts can never become part of it.
 
 The template sees a placeholder instead of each text, and the rendered prompt is split at the placeholders. This
 separates the template's own words, which may hold special tokens, from texts, in which "<|eot_id|>" is ten characters.
@@ -18,7 +18,8 @@ from functools import cache
 from typing import Any
 
 from dearlite.errors import ModelFileError, first_line, need
-from dearlite.listwise.prompts import Turn
+
+Turn = tuple[str, str]  # (role, text): "system", "user" or "assistant"
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
 # The day that `strftime_now` gives: the one that Llama 3's template falls back to. With today's date a model would give
@@ -39,6 +40,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
         """`tokens` are the variables bos_token and eos_token. Raises ModelFileError if `source` does not compile."""
+        self.source = source
         environment = _environment()
         try:
             self._template = environment.from_string(source)

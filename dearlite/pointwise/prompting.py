@@ -1,0 +1,117 @@
+"""The prompts of a pointwise model as token rows: a pair of texts, or a template of one text.
+
+Both kinds have one interface: the query's part is encoded once, then a row for each document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dearlite.documents import Document
+from dearlite.errors import UsageError
+from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.tokens import PairEncoder, TextEncoder, TokenRow
+from dearlite.templates.encoder import TemplateEncoder
+from dearlite.templates.template import Template
+
+if TYPE_CHECKING:
+    from dearlite.models.manifest import Manifest
+
+PromptForm = str | Template  # a key of PAIR_FORMS, or the words themselves
+
+
+class Prompt(ABC):
+    """The words and tokens of one model's prompts. `texts` is its tokenizer, without special tokens."""
+
+    texts: TextEncoder
+
+    @abstractmethod
+    def query(self, query: str) -> Any:
+        """The query's part, for `rows` and `room`. Raises InvalidInput for a query that leaves no room."""
+
+    @abstractmethod
+    def rows(self, query: Any, documents: Iterable[Document]) -> Iterator[TokenRow]:
+        """One row per document, in order, as rows are consumed."""
+
+    @abstractmethod
+    def room(self, query: Any) -> int:
+        """The number of tokens of a document, title included, that are read beside the query."""
+
+    @abstractmethod
+    def identity(self, name: str) -> dict[str, str]:
+        """The words on which scores depend, as names and values; `name` is the manifest's."""
+
+
+class PairPrompt(Prompt):
+    """A query and a document as two texts, joined by the tokenizer's own template for pairs."""
+
+    def __init__(self, form: str, tokenizer_json: bytes, max_tokens: int) -> None:
+        self._form = PAIR_FORMS[form]
+        self.texts = self._encoder = PairEncoder(tokenizer_json, max_tokens=max_tokens)
+        self._blank = self._encoder.ids(self._form.document(Document("", title="")))  # the prompt's own words
+
+    def query(self, query: str) -> tuple[list[int], bool]:
+        return self._encoder.first_ids(self._form.query(query))
+
+    def rows(self, query: tuple[list[int], bool], documents: Iterable[Document]) -> Iterator[TokenRow]:
+        ids, whole = query
+        return self._encoder.pairs(ids, map(self._form.document, documents), query_whole=whole, blank=self._blank)
+
+    def room(self, query: tuple[list[int], bool]) -> int:
+        return self._encoder.room(len(query[0])) - len(self._blank)
+
+    def identity(self, name: str) -> dict[str, str]:
+        probe = self._form.query("Q") + "\0" + self._form.document(Document("D", title="T"))
+        return {"prompt": f"{name} {hashlib.sha256(probe.encode()).hexdigest()[:16]}"}
+
+
+class TemplatePrompt(Prompt):
+    """A query and a document in the words of a template, which are one text."""
+
+    _DOCUMENT = PAIR_FORMS["plain"]  # a title stands before the text, joined by a space
+
+    def __init__(self, template: Template, tokenizer_json: bytes, max_tokens: int, instruction: str | None) -> None:
+        self.texts = texts = TextEncoder(tokenizer_json)
+        self._template, self._instruction = template, template.words(instruction)[1]
+        self._encoder = TemplateEncoder(
+            template, texts.ids, texts.special_tokens, max_tokens=max_tokens, instruction=instruction
+        )
+
+    def query(self, query: str) -> Any:
+        return self._encoder.query(query)
+
+    def rows(self, query: Any, documents: Iterable[Document]) -> Iterator[TokenRow]:
+        for document in documents:
+            row = self._encoder.row(query, self._DOCUMENT.document(document))
+            ids = np.array(row.ids, np.int64)
+            types = np.zeros_like(ids)
+            types[row.shared :] = 1
+            yield TokenRow(ids, types, row.total, query.truncated, row.shared, row.total_is_bound, row.empty)
+
+    def room(self, query: Any) -> int:
+        return self._encoder.room(query)
+
+    def identity(self, name: str) -> dict[str, str]:
+        words = hashlib.sha256(repr(self._template).encode()).hexdigest()[:16]
+        stated = {"instruction": self._instruction} if self._template.takes_instruction else {}
+        return {"prompt": f"{name} {words}", **stated}
+
+
+def prompt_of(form: PromptForm, tokenizer_json: bytes, max_tokens: int, instruction: str | None = None) -> Prompt:
+    """The prompts of `form`. Raises ModelFileError for a tokenizer that cannot be read, or a limit that is too low."""
+    if isinstance(form, Template):
+        return TemplatePrompt(form, tokenizer_json, max_tokens, instruction)
+    return PairPrompt(form, tokenizer_json, max_tokens)
+
+
+def check_place(instruction: str | None, manifest: Manifest) -> None:
+    """Raises UsageError for an instruction to a model whose prompt has no place for it."""
+    if instruction is not None and (manifest.template is None or not manifest.template.takes_instruction):
+        raise UsageError(
+            f"{manifest.name} takes no instruction (its prompt {manifest.prompt} has no place for one): leave it out"
+        )
