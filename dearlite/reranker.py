@@ -111,8 +111,9 @@ class Reranker(ABC):
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
         """Everything that an order depends on besides the texts, as names and values.
 
-        That is the name and sha256 of the model, device, quantisation, prompt and options. Results of calls with equal
-        identities may be mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
+        That is the name and sha256 of the model, device, quantisation, prompt and options; of a pointwise model also
+        its graph, the version of ONNX Runtime and the class of processor. Results of calls with equal identities may be
+        mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
         """
 
     def rerank(

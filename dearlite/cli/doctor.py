@@ -14,7 +14,7 @@ import click
 
 from dearlite.errors import DearliteError, MissingExtra, pip_install
 from dearlite.listwise.llama_library import build_command, gpu_build_command, installed_build
-from dearlite.machine import default_threads, nvidia_gpu_present, versions_of
+from dearlite.machine import default_threads, nvidia_gpu_present, processor_class, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
 from dearlite.render.facts import print_facts
@@ -85,6 +85,7 @@ def _engine() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "providers offered": ", ".join(ort.get_available_providers()),
         "NVIDIA driver": "yes" if nvidia_gpu_present() else "no",
+        "processor": processor_class(),
         "exact u8 x s8 products": "yes" if multiplies_u8s8_exactly() else "no: the wide int8 graph is used",
         "threads": default_threads(),
     }

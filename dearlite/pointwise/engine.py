@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, first_line, pip_install
-from dearlite.machine import nvidia_gpu_present
+from dearlite.machine import gpu_name, nvidia_gpu_present, processor_class
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
 from dearlite.pointwise.memory import MemoryLimits, ran_out_of_memory
-from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices
+from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices, onnxruntime
 from dearlite.pointwise.session import open_session
 from dearlite.pointwise.tokens import TokenRow
 
@@ -70,6 +70,14 @@ class OnnxBackend:
         self._layout = LAYOUTS[build.layout]
         ids = np.array([0, 1], np.int64)
         list(self.score([TokenRow(ids, np.zeros_like(ids), len(ids))]))
+
+    def arithmetic(self) -> dict[str, str]:
+        """The graph, ONNX Runtime's version and the class of processor, with which int8 scores move by about 0.1."""
+        return {
+            "graph": self.build.graph,
+            "onnxruntime": onnxruntime().__version__,
+            "processor": gpu_name() if self.device == "cuda" else processor_class(),
+        }
 
     def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
         """The raw logit of each row, in order. Rows are taken as needed.

@@ -105,6 +105,7 @@ class PointwiseReranker(Reranker):
             "device": self.device,
             "quantisation": self.quantisation,
             **self._prompt.identity(self.bundle.manifest.prompt),
+            **self._backend.arithmetic(),
         }
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import noveleval
 import pytest
@@ -17,6 +18,8 @@ import pytest
 from dearlite import Reranker, rerank_run
 from dearlite.errors import Cancelled, InvalidInput, UsageError
 from dearlite.offline.collection.collection import Collection, make_collection, open_collection
+from dearlite.offline.run.journal import Journal
+from dearlite.pointwise.onnxruntime import CAPABILITIES
 from dearlite.ranking import PairScore
 
 FOLDER = noveleval.DATA
@@ -131,9 +134,51 @@ def test_nothing_is_scored_twice_and_nothing_is_mixed(small, tmp_path):
     assert again.scored_pairs == []
     reranked = rerank_run(small, model=other, output=out)
     assert len(other.scored_pairs) == 24 and reranked.resumed == 0
-    assert reranked.notes == ("out.trec.journal also holds 4 results of another model, option or text: not used",)
+    assert reranked.notes == (
+        "out.trec.journal also holds 4 results of another sha256 (1, here 2): not used, and their queries were scored "
+        "again; to resume them, run with what they were made with",
+    )
     shallow = rerank_run(small, model=again, output=out, depth=3)
     assert shallow.scored == 12  # other documents of a query are other work
+
+
+def test_a_journal_without_identities_is_foreign_in_one_line(small, tmp_path):
+    """Journals of earlier versions name no settings; their results are not used either."""
+    out = tmp_path / "out.trec"
+    with Journal(tmp_path / "out.trec.journal") as journal:
+        journal.add({"key": "00" * 16, "seconds": 1.0, "scores": [1], "tokens_used": [1], "tokens_total": [1]})
+    reranked = rerank_run(small, model=Counting(), output=out)
+    assert reranked.notes == ("out.trec.journal also holds 1 results of another model, option or text: not used",)
+    deeper = rerank_run(small, model=Counting(), output=out, depth=3)
+    assert deeper.notes == ("out.trec.journal also holds 5 results of another query, text or depth: not used",)
+
+
+@pytest.mark.parametrize(
+    ("fault", "change"),
+    [
+        (("dearlite.pointwise.engine.processor_class", lambda: "arm64 SVE"), "processor ("),
+        (("dearlite.pointwise.engine.onnxruntime", lambda: SimpleNamespace(__version__="0.0")), "onnxruntime ("),
+    ],
+)
+def test_results_of_another_machine_or_onnxruntime_are_not_mixed(
+    small, tiny_bundle, tmp_path, monkeypatch, fault, change
+):
+    out, cache = tmp_path / "out.trec", tmp_path / "scores.sqlite"
+    here = Reranker.load(tiny_bundle)
+    assert rerank_run(small, model=here, output=out, cache=cache).scored == 24
+    monkeypatch.setattr(*fault)
+    elsewhere = rerank_run(small, model=here, output=out, cache=cache)
+    assert (elsewhere.scored, elsewhere.resumed, elsewhere.cached) == (24, 0, 0)
+    assert f"also holds 4 results of another {change}" in elsewhere.notes[0] and elsewhere.notes[0].count("(") == 1
+
+
+def test_the_graph_is_in_the_identity(monkeypatch):
+    """On a CPU without exact u8 x s8 products the first graph has other scores."""
+    graphs = []
+    for exact in (True, False):
+        monkeypatch.setitem(CAPABILITIES, "u8s8-exact", lambda exact=exact: exact)
+        graphs.append(Reranker.load().identity()["graph"])
+    assert graphs == ["cpu.onnx", "cpu-wide.onnx"]
 
 
 def test_a_changed_text_is_scored_again(small, tmp_path):

@@ -18,7 +18,7 @@ from dearlite.cli.main import main
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, UsageError
 from dearlite.offline.cluster.blocks import list_blocks, read_block, write_blocks
-from dearlite.offline.cluster.ray import BlockScorer, Scoring, rerank_on_ray
+from dearlite.offline.cluster.ray import BlockScorer, Scoring, agree, rerank_on_ray
 from dearlite.offline.collection.collection import make_collection, open_collection
 
 pytest.importorskip("ray", reason="the extra dearlite[ray] is not installed")
@@ -219,6 +219,24 @@ def test_a_node_with_another_model_scores_nothing(collection, tmp_path, scoring)
     block = list_blocks(write_blocks(collection, tmp_path / "blocks", 4), b"")[0]
     actor = BlockScorer(scoring, str(tmp_path), b"another")
     assert f"has another dearlite or another file for {scoring.model}" in actor._score(block).error
+
+
+def test_a_node_that_scores_otherwise_scores_nothing(tmp_path):
+    """Another ONNX Runtime or processor moves int8 scores: the run would depend on the node."""
+    here = {"model": "m", "onnxruntime": "1.31.1", "processor": "x86_64 AVX2"}
+    agree(tmp_path, b"x" * 16, here)
+    agree(tmp_path, b"x" * 16, here)
+    with pytest.raises(DearliteError, match=r"another processor \(x86_64 AVX2, here arm64\); use nodes that are alike"):
+        agree(tmp_path, b"x" * 16, here | {"processor": "arm64"})
+    agree(tmp_path, b"x" * 16, here)  # the node that was refused left nothing
+    agree(tmp_path, b"y" * 16, here | {"processor": "arm64"})  # parts of other settings
+
+
+def test_an_actor_checks_the_nodes_before_it(collection, tmp_path, scoring):
+    block = list_blocks(write_blocks(collection, tmp_path / "blocks", 4), b"")[0]
+    agree(tmp_path, _settings(scoring), {"onnxruntime": "1.0"})
+    report = BlockScorer(scoring, str(tmp_path), _settings(scoring))._score(block)
+    assert "scores otherwise than the nodes before" in report.error and "onnxruntime (1.0, here" in report.error
 
 
 def _settings(scoring):

@@ -70,6 +70,23 @@ def test_another_file_is_left_alone(tmp_path):
         assert path.read_text() == text
 
 
+def test_a_journal_of_another_schema_is_named_as_such(tmp_path):
+    path = tmp_path / "later.journal"
+    path.write_bytes(journal_module._line({"dearlite": "journal", "schema": 2}))
+    with pytest.raises(UsageError, match="is a journal of schema 2, and this dearlite writes schema 1: resume it with"):
+        Journal(path)
+
+
+def test_differences_of_identities_are_named_with_both_values():
+    before = {"model": "m", "sha256": "0123456789abcdef" * 4, "onnxruntime": "1.31", "graph": "cpu.onnx"}
+    now = {"model": "m", "sha256": "fedcba9876543210" * 4, "onnxruntime": "1.32", "processor": "arm64"}
+    assert journal_module.differences(before, now) == (
+        "sha256 (0123456789ab, here fedcba987654), onnxruntime (1.31, here 1.32), graph (cpu.onnx, here none), "
+        "processor (none, here arm64)"
+    )
+    assert journal_module.differences(before, dict(before)) == ""
+
+
 def test_a_second_process_is_refused(journal_file):
     opened = f"Journal(Path({str(journal_file)!r}))"
     code = f"from pathlib import Path\nfrom dearlite.offline.run.journal import Journal\n{opened}"

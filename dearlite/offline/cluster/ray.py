@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dearlite.models.registry import find_model
 from dearlite.offline.cluster.blocks import Block, list_blocks, read_block, write_blocks
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.emptiness import without_empty
-from dearlite.offline.run.journal import settings_key
+from dearlite.offline.run.journal import differences, settings_key
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Call, Listwise
 from dearlite.reranker import Reranker
@@ -132,7 +133,9 @@ class BlockScorer:
             self._reranker = Reranker.load(
                 scoring.model, device=scoring.device, threads=scoring.threads, **scoring.loading
             )
-        except DearliteError as err:
+            agree(self._output, settings, self._reranker.identity(scoring.listwise))
+        except (DearliteError, OSError) as err:
+            self._reranker = None
             self._error = str(err)  # reported for the first block; an exception here would restart the actor endlessly
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
@@ -236,6 +239,34 @@ def _start(pool: _Pool, threads: int) -> Any:
         ray.shutdown()
         raise UsageError(f"--actor-gpus {pool.gpus:g}: Ray finds no such GPU on this machine: leave it out for the CPU")
     return ray
+
+
+def agree(output: Path, settings: bytes, identity: Mapping[str, str]) -> None:
+    """Records a node's `identity` in the folder `output`. Raises DearliteError if a part is of a node with another one.
+
+    Scores of another ONNX Runtime, graph or class of processor differ, and must not stand in one run.
+    """
+    text = json.dumps(dict(sorted(identity.items())))
+    prefix = f"node-{settings.hex()[:16]}-"
+    own = output / f"{prefix}{blake2b(text.encode(), digest_size=8).hexdigest()}.json"
+    recorded_before = own.exists()
+    if not recorded_before:
+        with whole_file(own) as stream:
+            stream.write(text)
+    for path in sorted(output.glob(f"{prefix}*.json")):
+        if path.name == own.name:
+            continue
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # another node has just taken its own back
+            continue
+        changed = differences(other, identity)
+        if not recorded_before:  # no part is of this node
+            own.unlink(missing_ok=True)
+        raise DearliteError(
+            f"node {platform.node()} scores otherwise than the nodes before: another {changed}; "
+            "use nodes that are alike, or begin in another folder"
+        )
 
 
 def _settings(scoring: Scoring) -> bytes:

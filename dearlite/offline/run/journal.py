@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import time
 import zlib
@@ -38,6 +39,17 @@ def settings_key(identity: Mapping[str, str], version: str) -> bytes:
     """A hash of a Reranker's `identity` and dearlite's version, 16 bytes: all that a score depends on but the texts."""
     text = json.dumps([version, *sorted(identity.items())])
     return blake2b(text.encode(), digest_size=16).digest()
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The names whose values differ between two identities, with the values, as "onnxruntime (1.31, here 1.32)"."""
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} ({_short(before.get(name))}, here {_short(now.get(name))})" for name in changed)
+
+
+def _short(value: str | None) -> str:
+    """A value in a message: the beginning of a hash."""
+    return "none" if value is None else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{4,}\b", r"\1", value)
 
 
 def result_key(settings: bytes, query_id: str, query: str, ids: Sequence[str], digests: Sequence[bytes]) -> str:
@@ -133,7 +145,13 @@ class Journal:
         size = status.st_size
         if size:
             first = next(self._lines(), b"")
-            if not _line(_HEADER).startswith(first) and _parse(first) != _HEADER:
+            header = _parse(first) or {}
+            if header.get("dearlite") == _HEADER["dearlite"] and header != _HEADER:
+                raise UsageError(
+                    f"{self.path} is a journal of schema {header.get('schema')}, and this dearlite writes schema "
+                    f"{_HEADER['schema']}: resume it with the dearlite that made it, or name another --journal"
+                )
+            if not _line(_HEADER).startswith(first) and header != _HEADER:
                 raise UsageError(
                     f"{self.path} is not a journal of this dearlite: move it away, or name another --journal"
                 )

@@ -10,7 +10,7 @@ from dearlite.documents import Document
 from dearlite.errors import Cancelled, UsageError
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.cache import ScoreCache, pair_key
-from dearlite.offline.run.journal import Journal, digest_of, result_key, settings_key
+from dearlite.offline.run.journal import Journal, differences, digest_of, result_key, settings_key
 from dearlite.offline.run.results import QueryScores, RerankedRun
 from dearlite.options import Call
 from dearlite.reranker import Reranker
@@ -66,6 +66,7 @@ class RunScorer:
         self.notes: list[str] = []
         self.cached = 0
         self._settings = settings_key(self.identity, __version__)
+        self._recorded: dict[str, str] | None = None  # the identity of the journal's latest entries
         self._digests = {name: digest_of(document) for name, document in collection.documents.items()}
         self.results = [self._query_scores(query_id, tuple(ids)) for query_id, ids in collection.run.items()]
         self.total = sum(len(scores.ids) for scores in self.results)
@@ -143,19 +144,25 @@ class RunScorer:
         """Restores the scores that the journal holds; returns the number of pairs that have one."""
         if self.journal is None:
             return 0
-        by_key, foreign = {scores.key: scores for scores in self.results}, 0
+        by_key, foreign, of = {scores.key: scores for scores in self.results}, 0, None
         for entry in self.journal.entries():
-            if (scores := by_key.get(entry["key"])) is not None:
+            if "identity" in entry:
+                self._recorded = entry["identity"]
+            elif (scores := by_key.get(entry["key"])) is not None:
                 scores.restore(entry)
             else:
-                foreign += 1
+                foreign, of = foreign + 1, self._recorded
         if self.journal.cut_bytes:
             self.notes.append(f"{self.journal.path.name}: its last line was cut short and is scored again")
         if self.journal.damaged:
             self.notes.append(f"{self.journal.path.name}: {self.journal.damaged} damaged lines are scored again")
         if foreign:
+            changed = "" if of is None else differences(of, self._named())
+            other = f"another {changed}" if changed else "another query, text or depth"
+            other = "another model, option or text" if of is None else other
+            remedy = ", and their queries were scored again; to resume them, run with what they were made with"
             self.notes.append(
-                f"{self.journal.path.name} also holds {foreign} results of another model, option or text: not used"
+                f"{self.journal.path.name} also holds {foreign} results of {other}: not used{remedy if changed else ''}"
             )
         return self.total - sum(len(scores.missing()) for scores in self.results)
 
@@ -200,8 +207,16 @@ class RunScorer:
 
     def _add_to_journal(self, scores: QueryScores, seconds: float) -> None:
         entry = scores.entry(seconds)
-        if self.journal is not None:
-            self.journal.add(entry)
+        if self.journal is None:
+            return
+        if self._recorded != self._named():
+            self._recorded = self._named()
+            self.journal.add({"key": self._settings.hex(), "identity": self._recorded})
+        self.journal.add(entry)
+
+    def _named(self) -> dict[str, str]:
+        """The identity of the results, as the journal records it for messages; the keys of its entries decide."""
+        return {"dearlite": __version__, **self.identity}
 
     def _report(self, *, check: bool = True) -> None:
         """Calls `progress`. Raises Cancelled if `check` is set, `cancel` is set and pairs remain."""
