@@ -207,11 +207,11 @@ def test_a_failure_of_llama_cpp_names_model_and_documents(tmp_path, monkeypatch,
 @pytest.mark.parametrize("error", KINDS, ids=lambda error: type(error).__name__)
 def test_a_file_that_llama_cpp_cannot_load_is_a_model_file_error(tmp_path, monkeypatch, error):
     tiny_gguf = pytest.importorskip("tiny_gguf")
-    from dearlite.listwise import engine
-    from dearlite.listwise.llama_library import library
+    from dearlite.llama import model
+    from dearlite.llama.library import library
 
     path = tiny_gguf.write_tiny(tmp_path / "tiny.gguf")
     target = Library(library()._target, "llama_model_load_from_file", lambda *_: True, error)
-    monkeypatch.setattr(engine, "library", lambda: Foreign("llama.cpp", target))
+    monkeypatch.setattr(model, "library", lambda: Foreign("llama.cpp", target))
     with pytest.raises(ModelFileError, match=r"cannot be loaded: llama\.cpp failed"):
         Reranker.load(path, threads=1)

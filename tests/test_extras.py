@@ -13,7 +13,7 @@ from import_graph import modules_of
 
 import dearlite.export as front
 from dearlite.cli.main import COMMANDS
-from dearlite.listwise.llama_library import ENGINES
+from dearlite.llama.library import ENGINES
 from dearlite.models.formats import RUNNERS
 
 ROOT = Path(__file__).parents[1]

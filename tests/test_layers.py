@@ -34,8 +34,9 @@ MAY_IMPORT = {
     "reranker": "errors checks progress fields documents options ranking models loading",
     "stages": "errors progress documents ranking passages",
     "anytime": "errors progress documents options deadline ranking passages reranker stages",
-    "pointwise": f"{_RUNTIME}",
-    "listwise": f"{_RUNTIME}",
+    "pointwise": f"{_RUNTIME} llama",
+    "llama": "errors foreign templates models",
+    "listwise": f"{_RUNTIME} llama",
     "cascade": f"{_RUNTIME}",
     "api": "fields options progress ranking models reranker",
     "offline.collection": "errors checks fields documents files",
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "render": "errors fields documents ranking files offline.evaluation",
     "dearlite": f"{_RECORDS} api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models files loading listwise offline.collection offline.run render",
-    "cli": f"{_RUNTIME} api pointwise listwise offline offline.collection offline.run offline.cluster "
+    "cli": f"{_RUNTIME} api pointwise llama listwise offline offline.collection offline.run offline.cluster "
     "offline.evaluation render cli.options",
     "__main__": "cli",
     "export.onnx": "",
@@ -58,12 +59,12 @@ MAY_IMPORT = {
     "export.quality",
     "export.encoders": "errors foreign files reranker models pointwise export.source export.numerics export.onnx "
     "export.quality",
-    "export.gguf": "errors foreign files machine templates models listwise export.source export.numerics "
+    "export.gguf": "errors foreign files machine templates models llama listwise export.source export.numerics "
     "export.quality",
     "export.train.records": f"{_RECORDS} reranker templates models files listwise offline offline.collection "
     "offline.run",
-    "export.train": f"{_RECORDS} version templates models files pointwise listwise offline.collection offline.run "
-    "render export.source export.train.records",
+    "export.train": f"{_RECORDS} version templates models files pointwise llama listwise offline.collection "
+    "offline.run render export.source export.train.records",
     "export.options": "errors checks files templates pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
     "export.pointwise": "errors models pointwise export.options export.results export.source export.quality "

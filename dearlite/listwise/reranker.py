@@ -27,11 +27,12 @@ from dearlite.listwise.decoding import (
     permute,
     reason,
 )
-from dearlite.listwise.engine import Interrupted, LlamaBackend
+from dearlite.listwise.engine import LlamaBackend
 from dearlite.listwise.prompts import find_form
 from dearlite.listwise.settings import read_settings
 from dearlite.listwise.state import WindowMeter, WindowState
 from dearlite.listwise.tokens import PromptEncoder
+from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
 from dearlite.models.gguf import GgufFile

@@ -24,7 +24,7 @@ _LEAST_PASSAGE_TOKENS = 4  # a window of shorter passages compares nothing
 
 
 class Vocabulary(Protocol):
-    """The tokenizer interface of this module; `listwise.llama_vocabulary` has the implementation for llama.cpp."""
+    """The tokenizer interface of this module; `llama.vocabulary` has the implementation for llama.cpp."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, in which nothing is a special token."""

@@ -37,8 +37,8 @@ from dearlite.files.hashing import sha256_of
 from dearlite.files.json_text import json_text
 from dearlite.files.targets import reason_of
 from dearlite.foreign import one_line_errors
-from dearlite.listwise.llama_library import installed_engine
 from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.llama.library import installed_engine
 from dearlite.templates.chat import ChatTemplate
 
 DEFAULT_GATE = QualityGate(floor=MIN_AGREEMENT)

@@ -11,7 +11,7 @@ from dearlite.templates.chat import ChatTemplate, PromptPart, encode_after, enco
 
 
 class HfVocabulary:
-    """Encodes texts as `listwise.llama_vocabulary` does: special tokens are read in a chat template, not in a text."""
+    """Encodes texts as `llama.vocabulary` does: special tokens are read in a chat template, not in a text."""
 
     def __init__(self, tokenizer: Any) -> None:
         """`tokenizer` is a fast tokenizer of transformers."""

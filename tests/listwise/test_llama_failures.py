@@ -274,7 +274,7 @@ def test_interrupt_while_the_model_loads(process):
     """Ctrl-C arrives while the library calls back with a line of its log, where an exception would be lost."""
     code = """
 import signal
-import dearlite.listwise.llama_library as library
+import dearlite.llama.library as library
 signal.signal(signal.SIGINT, signal.default_int_handler)
 append, sent = library._append_to_log, []
 def interrupting(*line):

@@ -21,7 +21,7 @@ from typing import Any
 
 from dearlite.errors import MissingExtra, need, pip_install
 from dearlite.foreign import Foreign
-from dearlite.listwise.cffi_library import prebuilt_library
+from dearlite.llama.cffi_library import prebuilt_library
 
 # OpenMP threads that spin while they wait take cores from threads that work: on a busy machine 247 tokens/s with
 # spinning, 362 without. libgomp (GCC) and libomp (Clang) read these variables when they are loaded. Values that the
