@@ -116,6 +116,12 @@ class Reranker(ABC):
         mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
         """
 
+    def close(self) -> None:  # noqa: B027  # nothing to do is right for most kinds
+        """Gives back the memory and the file of a pointwise model, which cannot be used then.
+
+        Windows replaces and deletes no file of a loaded model. Other kinds do so when their last reference is dropped.
+        """
+
     def rerank(
         self,
         query: str,

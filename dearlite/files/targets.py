@@ -25,6 +25,9 @@ _REMEDIES = {
     errno.EFBIG: "the process may write no larger file (ulimit -f)",
 }
 
+# Windows: access denied, sharing violation, locked region, mapped section
+_OPEN_ELSEWHERE = (5, 32, 33, 1224)
+
 Name = str | Path
 
 
@@ -46,6 +49,8 @@ class Target:
 def reason_of(err: OSError) -> str:
     """The reason of a failed write, with the remedy where there is one."""
     reason, remedy = err.strerror or str(err), _REMEDIES.get(err.errno or 0)
+    if getattr(err, "winerror", None) in _OPEN_ELSEWHERE:
+        remedy = "a program has the file open (a loaded model, a spreadsheet); close it"
     return f"{reason}: {remedy}" if remedy else reason
 
 

@@ -21,6 +21,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -87,6 +88,13 @@ class Bundle:
         """Drops the mapped pages from memory; they are read again when used. No effect on Windows (no madvise)."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+    def close(self) -> None:
+        """Unmaps the weights, or lets the last array of `tensors` do so. Windows replaces no file that is mapped."""
+        mapped, self._map = self._map, None
+        with suppress(BufferError):  # arrays that are still in use
+            if mapped is not None:
+                mapped.close()
 
     def verify(self) -> None:
         """Checks the sha256 of every member, of any size. Raises ModelFileError for the first that differs."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, first_line, pip_install
+from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, UsageError, first_line, pip_install
 from dearlite.machine import gpu_name, nvidia_gpu_present, processor_class
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
@@ -85,7 +85,13 @@ class OnnxBackend:
         Raises EngineError if ONNX Runtime fails, after the scores of the rows before; its `position`, if it has one, is
         that of the row.
         """
+        if self._session is None:
+            raise UsageError("this model was closed: load it again")
         return self._layout(self._session, rows, self.threads, self._limits)
+
+    def close(self) -> None:
+        """Drops the session, and with it the arrays that it uses in place."""
+        self._session = None
 
 
 Scores = Generator[float, None, None]

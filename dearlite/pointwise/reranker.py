@@ -108,6 +108,10 @@ class PointwiseReranker(Reranker):
             **self._backend.arithmetic(),
         }
 
+    def close(self) -> None:
+        self._backend.close()
+        self.bundle.close()
+
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
         _check_no_listwise(call.listwise, self.model)
         long = None if call.long is None or call.long.checked().mode == "truncate" else call.long

@@ -118,7 +118,10 @@ def calibrate(
 
     """
     path = find_model(str(model))
-    _check_output(path, output, journal, Source(source=source, queries=queries, corpus=corpus, run=run, qrels=qrels))
+    named = None if path == Path(model) else path  # the file of a registered model is not replaced
+    _check_output(
+        path, named, output, journal, Source(source=source, queries=queries, corpus=corpus, run=run, qrels=qrels)
+    )
     collection, grades = _judged_collection(source, queries, corpus, run, qrels, depth)
     reranker = Reranker.load(path)
     if not reranker.pointwise:
@@ -136,16 +139,24 @@ def calibrate(
         ece=round(expected_calibration_error(sigmoid(scale * pairs.scores + bias), pairs.relevant), 4),
         ece_sigmoid=round(expected_calibration_error(sigmoid(pairs.scores), pairs.relevant), 4),
     )
+    reranker.close()  # the output may be the model's own file
     _write_calibrated(path, result)
     return result
 
 
-def _check_output(model: Path, output: str | Path, journal: str | Path | None, source: Source) -> None:
-    """Raises UsageError for an output that cannot be written, or that is the model or a file of the collection."""
+def _check_output(
+    model: Path, kept: Path | None, output: str | Path, journal: str | Path | None, source: Source
+) -> None:
+    """Raises UsageError for an output that cannot be written, or that is a file of the collection or `kept`.
+
+    The model's own file may be the output: it is replaced by its calibrated copy, when that is complete.
+    """
     ending_of(output, ("dear",), needed=True)
     if journal is not None:
         make_folder(Path(journal).parent)
-    check_outputs({"--output": output, "--journal": journal}, input_files(source, {"MODEL": model}))
+    check_outputs({"--output": output, "--journal": journal}, input_files(source, {"MODEL": kept}))
+    if journal is not None:
+        check_outputs({"--journal": journal}, {"MODEL": model})
 
 
 def _judged_collection(

@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import shutil
 
 import pytest
 from click.testing import CliRunner
+from open_files import refuse_files_in_use
 
 np = pytest.importorskip("numpy")
 
@@ -164,6 +166,47 @@ def calibrated(tmp_path_factory):
     )
     assert result.exit_code == 0, result.output
     return output, result.stdout
+
+
+def test_model_that_is_loaded_is_replaced_by_its_calibrated_copy(calibrated, plain_path, tmp_path, monkeypatch, cli):
+    """As on Windows, where a file that is mapped cannot be replaced."""
+    collection, own = calibrated[0].parent, tmp_path / "own.dear"
+    shutil.copyfile(plain_path, own)
+    arguments = ["models", "calibrate", own, collection, "--split", "four questions", "-o", own]
+    refuse_files_in_use(monkeypatch)
+    held = Reranker.load(own)
+    code, _, err = cli(*arguments)  # another model of this process holds the file
+    assert code == 1 and err.splitlines()[-1] == (
+        f"dearlite: cannot write {own}: Access is denied: "
+        "a program has the file open (a loaded model, a spreadsheet); close it"
+    )
+    assert Bundle(own).manifest.calibration is None and os.listdir(tmp_path) == ["own.dear"]
+    held.close()
+    code, _, err = cli(*arguments)
+    assert (code, Bundle(own).manifest.calibration) == (0, Bundle(calibrated[0]).manifest.calibration), err
+    assert Reranker.load(own).calibrated
+    with pytest.raises(UsageError, match="this model was closed: load it again"):
+        held.rerank("a", ["b"])
+
+
+def test_file_of_a_registered_model_is_not_replaced(calibrated, cli):
+    own = find_model("minilm-l12")
+    code, _, err = cli("models", "calibrate", "minilm-l12", calibrated[0].parent, "--split", "s", "-o", own)
+    assert code == 2 and "would overwrite the input MODEL" in err
+
+
+def test_closed_bundle_leaves_the_arrays_in_use_their_file(plain_path, tmp_path, monkeypatch):
+    path = tmp_path / "m.dear"
+    shutil.copyfile(plain_path, path)
+    refuse_files_in_use(monkeypatch)
+    bundle = Bundle(path)
+    tensor = bundle.tensors()["pooler.weight"]
+    bundle.close()
+    assert tensor.shape == (384, 384) and np.abs(tensor.astype(int)).max() == 127
+    with pytest.raises(PermissionError):
+        os.replace(plain_path, path)
+    del tensor
+    path.unlink()
 
 
 def test_file_carries_its_calibration_and_is_the_same_model(calibrated, plain_path):
