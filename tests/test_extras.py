@@ -30,7 +30,7 @@ DISTRIBUTIONS = {
 INDIRECT = {
     "onnxruntime-gpu": "imported as onnxruntime",
 }
-FOR_DEVELOPERS = ("dev", "docs")
+FOR_DEVELOPERS = ("dev", "docs", "test")
 
 
 @cache
