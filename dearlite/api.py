@@ -24,6 +24,7 @@ def rerank(
     top_k: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    instruction: str | None = None,
     listwise: Listwise | None = None,
     progress: Progress | None = None,
     cancel: Event | None = None,
@@ -44,6 +45,7 @@ def rerank(
     - `top_k`: number of documents to return, 1 or more. None: all.
     - `device`: "auto" (a GPU if one works, otherwise the CPU), "cpu" or "cuda".
     - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
+    - `instruction`: the task in words, for a model whose prompt has a place for it. None: the model's own.
     - `listwise`: options of a listwise model, or of the listwise stages of a cascade. None: the model file's.
     - `progress`: function that is called with (done, total) documents.
     - `cancel`: event whose setting ends the call: with Cancelled, or, if there is a budget, with the best order so far.
@@ -64,7 +66,7 @@ def rerank(
     print(ranking[0].rank, ranking[0].index, ranking[0].text)  # 1 1 Edison's bulb, 1879
     ```
     """
-    reranker = Reranker.load(model, device=device, threads=threads)
+    reranker = Reranker.load(model, device=device, threads=threads, instruction=instruction)
     return reranker.rerank(
         query,
         docs,

@@ -61,7 +61,10 @@ class Hit:
       listwise model, of a cascade, and of any call with a budget it is the number of documents ranked below this one,
       since scores of different models or windows cannot be compared. Exception: of a listwise model alone in mode
       "first", without a budget, it is a log-probability, comparable within one window.
-    - `relevance`: calibrated probability of relevance, from 0 to 1. None if the model has no calibration.
+    - `relevance`: probability of relevance, from 0 to 1. None if the model has neither a calibration nor a probability
+      of its makers.
+    - `relevance_from`: "calibration" for a `relevance` that `dearlite models calibrate` fitted, "activation" for the
+      makers' own, None without one.
     - `text`, `title`: the document's text and title; `document`: the caller's own object.
     - `tokens_used`, `tokens_total`: number of tokens read, and before truncation. They count query and document for a
       pointwise model, the document for a listwise model.
@@ -88,6 +91,7 @@ class Hit:
     reason: str | None = None
     stages: tuple[StageScore, ...] = ()
     passages: tuple[tuple[int, int], ...] = ()
+    relevance_from: str | None = None
     tokens_total_is_bound: bool = False
 
     @property
@@ -162,9 +166,9 @@ class Ranking(Sequence[Hit]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dict per hit: the fields of the caller's record, then `rank`, `score`, `index`.
 
-        `relevance`, `reason`, `passage`, `stages`, and of a truncated document `truncated`, `tokens_used`,
-        `tokens_total` and `tokens_total_is_bound` are added where they exist. A field of the caller with one of these
-        names is kept as `input_NAME`.
+        `relevance` (with `relevance_from` where it is the makers' own), `reason`, `passage`, `stages`, and of a
+        truncated document `truncated`, `tokens_used`, `tokens_total` and `tokens_total_is_bound` are added where they
+        exist. A field of the caller with one of these names is kept as `input_NAME`.
         """
         return [hit_fields(hit) for hit in self.hits]
 
@@ -192,6 +196,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
     added: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
     if hit.relevance is not None:
         added["relevance"] = hit.relevance
+    if hit.relevance_from == "activation":
+        added["relevance_from"] = hit.relevance_from
     if hit.reason is not None:
         added["reason"] = hit.reason
     if hit.passage is not None:
@@ -225,16 +231,19 @@ def make_hits(
     tokens: Sequence[TokenCounts],
     top_k: int | None,
     relevance: Callable[[float], float] | None = None,
+    relevance_from: str | None = None,
 ) -> tuple[Hit, ...]:
     """The best `top_k` documents (all if None) as hits; `tokens` has one entry per document.
 
-    `relevance` maps a score to a probability; None without a calibration.
+    `relevance` maps a score to a probability, and `relevance_from` says where it comes from; None without one.
     """
     hits = (
         make_hit(documents[i], rank, i, scores[i], tokens[i])
         for rank, i in enumerate(rank_order(scores)[:top_k], start=1)
     )
-    return tuple(hits if relevance is None else (replace(hit, relevance=relevance(hit.score)) for hit in hits))
+    if relevance is None:
+        return tuple(hits)
+    return tuple(replace(hit, relevance=relevance(hit.score), relevance_from=relevance_from) for hit in hits)
 
 
 def make_hit(

@@ -67,9 +67,11 @@ class QueryState:
             if hit.index in read:
                 index = head[hit.index]
                 previous = self.hits.get(index)  # a listwise stage has no relevance and no passages: keep the previous
-                relevance = hit.relevance if hit.relevance is not None or previous is None else previous.relevance
+                probable = hit if hit.relevance is not None or previous is None else previous
                 passages = hit.passages or (() if previous is None else previous.passages)
-                self.hits[index] = replace(hit, relevance=relevance, passages=passages)
+                self.hits[index] = replace(
+                    hit, relevance=probable.relevance, relevance_from=probable.relevance_from, passages=passages
+                )
                 self.stages.setdefault(index, []).append(StageScore(model, hit.rank, hit.score))
         self.margin = margin
         self.reasoning += ranking.reasoning

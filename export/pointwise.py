@@ -10,7 +10,7 @@ from typing import Any
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.decoders.bundle import DecoderModel
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
-from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, check_devices
+from dearlite.export.decoders.quantisations import DEVICES, MEAN, POOLINGS, check_devices, check_shape
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_TAU, QualityGate
@@ -62,7 +62,8 @@ class _Job:
 
 def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOptions, report: Report) -> WrittenModel:
     """The written file. `options` have passed `check`."""
-    if entry is not None and entry.pooling not in POOLINGS and entry.architecture not in ENCODERS:
+    bidirectional = entry is not None and entry.architecture in FAMILIES and not FAMILIES[entry.architecture].causal
+    if entry is not None and entry.pooling not in POOLINGS and entry.architecture not in ENCODERS and not bidirectional:
         raise UsageError(
             f"{model} is read at {entry.pooling!r}, which is not supported: only {' and '.join(POOLINGS)} are"
         )
@@ -87,6 +88,11 @@ def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseF
     # Every refusal comes before the weights are hashed, which reads each byte of them.
     shape = shape_of(source.config, max_tokens)
     check_tensors(source, shape)
+    check_shape(shape, job.devices)
+    if not shape.causal:
+        if options.pooling is not None:
+            raise UsageError(f"--pooling does not apply to a {source.config['model_type']}, which is read at the mean")
+        pooling = MEAN
     if lora is None and (labels := label_count(source.config)) not in (None, 1):
         raise UsageError(
             f"the config.json of {job.checkpoint.folder} states {labels} labels, and its score.weight has one row: "

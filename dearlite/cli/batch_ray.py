@@ -90,6 +90,7 @@ def _scoring_of(options: RunOptions) -> Scoring:
     (stage,) = options.model.chain.stages
     loading = options.model.loading
     listwise_loading = {
+        "instruction": loading.instruction,
         "gpu_layers": loading.gpu_layers,
         "adapter": None if loading.adapter is None else _absolute(loading.adapter),
     }

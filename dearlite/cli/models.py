@@ -10,8 +10,10 @@ import click
 from dearlite.errors import ModelFileError, need
 from dearlite.files.targets import leads_to_stdout
 from dearlite.models.bundle import Bundle
+from dearlite.models.calibration import read_activation
 from dearlite.models.chain import parse_chain, parse_stage
 from dearlite.models.gguf import GgufFile, is_gguf
+from dearlite.models.manifest import Manifest
 from dearlite.models.registry import (
     ModelEntry,
     find_model,
@@ -81,9 +83,11 @@ def show_model(model: str) -> None:
             "architecture": manifest.architecture,
             "licence": manifest.licence,
             "prompt form": manifest.prompt,
+            **_prompt_facts(manifest),
             "pooling": manifest.pooling,
             "tokens": f"{manifest.max_tokens} for query and document together",
-            "calibration": "none: hits have no relevance" if manifest.calibration is None else manifest.calibration,
+            "calibration": "none" if manifest.calibration is None else manifest.calibration,
+            "relevance": _origin_of_relevance(manifest),
         }
     )
     print_facts({f"source {key}": value for key, value in manifest.source.items()})
@@ -153,6 +157,27 @@ def calibrate_model(model: str, source: str | None, **options: Any) -> None:
         f"{result.relevant} of them relevant; error {result.ece}, without the fit {result.ece_sigmoid}",
         err=leads_to_stdout(options["output"]),  # the file itself is on stdout
     )
+
+
+def _prompt_facts(manifest: Manifest) -> dict[str, Any]:
+    """The words of a template, and its instruction; empty for a form of pairs."""
+    template = manifest.template
+    if template is None:
+        return {}
+    own = template.instruction or "none of its own, takes one"
+    return {
+        "prompt": repr("".join(template.words(None)[0])),
+        "instruction": own if template.takes_instruction else "takes none",
+    }
+
+
+def _origin_of_relevance(manifest: Manifest) -> str:
+    """The origin of the hits' relevance: the calibration, the makers' own probability, or none."""
+    if manifest.calibration is not None:
+        return "by the calibration"
+    if (curve := read_activation(manifest.activation, manifest.name)) is not None:
+        return f"the makers' own probability, sigmoid({curve.scale:g} x score {curve.bias:+g})"
+    return "hits have none"
 
 
 def _show_absent(entry: ModelEntry) -> None:

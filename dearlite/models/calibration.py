@@ -1,14 +1,14 @@
-"""Calibration of a model's scores: the map from raw logit to probability that `dearlite models calibrate` fitted.
+"""The map from raw logit to probability of relevance: fitted by `dearlite models calibrate`, or that of the makers.
 
 The sigmoid of a cross-encoder's logit is no probability of relevance: its training batches had an arbitrary share of
-negatives. A file without a calibration therefore gives no relevance.
+negatives. A file without a calibration therefore gives no relevance, unless its makers publish a probability.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dearlite.errors import ModelFileError
@@ -21,16 +21,33 @@ class Calibration:
     """P(relevant | score) = 1 / (1 + exp(-(scale · score + bias))): Platt 1999. It keeps the order of scores.
 
     `margin`: 95% of the relevant documents score at least (score at rank MARGIN_CUT) - margin. None: not calibrated.
+    `origin` is CALIBRATION for a fit, ACTIVATION for the makers' own probability.
     """
 
     scale: float
     bias: float
     margin: float | None = None
+    origin: str = "calibration"
 
     def __call__(self, score: float) -> float:
         """The probability of relevance for a raw logit, from 0 to 1."""
         x = self.scale * score + self.bias
         return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+CALIBRATION, ACTIVATION = "calibration", "activation"  # the origins of a hit's relevance
+
+
+def read_activation(record: Mapping[str, Any] | None, where: str) -> Calibration | None:
+    """The makers' probability in a manifest's `activation`, {"scale": …, "bias": …}; None if it has none.
+
+    Raises ModelFileError for any other record.
+    """
+    if record is None:
+        return None
+    if not isinstance(record, Mapping) or set(record) != {"scale", "bias"}:
+        raise ModelFileError(f"{where}: its activation is not a scale and a bias: export the model again")
+    return _logistic(record, where, ACTIVATION, "export the model again")
 
 
 def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibration | None:
@@ -43,11 +60,16 @@ def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibratio
         return None
     if record.get("kind") != "logistic":
         raise ModelFileError(f"{where} has a calibration of unknown kind {record.get('kind')!r}: update dearlite")
-    values = [record.get("scale"), record.get("bias")]
-    numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
-    if len(numbers) != 2 or numbers[0] <= 0:
-        raise ModelFileError(f"{where}: its calibration is not a scale above 0 and a bias: calibrate the model again")
+    curve = _logistic(record, where, CALIBRATION, "calibrate the model again")
     margin = record.get("margin")
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, (int, float)) or not margin >= 0):
         raise ModelFileError(f"{where}: the margin of its calibration is {margin!r}: calibrate the model again")
-    return Calibration(numbers[0], numbers[1], None if margin is None else float(margin))
+    return replace(curve, margin=None if margin is None else float(margin))
+
+
+def _logistic(record: Mapping[str, Any], where: str, origin: str, remedy: str) -> Calibration:
+    values = [record.get("scale"), record.get("bias")]
+    numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)]
+    if len(numbers) != 2 or numbers[0] <= 0:
+        raise ModelFileError(f"{where}: its {origin} is not a scale above 0 and a bias: {remedy}")
+    return Calibration(numbers[0], numbers[1], origin=origin)

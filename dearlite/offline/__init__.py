@@ -35,6 +35,7 @@ def rerank_run(
     model: Model | Reranker = None,
     device: str = "auto",
     threads: int | None = None,
+    instruction: str | None = None,
     listwise: Listwise | None = None,
     long: Long | None = None,
     together: int = 8,
@@ -82,7 +83,7 @@ def rerank_run(
         model,
         files=files,
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
-        loading={"device": device, "threads": threads},
+        loading={"device": device, "threads": threads, "instruction": instruction},
         skip_bad=skip_bad,
     )
 
@@ -106,6 +107,7 @@ def evaluate(
     model: Model | Reranker = None,
     device: str = "auto",
     threads: int | None = None,
+    instruction: str | None = None,
     listwise: Listwise | None = None,
     long: Long | None = None,
     together: int = 8,
@@ -169,7 +171,7 @@ def evaluate(
         model,
         files=files,
         call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
-        loading={"device": device, "threads": threads},
+        loading={"device": device, "threads": threads, "instruction": instruction},
         skip_bad=skip_bad,
     )
     return assessment.of(reranked)

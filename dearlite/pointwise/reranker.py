@@ -23,7 +23,7 @@ from dearlite.foreign import naming
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
-from dearlite.models.calibration import read_calibration
+from dearlite.models.calibration import read_activation, read_calibration
 from dearlite.options import Long
 from dearlite.passages import best_passages
 from dearlite.pointwise.engine import OnnxBackend
@@ -69,7 +69,9 @@ class PointwiseReranker(Reranker):
             lasting_name(bundle.path), {"device": device, "threads": threads}, pointwise={"instruction": instruction}
         )
         self.model = manifest.name
-        self._relevance = read_calibration(manifest.calibration, str(bundle.path))
+        where = str(bundle.path)
+        fitted, published = read_calibration(manifest.calibration, where), read_activation(manifest.activation, where)
+        self._relevance = fitted or published
         self.calibrated = self._relevance is not None
         self.margin = None if self._relevance is None else self._relevance.margin
         form = manifest.template or manifest.prompt
@@ -161,8 +163,9 @@ class PointwiseReranker(Reranker):
                 yield row
 
         scores = self._scores(rows(), documents, positions, progress, cancel)
+        origin = None if self._relevance is None else self._relevance.origin
         return Ranking(
-            hits=make_hits(documents, scores, tokens, None, self._relevance),
+            hits=make_hits(documents, scores, tokens, None, self._relevance, origin),
             query=query,
             model=self.model,
             device=self.device,

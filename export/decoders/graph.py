@@ -50,36 +50,59 @@ class _Writer:
     def write(self) -> Graph:
         g, s = self.g, self.shape
         ids = g.input("ids", "tokens")
+        if not s.causal:
+            return self.write_bidirectional(ids)
         past = g.input("past", s.layers, 2, 1, s.kv_heads, "prefix", s.head_dim, dtype=TensorProto.FLOAT)
         self.count = g.add("Shape", ids)
         total = g.add("Cast", g.add("Add", self.count, g.add("Shape", past, start=4, end=5)), to=TensorProto.INT32)
         self.total = g.add("Squeeze", total)
         self.last_position = g.add("Sub", total, g.const("one_int32", np.array([1], np.int32)))  # GQA's seqlens_k
-        angles = np.outer(np.arange(s.max_tokens), np.array(s.frequencies))
-        self.cos = g.weight("rotary.cos", np.cos(angles).astype(np.float32))
-        self.sin = g.weight("rotary.sin", np.sin(angles).astype(np.float32))
+        self.add_angles()
         x = embed(g, s, self.way, ids)
         for number in range(s.layers):
             x = self.layer(x, past, number, last=number == s.layers - 1)
-        score = g.add("MatMul", x, g.weight("head", spec(np.float32, s.hidden, 1)))
-        g.output = g.add("Mul", score, self.inverse_rms(x))
+        g.output = self.scores(x)
         return g
 
-    def layer(self, x: str, past: str, number: int, *, last: bool) -> str:
+    def write_bidirectional(self, ids: str) -> Graph:
+        """The graph from ids (tokens,) to score (1, 1), the mean of the tokens' scores, for the layout "one-document".
+
+        Every token depends on the document, so that nothing is shared between documents.
+        """
+        g, s = self.g, self.shape
+        self.count = g.add("Shape", ids)
+        self.add_angles()
+        x = embed(g, s, self.way, ids)
+        for number in range(s.layers):
+            x = self.layer(x, None, number, last=False)
+        g.output = g.add("ReduceMean", self.scores(x), self.ints("batch_axis", 0), keepdims=1)
+        return g
+
+    def add_angles(self) -> None:
+        angles = np.outer(np.arange(self.shape.max_tokens), np.array(self.shape.frequencies))
+        self.cos = self.g.weight("rotary.cos", np.cos(angles).astype(np.float32))
+        self.sin = self.g.weight("rotary.sin", np.sin(angles).astype(np.float32))
+
+    def scores(self, x: str) -> str:
+        """(rows, 1): the head on each row of `x`, normalised."""
+        score = self.g.add("MatMul", x, self.g.weight("head", spec(np.float32, self.shape.hidden, 1)))
+        return self.g.add("Mul", score, self.inverse_rms(x))
+
+    def layer(self, x: str, past: str | None, number: int, *, last: bool) -> str:
         g, s, prefix = self.g, self.shape, f"layer.{number}"
         width = (s.heads + 2 * s.kv_heads) * s.head_dim
         (qkv,) = self.normed_linear(x, f"{prefix}.qkv", (f"{prefix}.qkv",), width, self.way)
         if s.qkv_bias:
             qkv = g.add("Add", qkv, g.weight(f"{prefix}.qkv.bias", spec(np.float32, width)))
         inputs = self.normed_heads(qkv, prefix) if s.head_norms else [qkv]
-        attended = self.attention(inputs, past, number)
+        attended = self.full_attention(inputs) if past is None else self.attention(inputs, past, number)
         way = self.way
         if last:
             attended, x = (self.last_row(value) for value in (attended, x))
             self.count, way = self.ints("one_row", 1), self.last_way
         x = g.add("Add", x, self.linear(attended, f"{prefix}.o", s.heads * s.head_dim, s.hidden, way=way))
         gate, up = self.normed_linear(x, f"{prefix}.gate_up", (f"{prefix}.gate", f"{prefix}.up"), s.ffn, way)
-        product = g.add("Mul", g.add("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)  # SiLU(gate) * up
+        product = g.add("Mul", activated(g, s, gate), up)
         if self.block_hadamard:
             product = self.hadamard(product)
         return g.add("Add", x, self.linear(product, f"{prefix}.down", s.ffn, s.hidden, way=way))
@@ -113,6 +136,27 @@ class _Writer:
         )
         g.extra_outputs += names[1:]
         return g.add("Squeeze", names[0], batch)
+
+    def full_attention(self, inputs: list[str]) -> str:
+        """Grouped-query attention of all tokens to all; `inputs` as for `attention`."""
+        g, s = self.g, self.shape
+        q, k, v = inputs if len(inputs) == 3 else split_heads(g, s, inputs[0])
+        batch, first = self.ints("batch_axis", 0), self.ints("first_position", 0)
+        q, k, v = (g.add("Unsqueeze", value, batch) for value in (q, k, v))
+        q, k = (g.add("RotaryEmbedding", value, first, self.cos, self.sin, domain=CONTRIB) for value in (q, k))
+        k, v = (self.repeated(value) for value in (k, v))
+        attended = g.add("MultiHeadAttention", q, k, v, domain=CONTRIB, num_heads=s.heads)
+        return g.add("Squeeze", attended, batch)
+
+    def repeated(self, heads: str) -> str:
+        """(1, tokens, kv_heads * head_dim) as (1, tokens, heads * head_dim): each head for all of its group."""
+        g, s = self.g, self.shape
+        groups = s.heads // s.kv_heads
+        if groups == 1:
+            return heads
+        apart = g.add("Reshape", heads, self.ints("heads_apart", 0, -1, s.kv_heads, 1, s.head_dim))
+        copies = g.add("Expand", apart, self.ints("copies", 1, 1, 1, groups, 1))
+        return g.add("Reshape", copies, self.ints("heads_together", 0, -1, s.heads * s.head_dim))
 
     def inverse_rms(self, x: str) -> str:
         """(tokens, 1): 1 / sqrt(mean(x^2) + epsilon)."""
@@ -156,6 +200,13 @@ class _Writer:
 
     def ints(self, name: str, *values: int) -> str:
         return self.g.const(name, np.array(values, np.int64))
+
+
+def activated(g: Graph, s: LlamaShape, gate: str) -> str:
+    """The activation of the feed-forward gate."""
+    if s.activation == "silu":
+        return g.add("QuickGelu", gate, domain=CONTRIB, alpha=1.0)
+    return g.add("Gelu", gate, approximate="tanh" if s.activation == "gelu_pytorch_tanh" else "none")
 
 
 def embed(g: Graph, s: LlamaShape, way: LinearWay, ids: str) -> str:

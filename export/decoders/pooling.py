@@ -22,8 +22,11 @@ _POSITIONS = 9  # index of position_ids among GroupQueryAttention's inputs; atte
 
 
 def with_pooling(pooling: str, graph: bytes, pad_id: int | None, max_tokens: int) -> bytes:
-    """The serialised `graph`, which reads the last token, changed to `pooling`, an entry of quantisations.POOLINGS."""
-    if pooling == "last-token":
+    """The serialised `graph`, which reads the last token, changed to `pooling`, an entry of quantisations.POOLINGS.
+
+    A graph of the pooling "mean" is written as such.
+    """
+    if pooling in ("last-token", "mean"):
         return graph
     assert pooling == "last-position" and pad_id is not None, f"{pooling!r} with the padding token {pad_id}"
     return at_last_position(graph, pad_id, max_tokens)

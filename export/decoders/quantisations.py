@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}
 
 POOLINGS = ("last-token", "last-position")  # positions that the score is read at (pooling.py)
+MEAN = "mean"  # the pooling of a network in which tokens attend to later ones
 
 # (entry of LINEAR_WAYS, entry for the last layer, required capabilities of the machine), for each graph of a CPU
 CpuWays = tuple[tuple[str, str, tuple[str, ...]], ...]
@@ -92,6 +93,13 @@ QUANTISATIONS = {
 }
 
 
+def check_shape(shape: LlamaShape, devices: Sequence[str]) -> None:
+    """Raises UsageError if one of `devices` has no graph for a network of this kind."""
+    if "cuda" in devices and (shape.activation != "silu" or not shape.causal):
+        what = "attention to later tokens" if not shape.causal else f"the activation {shape.activation}"
+        raise UsageError(f"there is no graph for CUDA with {what}: export it with --for cpu")
+
+
 def check_devices(quant: str, devices: Sequence[str], pooling: str) -> None:
     """Raises UsageError if one of `devices` has no graph for this quantisation or this pooling."""
     if "cuda" not in devices:
@@ -112,7 +120,8 @@ def graphs_of(plan: Quantisation, shape: LlamaShape, devices: Sequence[str]) -> 
         for number, (way, last_way, requires) in enumerate(plan.ways):
             name = "cpu.onnx" if number == 0 else "cpu-wide.onnx"
             graph = llama_graph(shape, way, last_way, block_hadamard=block_hadamard, leading=plan.leading)
-            yield Build("cpu", name, "shared-prefix", way, requires, tuple(graph.weights)), graph
+            layout = "shared-prefix" if shape.causal else "one-document"
+            yield Build("cpu", name, layout, way, requires, tuple(graph.weights)), graph
     if "cuda" in devices:
         assert plan.cuda_way is not None, "check_devices was not called"
         graph = padded_llama_graph(shape, plan.cuda_way, block_hadamard=block_hadamard, leading=plan.leading)

@@ -51,7 +51,7 @@ class DecoderTensors:
             yield from self._attention(f"model.layers.{number}", f"layer.{number}")
             yield from self._feed_forward(f"model.layers.{number}", f"layer.{number}")
         read = self.source.read
-        head = self._rotated(read("score.weight") * read("model.norm.weight")).T  # (hidden, 1)
+        head = self._rotated(read("score.weight") * self._gain("model.norm")).T  # (hidden, 1)
         head = np.ascontiguousarray(head, np.float32)
         if self.forward is not None:
             self.forward.read_scores(head)
@@ -59,12 +59,12 @@ class DecoderTensors:
 
     def _embedding(self) -> Iterator[TensorBlocks]:
         """The embedding's rows in the rotated basis: int8 with one scale per row, or floats."""
-        name, scales = "model.embed_tokens.weight", []
+        name, scales, scale_of_rows = "model.embed_tokens.weight", [], self.shape.embedding_scale
 
         def blocks() -> Iterator[bytes]:
             first = 0
             for block in self.source.blocks(name, _ROWS):
-                rows = self._rotated(block)
+                rows = self._rotated(block * np.float32(scale_of_rows))
                 if self.forward is not None:
                     self.forward.embed(first, rows)
                     first += len(rows)
@@ -80,7 +80,7 @@ class DecoderTensors:
 
     def _attention(self, module: str, layer: str) -> Iterator[TensorBlocks]:
         shape, read = self.shape, self.source.read
-        gain = read(f"{module}.input_layernorm.weight")
+        gain = self._gain(f"{module}.input_layernorm")
         qkv = self._stream_reader([f"{module}.self_attn.{p}_proj" for p in "qkv"], gain)
         o = self._stream_writer(f"{module}.self_attn.o_proj")
         vectors = {}
@@ -103,7 +103,7 @@ class DecoderTensors:
         yield from self._matrices(o, [f"{layer}.o"], moments[1])
 
     def _feed_forward(self, module: str, layer: str) -> Iterator[TensorBlocks]:
-        gain = self.source.read(f"{module}.post_attention_layernorm.weight")
+        gain = self._gain(f"{module}.post_attention_layernorm")
         gate_up = self._stream_reader([f"{module}.mlp.{p}_proj" for p in ("gate", "up")], gain)
         down = None
         moments: tuple[Moments | None, Moments | None] = (None, None)
@@ -118,6 +118,10 @@ class DecoderTensors:
     def _down(self, module: str) -> Any:
         down = self._stream_writer(f"{module}.mlp.down_proj")
         return mix_rows_in_blocks(down, HADAMARD_BLOCK) if self.plan.uses_block_hadamard(self.shape) else down
+
+    def _gain(self, norm: str) -> Any:
+        """The factors of an RMSNorm, (hidden,)."""
+        return self.source.read(f"{norm}.weight") + np.float32(self.shape.norm_offset)
 
     def _rotated(self, rows: Any) -> Any:
         """`rows`, (rows, hidden), in the basis of the file's residual stream."""

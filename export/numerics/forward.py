@@ -89,8 +89,7 @@ class ForwardPass:
             start, stop = spans[0][0], spans[-1][1]
             x = self._normalised(self.x[start:stop])
             gate, up = np.split(x @ gate_up, 2, axis=1)
-            up *= gate
-            up /= 1 + np.exp(-gate)  # SiLU(gate) * up
+            gated(gate, up, self.shape.activation)
             if self.block_hadamard:
                 blocks = up.reshape(len(up), -1, HADAMARD_BLOCK)
                 up = (blocks @ hadamard(HADAMARD_BLOCK).astype(np.float32)).reshape(len(up), -1)
@@ -101,7 +100,11 @@ class ForwardPass:
 
     def read_scores(self, head: Any) -> None:
         """Sets `scores`, one per scored row in order; called after the last layer. `head` is (hidden, 1)."""
-        last = [stop - 1 for _, stop in self.spans[self.calibration_rows :]]
+        spans = self.spans[self.calibration_rows :]
+        if not self.shape.causal:
+            self.scores = [float((self._normalised(self.x[start:stop]) @ head).mean()) for start, stop in spans]
+            return
+        last = [stop - 1 for _, stop in spans]
         self.scores = [float(score) for score in (self._normalised(self.x[last]) @ head)[:, 0]]
 
     def _moments(self, reading: Any, writing: Any) -> MomentsPair:
@@ -131,7 +134,7 @@ class ForwardPass:
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
 
     def _attention(self, qkv: Any, vectors: dict[str, Any], *, padded: bool) -> Any:
-        """Causal grouped-query attention within one row: (tokens, heads * head_dim).
+        """Grouped-query attention within one row, causal if the network is: (tokens, heads * head_dim).
 
         With `padded` the last token is the padding at the end of the padded row. No token attends to it, not even
         itself.
@@ -148,7 +151,8 @@ class ForwardPass:
         groups = s.heads // s.kv_heads
         logits = q.reshape(s.kv_heads, groups * tokens, s.head_dim) @ k.transpose(0, 2, 1)
         logits = logits.reshape(s.heads, tokens, tokens) * np.float32(s.head_dim**-0.5)
-        logits[:, *np.triu_indices(tokens, 1)] = -np.inf
+        if s.causal:
+            logits[:, *np.triu_indices(tokens, 1)] = -np.inf
         if padded:
             logits[:, -1, -1] = -np.inf
         weights = np.exp(logits - logits.max(axis=2, keepdims=True))
@@ -161,6 +165,29 @@ class ForwardPass:
         cos, sin = self.cos[positions], self.sin[positions]
         a, b = np.split(heads, 2, axis=2)
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=2)
+
+
+def gated(gate: Any, up: Any, activation: str) -> None:
+    """Multiplies `up` in place by the activation of `gate`; `activation` is an entry of a family's `activations`."""
+    if activation == "silu":
+        up *= gate
+        up /= 1 + np.exp(-gate)  # SiLU(gate) * up
+        return
+    if activation == "gelu_pytorch_tanh":
+        share = 1 + np.tanh(np.float32(0.7978845608) * (gate + np.float32(0.044715) * gate**3))  # sqrt(2 / pi)
+    else:
+        share = 1 + _erf(gate * np.float32(0.5**0.5))
+    up *= np.float32(0.5) * gate * share
+
+
+def _erf(x: Any) -> Any:
+    """The error function within 1.5e-7 (Abramowitz and Stegun 1964, formula 7.1.26): NumPy has none."""
+    t = 1 / (1 + np.float32(0.3275911) * np.abs(x))
+    terms = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+    sum_of_terms = np.zeros_like(t)
+    for term in terms:
+        sum_of_terms = (sum_of_terms + np.float32(term)) * t
+    return np.sign(x) * (1 - sum_of_terms * np.exp(-x * x))
 
 
 def _add(moments: MomentsPair, *inputs: Any) -> None:

@@ -18,6 +18,12 @@ class Family:
     qkv_bias: bool = False
     head_norms: bool = False  # an RMSNorm on every head of q and k, before the rotation
     sliding_window: bool = False  # True if sliding_window applies where config.json has no use_sliding_window
+    activations: tuple[str, ...] = (
+        "silu",
+    )  # of the feed-forward layers, as config.json names them; first: the default
+    norm_offset: float = 0.0  # added to the gains of RMSNorm
+    scaled_embedding: bool = False  # the embedding's rows are multiplied by the root of their width
+    causal: bool = True  # False: tokens attend to later ones, and the score is the mean of all tokens'
 
 
 # `model_type` of config.json -> family.
@@ -26,6 +32,8 @@ FAMILIES = {
     "mistral": Family(sliding_window=True),
     "qwen2": Family(qkv_bias=True),
     "qwen3": Family(head_norms=True),
+    "gemma": Family(activations=("gelu_pytorch_tanh", "gelu"), norm_offset=1.0, scaled_embedding=True),
+    "llama_bidirec": Family(causal=False),  # Nemotron's rerankers
 }
 _REQUIRED_FIELDS = (
     "num_hidden_layers",
@@ -67,10 +75,10 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
         unsupported.append(f"{heads} heads that share {kv_heads} heads of keys and values")
     if any(part.get("partial_rotary_factor") not in (None, 1) for part in (config, rope)):
         unsupported.append("a partial_rotary_factor (only 1)")
-    if config.get("is_causal") is False:
+    if config.get("is_causal") is False and family.causal:
         unsupported.append("attention to later tokens (is_causal false)")
-    if config.get("hidden_act", "silu") != "silu":
-        unsupported.append(f"hidden_act {config['hidden_act']!r} (only 'silu')")
+    activation = config.get("hidden_activation") or config.get("hidden_act") or family.activations[0]
+    unsupported += _own_values(config, family, activation)
     if window is not None and config.get("use_sliding_window", family.sliding_window) and window < max_tokens:
         unsupported.append(f"sliding_window {window} below {max_tokens} tokens")
     if config.get("mlp_bias") or (config.get("attention_bias") and not family.qkv_bias):
@@ -92,7 +100,23 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
         max_tokens=max_tokens,
         qkv_bias=family.qkv_bias,
         head_norms=family.head_norms,
+        activation=activation,
+        norm_offset=family.norm_offset,
+        embedding_scale=hidden**0.5 if family.scaled_embedding else 1.0,
+        causal=family.causal,
     )
+
+
+def _own_values(config: dict[str, Any], family: Family, activation: Any) -> list[str]:
+    """Values of config.json that the family's graph has no form for."""
+    unsupported = []
+    if activation not in family.activations:
+        names = " and ".join(map(repr, family.activations))
+        unsupported.append(f"hidden_act {activation!r} (only {names})")
+    if not family.causal:  # fields of the model's own code
+        values = {"pooling": "avg", "temperature": 1}
+        unsupported += [f"{n} {config[n]!r} (only {v!r})" for n, v in values.items() if config.get(n) not in (None, v)]
+    return unsupported
 
 
 # rope type -> its numbers in config.json
@@ -225,6 +249,10 @@ class LlamaShape:
     max_tokens: int
     qkv_bias: bool = False
     head_norms: bool = False  # an RMSNorm on every head of q and k
+    activation: str = "silu"  # of the feed-forward layers' gate: silu, gelu, or gelu_pytorch_tanh
+    norm_offset: float = 0.0  # added to the gains of RMSNorm
+    embedding_scale: float = 1.0  # multiplies the embedding's rows
+    causal: bool = True  # False: tokens attend to later ones, and the score is the mean of all tokens'
 
 
 def macs_per_token(shape: LlamaShape) -> int:

@@ -19,7 +19,7 @@ from dearlite.errors import UsageError
 from dearlite.machine import DEVICES
 from dearlite.models.chain import DEFAULT_HEAD, Chain, resolve
 from dearlite.models.registry import DEFAULT_MODEL
-from dearlite.options import LONG_MODES, Listwise, Long
+from dearlite.options import LONG_MODES, Listwise, Long, check_instruction
 
 _LONG_MODES = "; ".join(f"{name} ({description})" for name, description in LONG_MODES.items())
 _MODEL: tuple[Option, ...] = (
@@ -38,6 +38,11 @@ _MODEL: tuple[Option, ...] = (
         "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device that runs the model."
     ),
     click.option("--threads", type=int, metavar="N", help="Number of CPU threads. [default: one per physical core]"),
+    click.option(
+        "--instruction",
+        metavar="TEXT",
+        help="The task in words, for a model whose prompt has a place for it. [default: the model file's]",
+    ),
     click.option(
         "--long",
         "long_mode",
@@ -80,6 +85,7 @@ class Loading:
 
     device: str = "auto"
     threads: int | None = None
+    instruction: str | None = None
     gpu_layers: int | None = None
     adapter: str | None = None
     low_memory: bool = False
@@ -106,6 +112,8 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.loading.threads is not None:
             whole_number("--threads", self.loading.threads)
+        if check_instruction(self.loading.instruction) is not None:
+            self.chain.check_instruction()
         self._check_cascade()
         self._check_listwise()
         self._check_long()
@@ -170,6 +178,7 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
             names: tuple[str, ...],
             device: str,
             threads: int | None,
+            instruction: str | None,
             long_mode: str,
             chunk_tokens: int | None,
             keep: int | None,
@@ -203,6 +212,7 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
                 loading=Loading(
                     device=device,
                     threads=threads,
+                    instruction=instruction,
                     gpu_layers=gpu_layers,
                     adapter=adapter,
                     low_memory=low_memory,

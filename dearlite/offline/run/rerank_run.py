@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from dearlite.errors import UsageError
 from dearlite.files.trec import check_run_ids
 from dearlite.models.chain import Model, resolve
 from dearlite.models.registry import home
@@ -37,6 +38,8 @@ def rerank_run(
 
     Writes `files`. With `skip_bad` documents that are empty for the model are left out. See `dearlite.rerank_run`.
     """
+    if isinstance(model, Reranker) and loading.get("instruction") is not None:
+        raise UsageError("instruction goes with the name of a model: load the Reranker with it, Reranker.load(...)")
     files.check(input_files(Source(source=collection), model_inputs(model, loading)))
     if files.output is not None:
         check_run_can_hold(collection)
