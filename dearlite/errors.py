@@ -10,6 +10,8 @@ DearliteError            exit 1: something failed
 ├── FetchError           a repository that could not be downloaded whole
 ├── DeviceUnavailable    the requested device cannot be used
 ├── MissingExtra         an optional package is not installed (also an ImportError)
+├── LibraryNotLoaded     a native library does not load on this system (also an ImportError)
+├── LibraryNotLoaded     an installed library does not load on this system (also an ImportError)
 ├── OutOfMemory          memory ran out with a single document in progress
 ├── DiskFull             a file could not be written; everything written before is whole
 ├── ScoringError         the model returned NaN or an infinite score
@@ -20,6 +22,7 @@ DearliteError            exit 1: something failed
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -78,6 +81,10 @@ class MissingExtra(DearliteError, ImportError):
     """A package of an optional extra is not installed."""
 
 
+class LibraryNotLoaded(DearliteError, ImportError):
+    """An installed package whose native library does not load: a part of the system is missing, or is another one."""
+
+
 class OutOfMemory(DearliteError):
     """Memory ran out with a single document in progress."""
 
@@ -119,12 +126,29 @@ class Cancelled(DearliteError):
         self.done, self.total = done, total
 
 
-def need(module: str, *, extra: str | None) -> ModuleType:
+# The reason that a system gives for a library that does not load -> the remedy; the first that fits. {again}: the
+# command that installs the package again.
+_LOAD_REMEDIES = {
+    r"libgomp\.so": "install the system's libgomp (apt install libgomp1, dnf install libgomp)",
+    r"(GLIBC|GLIBCXX|CXXABI)_[\d.]+": "this system is older than the library: update it, or {again}",
+    r"wrong ELF class|incompatible architecture|not a valid Win32|invalid ELF|no suitable image|Exec format": (
+        "it is for another kind of processor: {again}, with a Python for this one"
+    ),
+    r"DLL load failed|Could not find module": (
+        "install Microsoft's Visual C++ Redistributable (winget install Microsoft.VCRedist.2015+.x64), or {again}"
+    ),
+    r"\.so[.\d]*: cannot open shared object": "install the package of this system that has it",
+    r"[Ss]hared (library|object)|[Ll]ibrary not loaded|cannot load library|undefined symbol|too short": "{again}",
+}
+
+
+def need(module: str, *, extra: str | None, again: str | None = None) -> ModuleType:
     """The imported `module`. Raises MissingExtra with the extra that installs it, or the package that it imports.
 
     `extra` is None for a base dependency, which `pip install dearlite` brings. A module of dearlite itself may import a
-    package that is missing. Another installed package whose own import fails is not missing: its error is raised
-    unchanged.
+    package that is missing. Raises LibraryNotLoaded if a native library of the package does not load here; `again` is
+    the command that installs the package for this machine. Another installed package whose own import fails is not
+    missing: its error is raised unchanged.
     """
     try:
         return import_module(module)
@@ -133,6 +157,27 @@ def need(module: str, *, extra: str | None) -> ModuleType:
         if missing != module.partition(".")[0] and not module.startswith("dearlite."):
             raise
         raise MissingExtra(f"{missing} is needed here and is not installed: {pip_install(extra)}") from err
+    except (ImportError, OSError, RuntimeError) as err:
+        if (failure := load_failure(err, module, again)) is None:
+            raise
+        raise failure from err
+
+
+def load_failure(err: Exception, module: str = "", again: str | None = None) -> LibraryNotLoaded | None:
+    """The error of one line for `err`, of a native library that does not load; None if it is another error.
+
+    `module` names the Python module that was imported, unless `err` does; `again` is as in `need`.
+    """
+    lines = str(err).splitlines()  # NumPy gives its advice first
+    known = ((line, text) for pattern, text in _LOAD_REMEDIES.items() for line in lines if re.search(pattern, line))
+    reason, remedy = next(known, ("", ""))
+    if not reason or isinstance(err, DearliteError):
+        return None
+    name = getattr(err, "name", None) if not module or module.startswith("dearlite.") else module
+    package = (name or "a library").partition(".")[0]
+    again = again or f"pip install --force-reinstall --no-cache-dir {package if name else 'its package'}"
+    reason = reason.strip().removeprefix("Original error was: ")
+    return LibraryNotLoaded(f"{package} does not load on this system ({reason}): {remedy.format(again=again)}")
 
 
 def pip_install(extra: str | None) -> str:

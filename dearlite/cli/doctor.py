@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dearlite.errors import DearliteError, MissingExtra, pip_install
-from dearlite.llama.library import build_command, gpu_build_command, installed_build
+from dearlite.llama.library import gpu_build_command, installed_build
 from dearlite.machine import default_threads, nvidia_gpu_present, processor_class, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
@@ -103,10 +103,10 @@ def _listwise_engine() -> dict[str, Any]:
     """Facts about the installed build of llama.cpp, whose speed depends on its compile flags; else the remedy."""
     try:
         build = installed_build()
-    except DearliteError as err:
+    except MissingExtra as err:
         return {"not installed": err, "compiler": _compiler()}
-    except (OSError, RuntimeError) as err:  # the library was built for another machine and does not load
-        return {"failed": f"{err}: {build_command()}"}
+    except (DearliteError, OSError, RuntimeError) as err:
+        return {"failed": err}
     facts: dict[str, Any] = {
         "package": build.package,
         "CPU features used": ", ".join(build.cpu_features) or "none of the relevant ones",

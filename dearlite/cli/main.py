@@ -11,7 +11,7 @@ import click
 
 from dearlite.cli.options.repeats import refusing_repeats
 from dearlite.cli.streams import StreamFailed, guarded_streams
-from dearlite.errors import DearliteError, need
+from dearlite.errors import DearliteError, load_failure, need
 from dearlite.files.targets import reason_of
 from dearlite.version import __version__
 
@@ -83,22 +83,32 @@ def _exit_code(args: list[str] | None) -> int:
     try:
         command_line = shlex.join(["dearlite", *(sys.argv[1:] if args is None else args)])  # a report shows it
         code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=command_line, windows_expand_args=False)
-    except DearliteError as err:
-        return _fail(str(err), err.exit_code)
-    except click.ClickException as err:
-        path = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
-        return _fail(err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
-    except RuntimeError as err:  # after click.Abort, which is one
-        if "NumPy was built with baseline optimizations" not in str(err):
-            raise
-        return _fail("this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008", 1)
     except SystemExit as err:
         code = err.code
-    except OSError as err:
-        return _fail(f"{err.filename}: {reason_of(err)}" if err.filename else reason_of(err), 1)
+    except (Exception, KeyboardInterrupt) as err:
+        failure = None if isinstance(err, StreamFailed) else _failure(err)
+        if failure is None:
+            raise
+        return _fail(*failure)
     return code if isinstance(code, int) else 0
+
+
+def _failure(err: BaseException) -> tuple[str, int] | None:
+    """The message and the exit code of an error that a user can meet; None for another, which is a fault of ours."""
+    if isinstance(err, (ImportError, OSError)) and getattr(err, "errno", None) is None:
+        err = load_failure(err) or err
+    if isinstance(err, DearliteError):
+        return str(err), err.exit_code
+    if isinstance(err, click.ClickException):
+        path = err.ctx.command_path if isinstance(err, click.UsageError) and err.ctx else ""
+        return err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code
+    if isinstance(err, (click.Abort, KeyboardInterrupt)):
+        return "interrupted", 130
+    if isinstance(err, RuntimeError) and "NumPy was built with baseline optimizations" in str(err):
+        return "this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008", 1
+    if isinstance(err, OSError):
+        return (f"{err.filename}: {reason_of(err)}" if err.filename else reason_of(err)), 1
+    return None
 
 
 def _fail(message: str, code: int) -> int:

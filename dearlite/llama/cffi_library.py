@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from dearlite.errors import first_line, need
+from dearlite.errors import LibraryNotLoaded, first_line, load_failure, need
 
 _PRIMITIVES: dict[str, Any] = {
     "_Bool": ctypes.c_bool,
@@ -28,14 +28,18 @@ _PRIMITIVES: dict[str, Any] = {
 _RENAMED = {"llama_log_callback": "ggml_log_callback", "llama_adapter_lora_p_ctypes": "struct llama_adapter_lora *"}
 
 
-def prebuilt_library() -> CffiLibrary:
-    """The library of llama-cpp-py-sync. Raises MissingExtra if it is not installed, OSError if it does not load."""
-    bindings: Any = need("llama_cpp_py_sync._cffi_bindings", extra="listwise-prebuilt")
+def prebuilt_library(again: str) -> CffiLibrary:
+    """The library of llama-cpp-py-sync. Raises MissingExtra if it is not installed, LibraryNotLoaded if it cannot load.
+
+    `again` is the command that compiles the other engine for this machine, the remedy where this one is too new for it.
+    """
+    bindings: Any = need("llama_cpp_py_sync._cffi_bindings", extra="listwise-prebuilt", again=again)
     try:
         libraries = (bindings.get_lib(), bindings.get_backend_lib(), bindings.get_backend_base_lib())
         return CffiLibrary(bindings.get_ffi(), *libraries)
-    except RuntimeError as err:  # for example a Linux whose glibc is older than that of the wheel
-        raise OSError(first_line(err)) from err
+    except (OSError, RuntimeError) as err:  # for example a Linux whose glibc is older than that of the wheel
+        reason = f"llama_cpp_py_sync does not load on this system ({first_line(err)}): {again}"
+        raise load_failure(err, "llama_cpp_py_sync", again) or LibraryNotLoaded(reason) from err
 
 
 class CffiLibrary:

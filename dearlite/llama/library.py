@@ -41,13 +41,16 @@ ENGINES = {"llama_cpp": "llama-cpp-python", "llama_cpp_py_sync": "llama-cpp-py-s
 def library() -> Any:
     """The C API of llama.cpp with the names of llama-cpp-python, its backends initialised; its calls raise EngineError.
 
-    Raises MissingExtra if no package of ENGINES is installed, OSError if its library does not load on this machine.
+    Raises MissingExtra if no package of ENGINES is installed, LibraryNotLoaded if it does not load on this machine.
     """
     engine = installed_engine()
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in _NO_SPINNING.items():
             os.environ.setdefault(name, value)
-    module = need("llama_cpp.llama_cpp", extra="listwise") if engine == "llama_cpp" else prebuilt_library()
+    if engine == "llama_cpp":
+        module: Any = need("llama_cpp.llama_cpp", extra="listwise", again=build_command())
+    else:
+        module = prebuilt_library(again=build_command())
     llama = Foreign("llama.cpp", module)
     callback = llama.llama_log_callback(_append_to_log)
     llama.llama_log_set(callback, None)

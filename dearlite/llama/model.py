@@ -85,7 +85,7 @@ class LlamaModel:
         `gpu_layers` is the number of layers on the GPU; None: all layers if there is a GPU. Raises ModelFileError if
         the library rejects the model, DeviceUnavailable if the requested GPU cannot be used.
         """
-        with engine_errors("llama.cpp"):  # a library that does not load on this machine raises OSError
+        with engine_errors("llama.cpp"):
             self._llama = llama = library()
         self.threads = threads
         for part in (file, adapter):

@@ -1,6 +1,7 @@
 """Standard output and standard error of every command: of another encoding, full, closed, absent, with no reader."""
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -11,11 +12,13 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_tree import commands
 
 from dearlite import Reranker
+from dearlite.cli import streams
 from dearlite.cli.main import run
 from dearlite.pointwise.bench import measure
 
@@ -188,6 +191,29 @@ def test_a_reader_that_has_gone_is_no_error(call, words):
     with open(writing, "w", encoding="utf-8") as pipe:
         assert call(words, pipe, stderr) == 0
     assert "Error" not in stderr.getvalue() and "Broken" not in stderr.getvalue()
+
+
+class GonePipe(io.RawIOBase):
+    """A pipe whose reader has gone, as Windows reports it."""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize("words", [*SOME, EVAL], ids=name_of)
+def test_a_reader_that_has_gone_on_windows_is_no_error(call, words, monkeypatch):
+    windows = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)} | {"name": "nt"})
+    for system, code in ((os, 1), (windows, 0)):
+        monkeypatch.setattr(streams, "os", system)
+        stderr, pipe = io.StringIO(), io.TextIOWrapper(io.BufferedWriter(GonePipe()), "utf-8")
+        assert call(words, pipe, stderr) == code
+        assert ("Invalid argument" in stderr.getvalue()) == bool(code)
+        assert "Traceback" not in stderr.getvalue()
+        with suppress(OSError):
+            pipe.close()
 
 
 @pytest.mark.parametrize("stderr", ["absent", "closed", "full"])
