@@ -11,7 +11,6 @@ DearliteError            exit 1: something failed
 ├── DeviceUnavailable    the requested device cannot be used
 ├── MissingExtra         an optional package is not installed (also an ImportError)
 ├── LibraryNotLoaded     a native library does not load on this system (also an ImportError)
-├── LibraryNotLoaded     an installed library does not load on this system (also an ImportError)
 ├── OutOfMemory          memory ran out with a single document in progress
 ├── DiskFull             a file could not be written; everything written before is whole
 ├── ScoringError         the model returned NaN or an infinite score

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,16 +153,23 @@ def _kl(reference: Any, logits: Any) -> float:
 
 
 def quantise(job: dict[str, Any]) -> dict[str, Any]:
-    """{"path", "output", "quant", "buffer_bytes" (optional)} -> {"peak_rss_mb"}: writes `output` in type `quant`."""
+    """{"path", "output", "quant", "buffer_bytes" (optional)} -> {"peak_rss_mb"}: writes `output` in type `quant`.
+
+    Both files lie in one folder, which becomes the worker's working directory: on Windows llama.cpp opens the output by
+    a name in the code page, in which the folder's name may have no letters.
+    """
     llama = library()
+    folder, names = Path(job["output"]).parent, [Path(job[name]).name for name in ("path", "output")]
+    assert Path(job["path"]).parent == folder, "the folder is left out of both names"
     params = llama.llama_model_quantize_default_params()
     params.ftype, params.nthread = GGUF_QUANTS[job["quant"]].file_type, _threads()
     # llama-cpp-python before 0.3.3x lacks this field: it holds a whole tensor instead.
     if any(name == "max_buf_size" for name, _ in params._fields_):
         params.max_buf_size = job.get("buffer_bytes", _BUFFER_BYTES)
-    _drop_pages(job["path"])
+    _drop_pages(os.path.realpath(job["path"]))
+    os.chdir(folder)
     with captured_log() as lines:
-        status = llama.llama_model_quantize(job["path"].encode(), job["output"].encode(), ctypes.byref(params))
+        status = llama.llama_model_quantize(*(name.encode() for name in names), ctypes.byref(params))
     if status:
         raise DearliteError(first_error(lines, f"llama_model_quantize returned {status}"))
     return {"peak_rss_mb": peak_memory_mb()}
