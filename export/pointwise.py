@@ -27,6 +27,7 @@ from dearlite.export.source.tokenizer import check_tokenizer, probe_texts
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry
 from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.templates.families import FAMILIES as TEMPLATES
 
 _DEFAULT_PROMPT, _DEFAULT_TOKENS = "dear", 228  # of a decoder, as DeAR's were trained
 
@@ -125,16 +126,21 @@ def _prompt_and_source(job: _Job, lora: Adapter | None, report: Report) -> tuple
     entry, options = job.entry, job.options
     named = entry.prompt if entry is not None else options.prompt
     headed = any(name.startswith(HEADS) for name in (*job.checkpoint.names, *(lora.saved if lora is not None else ())))
-    if named in PAIR_FORMS or (lora is not None and not headed):
+    if named in PAIR_FORMS:
         return None, MergedCheckpoint(job.checkpoint, lora)
-    prompt = prompt_of_folder(
-        job.checkpoint.folder,
-        _tokenizer_json(job)[1],
-        job.checkpoint.config,
-        named=named,
-        headed=headed,
-        max_tokens=_stated_tokens(entry, options, job.checkpoint.config),
-    )
+    try:
+        prompt = prompt_of_folder(
+            job.checkpoint.folder,
+            _tokenizer_json(job)[1],
+            job.checkpoint.config,
+            named=named,
+            headed=headed,
+            max_tokens=_stated_tokens(entry, options, job.checkpoint.config),
+        )
+    except UsageError:
+        if lora is None or named is not None:
+            raise
+        return None, MergedCheckpoint(job.checkpoint, lora)  # refuses a LoRA that lacks its head, by name
     if prompt is None or prompt.answers is None:
         source: TensorSource = MergedCheckpoint(job.checkpoint, lora)
     else:
@@ -155,6 +161,11 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
         raise UsageError(
             f"--pooling does not apply to an encoder ({config['model_type']}), whose config.json names the position: "
             "leave it out"
+        )
+    if options.prompt in TEMPLATES:
+        raise UsageError(
+            f"--prompt {options.prompt} is for a language model, and {job.checkpoint.folder} is an encoder "
+            f"({config['model_type']}): leave it out"
         )
     prompt, max_tokens = options.prompt, options.max_tokens
     if entry is not None:

@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "offline.run render export.source export.train.records",
     "export.options": "errors checks files templates pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
-    "export.pointwise": "errors models pointwise export.options export.results export.source export.quality "
+    "export.pointwise": "errors templates models pointwise export.options export.results export.source export.quality "
     "export.decoders export.encoders",
     "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",
     "export.pipeline": "errors machine models export.options export.results export.pointwise export.listwise",

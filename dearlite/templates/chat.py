@@ -38,8 +38,11 @@ class PromptPart:
 class ChatTemplate:
     """A compiled template. It runs in Jinja's sandbox, because model files come from third parties."""
 
-    def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
-        """`tokens` are the variables bos_token and eos_token. Raises ModelFileError if `source` does not compile."""
+    def __init__(self, source: str, tokens: Mapping[str, object]) -> None:
+        """`tokens` are the variables bos_token and eos_token, and others that a template reads.
+
+        Raises ModelFileError if `source` does not compile.
+        """
         self.source = source
         environment = _environment()
         try:

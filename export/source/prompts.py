@@ -25,6 +25,7 @@ from dearlite.templates.template import Template, escaped, pieces_of
 
 OF_FOLDER = "chat-template"  # the name of a template that the folder's own files state
 _PAIR = (("query", "{query}"), ("document", "{document}"))
+_MODULES = ("Transformer", "LogitScore")  # of sentence-transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def prompt_of_folder(
     fields of config.json fit several families, and CheckpointError for files that do not state one template.
     """
     family, chat = marked_family(config), _chat_template(folder)
-    score = _logit_score(folder)
+    score = _logit_score(folder) if named is None else None
     if named is None and (score is not None or _has_pair_roles(chat)):
         return _of_folder(folder, tokenizer, config, chat, score, headed=headed, max_tokens=max_tokens)
     if named is None and family is None:
@@ -133,7 +134,13 @@ def _of_folder(
     settings = read_settings(folder / "config_sentence_transformers.json")
     prompts = settings.get("prompts")
     default = prompts.get(settings.get("default_prompt_name")) if isinstance(prompts, dict) else None
-    parts = _rendered(chat, _PAIR)
+    try:
+        parts = _rendered(chat, _PAIR)
+    except ModelFileError:
+        raise CheckpointError(
+            f"{folder}: its chat template leaves out the query or the document: name its prompt with --prompt "
+            f"({', '.join(families_of(config))})"
+        ) from None
     try:
         instructed = _rendered(chat, (("system", "{instruction}"), *_PAIR))
         Template(parts=parts, instructed=instructed)
@@ -167,7 +174,7 @@ def _chat_template(folder: Path) -> ChatTemplate | None:
         source = next((entry.get("template") for entry in source if entry.get("name") == "default"), None)
     if not isinstance(source, str) or not source.strip():
         return None
-    tokens = {}
+    tokens: dict[str, object] = {"enable_thinking": False}  # the answer comes at once
     for name in ("bos_token", "eos_token"):
         token = settings.get(name)
         tokens[name] = str((token.get("content") if isinstance(token, dict) else token) or "")
@@ -243,11 +250,15 @@ def _logit_score(folder: Path) -> Answers | None:
     path = folder / "modules.json"
     if not path.is_file():
         return None
-    modules = _read_modules(path)
-    last = modules[-1] if modules else {}
-    if not str(last.get("type", "")).endswith(".LogitScore"):
+    modules = {str(module.get("type", "")).rpartition(".")[2]: module for module in _read_modules(path)}
+    if others := [name for name in modules if name not in _MODULES]:
+        raise CheckpointError(
+            f"{folder} has the modules {' and '.join(others)} (modules.json), and of a language model only "
+            f"{' and '.join(_MODULES)} are supported: name its prompt with --prompt, or take another model"
+        )
+    if "LogitScore" not in modules:
         return None
-    settings = read_settings(folder / str(last.get("path", "")) / "config.json")
+    settings = read_settings(folder / Path(str(modules["LogitScore"].get("path", ""))).name / "config.json")
     yes, no = settings.get("true_token_id"), settings.get("false_token_id")
     if type(yes) is not int or not (no is None or type(no) is int):
         raise CheckpointError(f"{folder}: its LogitScore module names no token (true_token_id {yes!r}): fetch it again")
