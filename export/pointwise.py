@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.decoders.bundle import DecoderModel
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
 from dearlite.export.decoders.quantisations import DEVICES, MEAN, POOLINGS, check_devices, check_shape
+from dearlite.export.encoders.heads import read_head
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_TAU, QualityGate
@@ -173,15 +174,20 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     size = config.get("vocab_size")
     if type(size) is not int or size < 1:
         raise CheckpointError(f"the config.json of {job.checkpoint.folder} has vocab_size {size!r}: fetch it again")
-    prompt, pooling, max_tokens = pair_settings(config, job.quant, job.devices, prompt, max_tokens)
+    head = read_head(job.checkpoint)
+    prompt, pooling, max_tokens = pair_settings(config, job.quant, job.devices, prompt, max_tokens, head)
     tokenizer, _ = _tokenizer(job, size, max_tokens)
     facts = _facts(job, config, prompt, pooling, max_tokens)
+    if head is not None:
+        hashes = {f"sha256 {name}": digest for name, digest in head.sha256s().items()}
+        facts = replace(facts, source=facts.source | hashes)
     encoder = EncoderModel(
         checkpoint=job.checkpoint,
         tokenizer=tokenizer,
         facts=facts,
         members=job.members,
         probes=probe_texts(tokenizer),
+        head=head,
     )
     return facts, export_encoder(encoder, job.output, quant=job.quant, gate=job.gate)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import DearliteError, UsageError
+from dearlite.export.encoders.heads import Head
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.tracing import trace
 from dearlite.export.onnx.graph import Graph
@@ -76,16 +77,22 @@ def refuse_unknown(kind: Any, decoders: Iterable[str]) -> None:
 
 
 def pair_settings(
-    config: dict[str, Any], quant: str, devices: Collection[str], prompt: str | None, max_tokens: int | None
+    config: dict[str, Any],
+    quant: str,
+    devices: Collection[str],
+    prompt: str | None,
+    max_tokens: int | None,
+    head: Head | None = None,
 ) -> tuple[str, str, int]:
     """The prompt form, the pooling and the maximum number of tokens with which the model of config.json reads a pair.
 
-    Without `prompt` it reads the bare texts, without `max_tokens` as many tokens as it has positions, up to LONGEST.
+    Without `prompt` it reads the bare texts, without `max_tokens` as many tokens as it has positions, up to LONGEST or
+    the limit of `head`, whose score takes the place of the labels of config.json.
     Raises UsageError listing everything that is not supported, in one line.
     """
     kind, unsupported = config["model_type"], []
     labels = label_count(config) or 2  # transformers omits the default of two labels
-    if labels != 1:
+    if head is None and labels != 1:
         unsupported.append(f"{labels} labels (a scorer has one)")
     if config.get("quantization_config"):
         unsupported.append("quantised weights (quantization_config): export its unquantised revision")
@@ -102,7 +109,11 @@ def pair_settings(
     if unsupported:
         raise UsageError(f"this {kind} model has {'; '.join(unsupported)}: that is not supported")
     pooling = "mean" if config.get("classifier_pooling") == "mean" else "first-token"
-    return prompt or "plain", pooling, max_tokens or min(positions, LONGEST)
+    limit = min(positions, LONGEST)
+    if head is not None:
+        pooling = head.pooling if head.output != "logits" else pooling
+        limit = min(limit, head.max_tokens or limit)
+    return prompt or "plain", pooling, max_tokens or limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +125,7 @@ class EncoderModel:
     facts: PointwiseFacts
     members: Mapping[str, bytes] = field(default_factory=dict)  # further files for the bundle, as LICENSE
     probes: Sequence[str] = ()  # texts that the written file must be able to score
+    head: Head | None = None  # in place of the classifier of transformers
 
 
 def export_encoder(
@@ -132,7 +144,7 @@ def export_encoder(
     card: dict[str, Any] = {}
     try:
         with Draft(output, folder=True) as draft:
-            traced = trace(checkpoint, tokenizer, max_tokens, draft.path, rows)
+            traced = trace(checkpoint, tokenizer, max_tokens, draft.path, rows, model.head)
             file = draft.path / "model.dear"
             write_encoder(model, traced.rewriter, file, quant)
             if pairs is not None:

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import CheckpointError, DearliteError, need
+from dearlite.export.encoders.heads import Head
+from dearlite.export.encoders.networks import load_network
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.simplified_graph import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.encoders.simplify import move_weights_out, simplify
 from dearlite.export.onnx.graph import OPSET, Graph
 from dearlite.export.quality.texts import pair_types
-from dearlite.export.source.checkpoint import Checkpoint, name_some
+from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.tokenizer import read_settings
 from dearlite.foreign import one_line_errors
 from dearlite.pointwise.tokens import TokenRow
@@ -43,9 +45,16 @@ class EncoderTrace:
 
 
 def trace(
-    checkpoint: Checkpoint, tokenizer: bytes, max_tokens: int, scratch: Path, rows: Iterable[TokenRow] = ()
+    checkpoint: Checkpoint,
+    tokenizer: bytes,
+    max_tokens: int,
+    scratch: Path,
+    rows: Iterable[TokenRow] = (),
+    head: Head | None = None,
 ) -> EncoderTrace:
     """The encoder of `checkpoint`, with the reference scores of `rows`. Temporary files are in the folder `scratch`.
+
+    `head` takes the place of the classifier of transformers.
 
     Raises MissingExtra without optimum, CheckpointError for a folder that is not a complete scorer, and DearliteError
     if the exported graph in fp32 does not give the scores of transformers.
@@ -60,13 +69,13 @@ def trace(
         tempfile.TemporaryDirectory(dir=scratch, prefix="dearlite-") as folder,
         _quietly(),
     ):
-        return _trace(checkpoint, Path(folder), min(max_tokens, _LONGEST_CHECK), types_used, rows)
+        net = load_network(checkpoint, head)
+        return _trace(net, checkpoint, Path(folder), min(max_tokens, _LONGEST_CHECK), types_used, rows)
 
 
 def _trace(
-    checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]
+    net: Any, checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]
 ) -> EncoderTrace:
-    net = _load(checkpoint)
     vocabulary, pad_id = net.config.vocab_size, net.config.pad_token_id
 
     def feeds(length: int) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def _trace(
         return {IDS: ids, MASK: np.ones_like(ids), TYPES: types}
 
     lengths = [length for length in (2, 7, 33) if length < longest] + [longest]
-    takes_types = TYPES in _export(net, checkpoint, folder)
+    takes_types = TYPES in _export(net, checkpoint, folder / "model.onnx")
     probes = [feeds(length) for length in lengths]
     row_feeds = [
         {IDS: row.ids[None], MASK: np.ones((1, len(row.ids)), np.int64), TYPES: row.types[None] * types_used}
@@ -100,43 +109,21 @@ def _trace(
     return EncoderTrace(Rewriter(graph, vocabulary=vocabulary), reference)
 
 
-def _load(checkpoint: Checkpoint) -> Any:
-    """The model in transformers, fp32. Raises CheckpointError for tensors that are missing, left over or misshapen."""
-    torch, transformers = need("torch", extra="encoders"), need("transformers", extra="encoders")
-    failure = f"{checkpoint.folder}: transformers cannot load the model of its config.json"
-    with one_line_errors(failure, "fetch config.json again, of the revision of the weights", CheckpointError):
-        net, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-            checkpoint.folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # reported below, together with the other errors
-            output_loading_info=True,
-        )
-    wrong = [f"{name} is missing" for name in sorted(info["missing_keys"])]
-    wrong += [f"{name} fits nothing" for name in sorted(info["unexpected_keys"])]
-    sides = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    for name in sorted(info["mismatched_keys"]):
-        wrong.append(f"{name} is {checkpoint.shape(name) if name in checkpoint.names else 'other'}, not {sides[name]}")
-    if wrong:
-        # transformers would initialise the missing tensors with random numbers.
-        raise CheckpointError(f"the checkpoint is not the scorer of its config.json: {name_some(wrong, 6, '; ')}")
-    return net.eval()
-
-
-def _export(net: Any, checkpoint: Checkpoint, folder: Path) -> list[str]:
-    """Writes model.onnx into `folder`. Returns the names of its inputs."""
-    optimum = need("optimum.exporters.onnx", extra="encoders")
+def _export(net: Any, checkpoint: Checkpoint, path: Path) -> list[str]:
+    """Writes the ONNX file `path` of the traced module. Returns the names of its inputs."""
+    convert, tasks = (need(f"optimum.exporters.{part}", extra="encoders") for part in ("onnx.convert", "tasks"))
     onnx = need("onnx", extra="export")
     try:
-        optimum.onnx_export_from_model(net, folder, opset=OPSET, task="text-classification", do_validation=False)
+        settings = tasks.TasksManager.get_exporter_config_constructor(
+            "onnx", task="text-classification", model_type=net.config.model_type, library_name="transformers"
+        )
+        convert.export(net, settings(net.config), path, opset=OPSET)
     except OSError:
         raise
     except Exception as err:  # the errors of torch's tracer and of optimum have no common class
         raise _unsupported(checkpoint, f"optimum says: {' '.join(str(err).split())[:160]}") from err
-    move_weights_out(folder / "model.onnx")
-    return [value.name for value in onnx.load(str(folder / "model.onnx"), load_external_data=False).graph.input]
+    move_weights_out(path)
+    return [value.name for value in onnx.load(str(path), load_external_data=False).graph.input]
 
 
 def _scores(net: Any, rows: list[dict[str, Any]], takes_types: bool) -> list[float]:

@@ -32,11 +32,18 @@ PATTERNS = (
     "chat_template.jinja",
     "special_tokens_map.json",
     "adapter_config.json",
+    # A cross-encoder of sentence-transformers: its modules have folders of their own (source/modules.py).
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "*/config.json",
     "LICENSE*",
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-# Sub-folders hold checkpoints and other formats; consolidated.safetensors has the same weights under other names.
-NEVER = ("*/*", "consolidated*", *PICKLES)
+# Sub-folders other than those of modules ("2_Dense") hold checkpoints and other formats; consolidated.safetensors has
+# the same weights under other names.
+_NO_MODULES = ("[!0-9]*/*", "[0-9][!0-9_]*/*", "[0-9][0-9][!_]*/*", "*/*/*")
+NEVER = (*_NO_MODULES, "consolidated*", *PICKLES)
 ANSWER_TIMEOUT_S = 30
 _ATTEMPTS = 5
 
@@ -45,7 +52,8 @@ def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = 
     """The folder that holds a repository's files at a revision. Raises FetchError.
 
     Files in the cache are not fetched again, an interrupted download resumes, and a file whose hash differs from the
-    Hub's list is deleted. `patterns` select files of the top folder; files that match NEVER are always left out.
+    Hub's list is deleted. `patterns` select files of the top folder and of modules; what matches NEVER is left
+    out.
     """
     hub = _hub()
     filters = {"allow_patterns": list(patterns), "ignore_patterns": list(NEVER)}
@@ -115,7 +123,8 @@ def _cached(hub: Any, repository: str, revision: str, filters: Mapping[str, list
         raise incomplete from None
     except hub.errors.HFValidationError:
         raise _invalid_name(repository) from None
-    names = list(hub.utils.filter_repo_objects([path.name for path in folder.iterdir()], **filters))
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    names = list(hub.utils.filter_repo_objects(files, **filters))
     shards = {shard for name in names if name.endswith(".index.json") for shard in _shards(folder / name)}
     weights = {name for name in names if name.endswith(".safetensors")}
     if _needs_weights(filters["allow_patterns"]) and (not weights or shards - weights):

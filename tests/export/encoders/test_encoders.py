@@ -222,10 +222,11 @@ def test_same_model_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "m.dear").read_bytes() == first
 
 
-def test_mean_pooling_is_a_field_of_the_model(tmp_path):
-    net, tok = checkpoint(tmp_path, "modernbert", classifier_pooling="mean")
+@pytest.mark.parametrize(("pooling", "place"), [("mean", "mean"), ("cls", "first-token")])
+def test_pooling_is_a_field_of_the_model(tmp_path, pooling, place):
+    net, tok = checkpoint(tmp_path, "modernbert", classifier_pooling=pooling)
     assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp32") == 0
-    assert Bundle(tmp_path / "m.dear").manifest.pooling == "mean"
+    assert Bundle(tmp_path / "m.dear").manifest.pooling == place
     assert Reranker.load(tmp_path / "m.dear").score(PAIRS) == pytest.approx(reference(net, tok), abs=1e-4)
 
 
