@@ -1,13 +1,15 @@
 """Native libraries that do not load, as on another system: one line with the library, the reason and the remedy."""
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_gguf import write_tiny
 
 import dearlite
 from dearlite.cli import doctor
-from dearlite.errors import LibraryNotLoaded, load_failure, need
+from dearlite.errors import LibraryNotLoaded, MissingExtra, UsageError, load_failure, need
 from dearlite.llama import library as llama_library
 from dearlite.llama.cffi_library import prebuilt_library
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly
@@ -98,6 +100,35 @@ def test_llama_cpp_that_does_not_load_is_not_called_a_bad_model(broken, cli, tmp
     assert err.startswith("dearlite: llama_cpp does not load on this system (Failed to load shared library")
     assert "it is for another kind of processor: pip install --force-reinstall --no-cache-dir --no-binary" in err
     assert list(doctor._listwise_engine()) == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "chosen", "engine"),
+    [
+        ("llama_cpp llama_cpp_py_sync", "", "llama_cpp"),
+        ("llama_cpp llama_cpp_py_sync", "llama-cpp-py-sync", "llama_cpp_py_sync"),
+        ("llama_cpp llama_cpp_py_sync", "llama-cpp-python", "llama_cpp"),
+        ("llama_cpp_py_sync", "", "llama_cpp_py_sync"),
+        ("llama_cpp", "llama-cpp-py-sync", MissingExtra),
+        ("", "", MissingExtra),
+        ("llama_cpp", "llama.cpp", UsageError),
+    ],
+)
+def test_the_engine_can_be_chosen(monkeypatch, installed, chosen, engine):
+    monkeypatch.setattr(llama_library, "find_spec", lambda name: object() if name in installed.split() else None)
+    monkeypatch.setenv("DEARLITE_LLAMA", chosen)
+    if isinstance(engine, str):
+        assert llama_library.installed_engine() == engine
+    else:
+        with pytest.raises(engine, match="DEARLITE_LLAMA is" if engine is UsageError else "listwise-prebuilt"):
+            llama_library.installed_engine()
+
+
+def test_tests_take_either_engine():
+    """They call `need_llama`, which does not ask for one of the packages."""
+    files = [path for path in Path(__file__).parent.rglob("*.py") if path != Path(__file__)]
+    asked = re.compile(r"importorskip\(.llama_cpp|^ *(import|from) llama_cpp", re.MULTILINE)
+    assert len(files) > 80 and [path.name for path in files if asked.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_prebuilt_library_that_needs_a_later_glibc_names_the_engine_that_is_compiled(broken, unloaded, tmp_path):

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from dearlite.errors import MissingExtra, need, pip_install
+from dearlite.errors import MissingExtra, UsageError, need, pip_install
 from dearlite.foreign import Foreign
 from dearlite.llama.cffi_library import prebuilt_library
 
@@ -60,9 +60,15 @@ def library() -> Any:
 
 
 def installed_engine() -> str:
-    """The first module of ENGINES that is installed. Raises MissingExtra with the two ways to install one."""
-    for module in ENGINES:
-        if find_spec(module) is not None:
+    """The first module of ENGINES that is installed, or the one whose package DEARLITE_LLAMA names.
+
+    Raises MissingExtra with the two ways to install one, UsageError for a name that is none of the packages.
+    """
+    chosen = os.environ.get("DEARLITE_LLAMA", "")
+    if chosen and chosen not in ENGINES.values():
+        raise UsageError(f"DEARLITE_LLAMA is {chosen!r}: it is one of {', '.join(ENGINES.values())}")
+    for module, package in ENGINES.items():
+        if chosen in ("", package) and find_spec(module) is not None:
             return module
     raise MissingExtra(
         f"llama.cpp is needed here and is not installed: {pip_install('listwise')} compiles it, and "

@@ -4,9 +4,6 @@ import math
 import threading
 
 import pytest
-
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
-
 from tiny_gguf import write_tiny
 
 from dearlite import Listwise, Reranker, rerank

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from click.testing import CliRunner
+from llama import need_llama
 
 from dearlite import Reranker, rerank, rerank_run
 from dearlite.cli.main import main
@@ -118,7 +119,7 @@ def test_budget_holds_for_passages_too(tiny):
 
 
 def test_listwise_stage_sees_the_best_passage(tmp_path):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
+    need_llama()
     from tiny_gguf import write_tiny
 
     path = write_tiny(tmp_path / "tiny.gguf")

@@ -1,6 +1,7 @@
 """Several passes of a listwise model: shuffled input, fusion by mean rank, agreement."""
 
 import pytest
+from llama import need_llama
 
 from dearlite import Listwise, Reranker
 from dearlite.documents import as_documents
@@ -60,7 +61,7 @@ def test_equal_means_keep_the_first_passs_order():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
+    need_llama()
     from tiny_gguf import write_tiny
 
     return Reranker.load(write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf"))

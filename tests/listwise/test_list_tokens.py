@@ -1,9 +1,6 @@
 """Prompts as token ids with SmolLM2's real vocabulary: special tokens come from the template, never from a document."""
 
 import pytest
-
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
-
 from gguf_models import write_smollm2_tokenizer
 from tiny_gguf import smollm2, write_tiny
 

@@ -8,9 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
-
 from tiny_gguf import smollm2, write_adapter, write_tiny
 
 from dearlite import DearliteError, Listwise, Reranker, rerank

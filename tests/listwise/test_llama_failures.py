@@ -13,13 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
-
 from forked import ForkServer
 from tiny_gguf import write_adapter, write_tiny
 
 from dearlite.errors import ModelFileError
+from dearlite.llama.library import installed_engine
 from dearlite.models.gguf import SHA256, GgufFile
 
 HERE = Path(__file__).parents[1] / "support"
@@ -52,7 +50,7 @@ def model(tmp_path_factory):
 def process(model):
     """Runs code in a new process that has `model`, `tried` and `alive`."""
     prelude = PRELUDE.format(here=str(HERE), model=str(model))
-    with ForkServer("llama_cpp", "dearlite.listwise.reranker", "dearlite.loading", GOMP_SPINCOUNT="0") as server:
+    with ForkServer(installed_engine(), "dearlite.listwise.reranker", "dearlite.loading", GOMP_SPINCOUNT="0") as server:
         yield lambda code: server.run(prelude + code)
 
 

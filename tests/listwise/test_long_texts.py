@@ -1,9 +1,6 @@
 """Long documents in listwise prompts: as much is tokenised as fits in a prompt, which is that of the whole text."""
 
 import pytest
-
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
-
 from tiny_gguf import write_tiny
 
 from dearlite import InvalidInput, Listwise, Reranker

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 VOCABULARY = 384
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
@@ -98,6 +97,8 @@ def write_model(folder, kind, *, shards=1, tokenizer=True, drop=(), extra=None, 
     """A model folder; `drop` and `extra` change its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     config = config_of(kind, **changes)
+    from safetensors.numpy import save_file
+
     (folder / "config.json").write_text(json.dumps(config))
     values = {name: value for name, value in tensors_of(config).items() if name not in drop} | (extra or {})
     if shards == 1:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llama import need_llama
 
 gguf = pytest.importorskip("gguf")
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
 
 from dearlite.models.gguf import GgufFile  # noqa: E402
+
+need_llama()
 
 HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, CONTEXT = 32, 64, 1, 1, 1, 8192
 TOKENS = 4096  # of 49,152: fewer would make longer prompts

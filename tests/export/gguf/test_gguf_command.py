@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from gguf_models import KINDS, smollm2_gguf, write_dequantised_smollm2, write_model, write_smollm2_tokenizer
+from llama import need_llama
 from safetensors.numpy import load_file, save_file
 
 from dearlite.models.gguf import GgufFile
@@ -55,7 +56,7 @@ def left_in(folder):
 
 
 def test_folder_becomes_a_file_with_its_card(cli, tmp_path, model):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     lora, output = write_lora(tmp_path / "lora"), tmp_path / "m.gguf"
     code, out, err = cli(
         "export", model, "--adapter", lora, "--prompt", "rankzephyr", "--window", 8, "--stride", 4, "-o", output,
@@ -216,7 +217,7 @@ def test_a_base_that_names_another_repository_is_refused(cli, tmp_path):
 
 
 def test_too_little_disk_is_reported_before_the_work(cli, tmp_path, model, monkeypatch):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     monkeypatch.setattr("dearlite.export.gguf.pipeline.shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
     result = cli("export", model, "--quant", "q4_k_m", "-o", tmp_path / "m.gguf")
     refused(result, 1, "GB of f16 on the way", "are free: make room")
@@ -224,7 +225,7 @@ def test_too_little_disk_is_reported_before_the_work(cli, tmp_path, model, monke
 
 
 def test_inexact_file_is_refused_unless_forced(cli, tmp_path, model):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     output = tmp_path / "m.gguf"
     result = cli("export", model, "--quant", "iq4_xs", "--min-agreement", 1, "-o", output)
     refused(result, 1, "m.gguf is not written", "below 1.0: choose a wider --quant (--force keeps it)")
@@ -238,7 +239,7 @@ def test_inexact_file_is_refused_unless_forced(cli, tmp_path, model):
 @pytest.mark.parametrize("task", ["tokenise", "quantise", "compare"])
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
 def test_nothing_is_left_of_an_export_that_ends_early(cli, tmp_path, model, monkeypatch, task, how):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     real = subprocess.run
 
     def ending(command, **options):
@@ -275,7 +276,7 @@ def test_damaged_shards_are_reported(cli, tmp_path):
 
 def test_real_model_in_q8_agrees_with_fp32(cli, tmp_path):
     """SmolLM2 135M, dequantised from its Q4_1 file and exported again."""
-    pytest.importorskip("llama_cpp")
+    need_llama()
     pytest.importorskip("torch")
     path = smollm2_gguf()
     file = GgufFile(path)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf_models import KINDS, VOCABULARY, config_of, smollm2_gguf, tensors_of, write_model, write_smollm2_tokenizer
+from llama import need_llama
 
 from dearlite.errors import UsageError
 from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
@@ -200,7 +201,7 @@ def test_reference_has_the_logits_of_transformers(tmp_path, kind):
 
 
 def test_quantising_in_slabs_changes_nothing(tmp_path):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     folder = write_model(tmp_path / "model", "llama, 4 heads of 1, llama3 scaling, untied", hidden_size=256)
     export(folder, tmp_path / "m.gguf", **F16_ONLY)
     made = []
@@ -219,7 +220,7 @@ def test_quantising_in_slabs_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("quant", GGUF_QUANTS)
 def test_every_type_runs_and_its_size_is_within_the_bound(tmp_path, monkeypatch, quant):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     monkeypatch.setattr("dearlite.export.gguf.card._MOST_TOKENS", 400)
     folder = write_model(tmp_path / "model", "mistral", hidden_size=256)
     card = export(folder, tmp_path / "m.gguf", quant=quant, gate=QualityGate(floor=0.0))

@@ -17,6 +17,7 @@ from gguf_models import (
     write_sentencepiece,
     write_smollm2_tokenizer,
 )
+from llama import need_llama
 from test_gguf_export import F16_ONLY, FACTS, GOLDEN, ORACLE, export
 from tokenizers import Tokenizer
 
@@ -109,7 +110,7 @@ def test_there_are_at_least_200_texts():
 
 
 def test_smollm2_texts_have_the_ids_of_its_tokenizer(tmp_path):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     folder = write_smollm2_tokenizer(tmp_path / "model", GgufFile(smollm2_gguf()).metadata)
     vocabulary_file(folder, tmp_path / "v.gguf", 49152)
     assert GgufFile(tmp_path / "v.gguf").metadata["tokenizer.ggml.pre"] == "smollm"
@@ -120,7 +121,7 @@ def test_smollm2_texts_have_the_ids_of_its_tokenizer(tmp_path):
 
 @pytest.mark.parametrize("begins", [False, True])
 def test_llama3_texts_have_the_ids_of_its_tokenizer(tmp_path, begins):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     raw = json.loads(llama3_tokenizer().read_text(encoding="utf-8"))
     bos = "<|begin_of_text|>"
     if begins:  # as the files of 3.1 and 3.2 have it
@@ -174,7 +175,7 @@ def test_sentencepiece_vocabulary_is_that_of_the_official_converter(tmp_path):
     not ORACLE, reason="DEARLITE_LLAMA_CPP is not set to a folder with models/ggml-vocab-llama-spm.gguf"
 )
 def test_llama2_texts_have_the_expected_ids(tmp_path):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     official = Path(ORACLE) / "models" / "ggml-vocab-llama-spm.gguf"
     expected = GgufFile(official).metadata
     lists = [expected[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type")]

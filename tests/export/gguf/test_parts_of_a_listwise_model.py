@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from corruptions import both, config, copy_of, edit_json, tensors
 from gguf_models import CHAT_TEMPLATE, VOCABULARY, pieces, write_model, write_sentencepiece, write_smollm2_tokenizer
+from llama import need_llama
 from tiny_gguf import smollm2, write_tiny
 
 from dearlite import Reranker
@@ -125,7 +126,7 @@ def test_each_mismatch_is_refused_in_one_line(model, tmp_path, name):
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless_excess_is_exported_and_read(model, tmp_path, name):
-    pytest.importorskip("llama_cpp")
+    need_llama()
     prompt = "plain" if "needs none" in name else "chat"
     path = made(model, tmp_path, HARMLESS[name], quant="q8_0", prompt=prompt)  # quantised: the probe runs
     assert len(GgufFile(path).metadata["tokenizer.ggml.tokens"]) == VOCABULARY
@@ -135,7 +136,7 @@ def test_probe_of_the_written_file_refuses_it(model, tmp_path, monkeypatch):
     def call(task, job):
         return {"fault": "its logits are not finite"} if task == "probe" else real(task, job)
 
-    pytest.importorskip("llama_cpp")
+    need_llama()
     from dearlite.export.gguf import pipeline
 
     real = pipeline.call_llama

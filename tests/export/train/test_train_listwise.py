@@ -10,7 +10,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytest.importorskip("trl")
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
 
 import transformers  # noqa: E402
 from tiny_gguf import TOKENS, cut_tokenizer, write_tiny  # noqa: E402
