@@ -14,6 +14,13 @@ from dearlite.errors import UsageError
 from dearlite.models.chain import Model, ResolvedStage, resolve
 from dearlite.models.formats import CASCADE
 
+# option -> the models that take it
+GOES_WITH = {
+    "gpu_layers": "a model in a GGUF",
+    "adapter": "a listwise model",
+    "instruction": "a model whose prompt has a place for it",
+    "prompt": "a language model in a GGUF that states no score of its own",
+}
 _ONE_MODEL = {"low_memory": False, "best_effort": False, "adaptive": False}
 
 
@@ -28,28 +35,32 @@ def load(
 
     Raises UsageError for an option that does not apply to the model, and what `resolve` and the classes raise.
     """
-    chain = resolve(model, best_effort=cascade["best_effort"])
-    kinds = {stage.kind for stage in chain.stages}
+    chain = resolve(model, best_effort=cascade["best_effort"], prompt=pointwise.get("prompt"))
     listwise = {name: value for name, value in listwise.items() if value is not None}
     pointwise = {name: value for name, value in pointwise.items() if value is not None}
-    if pointwise:
+    own = {**listwise, **pointwise}
+    taken = {name for stage in chain.stages if stage.runner is not None for name in stage.runner.options}
+    unused = [name for name in own if name not in taken]
+    if "instruction" in own:
         chain.check_instruction()
     if not chain.cascade:
         (stage,) = chain.stages
-        if listwise and stage.kind != "listwise":
-            raise UsageError(f"{' and '.join(listwise)} go with a listwise model, and {stage.name} is pointwise")
+        if unused:
+            raise UsageError(
+                f"{' and '.join(unused)} go with {GOES_WITH[unused[-1]]}, and {stage.name} is {stage.kind}"
+            )
         if unused := [name for name, value in cascade.items() if value]:
             raise UsageError(f"{' and '.join(unused)}: an option of cascades, and {stage.name} is one model: name two")
-        return _load(stage, options, listwise if stage.kind == "listwise" else pointwise)
-    if listwise and "listwise" not in kinds:
-        raise UsageError(f"{' and '.join(listwise)} go with a listwise model, and no stage is one")
+        return _load(stage, options, _own(stage, own))
+    if unused:
+        raise UsageError(f"{' and '.join(unused)} go with {GOES_WITH[unused[-1]]}, and no stage is one")
     loaded: WeakValueDictionary[Path, Any] = WeakValueDictionary()  # a file in two stages is loaded once
     links = [
         (
             stage.name,
             stage.depth,
             stage.kind,
-            _loader(stage, loaded, options, _own(stage, listwise, pointwise)),
+            _loader(stage, loaded, options, _own(stage, own)),
         )
         for stage in chain.stages
     ]
@@ -83,11 +94,13 @@ def lasting_name(model: str | Path) -> str:
     return str(path.absolute()) if path.is_file() else str(model)
 
 
-def _own(stage: ResolvedStage, listwise: Mapping[str, Any], pointwise: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options that a stage of a cascade takes: an instruction goes to the stages that have a place for it."""
-    if stage.kind == "listwise":
-        return listwise
-    return pointwise if pointwise and stage.takes_instruction else {}
+def _own(stage: ResolvedStage, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that a stage takes: of a cascade, an instruction goes to the stages that have a place for it."""
+    taken = () if stage.runner is None else stage.runner.options
+    own = {name: value for name, value in given.items() if name in taken}
+    if "instruction" in own and not stage.takes_instruction:
+        del own["instruction"]
+    return own
 
 
 def _loader(

@@ -57,6 +57,7 @@ class Reranker(ABC):
         low_memory: bool = False,
         best_effort: bool = False,
         adaptive: bool = False,
+        prompt: str | None = None,
     ) -> Reranker:
         """A Reranker for a model name, a model file, or a list of them, which is a cascade.
 
@@ -67,7 +68,9 @@ class Reranker(ABC):
         - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
         - `instruction`: the task in words, for a model whose prompt has a place for it; in a cascade for those of its
           models. None: the model's own. It is part of `identity`.
-        - `gpu_layers`: number of layers of a listwise model on the GPU, 0 or more. None: all if there is a GPU.
+        - `prompt`: family of models that answer yes or no (`yes-no` for any instruct model), for a GGUF that states no
+          score of its own: it is then run as a pointwise model, which scores by the logits of the answers.
+        - `gpu_layers`: number of layers of a model in a GGUF on the GPU, 0 or more. None: all if there is a GPU.
         - `adapter`: path of a LoRA in GGUF form for a listwise model. None: no LoRA.
         - `low_memory`: unload each model of a cascade before the next is loaded.
         - `best_effort`: skip a later stage of a cascade that cannot run; `Ranking.stages` reports the reason.
@@ -88,7 +91,7 @@ class Reranker(ABC):
             {"device": device, "threads": threads},
             {"gpu_layers": gpu_layers, "adapter": adapter},
             {"low_memory": low_memory, "best_effort": best_effort, "adaptive": adaptive},
-            {"instruction": check_instruction(instruction)},
+            {"instruction": check_instruction(instruction), "prompt": prompt},
         )
         return reranker
 

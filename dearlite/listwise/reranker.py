@@ -70,15 +70,16 @@ class ListwiseReranker(Reranker):
 
     def __init__(
         self,
-        path: Path,
+        source: Path | GgufFile,
         *,
         device: str = "auto",
         threads: int | None = None,
         gpu_layers: int | None = None,
         adapter: str | Path | None = None,
     ) -> None:
-        """Loads `path`; usually called by `Reranker.load`."""
-        file = GgufFile(path)
+        """Loads a file, open or given by its path; usually called by `Reranker.load`."""
+        file = source if isinstance(source, GgufFile) else GgufFile(source)
+        path = file.path
         lora = None if adapter is None else GgufFile(adapter)
         if file.metadata.get("general.type") == "adapter":
             raise UsageError(

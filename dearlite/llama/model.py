@@ -118,12 +118,30 @@ class LlamaModel:
                 "the child process (or start children with multiprocessing's 'spawn')"
             )
         with self._lock:
+            if not self._objects.model:
+                raise DearliteError("this model was closed: load it again")
             yield
+
+    def close(self) -> None:
+        """Frees the model, and with it the file, which Windows neither replaces nor deletes while it is loaded."""
+        with self._lock:
+            self._plan = None
+            for name in ("context", "adapter", "model"):
+                self._objects.replace(name, None)
 
     def open(self, plan: Plan) -> bool:
         """Provides an empty context for `plan`; True if it is a new one. Raises OutOfMemory."""
         # Submitted to the library's thread, so that it runs after a call that was interrupted.
         return self._caller.submit(self._open, plan).result()
+
+    def has(self, plan: Plan) -> bool:
+        """True if the context that is open serves `plan`."""
+        return self._plan is not None and self._plan.holds(plan)
+
+    def clear(self, sequence: int) -> None:
+        """Removes all tokens of a sequence; those that it shares stay with the others."""
+        self._positions[sequence] = 0
+        self._llama.llama_memory_seq_rm(self._memory(), sequence, -1, -1)
 
     def drop(self, sequence: int, tokens: int) -> None:
         """Removes the last `tokens` of a sequence."""

@@ -26,7 +26,8 @@ class LlamaVocabulary:
         if not texts or not types or len(texts) != self.size or len(types) != self.size:
             raise ModelFileError("the model file has no vocabulary with token types: export it again")
         kinds = {text: (number, kind) for number, (text, kind) in enumerate(zip(texts, types, strict=True))}
-        self._special = {t: n for t, (n, kind) in kinds.items() if kind in (_CONTROL, _USER_DEFINED) and t}
+        # the text of each special token with its id
+        self.special_tokens = {t: n for t, (n, kind) in kinds.items() if kind in (_CONTROL, _USER_DEFINED) and t}
         # The library finds user-defined tokens in any text. Tokens of blanks are left to it: they instruct no model.
         user_defined = [
             t for t, (_, kind) in kinds.items() if kind == _USER_DEFINED and len(t) > 1 and t.strip(" \u2581\n\t")
@@ -44,6 +45,13 @@ class LlamaVocabulary:
         """The text of a special token as the chat template writes it; empty for a negative id, which is no token."""
         return self._llama.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
+    def special_ids(self) -> dict[str, int]:
+        """The ids of the tokens that begin and end a text and separate two, those that the model has."""
+        llama, vocab = self._llama, self._vocab
+        ids = {"bos": llama.llama_vocab_bos, "eos": llama.llama_vocab_eos, "sep": llama.llama_vocab_sep}
+        numbers = {name: read(vocab) for name, read in ids.items()}
+        return {name: number for name, number in numbers.items() if number >= 0}
+
     @property
     def template_tokens(self) -> dict[str, str]:
         """The tokens that are variables of a chat template."""
@@ -55,7 +63,7 @@ class LlamaVocabulary:
 
     def end_tokens(self) -> frozenset[int]:
         """The tokens that end a turn or a text."""
-        return frozenset(n for n in self._special.values() if self._llama.llama_vocab_is_eog(self._vocab, n))
+        return frozenset(n for n in self.special_tokens.values() if self._llama.llama_vocab_is_eog(self._vocab, n))
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of a token in running text; empty for a control token."""
@@ -73,7 +81,7 @@ class LlamaVocabulary:
 
     def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
         """The ids of a prompt (`chat_template.encode_parts`)."""
-        return encode_parts(parts, self.encode, self._special, self.bos)
+        return encode_parts(parts, self.encode, self.special_tokens, self.bos)
 
     def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""

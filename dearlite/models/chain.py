@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING
 from dearlite.checks import whole_number
 from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
 from dearlite.models.formats import Runner, runner_of
+from dearlite.models.gguf import GgufFile
+from dearlite.models.gguf_kinds import takes_instruction
 from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
+from dearlite.templates.families import FAMILIES
 
 if TYPE_CHECKING:
     from dearlite.models.bundle import Bundle
@@ -49,6 +52,8 @@ class ResolvedStage:
     path: Path | None
     runner: Runner | None
     failure: DearliteError | None = None
+    gguf: GgufFile | None = None  # the open file of a GGUF
+    prompt: str | None = None  # the family of yes/no models that the caller names
 
     @property
     def name(self) -> str:
@@ -69,14 +74,40 @@ class ResolvedStage:
         return Bundle(self.path)
 
     @property
+    def opens(self) -> bool:
+        """True if the stage's file is whole. A damaged one is reported when it is loaded."""
+        try:
+            return self.gguf is not None or self.bundle is not None
+        except ModelFileError:
+            return False
+
+    @property
     def takes_instruction(self) -> bool:
         """True if the prompt of the stage's model has a place for an instruction."""
-        template = self.bundle.manifest.template if self.kind == "pointwise" and _opens(self) else None
+        if self.kind != "pointwise" or not self.opens:
+            return False
+        if self.gguf is not None:
+            return takes_instruction(self.gguf, self.prompt)
+        template = self.bundle.manifest.template
         return template is not None and template.takes_instruction
 
-    def take_source(self) -> Path | Bundle:
-        """The path, or the bundle where a check has opened it. The stage keeps no reference to the bundle."""
+    @property
+    def has_relevance(self) -> bool:
+        """True if a pointwise stage turns its scores into probabilities."""
+        if self.gguf is not None:
+            return any(f"dearlite.{name}" in self.gguf.metadata for name in ("calibration", "activation"))
+        return bool(self.bundle.manifest.calibration or self.bundle.manifest.activation)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The number of tokens that a pointwise stage reads; None if its file does not state it."""
+        return self.bundle.manifest.max_tokens if self.gguf is None else self.gguf.metadata.get("dearlite.max_tokens")
+
+    def take_source(self) -> Path | Bundle | GgufFile:
+        """The path, or the file where a check has opened it. The stage keeps no reference to a bundle."""
         assert self.path is not None
+        if self.gguf is not None:
+            return self.gguf
         bundle: Bundle | None = self.__dict__.pop("bundle", None)
         return self.path if bundle is None else bundle
 
@@ -96,15 +127,15 @@ class Chain:
         """
         if not calibrated and (long is None or long.passage_tokens is None):
             return
-        manifests = [stage.bundle.manifest for stage in self.stages if stage.kind == "pointwise" and _opens(stage)]
-        if calibrated and manifests and not any(m.calibration or m.activation for m in manifests):
-            names = " and ".join(manifest.name for manifest in manifests)
+        stages = [stage for stage in self.stages if stage.kind == "pointwise" and stage.opens]
+        if calibrated and stages and not any(stage.has_relevance for stage in stages):
+            names = " and ".join(stage.name for stage in stages)
             raise UsageError(f"{names} carries no calibration, which --min-relevance needs: dearlite models calibrate")
-        if long is not None and long.passage_tokens is not None and manifests:
-            window = manifests[0].max_tokens
-            if long.passage_tokens >= window:
+        if long is not None and long.passage_tokens is not None and stages:
+            window = stages[0].max_tokens
+            if window is not None and long.passage_tokens >= window:
                 raise UsageError(
-                    f"passages of {long.passage_tokens} tokens are longer than the {window} that {manifests[0].name} "
+                    f"passages of {long.passage_tokens} tokens are longer than the {window} that {stages[0].name} "
                     "reads with a query: take fewer"
                 )
 
@@ -112,7 +143,7 @@ class Chain:
         """Raises UsageError unless the prompt of one stage has a place for an instruction; no model is loaded."""
         if any(stage.takes_instruction for stage in self.stages):
             return
-        if any(stage.kind == "pointwise" and not _opens(stage) for stage in self.stages):
+        if any(stage.kind == "pointwise" and not stage.opens for stage in self.stages):
             return  # a damaged file is reported when it is loaded
         names = " and ".join(stage.name for stage in self.stages)
         verb = "take" if len(self.stages) > 1 else "takes"
@@ -124,8 +155,10 @@ class Chain:
 Model = str | Path | Sequence[StageLike] | Chain | None
 
 
-def resolve(model: Model, *, best_effort: bool = False) -> Chain:
+def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = None) -> Chain:
     """The files and kinds of a model or chain. None is the embedded default; a Chain is returned unchanged.
+
+    `prompt` names the family of yes/no models that a GGUF without a score of its own is run as.
 
     Raises UsageError for a missing file, a depth larger than the one before, or a pointwise stage after a listwise one,
     ModelFileError for a file of no known format, and MissingExtra for a package that a cascade's stage needs. With
@@ -133,6 +166,8 @@ def resolve(model: Model, *, best_effort: bool = False) -> Chain:
     """
     if isinstance(model, Chain):
         return model
+    if prompt is not None and prompt not in FAMILIES:
+        raise UsageError(f"no prompt {prompt!r} of a model that answers yes or no: it is one of {', '.join(FAMILIES)}")
     names = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
     stages = parse_chain(names)
     cascade = len(stages) > 1 or stages[0].depth is not None or find_cascade(stages[0].model) is not None
@@ -140,10 +175,10 @@ def resolve(model: Model, *, best_effort: bool = False) -> Chain:
     for stage in stages:
         try:
             path = find_model(stage.model)
-            runner = runner_of(path)
+            runner, gguf = runner_of(path, prompt)
             if cascade and not any(map(importlib.util.find_spec, runner.packages)):
                 raise MissingExtra(f"stage {stage.model} needs {runner.packages[0]}: {pip_install(runner.extra)}")
-            resolved.append(ResolvedStage(stage.model, stage.depth, path, runner))
+            resolved.append(ResolvedStage(stage.model, stage.depth, path, runner, gguf=gguf, prompt=prompt))
         except (UsageError, ModelFileError, MissingExtra) as err:
             if not (best_effort and resolved):
                 raise
@@ -207,11 +242,3 @@ def parse_chain(names: Sequence[StageLike]) -> tuple[Stage, ...]:
         if find_cascade(stage.model) is not None:
             raise UsageError(f"{stage.model} is a cascade itself: write its stages out, or give it alone")
     return tuple(with_depths)
-
-
-def _opens(stage: ResolvedStage) -> bool:
-    """True if the stage's file is whole. A damaged one is reported when it is loaded."""
-    try:
-        return stage.bundle is not None
-    except ModelFileError:
-        return False

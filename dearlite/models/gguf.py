@@ -89,6 +89,16 @@ class GgufFile:
             sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.size_bytes
         return max(sizes, key=lambda name: sizes[name], default="none")
 
+    def read_tensor(self, name: str, dtype: Any) -> Any:
+        """The values of a tensor of a plain type, of which `dtype` is NumPy's, slowest dimension first."""
+        import numpy as np
+
+        tensor = self.tensors[name]
+        with open(self.path, "rb") as file:
+            file.seek(tensor.offset)
+            data = file.read(tensor.size_bytes)
+        return np.frombuffer(data, dtype).reshape(tensor.shape[::-1])
+
     def sha256(self) -> str:
         """The sha256 of the file. The digits of its own `dearlite.sha256`, if it has them, are hashed as zeros."""
         digest, (start, size) = hashlib.sha256(), self._spans.get(SHA256, (self.size_bytes, 0))

@@ -12,13 +12,13 @@ from dearlite.passages import DocumentPart, Span, part_of_document, window_spans
 from dearlite.readable import readable
 
 if TYPE_CHECKING:
-    from dearlite.pointwise.tokens import TextEncoder
+    from dearlite.pointwise.prompting import Texts
 
 _CASCADE_TOKENS = 180  # length of a passage for the next stage of a cascade: DeAR reads 196 tokens of a document
 _SLACK_TOKENS = 4  # a passage encoded alone may have this many tokens more than within its document
 
 
-def split_documents(documents: Sequence[Document], encoder: TextEncoder, room: int, long: Long) -> list[DocumentPart]:
+def split_documents(documents: Sequence[Document], encoder: Texts, room: int, long: Long) -> list[DocumentPart]:
     """The passages of all documents, in order. Each begins with its document's title, like the document itself.
 
     `room` is the number of a document's tokens that the model reads beside the query. Raises UsageError if the passages
@@ -41,7 +41,7 @@ def split_documents(documents: Sequence[Document], encoder: TextEncoder, room: i
     return passages
 
 
-def _shows(text: str, span: Span, encoder: TextEncoder) -> bool:
+def _shows(text: str, span: Span, encoder: Texts) -> bool:
     """True if the passage `span` has something to read. A passage of nothing would be scored by the query alone."""
     passage = text[slice(*span)]
     return readable(passage) and encoder.has_tokens(passage)

@@ -7,28 +7,65 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from dearlite.documents import Document
 from dearlite.errors import UsageError
 from dearlite.pointwise.prompts import PAIR_FORMS
-from dearlite.pointwise.tokens import PairEncoder, TextEncoder, TokenRow
+from dearlite.pointwise.tokens import PairEncoder, PairLayout, TextEncoder, TokenRow
 from dearlite.templates.encoder import TemplateEncoder
 from dearlite.templates.template import Template
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dearlite.models.manifest import Manifest
 
 PromptForm = str | Template  # a key of PAIR_FORMS, or the words themselves
 
 
+class Texts(Protocol):
+    """A tokenizer without special tokens."""
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of `text`."""
+
+    def first_ids(self, text: str, enough: int = 0) -> tuple[list[int], bool]:
+        """The ids of `text`, and True if these are all. Of a long text more than can be read, at least `enough`."""
+
+    def has_tokens(self, text: str) -> bool:
+        """True if `text` has a token other than blanks."""
+
+    def offsets(self, text: str) -> NDArray[np.int32]:
+        """The range of characters of each token of `text`, (tokens, 2): start and end."""
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The text of each special token with its id."""
+
+    @property
+    def largest_id(self) -> int:
+        """The highest id that the tokenizer gives."""
+
+
+class Pairs(Texts, Protocol):
+    """A tokenizer for pairs of texts."""
+
+    layout: PairLayout
+
+    def pairs(
+        self, query_ids: list[int], texts: Iterable[str], *, query_whole: bool = True, blank: Sequence[int] = ()
+    ) -> Iterator[TokenRow]:
+        """One row per text, in order (PairEncoder.pairs)."""
+
+
 class Prompt(ABC):
     """The words and tokens of one model's prompts. `texts` is its tokenizer, without special tokens."""
 
-    texts: TextEncoder
+    texts: Texts
 
     @abstractmethod
     def query(self, query: str) -> Any:
@@ -50,9 +87,9 @@ class Prompt(ABC):
 class PairPrompt(Prompt):
     """A query and a document as two texts, joined by the tokenizer's own template for pairs."""
 
-    def __init__(self, form: str, tokenizer_json: bytes, max_tokens: int) -> None:
+    def __init__(self, form: str, encoder: Pairs) -> None:
         self._form = PAIR_FORMS[form]
-        self.texts = self._encoder = PairEncoder(tokenizer_json, max_tokens=max_tokens)
+        self.texts = self._encoder = encoder
         self._blank = self._encoder.ids(self._form.document(Document("", title="")))  # the prompt's own words
 
     def query(self, query: str) -> tuple[list[int], bool]:
@@ -63,7 +100,7 @@ class PairPrompt(Prompt):
         return self._encoder.pairs(ids, map(self._form.document, documents), query_whole=whole, blank=self._blank)
 
     def room(self, query: tuple[list[int], bool]) -> int:
-        return self._encoder.room(len(query[0])) - len(self._blank)
+        return self._encoder.layout.room_beside(len(query[0])) - len(self._blank)
 
     def identity(self, name: str) -> dict[str, str]:
         probe = self._form.query("Q") + "\0" + self._form.document(Document("D", title="T"))
@@ -75,8 +112,8 @@ class TemplatePrompt(Prompt):
 
     _DOCUMENT = PAIR_FORMS["plain"]  # a title stands before the text, joined by a space
 
-    def __init__(self, template: Template, tokenizer_json: bytes, max_tokens: int, instruction: str | None) -> None:
-        self.texts = texts = TextEncoder(tokenizer_json)
+    def __init__(self, template: Template, texts: Texts, max_tokens: int, instruction: str | None) -> None:
+        self.texts = texts
         self._template, self._instruction = template, template.words(instruction)[1]
         self._encoder = TemplateEncoder(
             template, texts.ids, texts.special_tokens, max_tokens=max_tokens, instruction=instruction
@@ -105,8 +142,8 @@ class TemplatePrompt(Prompt):
 def prompt_of(form: PromptForm, tokenizer_json: bytes, max_tokens: int, instruction: str | None = None) -> Prompt:
     """The prompts of `form`. Raises ModelFileError for a tokenizer that cannot be read, or a limit that is too low."""
     if isinstance(form, Template):
-        return TemplatePrompt(form, tokenizer_json, max_tokens, instruction)
-    return PairPrompt(form, tokenizer_json, max_tokens)
+        return TemplatePrompt(form, TextEncoder(tokenizer_json), max_tokens, instruction)
+    return PairPrompt(form, PairEncoder(tokenizer_json, max_tokens=max_tokens))
 
 
 def check_place(instruction: str | None, manifest: Manifest) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.checks import instance
@@ -44,8 +44,21 @@ _PLAIN = re.compile("[0-9A-Za-z]")
 _PLAIN_CHARACTERS = 256  # at the beginning of a text
 
 
+class Backend(Protocol):
+    """The engine of a pointwise model."""
+
+    device: str
+    threads: int
+    notes: list[str]
+
+    def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
+        """The raw score of each row, in order. Rows are taken as needed."""
+
+
 class PointwiseReranker(Reranker):
     """A pointwise model in one `.dear` file. It may be used from several threads at once."""
+
+    _backend: Backend
 
     def __init__(
         self,
@@ -83,7 +96,7 @@ class PointwiseReranker(Reranker):
                 f"{bundle.path}: its tokenizer has the id {self._encoder.largest_id}, and its embedding {rows} "
                 "rows, so that some texts have no score: export the model again, with the tokenizer of its training"
             )
-        self._backend = OnnxBackend(bundle, device=device, threads=check_threads(threads))
+        self._backend = self._onnx = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
             warn(note)
 
@@ -93,29 +106,29 @@ class PointwiseReranker(Reranker):
 
     @property
     def quantisation(self) -> str:
-        return self._backend.build.quantisation
+        return self._onnx.build.quantisation
 
     @property
     def threads(self) -> int:
         return self._backend.threads
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
-        _check_no_listwise(listwise, self.model)
+        check_no_listwise(listwise, self.model)
         return {
             "model": self.model,
             "sha256": self.bundle.sha256(),
             "device": self.device,
             "quantisation": self.quantisation,
             **self._prompt.identity(self.bundle.manifest.prompt),
-            **self._backend.arithmetic(),
+            **self._onnx.arithmetic(),
         }
 
     def close(self) -> None:
-        self._backend.close()
+        self._onnx.close()
         self.bundle.close()
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        _check_no_listwise(call.listwise, self.model)
+        check_no_listwise(call.listwise, self.model)
         long = None if call.long is None or call.long.checked().mode == "truncate" else call.long
         if call.budget_s is not None:
 
@@ -201,7 +214,7 @@ class PointwiseReranker(Reranker):
                 yield row
 
         done = 0
-        with closing(self._backend.score(rows())) as scores:
+        with closing(self._stream(rows(), None)) as scores:
             try:
                 for score in scores:
                     documents.popleft()
@@ -262,6 +275,10 @@ class PointwiseReranker(Reranker):
                 raise InvalidInput(f"the query {no_tokens(Document(query), self.model)}: give at least one word")
             return self._prompt.query(query)
 
+    def _stream(self, rows: Iterator[TokenRow], cancel: Event | None) -> Generator[float, None, None]:
+        """The score of each row, in order. An engine that can stop within a row ends early when `cancel` is set."""
+        return self._backend.score(rows)
+
     def _scores(
         self,
         rows: Iterator[TokenRow],
@@ -271,14 +288,17 @@ class PointwiseReranker(Reranker):
         cancel: Event | None,
     ) -> list[float]:
         scores, total = list[float](), len(documents)
-        with closing(self._backend.score(rows)) as stream:
+        with closing(self._stream(rows, cancel)) as stream:
             while len(scores) < total:
                 try:
-                    scores.append(next(stream))
+                    score = next(stream, None)
                 except EngineError as err:
                     at = len(scores) if err.position is None else err.position
                     position = at if positions is None else positions[at]
                     raise err.about(self.model, name_of(documents[at], position)) from err.__cause__
+                if score is None:
+                    raise Cancelled(len(scores), total)
+                scores.append(score)
                 if progress is not None:
                     progress(len(scores), total)
                 if cancel is not None and cancel.is_set() and len(scores) < total:
@@ -293,6 +313,7 @@ def _check_pair(pair: object, position: int, fields: Fields) -> tuple[str, Docum
     return check_query(pair[0]), as_document(pair[1], f"the document of pair {position}", fields)
 
 
-def _check_no_listwise(listwise: Listwise | None, model: str) -> None:
+def check_no_listwise(listwise: Listwise | None, model: str) -> None:
+    """Raises UsageError for options of listwise models."""
     if listwise is not None:
         raise UsageError(f"{model} is a pointwise model: modes, windows and reasons need a listwise model")

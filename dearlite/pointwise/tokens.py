@@ -70,6 +70,50 @@ def cut_longest_first(query: int, document: int, room: int) -> tuple[int, int]:
     return (long, short) if query > document else (short, long)
 
 
+@dataclass(frozen=True, slots=True)
+class PairLayout:
+    """The special ids around the two texts of a pair, and the truncation of the texts to `max_tokens` of all together.
+
+    Raises ModelFileError if the special ids leave no room for texts.
+    """
+
+    before: Sequence[int]
+    between: Sequence[int]
+    after: Sequence[int]
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.room < 2:
+            raise ModelFileError(
+                f"max_tokens {self.max_tokens} leaves no room for a query and a document: it must be larger"
+            )
+
+    @property
+    def specials(self) -> int:
+        """The number of special ids."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    @property
+    def room(self) -> int:
+        """The number of tokens of both texts."""
+        return self.max_tokens - self.specials
+
+    def room_beside(self, query_tokens: int) -> int:
+        """The number of document tokens that fit beside `query_tokens`; at least half of the room for the pair."""
+        return max(self.room - query_tokens, self.room - self.room // 2)
+
+    def row(self, query: Sequence[int], document: Sequence[int], *, bound: bool, empty: bool) -> TokenRow:
+        """The row of a query and a document. `bound`: not all of their tokens are given."""
+        keep_query, keep_document = cut_longest_first(len(query), len(document), self.room)
+        first = [*self.before, *query[:keep_query], *self.between]
+        second = [*document[:keep_document], *self.after]
+        types = np.zeros(len(first) + len(second), np.int64)
+        types[len(first) :] = 1
+        total = len(query) + len(document) + self.specials
+        ids, query_truncated = np.array(first + second, np.int64), keep_query < len(query)
+        return TokenRow(ids, types, total, query_truncated, len(first), bound, empty)
+
+
 class TextEncoder:
     """Encodes texts with a bundle's tokenizer, without special tokens: those in a text become plain characters."""
 
@@ -138,21 +182,12 @@ class PairEncoder(TextEncoder):
     def __init__(self, tokenizer_json: bytes, *, max_tokens: int) -> None:
         """`tokenizer_json` is the published file; truncation and padding set in it are switched off."""
         super().__init__(tokenizer_json)
-        specials = len(self._before) + len(self._between) + len(self._after)
-        self._room = max_tokens - specials
-        self._specials = specials
-        self.enough = self._room + 1
-        if self._room < 2:
-            raise ModelFileError(
-                f"max_tokens {max_tokens} leaves no room for a query and a document: it must be larger"
-            )
+        before, between, after = self._specials
+        self.layout = PairLayout(before, between, after, max_tokens)
+        self.enough = self.layout.room + 1
 
     def _prepare(self) -> None:
-        self._before, self._between, self._after = self._template()
-
-    def room(self, query_tokens: int) -> int:
-        """The number of document tokens that fit beside `query_tokens`; at least half of the room for the pair."""
-        return max(self._room - query_tokens, self._room - self._room // 2)
+        self._specials = self._template()
 
     def pairs(
         self, query_ids: list[int], texts: Iterable[str], *, query_whole: bool = True, blank: Sequence[int] = ()
@@ -171,7 +206,7 @@ class PairEncoder(TextEncoder):
                     ids, whole = next(encodings).ids, True
                 else:
                     ids, whole = self.first_ids(text, len(query_ids) + 1)  # the longer text loses tokens first
-                yield self._row(query_ids, ids, bound=not (whole and query_whole), empty=ids == blank)
+                yield self.layout.row(query_ids, ids, bound=not (whole and query_whole), empty=ids == blank)
 
     def _encoded(self, texts: list[str]) -> Iterator[Any]:
         """The encodings of `texts`. If the library fails, they are encoded one by one, to find the text that it is."""
@@ -179,16 +214,6 @@ class PairEncoder(TextEncoder):
             yield from self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except EngineError:
             yield from (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
-
-    def _row(self, query: list[int], document: list[int], *, bound: bool, empty: bool) -> TokenRow:
-        keep_query, keep_document = cut_longest_first(len(query), len(document), self._room)
-        first = [*self._before, *query[:keep_query], *self._between]
-        second = [*document[:keep_document], *self._after]
-        types = np.zeros(len(first) + len(second), np.int64)
-        types[len(first) :] = 1
-        total = len(query) + len(document) + self._specials
-        ids, query_truncated = np.array(first + second, np.int64), keep_query < len(query)
-        return TokenRow(ids, types, total, query_truncated, len(first), bound, empty)
 
     def _template(self) -> tuple[list[int], list[int], list[int]]:
         """The special ids before, between and after the two texts, found by encoding a pair of single words."""

@@ -20,7 +20,10 @@ def test_a_passage_of_nothing_is_not_read():
     encoder = PairEncoder(tokenizer.to_str().encode(), max_tokens=64)
     text = "rain falls on hills " + "\u200b" * 200 + " ships carry grain"
     parts = split_documents(
-        [Document(text), Document("\u200b" * 90, title="Hills")], encoder, encoder.room(2), Long("chunk", 16)
+        [Document(text), Document("\u200b" * 90, title="Hills")],
+        encoder,
+        encoder.layout.room_beside(2),
+        Long("chunk", 16),
     )
     shown = [part.document.text for part in parts if part.index == 0]
     assert "".join(shown).count("\u200b") < 20

@@ -16,6 +16,7 @@ from dearlite.checks import whole_number
 from dearlite.cli.options.listwise import LISTWISE_OPTIONS, listwise_of
 from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import UsageError
+from dearlite.loading import GOES_WITH
 from dearlite.machine import DEVICES
 from dearlite.models.chain import DEFAULT_HEAD, Chain, resolve
 from dearlite.models.registry import DEFAULT_MODEL
@@ -136,16 +137,20 @@ class ModelOptions:
             raise UsageError(f"{' and '.join(names)} {verb} for a cascade, and one model was named: -m NAME -m NAME:30")
 
     def _check_listwise(self) -> None:
-        if any(stage.kind != "pointwise" for stage in self.chain.stages):  # a stage that cannot run may be listwise
+        if any(stage.runner is None for stage in self.chain.stages):  # a stage that cannot run may take them
+            return
+        takes = {name for stage in self.chain.stages if stage.runner is not None for name in stage.runner.options}
+        values = {"gpu_layers": self.loading.gpu_layers, "adapter": self.loading.adapter}
+        if names := [name for name, value in values.items() if value is not None and name not in takes]:
+            reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
+            options = " and ".join("--" + name.replace("_", "-") for name in names)
+            raise UsageError(f"{options} go with {GOES_WITH[names[-1]]}, and {reason}")
+        if any(stage.kind == "listwise" for stage in self.chain.stages):
             return
         if self.listwise is not None and self.chain.cascade:
             raise UsageError(f"{self.name} has no listwise stage: modes, windows and reasons need one")
         if self.listwise is not None:
             raise UsageError(f"{self.name} is a pointwise model: modes, windows and reasons need a listwise model")
-        values = {"--gpu-layers": self.loading.gpu_layers, "--adapter": self.loading.adapter}
-        if names := [name for name, value in values.items() if value is not None]:
-            reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
-            raise UsageError(f"{' and '.join(names)} go with a listwise model, and {reason}")
 
     def _check_long(self) -> None:
         if self.long is None:

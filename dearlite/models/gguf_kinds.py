@@ -1,0 +1,43 @@
+"""The kind of score that a GGUF states, by its metadata and tensors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dearlite.models.gguf import GgufFile
+from dearlite.templates.families import FAMILIES
+
+HEAD = "cls.output.weight"  # the last matrix of a rank head, as llama.cpp converts it
+TWO_LABELS = "qwen3-reranker"  # the family of decoders with a rank head of the rows yes and no
+_ENCODER_HEADS = (HEAD, "cls.weight")
+
+
+def scoring_kind(file: GgufFile) -> str | None:
+    """The way to a pointwise score: "exported" by dearlite, "labels", "encoder"; None for a language model.
+
+    "labels" is a language model whose rank head has a row for each answer, "encoder" a model with llama.cpp's own rank
+    head.
+    """
+    if file.metadata.get("dearlite.kind") == "pointwise":
+        return "exported"
+    if "dearlite.kind" in file.metadata or not any(name in file.tensors for name in _ENCODER_HEADS):
+        return None
+    causal = file.metadata.get(f"{file.metadata.get('general.architecture')}.attention.causal", True)
+    return "labels" if causal else "encoder"
+
+
+def takes_instruction(file: GgufFile, prompt: str | None) -> bool:
+    """True if the prompt of a pointwise GGUF has a place for an instruction; `prompt` is the family that is named."""
+    kind = scoring_kind(file)
+    if kind == "exported":
+        return bool((exported_record(file, "template") or {}).get("instructed"))
+    family = FAMILIES[TWO_LABELS] if kind == "labels" else FAMILIES.get(prompt or "")
+    return family is not None and bool(family.instructed or family.chat_instructed)
+
+
+def exported_record(file: GgufFile, name: str) -> dict[str, Any] | None:
+    """The JSON object `dearlite.NAME` of an exported file; None without one. Raises ValueError if it is not JSON."""
+    text = file.metadata.get(f"dearlite.{name}")
+    record = None if text is None else json.loads(text)
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,83 @@
+"""The template of one model of a family: the table's words, with the model's own chat template, specials and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dearlite.errors import ModelFileError
+from dearlite.templates.chat import ChatTemplate
+from dearlite.templates.encoder import TemplateEncoder
+from dearlite.templates.families import Family
+from dearlite.templates.template import Template, escaped, pieces_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWords:
+    """What a template takes from the model: `encode` makes ids of a text without special tokens, `special` maps those.
+
+    `chat` is its chat template, if it has one. `around` are the special tokens that its tokenizer puts before and after
+    a text, as words. `positions` is the longest prompt that it was trained for, `hidden` its width.
+    """
+
+    encode: Callable[[str], list[int]]
+    special: Mapping[str, int]
+    chat: ChatTemplate | None = None
+    around: tuple[str, str] = ("", "")
+    positions: int | None = None
+    hidden: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """A template, the limit of a prompt in tokens, and the makers' map from score to probability, if they have one."""
+
+    template: Template
+    max_tokens: int
+    activation: dict[str, float] | None
+
+
+def assemble(family: Family, model: ModelWords, *, max_tokens: int | None = None) -> Assembled:
+    """The template of a model of `family`; `max_tokens` replaces the makers' limit.
+
+    Raises ModelFileError for a family that needs a chat template where the model has none.
+    """
+    if family.chat:
+        if model.chat is None:
+            raise ModelFileError("it has no chat template, which this prompt needs: name another prompt")
+        parts, instructed = (rendered(model.chat, text) for text in (family.chat, family.chat_instructed))
+    else:
+        parts, instructed = family.parts, family.instructed
+    if family.own_specials:
+        parts, instructed = (_within(model.around, words) for words in (parts, instructed))
+    template = Template(parts=parts, instructed=instructed, instruction=family.instruction)
+    outside = _tokens_outside_texts(template, model) if family.counts_texts else 0
+    total = max_tokens or family.max_tokens + outside
+    total = total if model.positions is None else min(total, model.positions)
+    if family.query_share is not None:
+        part, whole = family.query_share
+        template = replace(template, max_query_tokens=(total - outside) * part // whole)
+    activation = {"scale": family.scale, "bias": family.bias(model.hidden)} if family.scale else None
+    return Assembled(template=template, max_tokens=total, activation=activation)
+
+
+def rendered(chat: ChatTemplate, text: str, role: str = "user") -> tuple[str, ...]:
+    """The words that the chat template puts around a turn, whose text has the slots, as one part."""
+    return ("".join(escaped(part.text) if part.special else part.text for part in chat.parts([(role, text)])),)
+
+
+def _within(around: tuple[str, str], parts: tuple[str, ...]) -> tuple[str, ...]:
+    if not parts:
+        return parts
+    before, after = map(escaped, around)
+    words = (before + parts[0], *parts[1:])
+    return (*words[:-1], words[-1] + after)
+
+
+def _tokens_outside_texts(template: Template, model: ModelWords) -> int:
+    """The number of tokens of the parts before the first slot's and after the last slot's."""
+    slots = [number for number, part in enumerate(template.parts) if any(slot for _, slot in pieces_of(part))]
+    outside = (*template.parts[: slots[0]], *template.parts[slots[-1] + 1 :])
+    empty: Any = Template(parts=(*outside, "{query}{document}"))
+    return TemplateEncoder(empty, model.encode, model.special, max_tokens=2**31).fixed
