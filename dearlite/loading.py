@@ -94,10 +94,10 @@ def lasting_name(model: str | Path) -> str:
     return str(path.absolute()) if path.is_file() else str(model)
 
 
-def _own(stage: ResolvedStage, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _own(stage: ResolvedStage, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options that a stage takes: of a cascade, an instruction goes to the stages that have a place for it."""
     taken = () if stage.runner is None else stage.runner.options
-    own = {name: value for name, value in given.items() if name in taken}
+    own = {name: value for name, value in options.items() if name in taken}
     if "instruction" in own and not stage.takes_instruction:
         del own["instruction"]
     return own

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "offline.evaluation",
     "render": "errors fields documents ranking files offline.evaluation",
     "dearlite": f"{_RECORDS} api reranker offline offline.collection offline.evaluation offline.run",
-    "cli.options": f"{_RECORDS} models files loading listwise offline.collection offline.run render",
+    "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise llama listwise offline offline.collection offline.run offline.cluster "
     "offline.evaluation render cli.options",
     "__main__": "cli",

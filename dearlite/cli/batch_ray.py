@@ -91,6 +91,7 @@ def _scoring_of(options: RunOptions) -> Scoring:
     loading = options.model.loading
     listwise_loading = {
         "instruction": loading.instruction,
+        "prompt": loading.prompt,
         "gpu_layers": loading.gpu_layers,
         "adapter": None if loading.adapter is None else _absolute(loading.adapter),
     }

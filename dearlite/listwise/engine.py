@@ -7,7 +7,8 @@ from threading import Event
 from typing import Any, TypeVar
 
 from dearlite.listwise.decoding import Decoding, Step
-from dearlite.llama.model import BATCH_TOKENS, LlamaModel, Plan
+from dearlite.llama.context import BATCH_TOKENS, Plan
+from dearlite.llama.model import LlamaModel
 
 Result = TypeVar("Result")
 _ALONE_TOKENS = 32  # a longer step is read without the other sequences: it fills a call by itself

@@ -14,20 +14,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from dearlite.errors import DearliteError, ModelFileError, OutOfMemory, ScoringError
+from dearlite.errors import DearliteError, ScoringError
 from dearlite.foreign import engine_errors
+from dearlite.llama.context import Plan, new_context
 from dearlite.llama.hyperparameters import check_hyperparameters
 from dearlite.llama.library import (
     LlamaObjects,
     c_array,
-    captured_log,
-    first_error,
     library,
 )
 from dearlite.llama.loading import load_adapter, load_model
@@ -38,34 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Result = TypeVar("Result")
-# Tokens per call. Measured on two cores: the rate is the same from 256 to 512 and falls above and below.
-BATCH_TOKENS = 512
 _POLL_S = 0.05  # interval at which a running call checks `cancel`
 _CONTEXT_STEP = 256  # the library rounds a sequence's room up to a multiple of this
 _ABORTED = 2  # status of llama_decode after its abort callback returned true
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The context that an engine needs.
-
-    `room` is the number of tokens of each sequence; with `shared` all sequences have it together, and may share the
-    cells of a common beginning. `batch` is the largest number of tokens of a call. With `ranks` the context computes
-    the rank score of whole sequences, which must then be read in one call.
-    """
-
-    room: int
-    sequences: int
-    shared: bool = False
-    batch: int = BATCH_TOKENS
-    ranks: bool = False
-
-    def holds(self, other: Plan) -> bool:
-        """True if a context of this plan serves `other`, and is not much larger."""
-        alike = (self.sequences, self.shared, self.batch, self.ranks) == (
-            *(other.sequences, other.shared, other.batch, other.ranks),
-        )
-        return alike and other.room <= self.room <= 4 * other.room
 
 
 class LlamaModel:
@@ -277,31 +251,7 @@ class LlamaModel:
             return False
         self._objects.replace("context", None)
         self._plan = None
-        params = self._llama.llama_context_default_params()
-        params.n_ctx, params.n_seq_max = room * (1 if plan.shared else plan.sequences), plan.sequences
-        params.n_batch = params.n_ubatch = plan.batch
-        params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.kv_unified = plan.shared
-        params.no_perf = True
-        params.abort_callback = self._abort
-        # Set, since a file may ask for another kind of pooling.
-        params.pooling_type = self._llama.LLAMA_POOLING_TYPE_RANK if plan.ranks else self._llama.LLAMA_POOLING_TYPE_NONE
-        params.embeddings = plan.ranks
-        with captured_log() as lines:
-            context = self._llama.llama_init_from_model(self._objects.model, params)
-        if not context:
-            raise OutOfMemory(
-                f"no room for {plan.sequences} prompts of {room} tokens ({first_error(lines, 'no reason given')}): "
-                "take a smaller --window, fewer --passage-tokens, or close other programs"
-            )
-        self._objects.replace("context", context)
-        if self._objects.adapter:
-            kind = self._llama.llama_adapter_lora_p_ctypes
-            if self._llama.llama_set_adapters_lora(
-                context, (kind * 1)(self._objects.adapter), 1, (ctypes.c_float * 1)(1.0)
-            ):
-                raise ModelFileError("llama.cpp rejects this adapter: export it for this model again")
+        self._objects.replace("context", new_context(self._llama, self._objects, plan, self.threads, self._abort))
         self._plan = plan
         return True
 

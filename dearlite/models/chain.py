@@ -18,7 +18,7 @@ from dearlite.checks import whole_number
 from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
 from dearlite.models.formats import Runner, runner_of
 from dearlite.models.gguf import GgufFile
-from dearlite.models.gguf_kinds import takes_instruction
+from dearlite.models.gguf_kinds import states_relevance, takes_instruction
 from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
 from dearlite.templates.families import FAMILIES
 
@@ -95,7 +95,7 @@ class ResolvedStage:
     def has_relevance(self) -> bool:
         """True if a pointwise stage turns its scores into probabilities."""
         if self.gguf is not None:
-            return any(f"dearlite.{name}" in self.gguf.metadata for name in ("calibration", "activation"))
+            return states_relevance(self.gguf, self.prompt)
         return bool(self.bundle.manifest.calibration or self.bundle.manifest.activation)
 
     @property

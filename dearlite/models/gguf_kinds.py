@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dearlite.models.gguf import GgufFile
-from dearlite.templates.families import FAMILIES
+from dearlite.templates.families import FAMILIES, Family
 
 HEAD = "cls.output.weight"  # the last matrix of a rank head, as llama.cpp converts it
 TWO_LABELS = "qwen3-reranker"  # the family of decoders with a rank head of the rows yes and no
@@ -29,10 +29,9 @@ def scoring_kind(file: GgufFile) -> str | None:
 
 def takes_instruction(file: GgufFile, prompt: str | None) -> bool:
     """True if the prompt of a pointwise GGUF has a place for an instruction; `prompt` is the family that is named."""
-    kind = scoring_kind(file)
-    if kind == "exported":
+    if scoring_kind(file) == "exported":
         return bool((exported_record(file, "template") or {}).get("instructed"))
-    family = FAMILIES[TWO_LABELS] if kind == "labels" else FAMILIES.get(prompt or "")
+    family = _family_of(file, prompt)
     return family is not None and bool(family.instructed or family.chat_instructed)
 
 
@@ -41,3 +40,15 @@ def exported_record(file: GgufFile, name: str) -> dict[str, Any] | None:
     text = file.metadata.get(f"dearlite.{name}")
     record = None if text is None else json.loads(text)
     return record if isinstance(record, dict) else None
+
+
+def states_relevance(file: GgufFile, prompt: str | None) -> bool:
+    """True if the score of a pointwise GGUF becomes a probability, by a calibration or as its makers do it."""
+    if scoring_kind(file) == "exported":
+        return any(f"dearlite.{name}" in file.metadata for name in ("calibration", "activation"))
+    family = _family_of(file, prompt)
+    return family is not None and family.scale > 0
+
+
+def _family_of(file: GgufFile, prompt: str | None) -> Family | None:
+    return FAMILIES[TWO_LABELS] if scoring_kind(file) == "labels" else FAMILIES.get(prompt or "")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dearlite.llama.model import BATCH_TOKENS, LlamaModel, Plan
+from dearlite.llama.context import BATCH_TOKENS, Plan
+from dearlite.llama.model import LlamaModel
 from dearlite.pointwise.tokens import TokenRow
 
 if TYPE_CHECKING:

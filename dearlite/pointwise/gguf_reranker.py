@@ -11,7 +11,6 @@ from dearlite.errors import EngineError, ModelFileError, UsageError, warn
 from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
-from dearlite.models.calibration import read_calibration
 from dearlite.models.gguf import GgufFile
 from dearlite.pointwise.gguf_engine import GgufBackend
 from dearlite.pointwise.gguf_settings import read_gguf_settings
@@ -55,9 +54,7 @@ class GgufReranker(PointwiseReranker):
             )
         backend.reading = settings.reading
         self.model = settings.name
-        self._relevance = read_calibration(settings.calibration, str(file.path))
-        self.calibrated = self._relevance is not None
-        self.margin = None if self._relevance is None else self._relevance.margin
+        self._set_relevance(settings.calibration, settings.activation, str(file.path))
         self._prompt = settings.prompts(vocabulary, instruction)
         self._encoder = self._prompt.texts
         for note in self._backend.notes:

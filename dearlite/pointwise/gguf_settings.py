@@ -179,13 +179,19 @@ def _answer_tokens(file: GgufFile, vocabulary: LlamaVocabulary, name: str) -> tu
 def _two_label_head(file: GgufFile) -> Any:
     """The row yes less the row no of the rank head, (hidden,) float32."""
     tensor = file.tensors[HEAD]
+    labels = file.metadata.get(f"{file.metadata.get('general.architecture')}.classifier.output_labels")
+    if not isinstance(labels, list) or sorted(labels) != ["no", "yes"]:
+        raise ModelFileError(
+            f"{file.path}: its rank head has the labels {labels!r}, and that of a language model has yes and no: "
+            "convert the model again"
+        )
     if len(tensor.shape) != 2 or tensor.shape[1] != 2 or tensor.type not in _FLOATS:
         raise ModelFileError(
             f"{file.path}: its rank head has the shape {tensor.shape[::-1]} and the type {tensor.type}, and dearlite "
             "reads two rows (yes, no) in f32 or f16: convert the model again"
         )
     rows = file.read_tensor(HEAD, _FLOATS[tensor.type]).astype(np.float32)
-    head = rows[0] - rows[1]
+    head = rows[labels.index("yes")] - rows[labels.index("no")]
     _check_width(file, head)
     return head
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import count, groupby
 from operator import itemgetter
@@ -82,11 +82,7 @@ class PointwiseReranker(Reranker):
             lasting_name(bundle.path), {"device": device, "threads": threads}, pointwise={"instruction": instruction}
         )
         self.model = manifest.name
-        where = str(bundle.path)
-        fitted, published = read_calibration(manifest.calibration, where), read_activation(manifest.activation, where)
-        self._relevance = fitted or published
-        self.calibrated = self._relevance is not None
-        self.margin = None if self._relevance is None else self._relevance.margin
+        self._set_relevance(manifest.calibration, manifest.activation, str(bundle.path))
         form = manifest.template or manifest.prompt
         self._prompt = prompt_of(form, bundle.read("tokenizer.json"), manifest.max_tokens, instruction)
         self._encoder = self._prompt.texts
@@ -99,6 +95,15 @@ class PointwiseReranker(Reranker):
         self._backend = self._onnx = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
             warn(note)
+
+    def _set_relevance(
+        self, calibration: Mapping[str, Any] | None, activation: Mapping[str, Any] | None, where: str
+    ) -> None:
+        """Takes the fitted calibration or, without one, the makers' own map. Raises ModelFileError."""
+        fitted, published = read_calibration(calibration, where), read_activation(activation, where)
+        self._relevance = fitted or published
+        self.calibrated = self._relevance is not None
+        self.margin = None if self._relevance is None else self._relevance.margin
 
     @property
     def device(self) -> str:

@@ -15,7 +15,7 @@ from dearlite.templates.template import Template, escaped, pieces_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWords:
-    """What a template takes from the model: `encode` makes ids of a text without special tokens, `special` maps those.
+    """The parts of a template that are the model's: `encode` makes ids without special tokens, `special` maps those.
 
     `chat` is its chat template, if it has one. `around` are the special tokens that its tokenizer puts before and after
     a text, as words. `positions` is the longest prompt that it was trained for, `hidden` its width.

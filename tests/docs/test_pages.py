@@ -88,7 +88,8 @@ def test_formats_page_names_every_gguf_key():
         name="a", prompt="chat", max_tokens=100, licence="b", source={}, window=20, stride=10
     )
     written = [key for key, _ in metadata.listwise_values(facts)]
-    assert re.findall(r"^\| `(dearlite\.\w+)`", text_of("formats.md"), re.MULTILINE) == written
+    section = text_of("formats.md").split("## `.gguf`: a listwise model")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(dearlite\.\w+)`", section, re.MULTILINE) == written
 
 
 def test_api_page_has_the_tree_of_errors():

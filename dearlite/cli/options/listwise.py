@@ -10,6 +10,7 @@ from dearlite.cli.options.types import GpuLayers, Option
 from dearlite.errors import UsageError
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.options import DEFAULT_REASONING_TOKENS, LISTWISE_MODES, Listwise
+from dearlite.templates.families import FAMILIES
 
 _MODES = "; ".join(f"{name} ({description})" for name, description in LISTWISE_MODES.items())
 _LARGEST_WINDOW = sys.maxsize  # in place of the model's own window, which is not known before it is loaded
@@ -53,7 +54,10 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
         "[default: 1]",
     ),
     click.option(
-        "--prompt", type=click.Choice(list(LIST_FORMS)), help="Listwise: prompt form. [default: the model file's]"
+        "--prompt",
+        type=click.Choice([*LIST_FORMS, *FAMILIES]),
+        help="Listwise: prompt form; or the family of models that answer yes or no, as which a GGUF is run pointwise. "
+        "[default: the model file's]",
     ),
     click.option(
         "--gpu-layers",

@@ -21,6 +21,7 @@ from dearlite.machine import DEVICES
 from dearlite.models.chain import DEFAULT_HEAD, Chain, resolve
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.options import LONG_MODES, Listwise, Long, check_instruction
+from dearlite.templates.families import FAMILIES
 
 _LONG_MODES = "; ".join(f"{name} ({description})" for name, description in LONG_MODES.items())
 _MODEL: tuple[Option, ...] = (
@@ -87,6 +88,7 @@ class Loading:
     device: str = "auto"
     threads: int | None = None
     instruction: str | None = None
+    prompt: str | None = None  # the family of yes/no models as which a GGUF is run
     gpu_layers: int | None = None
     adapter: str | None = None
     low_memory: bool = False
@@ -140,7 +142,7 @@ class ModelOptions:
         if any(stage.runner is None for stage in self.chain.stages):  # a stage that cannot run may take them
             return
         takes = {name for stage in self.chain.stages if stage.runner is not None for name in stage.runner.options}
-        values = {"gpu_layers": self.loading.gpu_layers, "adapter": self.loading.adapter}
+        values = {name: getattr(self.loading, name) for name in ("gpu_layers", "adapter", "prompt")}
         if names := [name for name, value in values.items() if value is not None and name not in takes]:
             reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
             options = " and ".join("--" + name.replace("_", "-") for name in names)
@@ -202,6 +204,7 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
             best_effort: bool = False,
             **others: Any,
         ) -> None:
+            family = prompt if prompt in FAMILIES else None  # else a form of listwise prompts
             listwise = listwise_of(
                 mode=mode,
                 explain=explain,
@@ -210,14 +213,15 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
                 passage_tokens=passage_tokens,
                 reasoning_tokens=reasoning_tokens,
                 passes=passes,
-                prompt=prompt,
+                prompt=None if family else prompt,
             )
             model = ModelOptions(
-                chain=resolve(names, best_effort=best_effort),
+                chain=resolve(names, best_effort=best_effort, prompt=family),
                 loading=Loading(
                     device=device,
                     threads=threads,
                     instruction=instruction,
+                    prompt=family,
                     gpu_layers=gpu_layers,
                     adapter=adapter,
                     low_memory=low_memory,
