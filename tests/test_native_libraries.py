@@ -34,10 +34,14 @@ GOMP = REASONS[0][0]
 @pytest.fixture
 def broken(monkeypatch, tmp_path):
     """Makes the import of a package fail with an error."""
+    packages = []
+
+    def loaded():
+        return [name for name in sys.modules if name.partition(".")[0] in packages]
 
     def install(package, err, inside=""):
-        loaded = [name for name in sys.modules if name.partition(".")[0] == package]
-        for name in loaded:
+        packages.append(package)
+        for name in loaded():
             monkeypatch.delitem(sys.modules, name)
         folder = tmp_path / package
         folder.mkdir()
@@ -47,7 +51,9 @@ def broken(monkeypatch, tmp_path):
             (folder / f"{inside}.py").write_text(text, encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
 
-    return install
+    yield install
+    for name in loaded():  # of the stand-in; monkeypatch brings the real modules back
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize(("err", "remedy"), REASONS, ids=lambda value: str(value).strip()[:20])
