@@ -92,7 +92,7 @@ def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> 
         if any(name.endswith("ForSequenceClassification") for name in architectures):
             return None  # sentence-transformers makes a cross-encoder of it without its modules, too
         raise UsageError(f"{folder} is a {kind} of sentence-transformers ({MODULES}), and no cross-encoder: name one")
-    first, *others = _read_modules(path, kinds)
+    first, *others = read_modules(path, kinds, of="an encoder")
     if first.kind != "Transformer" or first.folder != folder:
         raise UsageError(
             f"{path} begins with {first.kind} in {first.folder}: only a Transformer in {folder} can be read"
@@ -104,7 +104,11 @@ def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> 
     return Chain(output=output, name=name, modules=tuple(others), max_tokens=_longest(folder))
 
 
-def _read_modules(path: Path, kinds: tuple[str, ...]) -> list[Module]:
+def read_modules(path: Path, kinds: tuple[str, ...], *, of: str) -> list[Module]:
+    """The modules that modules.json at `path` lists: Transformer, and classes of `kinds`, which may follow `of`.
+
+    Raises UsageError for other classes, and CheckpointError for a file that cannot be read.
+    """
     try:
         entries = json.loads(path.read_bytes())
         if not isinstance(entries, list) or not entries:
@@ -120,7 +124,7 @@ def _read_modules(path: Path, kinds: tuple[str, ...]) -> list[Module]:
         folder = path.parent / inside
         if package.partition(".")[0] != "sentence_transformers" or kind not in ("Transformer", *kinds):
             raise UsageError(
-                f"{path} has the module {name} in {folder}, which is not supported after an encoder: only "
+                f"{path} has the module {name} in {folder}, which is not supported after {of}: only "
                 f"{', '.join(kinds)} are"
             )
         config = {} if kind == "Transformer" else read_settings(folder / "config.json")

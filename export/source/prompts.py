@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from dearlite.errors import CheckpointError, ModelFileError, UsageError
 from dearlite.export.source.answers import Answers
+from dearlite.export.source.modules import MODULES, SETTINGS, read_modules
 from dearlite.export.source.tokenizer import read_settings
 from dearlite.templates.chat import ChatTemplate, Turn
 from dearlite.templates.encoder import TemplateEncoder
@@ -25,7 +26,6 @@ from dearlite.templates.template import Template, escaped, pieces_of
 
 OF_FOLDER = "chat-template"  # the name of a template that the folder's own files state
 _PAIR = (("query", "{query}"), ("document", "{document}"))
-_MODULES = ("Transformer", "LogitScore")  # of sentence-transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def _of_folder(
             f"{folder} has a LogitScore module and no chat template with the roles query and document: name its prompt "
             f"with --prompt ({', '.join(families_of(config))})"
         )
-    settings = read_settings(folder / "config_sentence_transformers.json")
+    settings = read_settings(folder / SETTINGS)
     prompts = settings.get("prompts")
     default = prompts.get(settings.get("default_prompt_name")) if isinstance(prompts, dict) else None
     try:
@@ -247,31 +247,14 @@ def _token_id(tokenizer: bytes, word: str, folder: Path) -> int:
 
 def _logit_score(folder: Path) -> Answers | None:
     """The tokens that a LogitScore module of the folder states; None without a module. Raises CheckpointError."""
-    path = folder / "modules.json"
+    path = folder / MODULES
     if not path.is_file():
         return None
-    modules = {str(module.get("type", "")).rpartition(".")[2]: module for module in _read_modules(path)}
-    if others := [name for name in modules if name not in _MODULES]:
-        raise CheckpointError(
-            f"{folder} has the modules {' and '.join(others)} (modules.json), and of a language model only "
-            f"{' and '.join(_MODULES)} are supported: name its prompt with --prompt, or take another model"
-        )
-    if "LogitScore" not in modules:
+    modules = read_modules(path, ("LogitScore",), of="a language model")
+    settings = next((module.config for module in modules if module.kind == "LogitScore"), None)
+    if settings is None:
         return None
-    settings = read_settings(folder / Path(str(modules["LogitScore"].get("path", ""))).name / "config.json")
     yes, no = settings.get("true_token_id"), settings.get("false_token_id")
     if type(yes) is not int or not (no is None or type(no) is int):
         raise CheckpointError(f"{folder}: its LogitScore module names no token (true_token_id {yes!r}): fetch it again")
     return Answers(yes, no)
-
-
-def _read_modules(path: Path) -> list[dict[str, Any]]:
-    import json
-
-    try:
-        modules = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        modules = None
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is no list of modules: fetch it again")
-    return modules

@@ -148,12 +148,12 @@ REFUSED = {
     "an embedding model": (
         lambda folder: sentence_transformers_folder(folder, modules=("Transformer", "Pooling", "Normalize")),
         None,
-        r"has the modules Pooling and Normalize \(modules.json\)",
+        r"has the module sentence_transformers.x.Pooling .* not supported after a language model: only LogitScore",
     ),
     "modules.json that is no list": (
         lambda folder: (folder / "modules.json").write_text("{}"),
         None,
-        "is no list of modules",
+        r"modules.json cannot be read \(no list of modules\)",
     ),
     "yes-no without a chat template": (
         lambda folder: None,
