@@ -27,7 +27,7 @@ def texts(count: int) -> list[tuple[str, str, str]]:
         parts = (rng.choice(FRAGMENTS) + rng.choice(["", " ", "\n"]) for _ in range(size))
         return "".join(parts).strip() or "a"
 
-    sizes = [(1, 1), (2, 4), (5, 9), (3, 60), (1, 400)]
+    sizes = [(1, 1), (2, 4), (5, 9), (3, 60), (1, 150)]
     return [(text(q), text(d), text(2)) for q, d in (sizes[n % len(sizes)] for n in range(count))]
 
 
@@ -149,3 +149,36 @@ def test_ids_are_those_of_the_makers_steps(tmp_path, name):
             assert ids == steps(words, plain, query, document, stated), (query, document, stated)
             cut += len(ids) == TOKENS
     assert cut > 10 and refused < 10
+
+
+@pytest.mark.parametrize("name", ["qwen3-reranker", "mxbai-v2", "zerank", "bge-v2-gemma"])
+def test_the_querys_part_is_the_same_for_all_documents(tmp_path, name):
+    tokenizer, config, *_ = CASES[name]
+    form, _ = prompt(tmp_path, name, tokenizer, config)
+    query = form.query("who invented the light bulb?")
+    rows = list(form.rows(query, [Document(text) for text in ("Edison", "\U0001f642!", "tea " * 200, "\nno", "1")]))
+    (shared,) = {row.prefix for row in rows}
+    assert len({tuple(row.ids[:shared]) for row in rows}) == 1
+    common = min(next(n for n, (a, b) in enumerate(zip(rows[0].ids, row.ids)) if a != b) for row in rows[1:])  # noqa: B905
+    assert common - 4 <= shared <= common
+
+
+def test_words_before_a_document_are_shared_by_all_queries(tmp_path):
+    tokenizer, config, *_ = CASES["ctxl-v2"]
+    form, _ = prompt(tmp_path, "ctxl-v2", tokenizer, config)
+    rows = [next(form.rows(form.query(query), [Document("tea")])) for query in ("who", "the light bulb?")]
+    assert rows[0].prefix == rows[1].prefix > 20
+
+
+def test_tokens_are_counted_before_the_cut(tmp_path):
+    form, _ = prompt(tmp_path, "qwen3-reranker", QWEN, CASES["qwen3-reranker"][1])
+    short, long, huge = form.rows(
+        form.query("who"), [Document(text) for text in ("tea", "tea " * 400, "tea " * 60_000)]
+    )
+    assert (short.truncated, short.tokens_total_is_bound) == (False, False)
+    whole = len(libraries(QWEN)[1].encode(" tea" * 400).ids)
+    assert (long.tokens_used, long.tokens_total_is_bound) == (TOKENS, False)
+    assert whole < long.tokens_total < whole + 150
+    assert huge.tokens_used == TOKENS < huge.tokens_total
+    assert huge.tokens_total_is_bound
+    assert huge.ids.tolist() == long.ids.tolist()
