@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def check_outputs(
     cache must be an ordinary file. Files are compared by what they are: links and hard links are seen through.
     """
     seen: dict[object, str] = {}
+    new: dict[str, str] = {}  # folded name -> option, of outputs where nothing is yet
     for option, name in outputs.items():
         if name is None:
             continue
@@ -34,9 +36,15 @@ def check_outputs(
         if target.descriptor is None and target.status is not None and stat.S_ISCHR(target.status.st_mode):
             continue  # the null device takes several outputs
         key = _identity(target.path, target.status)
-        if key in seen:
-            raise UsageError(f"{seen[key]} and {option} are both written to {name}: give each its own file")
+        folded = str(key).casefold()
+        other = seen.get(key)
+        if other is None and folded in new and _ignores_case(target.path.parent):
+            other = new[folded]
+        if other is not None:
+            raise UsageError(f"{other} and {option} are both written to {name}: give each its own file")
         seen[key] = option
+        if target.status is None:
+            new[folded] = option
     for option, path in _files_of(inputs or {}):
         try:
             status = os.fstat(0) if str(path) == "-" else os.stat(path)
@@ -72,6 +80,15 @@ def _files_of(inputs: Mapping[str, Name | Iterable[Name] | None]) -> Iterator[tu
         for name in [names] if isinstance(names, (str, Path)) else names or ():
             yield f"the input {option}" if option else "an input", Path(name)
             yield _JOURNAL, Path(f"{name}.journal")
+
+
+def _ignores_case(folder: Path) -> bool:
+    """True if names in `folder` that differ in letter case alone are one file, as on Windows and macOS by default."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".dearlite-case-", suffix=".draft") as file:
+            return Path(file.name).with_name(Path(file.name).name.upper()).exists()
+    except OSError:
+        return False
 
 
 def _identity(path: Path, status: os.stat_result | None) -> object:

@@ -1,21 +1,24 @@
 """A stand-in for Windows, which replaces and deletes no file that a process has open or mapped."""
 
 import os
+from os import listdir, readlink  # other_system.py hides /proc from the functions of `os`
 from pathlib import Path
 
 import pytest
 
+_open = open
+
 
 def files_in_use():
     """Paths of the files that this process has open or mapped."""
-    mapped = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
-    opened = set()
-    for descriptor in os.listdir("/proc/self/fd"):
+    with _open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
+        paths = {line.rstrip("\n").split(maxsplit=5)[5] for line in lines if "/" in line}
+    for descriptor in listdir("/proc/self/fd"):
         try:
-            opened.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+            paths.add(readlink(f"/proc/self/fd/{descriptor}"))
         except OSError:  # of the listing itself
             continue
-    return mapped | opened
+    return paths
 
 
 def refuse_files_in_use(monkeypatch):
