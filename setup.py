@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from shutil import copyfile
 
-from setuptools import find_packages, setup
-from setuptools.command.build_py import build_py
-
 if sys.version_info < (3, 11):  # noqa: UP036  # pip would find out only after it has downloaded every dependency
     sys.exit("dearlite needs Python 3.11 or later, and this is Python {}.{}".format(*sys.version_info))
+
+from setuptools import find_packages, setup  # below the refusal: a new environment of Python 3.12 has none
+from setuptools.command.build_py import build_py
 
 
 class BuildWithModels(build_py):
