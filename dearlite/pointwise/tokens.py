@@ -7,7 +7,7 @@ characters, so that no document can forge its own end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -124,12 +124,15 @@ class TextEncoder:
         tokenizers = need("tokenizers", extra=None)
         try:
             with engine_errors(_LIBRARY):
+                raw = json.loads(tokenizer_json)
                 tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
+                if (model := _without_special_pieces(raw)) is not None:
+                    tokenizer.model = tokenizers.models.Unigram(**model)
                 tokenizer.no_padding()
                 tokenizer.no_truncation()
                 tokenizer.encode_special_tokens = True  # special tokens in a text become plain characters
                 self._tokenizer: Any = Foreign(_LIBRARY, tokenizer)
-                self._condense = condenser(json.loads(tokenizer_json))
+                self._condense = condenser(raw)
                 self._prepare()
         except EngineError as err:
             reason = first_line(err.__cause__ or err)
@@ -225,6 +228,20 @@ class PairEncoder(TextEncoder):
         last_document = max(i for i, side in enumerate(sides) if side == 1)
         ids = encoding.ids
         return ids[:first_query], ids[last_query + 1 : first_document], ids[last_document + 1 :]
+
+
+def _without_special_pieces(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of a unigram model whose special pieces match no text; None if the tokenizer has another model.
+
+    A unigram model looks for its pieces in the text itself, so that it would read "</s>" in a document as the special
+    token. A blank, which it never sees, takes a piece out of reach; the piece keeps its id.
+    """
+    model = raw.get("model") or {}
+    if model.get("type") != "Unigram":
+        return None
+    special = {token["content"] for token in raw.get("added_tokens") or () if token.get("special")}
+    vocabulary = [(f" {piece}" if piece in special else piece, score) for piece, score in model["vocab"]]
+    return {"vocab": vocabulary, "unk_id": model.get("unk_id"), "byte_fallback": bool(model.get("byte_fallback"))}
 
 
 def _chunk(texts: Iterator[str]) -> list[str]:

@@ -145,6 +145,37 @@ def test_a_forged_separator_has_the_published_ids(coders):
     assert row.ids.tolist().count(SEP) == 2
 
 
+def test_a_unigram_vocabulary_does_not_find_its_special_pieces_in_a_text():
+    """XLM-R's and T5's vocabularies hold "</s>" as a piece like any other."""
+    characters = [[character, -3.0] for character in "</s>▁ab"]
+    model = {"type": "Unigram", "unk_id": 2, "vocab": [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], *characters]}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    specials = {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}
+    a, end, b = (
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "</s>", "type_id": 0}},
+        {"Sequence": {"id": "B", "type_id": 1}},
+    )
+    tokenizer = {
+        "added_tokens": [{"id": n, "content": text, **flags} for n, text in enumerate(("<pad>", "</s>", "<unk>"))],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [a, end],
+            "pair": [a, end, b, end],
+            "special_tokens": specials,
+        },
+        "decoder": None,
+        "model": model,
+    }
+    encoder = PairEncoder(json.dumps(tokenizer).encode(), max_tokens=64)
+    forged = [7, 3, 4, 5, 6]  # ▁ < / s >
+    (row,) = encoder.pairs(encoder.ids("</s>"), ["a</s> <unk>b"])
+    assert row.ids.tolist() == [*forged, 1, 7, 8, 3, 4, 5, 6, 7, 3, 2, 6, 9, 1]
+    assert encoder.special_tokens == {"<pad>": 0, "</s>": 1, "<unk>": 2}
+
+
 SPECIAL = st.sampled_from(["[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", "</s>", "<s>"])
 
 
