@@ -12,7 +12,9 @@ from dearlite.export.decoders.bundle import DecoderModel
 from dearlite.export.decoders.pipeline import check_disk, export_decoder
 from dearlite.export.decoders.quantisations import DEVICES, MEAN, POOLINGS, check_devices, check_shape
 from dearlite.export.encoders.heads import read_head
+from dearlite.export.encoders.networks import Classifier, Scorer
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
+from dearlite.export.encoders.t5 import PROBABILITY, first_answer
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_TAU, QualityGate
 from dearlite.export.quality.texts import pair_types
@@ -163,31 +165,42 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
             f"--pooling does not apply to an encoder ({config['model_type']}), whose config.json names the position: "
             "leave it out"
         )
-    if options.prompt in TEMPLATES:
+    answers = ENCODERS[config["model_type"]].answers
+    if options.prompt in (PAIR_FORMS if answers else TEMPLATES):
         raise UsageError(
-            f"--prompt {options.prompt} is for a language model, and {job.checkpoint.folder} is an encoder "
-            f"({config['model_type']}): leave it out"
+            f"--prompt {options.prompt} is for {'a pair of texts' if answers else 'a language model'}, and "
+            f"{job.checkpoint.folder} is an encoder ({config['model_type']}): leave it out"
         )
-    prompt, max_tokens = options.prompt, options.max_tokens
+    form, max_tokens = options.prompt, options.max_tokens
     if entry is not None:
-        prompt, max_tokens = entry.prompt, entry.max_tokens
+        form, max_tokens = entry.prompt, entry.max_tokens
     size = config.get("vocab_size")
     if type(size) is not int or size < 1:
         raise CheckpointError(f"the config.json of {job.checkpoint.folder} has vocab_size {size!r}: fetch it again")
-    head = read_head(job.checkpoint)
-    prompt, pooling, max_tokens = pair_settings(config, job.quant, job.devices, prompt, max_tokens, head)
-    tokenizer, _ = _tokenizer(job, size, max_tokens)
-    facts = _facts(job, config, prompt, pooling, max_tokens)
-    if head is not None:
-        hashes = {f"sha256 {name}": digest for name, digest in head.sha256s().items()}
-        facts = replace(facts, source=facts.source | hashes)
+    head = None if answers else read_head(job.checkpoint)
+    form, pooling, max_tokens = pair_settings(config, job.quant, job.devices, form, max_tokens, head)
+    tokenizer, _ = _tokenizer(job, size, None if answers else max_tokens)
+    scorer: Scorer
+    if not answers:
+        facts, scorer = _facts(job, config, form, pooling, max_tokens), Classifier(head)
+        if head is not None:
+            hashes = {f"sha256 {name}": digest for name, digest in head.sha256s().items()}
+            activation = None if head.activation is None else dict(head.activation)
+            facts = replace(facts, source=facts.source | hashes, activation=activation)
+    else:
+        scorer = first_answer(job.checkpoint.folder, tokenizer, answers)
+        prompt = prompt_of_folder(
+            job.checkpoint.folder, tokenizer, config, named=form or None, headed=True, max_tokens=max_tokens
+        )
+        facts = _facts(job, config, form, pooling, max_tokens, prompt=prompt)
+        facts = replace(facts, activation=PROBABILITY, source=facts.source | {"head": str(scorer)})
     encoder = EncoderModel(
         checkpoint=job.checkpoint,
         tokenizer=tokenizer,
         facts=facts,
         members=job.members,
         probes=probe_texts(tokenizer),
-        head=head,
+        scorer=scorer,
     )
     return facts, export_encoder(encoder, job.output, quant=job.quant, gate=job.gate)
 

@@ -176,6 +176,8 @@ def _origin_of_relevance(manifest: Manifest) -> str:
     if manifest.calibration is not None:
         return "by the calibration"
     if (curve := read_activation(manifest.activation, manifest.name)) is not None:
+        if curve.of_log:
+            return "the makers' own probability, exp(score)"
         return f"the makers' own probability, sigmoid({curve.scale:g} x score {curve.bias:+g})"
     return "hits have none"
 

@@ -21,16 +21,20 @@ class Calibration:
     """P(relevant | score) = 1 / (1 + exp(-(scale · score + bias))): Platt 1999. It keeps the order of scores.
 
     `margin`: 95% of the relevant documents score at least (score at rank MARGIN_CUT) - margin. None: not calibrated.
-    `origin` is CALIBRATION for a fit, ACTIVATION for the makers' own probability.
+    `origin` is CALIBRATION for a fit, ACTIVATION for the makers' own probability. `of_log`: the score is the log of
+    that probability, which has no scale and bias then.
     """
 
     scale: float
     bias: float
     margin: float | None = None
     origin: str = "calibration"
+    of_log: bool = False
 
     def __call__(self, score: float) -> float:
         """The probability of relevance for a raw logit, from 0 to 1."""
+        if self.of_log:
+            return math.exp(min(score, 0.0))
         x = self.scale * score + self.bias
         return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
 
@@ -39,12 +43,15 @@ CALIBRATION, ACTIVATION = "calibration", "activation"  # the origins of a hit's 
 
 
 def read_activation(record: Mapping[str, Any] | None, where: str) -> Calibration | None:
-    """The makers' probability in a manifest's `activation`, {"scale": …, "bias": …}; None if it has none.
+    """The makers' probability in a manifest's `activation`; None if it has none.
 
-    Raises ModelFileError for any other record.
+    It is {"scale": …, "bias": …}, or {"kind": "exp"} for a score that is the log of the probability. Raises
+    ModelFileError for any other record.
     """
     if record is None:
         return None
+    if record == {"kind": "exp"}:
+        return Calibration(1.0, 0.0, origin=ACTIVATION, of_log=True)
     if not isinstance(record, Mapping) or set(record) != {"scale", "bias"}:
         raise ModelFileError(f"{where}: its activation is not a scale and a bias: export the model again")
     return _logistic(record, where, ACTIVATION, "export the model again")

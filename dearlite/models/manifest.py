@@ -18,7 +18,7 @@ DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64"
 
 
 # Names of the embedding of tokens: of decoders, of the embedded model, of encoders that optimum traced.
-_EMBEDDING = re.compile(r"^embedding$|^words\.table$|(word|tok)_embeddings\.weight(\.rows)?$")
+_EMBEDDING = re.compile(r"^embedding$|^words\.table$|(word_embeddings|tok_embeddings|embed_tokens)\.weight(\.rows)?$")
 
 
 @dataclass(frozen=True, slots=True)

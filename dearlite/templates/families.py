@@ -190,6 +190,15 @@ FAMILIES: dict[str, Family] = {
         max_tokens=4096,
         own_specials=True,
     ),
+    "monot5": Family(
+        source="castorini/pygaggle 08339dd: the words of training, which one later tool ends with a blank",
+        model_types=("t5", "mt5"),
+        marks={"model_type": ("t5", "mt5")},
+        parts=("Query: {query} Document: {document} Relevant:",),
+        max_tokens=512,
+        own_specials=True,
+        scale=0,  # the score is a log probability
+    ),
     "yes-no": Family(
         source="zero-shot: the question of ielab/llm-rankers b36517b, query first",
         chat=_YES_NO,

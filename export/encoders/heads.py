@@ -50,12 +50,16 @@ class HeadModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The modules after the transformer, whose `output` they find under `name`; `max_tokens` is the folder's limit."""
+    """The modules after the transformer, whose `output` they find under `name`; `max_tokens` is the folder's limit.
+
+    `activation` is the makers' probability, as the manifest states it.
+    """
 
     output: str
     name: str
     modules: tuple[HeadModule, ...]
     max_tokens: int | None
+    activation: Mapping[str, float] | None
 
     @property
     def pooling(self) -> str:
@@ -97,7 +101,13 @@ def read_head(checkpoint: Checkpoint) -> Head | None:
     if score.by_token or score.width != 1:
         what = "a score for each token" if score.by_token else f"{score.width} scores of a pair"
         raise UsageError(f"{folder / MODULES} ends with {what}, and a scorer gives one: that is not supported")
-    return Head(output=chain.output, name=chain.name, modules=tuple(modules), max_tokens=chain.max_tokens)
+    return Head(
+        output=chain.output,
+        name=chain.name,
+        modules=tuple(modules),
+        max_tokens=chain.max_tokens,
+        activation={"scale": 1.0, "bias": 0.0} if chain.sigmoid else None,
+    )
 
 
 def score_of(head: Head, output: Any, tensors: Mapping[str, Any]) -> Any:

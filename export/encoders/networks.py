@@ -1,4 +1,4 @@
-"""The scorer of a folder as a module of torch: transformers' own classifier, or its model with a head after it.
+"""The scorer of a folder as modules of torch: transformers' own classifier, or its model with a head after it.
 
 This module uses torch and transformers (the extra `encoders`) and imports them when it is called. It reads safetensors
 only and runs no code from the folder.
@@ -7,7 +7,8 @@ only and runs no code from the folder.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from dearlite.errors import CheckpointError, need
 from dearlite.export.encoders.heads import Head, score_of, tensors_of
@@ -15,18 +16,42 @@ from dearlite.export.source.checkpoint import Checkpoint, name_some
 from dearlite.foreign import one_line_errors
 
 
-def load_network(checkpoint: Checkpoint, head: Head | None) -> Any:
-    """The scorer in fp32: its output has `logits`, (1, 1).
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A scorer in torch, fp32; the output of both modules has `logits`, (1, 1).
 
-    Raises CheckpointError for tensors that are missing, left over or misshapen.
+    `reference` is transformers' own computation, `traced` gives the same score and is traced. `inputs` is the model
+    type whose inputs optimum gives it.
     """
-    transformers = need("transformers", extra="encoders")
-    if head is None or head.output == "logits":
-        net = load(checkpoint, transformers.AutoModelForSequenceClassification)
-    else:
-        # The pooler is for the output of a classifier, which the head does not read; few folders have its weights.
-        net = load(checkpoint, transformers.AutoModel, unread="pooler.")
-    return net if head is None else _with_head(net, head)
+
+    reference: Any
+    traced: Any
+    inputs: str
+
+
+class Scorer(Protocol):
+    """The way in which the model of a folder scores a pair."""
+
+    def load(self, checkpoint: Checkpoint) -> Network:
+        """The model of the folder. Raises CheckpointError for tensors that are missing, left over or misshapen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A classifier of transformers with one label, or its model with `head` in place of the classifier."""
+
+    head: Head | None = None
+
+    def load(self, checkpoint: Checkpoint) -> Network:
+        transformers, head = need("transformers", extra="encoders"), self.head
+        if head is None or head.output == "logits":
+            net = load(checkpoint, transformers.AutoModelForSequenceClassification)
+        else:
+            # The pooler is for the output of a classifier, which the head does not read; few folders have its weights.
+            net = load(checkpoint, transformers.AutoModel, unread="pooler.")
+        scorer = net if head is None else _with_head(net, head)
+        return Network(scorer, scorer, net.config.model_type)
 
 
 def load(checkpoint: Checkpoint, auto: Any, unread: str = "") -> Any:

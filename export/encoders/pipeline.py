@@ -18,6 +18,7 @@ import numpy as np
 
 from dearlite.errors import DearliteError, UsageError
 from dearlite.export.encoders.heads import Head
+from dearlite.export.encoders.networks import Classifier, Scorer
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.tracing import trace
 from dearlite.export.onnx.graph import Graph
@@ -32,6 +33,7 @@ from dearlite.models.bundle_writer import BundleWriter
 from dearlite.models.facts import PointwiseFacts
 from dearlite.models.manifest import Build
 
+DECODER = "decoder"  # the manifest's pooling of a model that answers: the first position of its decoder
 LONGEST = 512  # tokens of a pair, unless the user requests more or fewer
 
 
@@ -40,6 +42,8 @@ class Encoder:
     """Differences of a family from BERT."""
 
     counts_after_padding: bool = False  # positions start at pad_token_id + 1, which makes as many unusable
+    # The words (false, true) in which a decoder after the encoder answers; the first pair that the vocabulary has.
+    answers: tuple[tuple[str, str], ...] = ()
 
 
 # `model_type` of config.json -> family.
@@ -55,8 +59,10 @@ ENCODERS = {
     "mobilebert": Encoder(),
     "modernbert": Encoder(),
     "mpnet": Encoder(counts_after_padding=True),
+    "mt5": Encoder(answers=(("▁no", "▁yes"),)),
     "rembert": Encoder(),
     "roberta": Encoder(counts_after_padding=True),
+    "t5": Encoder(answers=(("▁false", "▁true"), ("▁não", "▁sim"))),  # monoT5, and its Portuguese form
     "xlm-roberta": Encoder(counts_after_padding=True),
 }
 
@@ -91,8 +97,9 @@ def pair_settings(
     Raises UsageError listing everything that is not supported, in one line.
     """
     kind, unsupported = config["model_type"], []
+    answers = bool(ENCODERS[kind].answers)
     labels = label_count(config) or 2  # transformers omits the default of two labels
-    if head is None and labels != 1:
+    if head is None and not answers and labels != 1:
         unsupported.append(f"{labels} labels (a scorer has one)")
     if config.get("quantization_config"):
         unsupported.append("quantised weights (quantization_config): export its unquantised revision")
@@ -104,10 +111,12 @@ def pair_settings(
     if ENCODERS[kind].counts_after_padding:
         pad_id = config.get("pad_token_id")
         positions -= (1 if pad_id is None else pad_id) + 1
-    if max_tokens is not None and max_tokens > positions:
+    if max_tokens is not None and max_tokens > positions and not answers:  # T5 has relative positions
         unsupported.append(f"{positions} positions, fewer than --max-tokens {max_tokens}")
     if unsupported:
         raise UsageError(f"this {kind} model has {'; '.join(unsupported)}: that is not supported")
+    if answers:
+        return prompt or "", DECODER, max_tokens or LONGEST
     pooling = "mean" if config.get("classifier_pooling") == "mean" else "first-token"
     limit = min(positions, LONGEST)
     if head is not None:
@@ -125,7 +134,7 @@ class EncoderModel:
     facts: PointwiseFacts
     members: Mapping[str, bytes] = field(default_factory=dict)  # further files for the bundle, as LICENSE
     probes: Sequence[str] = ()  # texts that the written file must be able to score
-    head: Head | None = None  # in place of the classifier of transformers
+    scorer: Scorer = field(default_factory=Classifier)
 
 
 def export_encoder(
@@ -144,7 +153,7 @@ def export_encoder(
     card: dict[str, Any] = {}
     try:
         with Draft(output, folder=True) as draft:
-            traced = trace(checkpoint, tokenizer, max_tokens, draft.path, rows, model.head)
+            traced = trace(checkpoint, tokenizer, max_tokens, draft.path, rows, model.scorer, facts.template is None)
             file = draft.path / "model.dear"
             write_encoder(model, traced.rewriter, file, quant)
             if pairs is not None:
@@ -180,7 +189,8 @@ def write_encoder(model: EncoderModel, rewriter: Rewriter, path: Path, quant: st
 def _macs_per_token(checkpoint: Checkpoint) -> int:
     """Multiply-accumulate operations per token in the linear layers, which is the number of their weights."""
     shapes = {name: checkpoint.shape(name) for name in checkpoint.names if "embedding" not in name}
-    return sum(prod(shape) for shape in shapes.values() if len(shape) == 2)
+    tables = checkpoint.config.get("vocab_size")  # T5 calls its table "shared"
+    return sum(prod(shape) for shape in shapes.values() if len(shape) == 2 and shape[0] != tables)
 
 
 def _check_disk(checkpoint: Checkpoint, path: Path, quant: str) -> None:

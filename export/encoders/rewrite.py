@@ -1,8 +1,8 @@
 """Converts a simplified encoder graph into the graph of the file: int8 or fp32 linear layers, external weights.
 
-A product of all tokens with a constant matrix is a linear layer and is computed by an entry of LINEAR_WAYS. Layers that
-read the same value (query, key and value) become one product. The head, which runs on a single row from the start,
-stays in fp32, since it takes no time. All other nodes are copied.
+A product of all tokens with a constant matrix is a linear layer and is computed by an entry of LINEAR_WAYS, and so is a
+product of the one token of a decoder. Layers that read the same value (query, key and value) become one product. The
+head, which runs on one vector (1, width), stays in fp32, since it takes no time. All other nodes are copied.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dearlite.export.onnx.linear import LINEAR_WAYS, Linear
 from dearlite.models.manifest import DTYPES
 
 _LARGEST_CONSTANT = 64  # elements; larger constants are stored in weights.bin
+_MOST_JOINED = 4  # products; all layers of a decoder read the encoder's output, and joined ones take memory
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ def _groups(graph: SimplifiedGraph) -> dict[int, list[_Product]]:
     users, values = graph.users(), graph.constants
     by_input: dict[str, list[_Product]] = {}
     for node in graph.nodes:
-        if node.op_type != "MatMul" or not graph.is_rows(node.input[0]):
+        if node.op_type != "MatMul" or not (graph.is_rows(node.input[0]) or graph.is_one_row(node.input[0])):
             continue
         weight = values.get(node.input[1])
         if weight is None or weight.ndim != 2 or weight.dtype != np.float32:
@@ -95,7 +96,8 @@ def _groups(graph: SimplifiedGraph) -> dict[int, list[_Product]]:
             if other in values and values[other].shape == weight.shape[1:]:
                 product.bias, product.output = other, readers[0].output[0]
         by_input.setdefault(node.input[0], []).append(product)
-    return {id(product.node): group for group in by_input.values() for product in group}
+    groups = [g[n : n + _MOST_JOINED] for g in by_input.values() for n in range(0, len(g), _MOST_JOINED)]
+    return {id(product.node): group for group in groups for product in group}
 
 
 def _name(group: list[_Product]) -> str:
@@ -141,7 +143,8 @@ class _Writer:
     def linear(self, group: list[_Product]) -> None:
         g, source = self.g, group[0].node.input[0]
         layer = self.rewriter.layer(group, np.int8 if self.way.int8_weights else np.float32)
-        count = g.const("one_row", np.array([1], np.int64)) if source in self.graph.first_token else self.tokens
+        single = source in self.graph.first_token or self.graph.is_one_row(source)
+        count = g.const("one_row", np.array([1], np.int64)) if single else self.tokens
         width = self.shape("rows", -1, layer.weight.shape[0])
         product = self.way.write(g, g.add("Reshape", self.value(source), width), count, layer)
         sides = [self.graph.constants[part.weight].shape[1] for part in group]

@@ -31,6 +31,11 @@ class SimplifiedGraph:
         known = self.shapes.get(name, ())
         return bool(known) and all(len(s) == 3 and s[:2] == (1, n) for s, n in zip(known, SHORT, strict=True))
 
+    def is_one_row(self, name: str) -> bool:
+        """True if the value is (1, 1, width), the one token of a decoder."""
+        known = self.shapes.get(name, ())
+        return bool(known) and all(len(s) == 3 and s[:2] == (1, 1) for s in known)
+
     def users(self) -> dict[str, list[Any]]:
         """Value -> the nodes that read it."""
         users: dict[str, list[Any]] = {}

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import CheckpointError, DearliteError, need
-from dearlite.export.encoders.heads import Head
-from dearlite.export.encoders.networks import load_network
+from dearlite.export.encoders.networks import Classifier, Network, Scorer
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.simplified_graph import IDS, MASK, TYPES, cut_to_first_token
 from dearlite.export.encoders.simplify import move_weights_out, simplify
@@ -33,6 +32,7 @@ from dearlite.foreign import one_line_errors
 from dearlite.pointwise.tokens import TokenRow
 
 _LONGEST_CHECK = 512  # tokens; the memory of attention grows with the square of the length
+_CLASSIFIER = Classifier()
 _TOLERANCE = 1e-3  # relative to the score, or to 1 if that is larger; fp32 sums in another order differ by about 1e-5
 
 
@@ -50,18 +50,19 @@ def trace(
     max_tokens: int,
     scratch: Path,
     rows: Iterable[TokenRow] = (),
-    head: Head | None = None,
+    scorer: Scorer = _CLASSIFIER,
+    pairs: bool = True,
 ) -> EncoderTrace:
     """The encoder of `checkpoint`, with the reference scores of `rows`. Temporary files are in the folder `scratch`.
 
-    `head` takes the place of the classifier of transformers.
+    `pairs` is False for a model that reads query and document in one text.
 
     Raises MissingExtra without optimum, CheckpointError for a folder that is not a complete scorer, and DearliteError
     if the exported graph in fp32 does not give the scores of transformers.
     """
     need("torch", extra="encoders")
     need("optimum.exporters.onnx", extra="encoders")
-    types_used = uses_token_types(checkpoint, tokenizer, max_tokens)
+    types_used = pairs and uses_token_types(checkpoint, tokenizer, max_tokens)
     _check_values(checkpoint)
     failure = f"{checkpoint.folder}: this {checkpoint.config['model_type']} model is not supported"
     with (
@@ -69,14 +70,15 @@ def trace(
         tempfile.TemporaryDirectory(dir=scratch, prefix="dearlite-") as folder,
         _quietly(),
     ):
-        net = load_network(checkpoint, head)
+        net = scorer.load(checkpoint)
         return _trace(net, checkpoint, Path(folder), min(max_tokens, _LONGEST_CHECK), types_used, rows)
 
 
 def _trace(
-    net: Any, checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]
+    net: Network, checkpoint: Checkpoint, folder: Path, longest: int, types_used: bool, rows: Iterable[TokenRow]
 ) -> EncoderTrace:
-    vocabulary, pad_id = net.config.vocab_size, net.config.pad_token_id
+    config = net.reference.config
+    vocabulary, pad_id = config.vocab_size, config.pad_token_id
 
     def feeds(length: int) -> dict[str, Any]:
         ids = np.random.default_rng(length).integers(0, vocabulary, (1, length))
@@ -92,7 +94,7 @@ def _trace(
         {IDS: row.ids[None], MASK: np.ones((1, len(row.ids)), np.int64), TYPES: row.types[None] * types_used}
         for row in rows
     ]
-    scores = _scores(net, [*probes, *row_feeds], takes_types)
+    scores = _scores(net.reference, [*probes, *row_feeds], takes_types)
     expected, reference = scores[: len(probes)], scores[len(probes) :]
     del net
     try:
@@ -109,15 +111,15 @@ def _trace(
     return EncoderTrace(Rewriter(graph, vocabulary=vocabulary), reference)
 
 
-def _export(net: Any, checkpoint: Checkpoint, path: Path) -> list[str]:
+def _export(net: Network, checkpoint: Checkpoint, path: Path) -> list[str]:
     """Writes the ONNX file `path` of the traced module. Returns the names of its inputs."""
     convert, tasks = (need(f"optimum.exporters.{part}", extra="encoders") for part in ("onnx.convert", "tasks"))
     onnx = need("onnx", extra="export")
     try:
         settings = tasks.TasksManager.get_exporter_config_constructor(
-            "onnx", task="text-classification", model_type=net.config.model_type, library_name="transformers"
+            "onnx", task="text-classification", model_type=net.inputs, library_name="transformers"
         )
-        convert.export(net, settings(net.config), path, opset=OPSET)
+        convert.export(net.traced, settings(net.traced.config), path, opset=OPSET)
     except OSError:
         raise
     except Exception as err:  # the errors of torch's tracer and of optimum have no common class

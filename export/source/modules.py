@@ -75,6 +75,7 @@ class Chain:
     name: str
     modules: tuple[Module, ...]
     max_tokens: int | None  # the longest pair that the folder's files state
+    sigmoid: bool  # True if the makers' probability is the sigmoid of the score
 
 
 def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> Chain | None:
@@ -101,7 +102,8 @@ def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> 
     if not others and name == SCORES:
         return None
     _check_prompt(folder, settings)
-    return Chain(output=output, name=name, modules=tuple(others), max_tokens=_longest(folder))
+    sigmoid = str(settings.get("activation_fn")).endswith(".Sigmoid")
+    return Chain(output=output, name=name, modules=tuple(others), max_tokens=_longest(folder), sigmoid=sigmoid)
 
 
 def read_modules(path: Path, kinds: tuple[str, ...], *, of: str) -> list[Module]:

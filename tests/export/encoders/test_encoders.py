@@ -135,7 +135,7 @@ def export(folder, target, *options):
 
 
 def test_every_family_of_the_table_is_tested():
-    assert set(FAMILIES) == set(ENCODERS)
+    assert set(FAMILIES) == {name for name, family in ENCODERS.items() if not family.answers}  # test_t5.py: the others
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

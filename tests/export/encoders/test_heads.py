@@ -29,7 +29,7 @@ from dearlite.errors import CheckpointError, UsageError
 from dearlite.export import export
 from dearlite.export.encoders import pipeline
 from dearlite.export.encoders.heads import read_head
-from dearlite.export.encoders.networks import load_network
+from dearlite.export.encoders.networks import Classifier
 from dearlite.export.quality.card import Pairs
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.models.bundle import Bundle
@@ -44,7 +44,7 @@ def test_modules_give_the_scores_of_sentence_transformers(tmp_path, case):
     kind, _, name = case.partition(" ")
     write_cross_encoder(tmp_path, CHAINS[name], kind)
     checkpoint = Checkpoint(tmp_path)
-    net = load_network(checkpoint, read_head(checkpoint))
+    net = Classifier(read_head(checkpoint)).load(checkpoint).reference
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     with torch.inference_mode():
         scores = [
@@ -185,3 +185,12 @@ def test_limits_of_the_folder_are_kept(tmp_path):
     reading = json.loads((tmp_path / "sentence_bert_config.json").read_text())
     write_json(tmp_path / "sentence_bert_config.json", reading | {"max_seq_length": 20})
     assert read_head(Checkpoint(tmp_path)).max_tokens == 20
+
+
+def test_the_probability_of_the_makers_is_kept(tmp_path):
+    write_cross_encoder(tmp_path, CHAINS["ettin"])
+    assert read_head(Checkpoint(tmp_path)).activation is None  # Identity
+    settings = json.loads((tmp_path / "config_sentence_transformers.json").read_text())
+    sigmoid = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    write_json(tmp_path / "config_sentence_transformers.json", settings | sigmoid)
+    assert read_head(Checkpoint(tmp_path)).activation == {"scale": 1.0, "bias": 0.0}
