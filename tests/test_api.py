@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+from posix_only import need_posix
 
 import dearlite
 from dearlite import DearliteError, Fields, Reranker, rerank
@@ -215,6 +216,7 @@ def test_score_takes_mixed_queries_in_order(reranker):
 
 
 def test_rankings_show_themselves(reranker):
+    need_posix()
     ranking = reranker.rerank(QUERY, ["<script>alert(1)</script> light", "[bold]x[/bold] \x1b[31m red"])
     assert "2 documents by minilm-l12 on cpu" in repr(ranking)
     page = ranking._repr_html_()

@@ -14,7 +14,7 @@ from import_graph import modules_of
 import dearlite.export as front
 from dearlite.cli.main import COMMANDS
 from dearlite.llama.library import ENGINES
-from dearlite.models.formats import RUNNERS
+from dearlite.models.formats import DEAR, LISTWISE_GGUF, POINTWISE_GGUF
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -147,7 +147,7 @@ def test_commands_and_model_formats_name_extras_that_bring_their_packages():
         assert module in modules
         missing = {distribution(package) for package in imported_at_once(module, modules, set())} - brought_by(extra)
         assert not missing, f"dearlite {name}: {missing} not in {extra}"
-    for runner in RUNNERS.values():
+    for runner in (DEAR, POINTWISE_GGUF, LISTWISE_GGUF):
         assert distribution(runner.packages[0]) in brought_by(runner.extra)
 
 

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from posix_only import need_posix
 
 from dearlite.cli.main import COMMANDS
 
@@ -256,6 +256,7 @@ def test_stdin_and_closed_pipe():
 
 
 def test_interrupt_ends_the_command_and_says_how_far(tmp_path):
+    need_posix()
     docs = tmp_path / "d.txt"
     docs.write_text(("some words to read " * 60 + "\n") * 5000)
     target = tmp_path / "out.jsonl"
@@ -281,7 +282,7 @@ def test_interrupt_ends_the_command_and_says_how_far(tmp_path):
 
 def test_terminal_gets_a_table_and_no_color_is_honoured(short):
     def on_terminal(**env):
-        main, side = pty.openpty()
+        main, side = pytest.importorskip("pty").openpty()
         with subprocess.Popen(
             [*DEARLITE, "rerank", QUERY, short, "-k", "2"],
             stdout=side,

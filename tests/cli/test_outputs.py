@@ -14,6 +14,7 @@ import click
 import noveleval
 import pytest
 from command_tree import commands
+from posix_only import need_posix
 
 from dearlite import Reranker, evaluate, rerank_run
 from dearlite.errors import UsageError
@@ -211,6 +212,7 @@ def refused(result, *words):
 
 @pytest.mark.parametrize("key", ALL, ids=ids)
 def test_a_link_is_followed_and_the_mode_is_kept(write, tmp_path, key):
+    need_posix()
     row = ROWS[key]
     (tmp_path / "real").mkdir()
     target, link = tmp_path / "real" / f"target.{row.ending}", tmp_path / f"link.{row.ending}"
@@ -227,6 +229,7 @@ def test_a_link_is_followed_and_the_mode_is_kept(write, tmp_path, key):
 
 @pytest.mark.parametrize("key", WRITTEN, ids=ids)
 def test_a_pipe_is_written_to(write, tmp_path, key):
+    need_posix()
     pipe, read = tmp_path / f"pipe.{ROWS[key].ending}", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
@@ -240,6 +243,7 @@ def test_a_pipe_is_written_to(write, tmp_path, key):
 
 @pytest.mark.parametrize("key", KEPT, ids=ids)
 def test_a_pipe_keeps_no_state(write, tmp_path, key, monkeypatch):
+    need_posix()
     monkeypatch.setattr(Reranker, "load", None)
     os.mkfifo(tmp_path / "pipe")
     refused(write(key, tmp_path / "pipe"), "is not an ordinary file")
@@ -248,6 +252,7 @@ def test_a_pipe_keeps_no_state(write, tmp_path, key, monkeypatch):
 
 @pytest.mark.parametrize("key", ALL, ids=ids)
 def test_an_input_is_refused_before_the_work(write, places, tmp_path, key, monkeypatch):
+    need_posix()
     row = ROWS[key]
     write(key, tmp_path / "none" / f"out.{row.ending}")  # makes a model's folder
     monkeypatch.setattr(Reranker, "load", None)
@@ -265,6 +270,7 @@ def test_an_input_is_refused_before_the_work(write, places, tmp_path, key, monke
 
 @pytest.mark.parametrize("key", ALL, ids=ids)
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(write, tmp_path, key, monkeypatch):
+    need_posix()
     row = ROWS[key]
     (tmp_path / "file").write_text("old")
     locked = tmp_path / f"locked.{row.ending}"
@@ -321,6 +327,7 @@ def test_a_full_disk_leaves_the_old_file(write, tmp_path, key):
     ],
 )
 def test_two_outputs_of_a_call_are_two_files(cli, places, tmp_path, options, words, monkeypatch):
+    need_posix()
     monkeypatch.setattr(Reranker, "load", None)
     (tmp_path / "link.jsonl").symlink_to("out.trec")
     paths = {"OUT": str(tmp_path / "out"), "LINK": str(tmp_path / "link.jsonl")}
@@ -330,6 +337,7 @@ def test_two_outputs_of_a_call_are_two_files(cli, places, tmp_path, options, wor
 
 
 def test_the_journal_of_a_device_lies_in_dearlites_folder(cli, places, tmp_path, monkeypatch):
+    need_posix()
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path / "home"))
     reading, writing = os.pipe()
     code, _, err = cli("batch", places["COLLECTION"], "-m", places["MODEL"], "-o", f"/dev/fd/{writing}")
@@ -340,6 +348,7 @@ def test_the_journal_of_a_device_lies_in_dearlites_folder(cli, places, tmp_path,
 
 
 def test_python_refuses_what_the_command_refuses(places, tmp_path):
+    need_posix()
     source, model = places["COLLECTION"], places["MODEL"]
     (tmp_path / "link.trec").symlink_to(source / "run.trec")
     (tmp_path / "model.jsonl").symlink_to(model)
@@ -374,6 +383,7 @@ def test_a_cluster_does_not_overwrite_its_input(cli, places, tmp_path, monkeypat
 
 
 def test_the_folder_of_a_training(tmp_path):
+    need_posix()
     data = tmp_path / "data.jsonl"
     data.write_text("{}")
     (tmp_path / "file").touch()

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from command_tree import commands
+from posix_only import need_posix
 
 from dearlite import Reranker
 from dearlite.cli import streams
@@ -166,6 +167,7 @@ def test_the_same_bytes_reach_a_pipe_whatever_its_encoding(call):
 
 @pytest.mark.parametrize("words", [*SOME, EVAL], ids=name_of)
 def test_a_full_stdout_is_one_line_and_a_failure(call, words):
+    need_posix()
     stderr = io.StringIO()
     with suppress(OSError), open("/dev/full", "w", encoding="utf-8") as full:
         assert call(words, full, stderr) == 1
@@ -219,6 +221,7 @@ def test_a_reader_that_has_gone_on_windows_is_no_error(call, words, monkeypatch)
 @pytest.mark.parametrize("stderr", ["absent", "closed", "full"])
 @pytest.mark.parametrize("words", [*SOME, ("rerank", "-q", "", "DOCS"), ("--colour",)], ids=name_of)
 def test_messages_that_cannot_be_written_change_nothing(call, words, stderr):
+    need_posix()
     stream = open("/dev/full", "w", encoding="utf-8") if stderr == "full" else io.StringIO()
     if stderr == "closed":
         stream.close()
@@ -347,6 +350,7 @@ def test_what_tsv_cannot_hold_is_counted(call, tmp_path):
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("redirection", ["> /dev/full", "| true", ">&-"])
 def test_the_help_of_a_process_is_output_too(redirection, unbuffered):
+    need_posix()
     code, message = SHELL[redirection]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import pty
 import stat
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from posix_only import need_posix
 
 from dearlite.errors import DearliteError, UsageError
 from dearlite.files.hashing import sha256_of
@@ -31,6 +31,7 @@ def names(folder):
 @pytest.fixture
 def reader(tmp_path):
     """Makes a pipe and reads it in a thread; gives the pipe's path and a function that returns what was read."""
+    need_posix()
     pipe, read = tmp_path / "pipe.jsonl", []
     os.mkfifo(pipe)
     thread = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
@@ -62,6 +63,7 @@ def test_a_block_that_fails_leaves_no_file_and_keeps_the_old_one(tmp_path):
 
 
 def test_a_link_stays_a_link_and_its_file_is_written(tmp_path):
+    need_posix()
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "target.txt"
     target.write_text("old")
@@ -95,6 +97,7 @@ def test_a_block_that_fails_writes_nothing_to_a_pipe(reader):
 
 
 def test_a_pipe_whose_reader_has_gone_is_an_error(tmp_path):
+    need_posix()
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -105,6 +108,7 @@ def test_a_pipe_whose_reader_has_gone_is_an_error(tmp_path):
 
 
 def test_an_open_descriptor_is_written_to_where_it_stands(tmp_path):
+    need_posix()
     log = tmp_path / "log"
     with open(log, "wb", buffering=0) as stream:
         stream.write(b"head ")
@@ -119,7 +123,7 @@ def test_an_open_descriptor_is_written_to_where_it_stands(tmp_path):
 
 
 def test_a_terminal_and_a_null_device_are_written_to(tmp_path):
-    main, side = pty.openpty()
+    main, side = pytest.importorskip("pty").openpty()
     write_text(os.ttyname(side), "hello")
     assert os.read(main, 100) == b"hello"
     os.close(side)

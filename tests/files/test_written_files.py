@@ -5,6 +5,7 @@ import socket
 import stat
 
 import pytest
+from posix_only import need_posix
 
 from dearlite.errors import UsageError
 from dearlite.files.outputs import check_outputs
@@ -42,6 +43,7 @@ def test_outputs_that_can_be_written_pass_and_nothing_is_left(tmp_path):
     ],
 )
 def test_an_output_that_cannot_be_written_is_told(tmp_path, monkeypatch, name, words):
+    need_posix()
     monkeypatch.chdir(tmp_path)
     os.mkdir("folder")
     for file in ("file", "locked"):
@@ -62,6 +64,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_an_input_is_never_an_output(tmp_path, monkeypatch):
+    need_posix()
     monkeypatch.chdir(tmp_path)
     for name in ("docs", "docs.journal", "other"):
         (tmp_path / name).write_text("kept")
@@ -89,6 +92,7 @@ def test_standard_input_is_an_input(tmp_path):
 
 
 def test_two_outputs_are_two_files(tmp_path, monkeypatch):
+    need_posix()
     monkeypatch.chdir(tmp_path)
     os.symlink("out", "link")
     os.mkfifo("pipe")
@@ -99,6 +103,7 @@ def test_two_outputs_are_two_files(tmp_path, monkeypatch):
 
 
 def test_the_ending_of_an_output(tmp_path, monkeypatch):
+    need_posix()
     monkeypatch.chdir(tmp_path)
     known = ("jsonl", "csv")
     os.mkfifo("pipe.weird")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from forked import ForkServer
+from posix_only import need_posix
 from tiny_gguf import write_adapter, write_tiny
 
 from dearlite.errors import ModelFileError
@@ -233,6 +234,7 @@ alive(reranker)
 
 def test_a_context_that_does_not_fit_in_memory(process):
     """With a limit on the address space, a huge context is refused and not fatal."""
+    need_posix()
     code = """
 import resource
 reranker = Reranker.load(model)
@@ -251,6 +253,7 @@ alive(reranker)
 
 def test_interrupt_in_a_long_prompt_ends_the_command(model, tmp_path):
     """Ctrl-C while the library works; the model is slow enough that a prompt takes many seconds."""
+    need_posix()
     from tiny_gguf import smollm2
 
     docs = tmp_path / "d.txt"

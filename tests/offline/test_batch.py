@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import noveleval
 import pytest
+from posix_only import need_posix
 
 from dearlite import Reranker, rerank_run
 from dearlite.errors import Cancelled, InvalidInput, UsageError
@@ -94,6 +95,7 @@ def test_rows_hold_texts_and_both_stages(small, reranker, tmp_path):
 
 def test_ten_kills_end_in_the_file_of_an_undisturbed_run(tmp_path, tiny_bundle):
     """Each pair takes 10 ms more than it does, in which the processor rests: no machine is done before the kill."""
+    need_posix()
     code = (
         "import sys, time; from dearlite.cli.main import run; from dearlite.pointwise import reranker\n"
         "stream = reranker.PointwiseReranker.stream\n"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from posix_only import need_posix
 
 from dearlite.documents import Document
 from dearlite.errors import DearliteError, JournalInUse, UsageError
@@ -102,6 +103,7 @@ def test_a_second_process_is_refused(journal_file):
 
 def test_a_full_disk_leaves_the_journal_whole(tmp_path, monkeypatch):
     """A file-size limit stands for the disk: the system takes a part of the line and refuses the rest."""
+    need_posix()
     path = tmp_path / "a.journal"
     code = f"""
 import resource, signal, sys

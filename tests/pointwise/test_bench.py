@@ -1,7 +1,6 @@
 """`dearlite bench`: its counts, checked by hand, and a run on a real model."""
 
 import json
-import resource
 import sys
 
 import pytest
@@ -131,6 +130,7 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
 
     monkeypatch.setattr(machine, "Path", NoProc)
     memory = machine.memory_now()
+    resource = pytest.importorskip("resource")
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform != "darwin" else 1 / 1024)
     assert memory.peak_rss_mb == kib * 1024 / 2**20  # ru_maxrss: KiB on Linux, bytes on macOS
     assert (memory.anonymous_mb, memory.file_mb) == (None, None)
