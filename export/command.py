@@ -103,7 +103,7 @@ def command(model: str, **options: Any) -> None:
     """Make a .dear file of a scorer, or a .gguf of a listwise model.
 
     The model is a Hugging Face folder, a LoRA over one, or a NAME of models.toml, which also records its kind. A FOLDER
-    is a listwise model if --quant is a type of GGUF or -o ends in .gguf.
+    is a listwise model if --quant is a type of GGUF or -o ends in .gguf, unless it has a score head.
 
     Weights are read from safetensors, merged, rotated, quantised and written one tensor at a time. A folder that holds
     only a LoRA is merged with the base that its adapter_config.json names. Encoders (BERT, XLM-R, ModernBERT, DeBERTa

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dearlite.checks import whole_number
 from dearlite.errors import UsageError
-from dearlite.files.targets import find_target
+from dearlite.files.targets import ending_of, find_target
 
 Report = Callable[[str], None]  # receives one line of text, without a line end
 
@@ -58,7 +58,7 @@ class ExportOptions:
 
     @property
     def names_gguf(self) -> bool:
-        """True if the quantisation or the output file is that of a listwise model."""
+        """True if the quantisation or the output file is that of a GGUF."""
         from dearlite.export.gguf.quants import GGUF_QUANTS
 
         return self.quant in GGUF_QUANTS or (self.output is not None and self.output.suffix == ".gguf")
@@ -85,10 +85,16 @@ class ExportOptions:
 
     def _check_pointwise(self, model: str) -> None:
         from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, QUANTISATIONS
+        from dearlite.export.gguf.quants import GGUF_QUANTS
         from dearlite.pointwise.prompts import PAIR_FORMS
         from dearlite.templates.families import FAMILIES
 
-        _check_choice("quant", self.quant, QUANTISATIONS, f"{model}, a pointwise model")
+        types = GGUF_QUANTS if self.names_gguf else QUANTISATIONS
+        _check_choice("quant", self.quant, types, f"{model}, a pointwise model")
+        if self.names_gguf and self.output is not None and find_target(self.output).is_file:
+            ending_of(self.output, ("gguf",), needed=True)
+        if self.names_gguf and self.target is not None:
+            raise UsageError("--for does not apply to a GGUF, which llama.cpp runs on every device: leave it out")
         _check_choice("prompt", self.prompt, (*PAIR_FORMS, *FAMILIES), f"{model}, a pointwise model")
         _check_choice("target", self.target, DEVICES, model)
         _check_choice("pooling", self.pooling, POOLINGS, model)

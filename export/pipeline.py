@@ -11,8 +11,10 @@ from pathlib import Path
 from dearlite.errors import UsageError, need
 from dearlite.export.options import ExportOptions, Report
 from dearlite.export.results import ExportResult, WrittenModel
+from dearlite.export.source.inputs import states_scorer
 from dearlite.machine import peak_memory_mb
 from dearlite.models.registry import ModelEntry, load_registry
+from dearlite.templates.families import FAMILIES
 
 
 def export(
@@ -37,7 +39,8 @@ def export(
 
     The keywords are the options of `dearlite export`, described in docs/cli.md; `target` is its `--for`. None stands
     for the model's own value or the default of its kind. A folder is a listwise model if `quant` is a type of GGUF or
-    `output` ends in .gguf. `report` receives each note as one line; nothing is printed.
+    `output` ends in .gguf, and the model has no score head. `report` receives each note as one line; nothing is
+    printed.
 
     Raises UsageError for options that do not apply, CheckpointError for a folder that is not a whole model, and
     DearliteError for a file that is too inexact, unless `force`. A failed export leaves no file.
@@ -71,7 +74,7 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
     """As `export`, with the options as a record."""
     start = time.perf_counter()
     entry = None if Path(model).is_dir() else _entry_of(model)
-    kind = entry.kind if entry is not None else "listwise" if options.names_gguf else "pointwise"
+    kind = entry.kind if entry is not None else _kind_of(Path(model), options)
     written: WrittenModel
     if kind == "listwise":
         from dearlite.export.listwise import export_listwise
@@ -97,6 +100,13 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
         worker_peak_rss_mb=peak_memory_mb(children=True),
         published_scores=entry.golden if entry is not None else "",
     )
+
+
+def _kind_of(folder: Path, options: ExportOptions) -> str:
+    """The kind of the model in a folder: a GGUF holds a listwise model, unless the model has a score."""
+    if not options.names_gguf or options.prompt in FAMILIES or states_scorer(folder, options.adapter):
+        return "pointwise"
+    return "listwise"
 
 
 def _silent(line: str) -> None:

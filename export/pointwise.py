@@ -15,6 +15,7 @@ from dearlite.export.encoders.heads import read_head
 from dearlite.export.encoders.networks import Classifier, Scorer
 from dearlite.export.encoders.pipeline import ENCODERS, EncoderModel, export_encoder, pair_settings, refuse_unknown
 from dearlite.export.encoders.t5 import PROBABILITY, first_answer
+from dearlite.export.gguf.scorer import export_scorer
 from dearlite.export.options import DEFAULT_POOLING, DEFAULT_QUANT, DEFAULT_TARGET, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_TAU, QualityGate
 from dearlite.export.quality.texts import pair_types
@@ -47,7 +48,7 @@ class _Job:
 
     @property
     def quant(self) -> str:
-        return self.options.quant or DEFAULT_QUANT["pointwise"]
+        return self.options.quant or DEFAULT_QUANT["listwise" if self.options.names_gguf else "pointwise"]
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -71,9 +72,13 @@ def export_pointwise(model: str, entry: ModelEntry | None, options: ExportOption
         raise UsageError(
             f"{model} is read at {entry.pooling!r}, which is not supported: only {' and '.join(POOLINGS)} are"
         )
-    output = output_path(options.output, entry, options.force, suffix=".dear", folders=(Path(model), options.adapter))
+    suffix = ".gguf" if options.names_gguf else ".dear"
+    if options.names_gguf and options.output is None:
+        raise UsageError(f"name the file to write: -o {entry.name if entry is not None else 'model'}.gguf")
+    output = output_path(options.output, entry, options.force, suffix=suffix, folders=(Path(model), options.adapter))
     pooling = entry.pooling if entry is not None else options.pooling or DEFAULT_POOLING
-    check_devices(options.quant or DEFAULT_QUANT["pointwise"], DEVICES[options.target or DEFAULT_TARGET], pooling)
+    if not options.names_gguf:
+        check_devices(options.quant or DEFAULT_QUANT["pointwise"], DEVICES[options.target or DEFAULT_TARGET], pooling)
     folder, adapter = source_folders(model, entry, options.adapter)
     job = _Job(entry, Checkpoint(folder), adapter, output, options)
     refuse_unknown(job.checkpoint.config.get("model_type"), FAMILIES)
@@ -102,7 +107,8 @@ def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseF
             f"the config.json of {job.checkpoint.folder} states {labels} labels, and its score.weight has one row: "
             "fetch both again, of one revision"
         )
-    check_disk(job.output, shape, job.quant)
+    if not options.names_gguf:
+        check_disk(job.output, shape, job.quant)
     tokenizer, pad_id = _tokenizer(job, shape.vocabulary, None if prompt is not None else max_tokens)
     if pooling == "last-position" and pad_id is None:
         raise UsageError(
@@ -110,6 +116,18 @@ def _export_decoder(job: _Job, pooling: str, report: Report) -> tuple[PointwiseF
         )
     words = entry.prompt if entry is not None else options.prompt or _DEFAULT_PROMPT
     facts = _facts(job, source.config, words, pooling, max_tokens, pad_id, prompt)
+    if options.names_gguf:
+        facts = replace(facts, source=facts.source | {"quant": job.quant})
+        return facts, export_scorer(
+            source,
+            facts,
+            job.output,
+            tokenizer=tokenizer,
+            folders=(job.checkpoint.folder, job.adapter),
+            quant=job.quant,
+            gate=job.gate,
+            probes=probe_texts(tokenizer),
+        )
     decoder = DecoderModel(
         source=source,
         tokenizer=tokenizer,
@@ -156,6 +174,11 @@ def _prompt_and_source(job: _Job, lora: Adapter | None, report: Report) -> tuple
 def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     """Through optimum. A folder's config.json decides what the options leave open."""
     entry, options, config = job.entry, job.options, job.checkpoint.config
+    if options.names_gguf:
+        raise UsageError(
+            f"an encoder ({config['model_type']}) is written as a .dear file: leave out --quant, or give an int8 one; "
+            "llama.cpp's convert_hf_to_gguf.py writes GGUF files that `dearlite rerank -m FILE.gguf` runs"
+        )
     if job.adapter is not None:
         raise UsageError(
             f"a LoRA over an encoder ({config['model_type']}) cannot be merged here: merge it with PEFT first"

@@ -59,8 +59,8 @@ MAY_IMPORT = {
     "export.quality",
     "export.encoders": "errors foreign files reranker models pointwise export.source export.numerics export.onnx "
     "export.quality",
-    "export.gguf": "errors foreign files machine templates models llama listwise export.source export.numerics "
-    "export.quality",
+    "export.gguf": "errors foreign files machine templates models pointwise llama listwise export.source "
+    "export.numerics export.quality",
     "export.train.records": f"{_RECORDS} reranker templates models files listwise offline offline.collection "
     "offline.run",
     "export.train": f"{_RECORDS} version templates models files pointwise llama listwise offline.collection "
@@ -68,9 +68,10 @@ MAY_IMPORT = {
     "export.options": "errors checks files templates pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
     "export.pointwise": "errors templates models pointwise export.options export.results export.source export.quality "
-    "export.decoders export.encoders",
+    "export.decoders export.encoders export.gguf",
     "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",
-    "export.pipeline": "errors machine models export.options export.results export.pointwise export.listwise",
+    "export.pipeline": "errors machine templates models export.options export.results export.source "
+    "export.pointwise export.listwise",
     "export.verification": "errors models export.options export.decoders",
     "export": "errors export.options export.results export.pipeline export.verification export.quality export.train "
     "export.train.records",

@@ -89,7 +89,7 @@ def _exported(file: GgufFile) -> GgufSettings:
         if records["template"] is not None:
             form = read_template(records["template"], str(file.path))
         else:
-            before, between, after = (tuple(own[f"pair.{part}"]) for part in ("before", "between", "after"))
+            before, between, after = (tuple(own.get(f"pair.{part}", ())) for part in ("before", "between", "after"))
             layout = PairLayout(before, between, after, own["max_tokens"])
         if not isinstance(form, Template) and form not in PAIR_FORMS:
             raise ModelFileError(

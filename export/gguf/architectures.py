@@ -134,8 +134,8 @@ def check_weights(source: TensorSource, weights: list[Weight], where: object) ->
         names.remove(OUTPUT)
     if "score.weight" in names and OUTPUT not in names and not tied:
         raise UsageError(
-            f"{where} is a scorer (it has score.weight and no lm_head.weight), which a GGUF has no place for: "
-            "export it as a .dear file, without --quant or with --quant int8"
+            f"{where} is a scorer (it has score.weight and no lm_head.weight), and its config.json states a language "
+            "model: export it as a .dear file, or correct its `architectures`"
         )
     faults = [f"{name} is missing" for name in expected if name not in names]
     faults += [

@@ -8,7 +8,7 @@ with zeros in place of its digits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -54,9 +54,17 @@ def listwise_values(facts: ListwiseFacts) -> Iterator[tuple[str, Any]]:
 
 
 def model_values(
-    config: dict[str, Any], family: Architecture, shape: LlamaShape, weights: list[Weight], facts: ListwiseFacts
+    config: dict[str, Any],
+    family: Architecture,
+    shape: LlamaShape,
+    weights: list[Weight],
+    facts: ModelFacts,
+    own: Iterable[tuple[str, Any]],
 ) -> Iterator[tuple[str, Any]]:
-    """Every key except the tokenizer's, in the file's order: int -> uint32, float -> float32, str."""
+    """Every key except the tokenizer's, in the file's order: int -> uint32, float -> float32, str, list.
+
+    `own` are the `dearlite.*` keys of the kind of model.
+    """
     gguf = need("gguf", extra="export")
     parameters = sum(prod(weight.shape) for weight in weights)
     yield "general.type", "model"
@@ -67,7 +75,7 @@ def model_values(
     yield from hyperparameters(config, family, shape)
     yield "general.file_type", GGUF_QUANTS[F16].file_type
     yield "general.quantization_version", gguf.GGML_QUANT_VERSION
-    yield from listwise_values(facts)
+    yield from own
 
 
 def fill_in(path: Path, values: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ from dearlite.export.gguf.card import (
     card_rows,
     versions,
 )
-from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, ListwiseFacts, fill_in, model_values
+from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, ListwiseFacts, fill_in, listwise_values, model_values
 from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import CONTROL, USER_DEFINED, Vocabulary, read_vocabulary
@@ -70,11 +70,11 @@ def export_gguf(
     if quant != F16 or gate.card:
         installed_engine()
     shapes = [weight.shape for weight in weights]
-    _check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=gate.card)
+    check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=gate.card)
     hashes = _SourceHashes(source)
     facts = replace(facts, source=facts.source | hashes.placeholders() | {"quant": quant, "versions": versions()})
     factors = rope_factors(config, shape.head_dim)
-    values = list(model_values(config, family, shape, weights, facts))
+    values = list(model_values(config, family, shape, weights, facts, listwise_values(facts)))
     with _draft_of(output) as whole:
         work = whole.path
         card: dict[str, Any] = {}
@@ -165,7 +165,7 @@ def _card_json(card: dict[str, Any]) -> str:
     return text
 
 
-def _check_disk(output: Path, f16: int, quantised: int, *, carded: bool) -> None:
+def check_disk(output: Path, f16: int, quantised: int, *, carded: bool) -> None:
     """Raises DearliteError, before the work, if the files of the export need more disk at once than is free."""
     needed = f16 + quantised + _VOCABULARY_BYTES + (_CARD_DISK_BYTES if carded else 0)
     free = shutil.disk_usage(workplace(output)).free

@@ -75,6 +75,11 @@ class Reference(ForwardPass):
                 self._project(number * _ROWS_AT_ONCE, block)
         return self.logits
 
+    def hidden_states(self) -> Floats:
+        """The states of the chosen positions after the final norm, (positions, hidden); called after all weights."""
+        states: Floats = self._normalised(self.x[self.chosen]) * self._gain
+        return states
+
     def _see_part(self, module: str, first: int, block: Floats, done: bool) -> None:
         if module in _GAINS:
             self._gain = block.copy()
@@ -98,5 +103,5 @@ class Reference(ForwardPass):
     def _project(self, first: int, block: Floats) -> None:
         if not len(self.logits):
             self.logits = np.empty((len(self.chosen), self.shape.vocabulary), np.float32)
-            self._hidden = self._normalised(self.x[self.chosen]) * self._gain
+            self._hidden = self.hidden_states()
         self.logits[:, first : first + len(block)] = self._hidden @ block.T

@@ -47,7 +47,10 @@ def write_head(
     writer = gguf.GGUFWriter(path, architecture)
     kinds = {int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32, str: gguf.GGUFValueType.STRING}
     for key, value in values:
-        writer.add_key_value(key, value, kinds[type(value)])
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_key_value(key, value, kinds[type(value)])
     _add_vocabulary(writer, vocabulary)
     if factors is not None and weights:
         writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)

@@ -10,6 +10,7 @@ from typing import Any
 from dearlite.errors import CheckpointError, UsageError
 from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.fetch import fetch
+from dearlite.export.source.tokenizer import read_settings
 from dearlite.files.outputs import check_outputs
 from dearlite.files.targets import ending_of, find_target, reason_of
 from dearlite.models.registry import ModelEntry, model_file
@@ -98,3 +99,13 @@ def pooling_warning(pooling: str, pad_id: int | None, config: dict[str, Any]) ->
         "transformers reads it at the last position. If its published scores come from there, export with --pooling "
         "last-position"
     )
+
+
+def states_scorer(folder: Path, adapter: Path | None) -> bool:
+    """True if the model in `folder`, or the adapter over it, states that it is a scorer and no language model."""
+    settings = read_settings(folder / "config.json")
+    names = settings.get("architectures")
+    if isinstance(names, list) and any(str(name).endswith("ForSequenceClassification") for name in names):
+        return True
+    places = (folder, adapter) if adapter is not None else (folder,)
+    return any(read_settings(place / "adapter_config.json").get("task_type") == "SEQ_CLS" for place in places)
