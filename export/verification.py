@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dearlite.errors import need
 from dearlite.export.options import Report
 from dearlite.models.bundle import Bundle
+from dearlite.models.formats import runner_of
 from dearlite.models.gguf import GgufFile, is_gguf
 from dearlite.models.registry import find_model, load_registry
 
@@ -60,7 +61,7 @@ def _verify_gguf(path: Path, report: Report | None) -> Verification:
     if report is not None:
         outcome = "the file matches its sha256" if hashed else "it records no sha256, so its bytes are not checked"
         report(f"{path}: {len(file.tensors)} tensors within the file, and {outcome}")
-    return Verification(path=path, kind="listwise", parts=len(file.tensors), hashed=hashed)
+    return Verification(path=path, kind=runner_of(path)[0].kind, parts=len(file.tensors), hashed=hashed)
 
 
 def _verify_bundle(model: str, path: Path, report: Report | None) -> Verification:

@@ -13,6 +13,7 @@ from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_activation
 from dearlite.models.chain import parse_chain, parse_stage
 from dearlite.models.gguf import GgufFile, is_gguf
+from dearlite.models.gguf_kinds import TWO_LABELS, scoring_kind
 from dearlite.models.manifest import Manifest
 from dearlite.models.registry import (
     ModelEntry,
@@ -201,17 +202,27 @@ def _show_absent(entry: ModelEntry) -> None:
     print_facts({key: value for key, value in facts.items() if value != ""})
 
 
+# kind of score that a GGUF of another maker states -> the way that it is run
+_FOREIGN = {
+    None: "run as a listwise model, or with --prompt NAME as a pointwise one",
+    "labels": f"run as a pointwise model, by its rank head and the prompt {TWO_LABELS}",
+    "encoder": "run as a pointwise model, by its rank head",
+}
+
+
 def _show_gguf(file: GgufFile) -> None:
-    """Prints the facts, the source and the quality card that a listwise model file records."""
+    """Prints the facts, the source and the quality card that a GGUF records."""
     own = {k.removeprefix("dearlite."): v for k, v in file.metadata.items() if k.startswith("dearlite.")}
     facts: dict[str, Any] = {
         "name": own.get("name", file.metadata.get("general.name", file.path.stem)),
         "file": file.path,
         "size": f"{file.size_bytes / 1e6:.1f} MB",
-        "kind": own.get("kind", "a GGUF of another maker: run as a listwise model"),
+        "kind": own.get("kind", f"a GGUF of another maker: {_FOREIGN.get(scoring_kind(file))}"),
         "architecture": file.metadata.get("general.architecture", "not stated"),
         "weights": f"{len(file.tensors)} tensors, most of them {file.main_type}",
     }
+    if (head := own.pop("head", None)) is not None:
+        facts["score head"] = f"{len(head)} values"
     facts |= {key: value for key, value in own.items() if key not in ("name", "kind", "card", "source")}
     print_facts(facts)
     print_facts({f"source {key}": value for key, value in _record(file, "source").items()})

@@ -91,12 +91,15 @@ def measure(
         >>> measurement.documents_per_s, measurement.memory.peak_rss_mb  # doctest: +SKIP
     """
     start = time.perf_counter()
+    from dearlite.pointwise.gguf_reranker import GgufReranker
     from dearlite.pointwise.reranker import PointwiseReranker
     from dearlite.reranker import Reranker
 
     reranker = Reranker.load(model, device=device, threads=threads)
     if not isinstance(reranker, PointwiseReranker):
         raise UsageError(f"{reranker.model} is a listwise model, and bench measures pointwise models: take another -m")
+    if isinstance(reranker, GgufReranker):
+        raise UsageError(f"{reranker.model} is a GGUF, and bench measures .dear files: take another -m")
     load_s = time.perf_counter() - start
     manifest = reranker.bundle.manifest
     corpus = _RandomCorpus(reranker, tokens)

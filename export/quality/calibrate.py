@@ -23,6 +23,7 @@ from dearlite.files.targets import ending_of, reason_of
 from dearlite.files.trec import Qrels, read_qrels
 from dearlite.models.bundle import Bundle
 from dearlite.models.bundle_writer import add_members
+from dearlite.models.gguf import is_gguf
 from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection, Source, collection_files, open_collection
@@ -126,6 +127,10 @@ def calibrate(
     reranker = Reranker.load(path)
     if not reranker.pointwise:
         raise UsageError(f"{path} is a listwise model, which has no score of a single document: name a pointwise model")
+    if is_gguf(path):
+        raise UsageError(
+            f"{path} is a GGUF, and a calibration is written into .dear files: name the model's .dear file"
+        )
     pairs = judged_scores(collection, grades, reranker, progress, None if journal is None else Path(journal))
     scale, bias = fit_logistic(pairs)
     result = CalibrationResult(

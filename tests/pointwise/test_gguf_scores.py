@@ -185,6 +185,27 @@ def test_command_runs_a_language_model_pointwise(folder, cli):
     assert code == 2 and "is a pointwise model" in err
 
 
+def test_commands_that_name_a_gguf(exported, labelled, cli, tmp_path):
+    code, out, _ = cli("models", "show", labelled[0])
+    assert code == 0 and "run as a pointwise model, by its rank head and the prompt qwen3-reranker" in " ".join(
+        out.split()
+    )
+    code, out, _ = cli("models", "show", exported[0])
+    assert code == 0 and "64 values" in out and "pointwise" in out
+    code, _, err = cli("models", "verify", exported[0])
+    assert code == 0, err
+    code, _, err = cli("bench", "-m", exported[0])
+    assert code == 2 and "own is a GGUF, and bench measures .dear files" in err
+    qrels, run = tmp_path / "qrels.txt", tmp_path / "run.txt"
+    qrels.write_text("q1 0 d1 1\n")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "snow"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "snow"}\n')
+    run.write_text("q1 Q0 d1 1 1.0 bm25\n")
+    arguments = ("--split", "s", "--run", run, "--qrels", qrels, "-o", tmp_path / "calibrated.gguf")
+    code, _, err = cli("models", "calibrate", exported[0], tmp_path, *arguments)
+    assert code == 2 and "a calibration is written into .dear files" in err, err
+
+
 def test_long_documents_budgets_and_cascades(exported, labelled):
     reranker = Reranker.load(exported[0], threads=1)
     ranking = reranker.rerank(QUERY, DOCS, long=Long("chunk", 16))
