@@ -115,7 +115,7 @@ class Reranker(ABC):
         """Everything that an order depends on besides the texts, as names and values.
 
         That is the name and sha256 of the model, device, quantisation, prompt and options; of a pointwise model also
-        its graph, the version of ONNX Runtime and the class of processor. Results of calls with equal identities may be
+        its graph, the version of its engine and the class of processor. Results of calls with equal identities may be
         mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
         """
 

@@ -8,9 +8,10 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.errors import EngineError, ModelFileError, UsageError, warn
+from dearlite.llama.library import installed_build
 from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
-from dearlite.machine import check_threads
+from dearlite.machine import check_threads, processor_class
 from dearlite.models.gguf import GgufFile
 from dearlite.pointwise.gguf_engine import GgufBackend
 from dearlite.pointwise.gguf_settings import read_gguf_settings
@@ -75,6 +76,8 @@ class GgufReranker(PointwiseReranker):
             "device": self.device,
             "quantisation": self.quantisation,
             **self._prompt.identity(self._settings.prompt),
+            "llama.cpp": installed_build().package,
+            "processor": processor_class(),
         }
 
     def _stream(self, rows: Iterator[TokenRow], cancel: Event | None) -> Generator[float, None, None]:

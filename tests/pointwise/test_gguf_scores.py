@@ -80,6 +80,7 @@ def test_prompt_is_that_of_the_family_and_a_document_forges_no_token(labelled):
     other = Reranker.load(labelled[0], threads=1, instruction="Find weather reports")
     assert other.identity()["prompt"] == reranker.identity()["prompt"]
     assert other.identity()["instruction"] == "Find weather reports"
+    assert other.identity()["llama.cpp"].startswith("llama-cpp-py") and other.identity()["processor"]
     assert other.score([(QUERY, DOCS[0])]) != reranker.score([(QUERY, DOCS[0])])
 
 
