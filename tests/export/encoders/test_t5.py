@@ -103,9 +103,16 @@ def prompt_of_model(tokenizer, max_tokens=512):
 
 
 CASES = {
-    "plain, tied": ("t5", {"feed_forward_proj": "relu", "tie_word_embeddings": True}),
-    "gated, untied": ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3}),
-    "mt5": ("mt5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 5}),
+    "t5, plain, tied": ("t5", {"feed_forward_proj": "relu", "tie_word_embeddings": True}),
+    "mt5, gated, untied": (
+        "mt5",
+        {
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False,
+            "num_decoder_layers": 3,
+            "decoder_start_token_id": 5,
+        },
+    ),
 }
 
 
