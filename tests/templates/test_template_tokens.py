@@ -9,7 +9,7 @@ from spm_tokenizer import spm_json
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput
 from dearlite.export.source.prompts import prompt_of_folder
-from dearlite.pointwise.prompting import TemplatePrompt
+from dearlite.pointwise.prompting import prompt_of
 
 TOKENS = 300  # of a prompt: long texts are cut
 FRAGMENTS = [
@@ -34,7 +34,7 @@ def texts(count: int) -> list[tuple[str, str, str]]:
 def prompt(tmp_path, name, tokenizer, config, instruction=None, max_tokens=TOKENS):
     """The prompt of the family as an export finds it, at `max_tokens`, and its record."""
     stated = prompt_of_folder(tmp_path, tokenizer, config, named=name, headed=name == "nemotron", max_tokens=max_tokens)
-    return TemplatePrompt(stated.template, tokenizer, stated.max_tokens, instruction), stated
+    return prompt_of(stated.template, tokenizer, stated.max_tokens, instruction), stated
 
 
 def ids_of(prompt, query, document):
