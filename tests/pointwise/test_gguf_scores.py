@@ -202,7 +202,7 @@ def test_commands_that_name_a_gguf(exported, labelled, cli, tmp_path):
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "snow"}\n')
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "snow"}\n')
     run.write_text("q1 Q0 d1 1 1.0 bm25\n")
-    arguments = ("--split", "s", "--run", run, "--qrels", qrels, "-o", tmp_path / "calibrated.gguf")
+    arguments = ("--split", "s", "--run", run, "--qrels", qrels, "-o", tmp_path / "calibrated.dear")
     code, _, err = cli("models", "calibrate", exported[0], tmp_path, *arguments)
     assert code == 2 and "a calibration is written into .dear files" in err, err
 
