@@ -51,7 +51,7 @@ def test_gguf_package(model, tmp_path, monkeypatch, target, error):
     "target",
     [
         "transformers.AutoModelForSequenceClassification.from_pretrained",
-        "optimum.exporters.onnx.onnx_export_from_model",
+        "optimum.exporters.onnx.convert.export",
         "dearlite.export.encoders.tracing.simplify",
         "onnxruntime.InferenceSession",
     ],

@@ -5,8 +5,9 @@ import threading
 
 import numpy as np
 import pytest
+from llama import need_llama
 
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
+need_llama()
 torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
 import tiny_scorers  # noqa: E402
 

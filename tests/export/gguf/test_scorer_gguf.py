@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from llama import need_llama
 
 pytest.importorskip("gguf", reason="gguf is not installed (extra export)")
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (extra listwise)")
+need_llama()
 torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra train)")
 import gguf_models  # noqa: E402
