@@ -11,7 +11,7 @@ from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.checks import instance
@@ -37,22 +37,12 @@ from dearlite.stages import QueryState
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise
+    from dearlite.pointwise.backend import Backend
     from dearlite.pointwise.tokens import TokenRow
 
 
 _PLAIN = re.compile("[0-9A-Za-z]")
 _PLAIN_CHARACTERS = 256  # at the beginning of a text
-
-
-class Backend(Protocol):
-    """The engine of a pointwise model."""
-
-    device: str
-    threads: int
-    notes: list[str]
-
-    def score(self, rows: Iterable[TokenRow]) -> Generator[float, None, None]:
-        """The raw score of each row, in order. Rows are taken as needed."""
 
 
 class PointwiseReranker(Reranker):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dearlite.errors import ModelFileError
-from dearlite.templates.chat import ChatTemplate
+from dearlite.templates.chat import ChatTemplate, Turn
 from dearlite.templates.encoder import TemplateEncoder
 from dearlite.templates.families import Family
 from dearlite.templates.template import Template, escaped, pieces_of
@@ -46,7 +45,7 @@ def assemble(family: Family, model: ModelWords, *, max_tokens: int | None = None
     if family.chat:
         if model.chat is None:
             raise ModelFileError("it has no chat template, which this prompt needs: name another prompt")
-        parts, instructed = (rendered(model.chat, text) for text in (family.chat, family.chat_instructed))
+        parts, instructed = (rendered(model.chat, (("user", text),)) for text in (family.chat, family.chat_instructed))
     else:
         parts, instructed = family.parts, family.instructed
     if family.own_specials:
@@ -62,9 +61,9 @@ def assemble(family: Family, model: ModelWords, *, max_tokens: int | None = None
     return Assembled(template=template, max_tokens=total, activation=activation)
 
 
-def rendered(chat: ChatTemplate, text: str, role: str = "user") -> tuple[str, ...]:
-    """The words that the chat template puts around a turn, whose text has the slots, as one part."""
-    return ("".join(escaped(part.text) if part.special else part.text for part in chat.parts([(role, text)])),)
+def rendered(chat: ChatTemplate, turns: Sequence[Turn]) -> tuple[str, ...]:
+    """The words that the chat template puts around the turns, whose texts have the slots, as one part."""
+    return ("".join(escaped(part.text) if part.special else part.text for part in chat.parts(turns)),)
 
 
 def _within(around: tuple[str, str], parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,5 +78,5 @@ def _tokens_outside_texts(template: Template, model: ModelWords) -> int:
     """The number of tokens of the parts before the first slot's and after the last slot's."""
     slots = [number for number, part in enumerate(template.parts) if any(slot for _, slot in pieces_of(part))]
     outside = (*template.parts[: slots[0]], *template.parts[slots[-1] + 1 :])
-    empty: Any = Template(parts=(*outside, "{query}{document}"))
+    empty = Template(parts=(*outside, "{query}{document}"))
     return TemplateEncoder(empty, model.encode, model.special, max_tokens=2**31).fixed

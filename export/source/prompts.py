@@ -8,8 +8,8 @@ roles query and document, config_sentence_transformers.json). Without them field
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from dearlite.errors import CheckpointError, ModelFileError, UsageError
 from dearlite.export.source.answers import Answers
 from dearlite.export.source.modules import MODULES, SETTINGS, read_modules
 from dearlite.export.source.tokenizer import read_settings
-from dearlite.templates.chat import ChatTemplate, Turn
-from dearlite.templates.encoder import TemplateEncoder
+from dearlite.templates.assembly import ModelWords, assemble, rendered
+from dearlite.templates.chat import ChatTemplate
 from dearlite.templates.families import FAMILIES, Family, families_of, marked_family
-from dearlite.templates.template import Template, escaped, pieces_of
+from dearlite.templates.template import Template
 
 OF_FOLDER = "chat-template"  # the name of a template that the folder's own files state
 _PAIR = (("query", "{query}"), ("document", "{document}"))
@@ -90,28 +90,25 @@ def _of_family(
     max_tokens: int | None,
     told_by: str,
 ) -> PromptOfModel:
-    if family.chat:
-        chat = _chat_template(folder)
-        if chat is None:
-            raise CheckpointError(f"{folder} has no chat template, which --prompt {name} needs: name another prompt")
-        parts, instructed = (_rendered(chat, [("user", text)]) for text in (family.chat, family.chat_instructed))
-    else:
-        parts, instructed = family.parts, family.instructed
-    if family.own_specials:
-        parts, instructed = (_with_specials(tokenizer, words) for words in (parts, instructed))
-    template = Template(parts=parts, instructed=instructed, instruction=family.instruction)
-    limit = family.max_tokens
-    outside = _tokens_outside_texts(template, tokenizer) if family.counts_texts else 0
-    total = _within(config, max_tokens or limit + outside)
-    if family.query_share is not None:
-        part, whole = family.query_share
-        template = replace(template, max_query_tokens=(total - outside) * part // whole)
+    encode, special = _vocabulary(tokenizer)
+    words = ModelWords(
+        encode=encode,
+        special=special,
+        chat=_chat_template(folder) if family.chat else None,
+        around=_own_specials(tokenizer) if family.own_specials else ("", ""),
+        positions=positions if type(positions := config.get("max_position_embeddings")) is int else None,
+        hidden=config.get("hidden_size"),
+    )
+    try:
+        assembled = assemble(family, words, max_tokens=max_tokens)
+    except ModelFileError as err:
+        raise CheckpointError(f"{folder}, read with --prompt {name}: {err}") from None
     return PromptOfModel(
         name=name,
-        template=template,
-        max_tokens=total,
+        template=assembled.template,
+        max_tokens=assembled.max_tokens,
         answers=None if headed or family.yes == "" else _answers(family, folder, tokenizer),
-        activation={"scale": family.scale, "bias": family.bias(config.get("hidden_size"))} if family.scale else None,
+        activation=assembled.activation,
         told_by=told_by,
     )
 
@@ -135,14 +132,14 @@ def _of_folder(
     prompts = settings.get("prompts")
     default = prompts.get(settings.get("default_prompt_name")) if isinstance(prompts, dict) else None
     try:
-        parts = _rendered(chat, _PAIR)
+        parts = rendered(chat, _PAIR)
     except ModelFileError:
         raise CheckpointError(
             f"{folder}: its chat template leaves out the query or the document: name its prompt with --prompt "
             f"({', '.join(families_of(config))})"
         ) from None
     try:
-        instructed = _rendered(chat, (("system", "{instruction}"), *_PAIR))
+        instructed = rendered(chat, (("system", "{instruction}"), *_PAIR))
         Template(parts=parts, instructed=instructed)
     except ModelFileError:
         instructed = ()  # the template leaves out the system's turn: it has no place for an instruction
@@ -189,29 +186,11 @@ def _has_pair_roles(chat: ChatTemplate | None) -> bool:
     return chat is not None and all(re.search(rf"""["']{role}["']""", chat.source) for role, _ in _PAIR)
 
 
-def _rendered(chat: ChatTemplate, turns: Sequence[Turn]) -> tuple[str, ...]:
-    """The words that the chat template puts around the turns, whose texts have the slots, as one part."""
-    return ("".join(escaped(part.text) if part.special else part.text for part in chat.parts(turns)),)
-
-
-def _with_specials(tokenizer: bytes, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """`parts` with the special tokens that the tokenizer puts around one text."""
-    if not parts:
-        return parts
+def _own_specials(tokenizer: bytes) -> tuple[str, str]:
+    """The special tokens that the tokenizer puts before and after one text, as words."""
     encoding = Tokenizer.from_str(tokenizer.decode()).encode("a")
     own = [number for number, mask in enumerate(encoding.special_tokens_mask) if not mask]
-    tokens = [escaped(token) for token in encoding.tokens]
-    words = ("".join(tokens[: own[0]]) + parts[0], *parts[1:])
-    return (*words[:-1], words[-1] + "".join(tokens[own[-1] + 1 :]))
-
-
-def _tokens_outside_texts(template: Template, tokenizer: bytes) -> int:
-    """The number of tokens of the parts before the first slot's and after the last slot's."""
-    slots = [number for number, part in enumerate(template.parts) if any(slot for _, slot in pieces_of(part))]
-    outside = (*template.parts[: slots[0]], *template.parts[slots[-1] + 1 :])
-    encode, special = _vocabulary(tokenizer)
-    empty = Template(parts=(*outside, "{query}{document}"))
-    return TemplateEncoder(empty, encode, special, max_tokens=2**31).fixed
+    return "".join(encoding.tokens[: own[0]]), "".join(encoding.tokens[own[-1] + 1 :])
 
 
 def _vocabulary(tokenizer: bytes) -> tuple[Any, dict[str, int]]:
