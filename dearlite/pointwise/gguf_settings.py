@@ -146,7 +146,7 @@ def _of_family(file: GgufFile, vocabulary: LlamaVocabulary, context: int, name: 
         hidden=file.metadata.get(f"{architecture}.embedding_length"),
     )
     try:
-        assembled = assemble(family, words)
+        assembled = assemble(name, words)
     except ModelFileError as err:
         raise ModelFileError(f"{file.path.name}: {err}") from None
     reading = Reading(head=_two_label_head(file)) if labels else Reading(tokens=_answer_tokens(file, vocabulary, name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dearlite.errors import ModelFileError
 from dearlite.templates.chat import ChatTemplate, Turn
 from dearlite.templates.encoder import TemplateEncoder
-from dearlite.templates.families import Family
+from dearlite.templates.families import FAMILIES
 from dearlite.templates.template import Template, escaped, pieces_of
 
 
@@ -37,14 +37,15 @@ class Assembled:
     activation: dict[str, float] | None
 
 
-def assemble(family: Family, model: ModelWords, *, max_tokens: int | None = None) -> Assembled:
-    """The template of a model of `family`; `max_tokens` replaces the makers' limit.
+def assemble(name: str, model: ModelWords, *, max_tokens: int | None = None) -> Assembled:
+    """The template of a model of the family `name`; `max_tokens` replaces the makers' limit.
 
     Raises ModelFileError for a family that needs a chat template where the model has none.
     """
+    family = FAMILIES[name]
     if family.chat:
         if model.chat is None:
-            raise ModelFileError("it has no chat template, which this prompt needs: name another prompt")
+            raise ModelFileError(f"it has no chat template, which --prompt {name} needs: name another prompt")
         parts, instructed = (rendered(model.chat, (("user", text),)) for text in (family.chat, family.chat_instructed))
     else:
         parts, instructed = family.parts, family.instructed

@@ -100,9 +100,9 @@ def _of_family(
         hidden=config.get("hidden_size"),
     )
     try:
-        assembled = assemble(family, words, max_tokens=max_tokens)
+        assembled = assemble(name, words, max_tokens=max_tokens)
     except ModelFileError as err:
-        raise CheckpointError(f"{folder}, read with --prompt {name}: {err}") from None
+        raise CheckpointError(f"{folder}: {err}") from None
     return PromptOfModel(
         name=name,
         template=assembled.template,
