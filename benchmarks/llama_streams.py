@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dearlite.llama.library import c_array, library
+from dearlite.llama.bindings import c_array, library
 
 _PREFIX, _STEPS, _TOGETHER, _ROUNDS = 256, 32, 8, 5
 Row = tuple[int, int, int, bool]  # token, sequence, position, True if its logits are computed

@@ -208,7 +208,7 @@ def test_a_failure_of_llama_cpp_names_model_and_documents(tmp_path, monkeypatch,
 def test_a_file_that_llama_cpp_cannot_load_is_a_model_file_error(tmp_path, monkeypatch, error):
     tiny_gguf = pytest.importorskip("tiny_gguf")
     from dearlite.llama import model
-    from dearlite.llama.library import library
+    from dearlite.llama.bindings import library
 
     path = tiny_gguf.write_tiny(tmp_path / "tiny.gguf")
     target = Library(library()._target, "llama_model_load_from_file", lambda *_: True, error)

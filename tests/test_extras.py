@@ -13,7 +13,7 @@ from import_graph import modules_of
 
 import dearlite.export as front
 from dearlite.cli.main import COMMANDS
-from dearlite.llama.library import ENGINES
+from dearlite.llama.bindings import ENGINES
 from dearlite.models.formats import DEAR, LISTWISE_GGUF, POINTWISE_GGUF
 
 ROOT = Path(__file__).parents[1]

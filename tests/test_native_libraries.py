@@ -10,7 +10,7 @@ from tiny_gguf import write_tiny
 import dearlite
 from dearlite.cli import doctor
 from dearlite.errors import LibraryNotLoaded, MissingExtra, UsageError, load_failure, need
-from dearlite.llama import library as llama_library
+from dearlite.llama import bindings as llama_library
 from dearlite.llama.cffi_library import prebuilt_library
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly
 

@@ -15,7 +15,7 @@ from dearlite.cli.main import run
 from dearlite.errors import DearliteError, pip_install
 from dearlite.export.quality.worker import call_worker
 from dearlite.export.train.config import PointwiseConfig, read_config
-from dearlite.llama.library import gpu_build_command
+from dearlite.llama.bindings import gpu_build_command
 from dearlite.models import registry
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dearlite.errors import DearliteError, MissingExtra, pip_install
-from dearlite.llama.library import gpu_build_command, installed_build
+from dearlite.llama.bindings import gpu_build_command, installed_build
 from dearlite.machine import default_threads, nvidia_gpu_present, processor_class, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime

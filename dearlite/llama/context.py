@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dearlite.errors import ModelFileError, OutOfMemory
-from dearlite.llama.library import LlamaObjects, captured_log, first_error
+from dearlite.llama.bindings import LlamaObjects, captured_log, first_error
 
 # Tokens per call. Measured on two cores: the rate is the same from 256 to 512 and falls above and below.
 BATCH_TOKENS = 512

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from dearlite.errors import DeviceUnavailable, ModelFileError
-from dearlite.llama.library import captured_log, first_error, gpu_build_command, used_device
+from dearlite.llama.bindings import captured_log, first_error, gpu_build_command, used_device
 from dearlite.models.gguf import GgufFile
 
 

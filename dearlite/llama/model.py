@@ -22,13 +22,13 @@ import numpy as np
 
 from dearlite.errors import DearliteError, ScoringError
 from dearlite.foreign import engine_errors
-from dearlite.llama.context import Plan, new_context
-from dearlite.llama.hyperparameters import check_hyperparameters
-from dearlite.llama.library import (
+from dearlite.llama.bindings import (
     LlamaObjects,
     c_array,
     library,
 )
+from dearlite.llama.context import Plan, new_context
+from dearlite.llama.hyperparameters import check_hyperparameters
 from dearlite.llama.loading import load_adapter, load_model
 from dearlite.llama.vocabulary import LlamaVocabulary
 from dearlite.models.gguf import HASH_ON_OPEN_BYTES, GgufFile

@@ -8,14 +8,15 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.errors import EngineError, ModelFileError, UsageError, warn
-from dearlite.llama.library import installed_build
+from dearlite.llama.bindings import installed_build
 from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads, processor_class
 from dearlite.models.gguf import GgufFile
+from dearlite.pointwise.arguments import check_no_listwise
 from dearlite.pointwise.gguf_engine import GgufBackend
 from dearlite.pointwise.gguf_settings import read_gguf_settings
-from dearlite.pointwise.reranker import PointwiseReranker, check_no_listwise
+from dearlite.pointwise.reranker import PointwiseReranker
 
 if TYPE_CHECKING:
     from dearlite.options import Listwise

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from dearlite.anytime import PointwiseStage, rank_within, score_within
 from dearlite.checks import instance
 from dearlite.deadline import Deadline
-from dearlite.documents import Document, as_document, as_documents, check_query
-from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, UsageError, warn
+from dearlite.documents import Document, as_documents, check_query
+from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, warn
 from dearlite.fields import USUAL, Fields
 from dearlite.foreign import naming
 from dearlite.loading import Recipe, lasting_name
@@ -26,6 +26,7 @@ from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_activation, read_calibration
 from dearlite.options import Long
 from dearlite.passages import best_passages
+from dearlite.pointwise.arguments import check_no_listwise, check_pair
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.passages import split_documents
 from dearlite.pointwise.prompting import check_place, prompt_of
@@ -190,7 +191,7 @@ class PointwiseReranker(Reranker):
         cancel: Event | None = None,
         fields: Fields | None = None,
     ) -> list[float]:
-        checked = [_check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
+        checked = [check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
         return self._scores(self._rows(checked), [document for _, document in checked], None, progress, cancel)
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
@@ -299,16 +300,3 @@ class PointwiseReranker(Reranker):
                 if cancel is not None and cancel.is_set() and len(scores) < total:
                     raise Cancelled(len(scores), total)
         return scores
-
-
-def _check_pair(pair: object, position: int, fields: Fields) -> tuple[str, Document]:
-    """The cleaned query and the document of `pair`. Raises InvalidInput."""
-    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-        raise InvalidInput(f"pair {position} is not (query, document)")
-    return check_query(pair[0]), as_document(pair[1], f"the document of pair {position}", fields)
-
-
-def check_no_listwise(listwise: Listwise | None, model: str) -> None:
-    """Raises UsageError for options of listwise models."""
-    if listwise is not None:
-        raise UsageError(f"{model} is a pointwise model: modes, windows and reasons need a listwise model")

@@ -15,7 +15,7 @@ import numpy as np
 from dearlite.errors import DearliteError
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.quality.texts import noveleval_pairs
-from dearlite.llama.library import ENGINES
+from dearlite.llama.bindings import ENGINES
 from dearlite.machine import versions_of
 
 ROW_TOKENS = 200

@@ -38,7 +38,7 @@ from dearlite.files.json_text import json_text
 from dearlite.files.targets import reason_of
 from dearlite.foreign import one_line_errors
 from dearlite.listwise.prompts import LIST_FORMS
-from dearlite.llama.library import installed_engine
+from dearlite.llama.bindings import installed_engine
 from dearlite.templates.chat import ChatTemplate
 
 DEFAULT_GATE = QualityGate(floor=MIN_AGREEMENT)

@@ -32,7 +32,7 @@ from dearlite.files.drafts import Draft
 from dearlite.files.json_text import json_text
 from dearlite.files.targets import reason_of
 from dearlite.foreign import one_line_errors
-from dearlite.llama.library import installed_engine
+from dearlite.llama.bindings import installed_engine
 from dearlite.models.facts import PointwiseFacts
 from dearlite.pointwise.tokens import PairEncoder, PairLayout
 

@@ -17,7 +17,7 @@ import numpy as np
 from dearlite.errors import DearliteError
 from dearlite.export.gguf.quants import GGUF_QUANTS
 from dearlite.export.quality.worker import call_worker, run_job
-from dearlite.llama.library import captured_log, first_error, library
+from dearlite.llama.bindings import captured_log, first_error, library
 from dearlite.machine import peak_memory_mb
 
 _BUFFER_BYTES = 64 * 2**20  # rows quantised at once; the result does not depend on it

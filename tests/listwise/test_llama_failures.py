@@ -18,7 +18,7 @@ from posix_only import need_posix
 from tiny_gguf import write_adapter, write_tiny
 
 from dearlite.errors import ModelFileError
-from dearlite.llama.library import installed_engine
+from dearlite.llama.bindings import installed_engine
 from dearlite.models.gguf import SHA256, GgufFile
 
 HERE = Path(__file__).parents[1] / "support"
@@ -275,7 +275,7 @@ def test_interrupt_while_the_model_loads(process):
     """Ctrl-C arrives while the library calls back with a line of its log, where an exception would be lost."""
     code = """
 import signal
-import dearlite.llama.library as library
+import dearlite.llama.bindings as library
 signal.signal(signal.SIGINT, signal.default_int_handler)
 append, sent = library._append_to_log, []
 def interrupting(*line):

@@ -24,6 +24,14 @@ DOCS = [
     "the river falls on the city and ships carry snow " * 90,
     Document("what the river carries", title="Grain"),
 ]
+# metadata of an exported scorer, apart from its head
+OWN = {
+    "dearlite.schema": 1,
+    "dearlite.kind": "pointwise",
+    "dearlite.name": "own",
+    "dearlite.prompt": "dear",
+    "dearlite.max_tokens": 96,
+}
 LABELS = {"qwen3.classifier.output_labels": ["yes", "no"]}
 NEAR = 0.03  # of scores from -10 to 10: llama.cpp keeps keys and values in fp16
 
@@ -124,11 +132,7 @@ def exported(folder, qwen3):
     """A file with the metadata of an exported scorer: pairs of DeAR's form and a head of one label."""
     head = np.random.default_rng(6).standard_normal(tiny_scorers.HIDDEN).astype(np.float32)
     metadata = {
-        "dearlite.schema": 1,
-        "dearlite.kind": "pointwise",
-        "dearlite.name": "own",
-        "dearlite.prompt": "dear",
-        "dearlite.max_tokens": 96,
+        **OWN,
         "dearlite.pair.before": [1],
         "dearlite.pair.between": [2, 1],
         "dearlite.pair.after": [2],
@@ -240,11 +244,7 @@ def test_cancel_ends_the_call_and_the_model_goes_on(exported):
 )
 def test_damaged_settings_are_one_line(folder, qwen3, change, message):
     metadata = {
-        "dearlite.schema": 1,
-        "dearlite.kind": "pointwise",
-        "dearlite.name": "own",
-        "dearlite.prompt": "dear",
-        "dearlite.max_tokens": 96,
+        **OWN,
         **{f"dearlite.pair.{part}": [2] for part in ("before", "between", "after")},
         "dearlite.head": [1.0] * tiny_scorers.HIDDEN,
     }

@@ -3,7 +3,7 @@
 import pytest
 
 from dearlite.errors import MissingExtra
-from dearlite.llama.library import installed_engine
+from dearlite.llama.bindings import installed_engine
 
 
 def need_llama() -> None:
