@@ -11,6 +11,7 @@ import dearlite
 from dearlite.cli import doctor
 from dearlite.errors import LibraryNotLoaded, MissingExtra, UsageError, load_failure, need
 from dearlite.llama import bindings as llama_library
+from dearlite.llama.bindings import library
 from dearlite.llama.cffi_library import prebuilt_library
 from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly
 
@@ -92,9 +93,9 @@ def test_rerank_and_python_name_the_library_and_the_remedy(broken, cli, tmp_path
 @pytest.fixture
 def unloaded(monkeypatch):
     """The llama.cpp library is loaded anew in the test."""
-    llama_library.library.cache_clear()
+    library.cache_clear()
     yield monkeypatch
-    llama_library.library.cache_clear()
+    library.cache_clear()
 
 
 def test_llama_cpp_that_does_not_load_is_not_called_a_bad_model(broken, cli, tmp_path, unloaded):
