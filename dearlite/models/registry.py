@@ -6,18 +6,21 @@ import dataclasses
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from dearlite.errors import UnknownModel, UsageError
 
 KINDS = ("pointwise", "listwise", "cascade")
 DEFAULT_MODEL = "minilm-l12"
+# key of `quality` -> the benchmark whose nDCG@10, between 0 and 1, the model's makers or a comparison publish
+QUALITY = {"mteb": "MTEB(eng, v2) retrieval", "nanobeir": "NanoBEIR", "beir": "BEIR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,13 @@ class ModelEntry:
     embedded: str | None = None
     golden: str = ""
     about: str = ""
+    file: str = ""
+    commercial: bool = True
+    parameters: int | None = None
+    matrix_parameters: int | None = None
+    layers: int | None = None
+    hidden: int | None = None
+    quality: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,7 @@ def model_file(entry: ModelEntry) -> Path:
     """The path of the entry's file, which need not exist."""
     if entry.embedded is not None:
         return Path(str(resources.files("dearlite").joinpath(entry.embedded)))
-    suffix = ".gguf" if entry.kind == "listwise" else ".dear"
+    suffix = ".gguf" if entry.kind == "listwise" or entry.file else ".dear"
     return home() / "models" / (entry.name + suffix)
 
 
@@ -188,15 +198,57 @@ def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
         raise UsageError(f"{where}: {name} is no table: write [{name}]")
     kind = CascadeEntry if table.get("kind") == "cascade" else ModelEntry
     specs = {spec.name: spec for spec in dataclasses.fields(kind) if spec.name != "name"}
+    needed = {spec.name for spec in specs.values() if spec.default is spec.default_factory is dataclasses.MISSING}
     wrong = [f"unknown key {key!r}" for key in table if key not in specs]
-    wrong += [f"missing key {n!r}" for n, s in specs.items() if s.default is dataclasses.MISSING and n not in table]
-    if table.get("kind", KINDS[0]) not in KINDS:
-        wrong.append(f"kind {table['kind']!r} is not one of {', '.join(KINDS)}")
-    stages: Any = table.get("stages")
-    if "stages" in table and not (isinstance(stages, list) and stages and all(isinstance(s, str) for s in stages)):
-        wrong.append(f"stages {stages!r}, which is not a list of models")
+    wrong += [f"missing key {key!r}" for key in specs if key in needed and key not in table]
+    checks = {key: _CHECKS.get(key) or _TYPES[str(specs[key].type)] for key in table if key in specs}
+    wrong += [
+        f"{key} {table[key]!r}, which is {words}" for key, (fits, words) in checks.items() if not fits(table[key])
+    ]
     if wrong:
         raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
     if kind is CascadeEntry:
-        return CascadeEntry(**{**table, "name": name, "stages": tuple(stages)})
-    return ModelEntry(name=name, **table)
+        return CascadeEntry(**{**table, "name": name, "stages": tuple(table["stages"])})
+    return ModelEntry(**{**table, "name": name, "quality": MappingProxyType(table.get("quality", {}))})
+
+
+Check = tuple[Callable[[Any], bool], str]  # True for a value that fits; what is wrong with one that does not
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_file(value: Any) -> bool:
+    """True for the path of a GGUF inside a repository."""
+    if not isinstance(value, str) or "\\" in value or not value.endswith(".gguf"):
+        return False
+    path = PurePosixPath(value)
+    return not path.is_absolute() and ".." not in path.parts and ":" not in value
+
+
+def _is_quality(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in QUALITY and type(figure) in (int, float) and 0 <= figure <= 1 for name, figure in value.items()
+    )
+
+
+def _are_stages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(stage, str) for stage in value)
+
+
+# type of a field, as its record states it -> its check
+_TYPES: dict[str, Check] = {
+    "str": (lambda value: isinstance(value, str), "not a string"),
+    "str | None": (lambda value: isinstance(value, str), "not a string"),
+    "int": (_is_count, "not a whole number above 0"),
+    "int | None": (_is_count, "not a whole number above 0"),
+    "bool": (lambda value: isinstance(value, bool), "neither true nor false"),
+}
+# field -> its check, where the type says too little
+_CHECKS: dict[str, Check] = {
+    "kind": (lambda value: value in KINDS, f"not one of {', '.join(KINDS)}"),
+    "file": (_is_file, "not the path of a .gguf file inside the repository"),
+    "quality": (_is_quality, f"not a table of numbers from 0 to 1 under {', '.join(QUALITY)}"),
+    "stages": (_are_stages, "not a list of models"),
+}

@@ -146,3 +146,83 @@ def test_missing_models_toml_has_the_remedy_of_its_installation(tmp_path, monkey
         monkeypatch.setattr(registry.sys, "frozen", True, raising=False)
     with pytest.raises(UsageError, match=re.escape(remedy)):
         load_registry()
+
+
+OWN = {
+    "kind": '"pointwise"',
+    "repository": '"x/y"',
+    "architecture": '"llama"',
+    "prompt": '"dear"',
+    "pooling": '"last-token"',
+    "max_tokens": "228",
+    "licence": '"MIT"',
+    "size_mb": "1",
+    "memory_mb": "2",
+}
+
+
+def write_own(home, **changes):
+    lines = [f"{key} = {value}" for key, value in {**OWN, **changes}.items() if value is not None]
+    (home / "models.toml").write_text("[mine]\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("file", '"../x.gguf"', "not the path of a .gguf file inside the repository"),
+        ("file", '"/x.gguf"', "not the path of a .gguf file"),
+        ("file", r'"a\\x.gguf"', "not the path of a .gguf file"),
+        ("file", '"C:/x.gguf"', "not the path of a .gguf file"),
+        ("file", '"model.bin"', "not the path of a .gguf file"),
+        ("file", "3", "not the path of a .gguf file"),
+        ("quality", "3", "not a table of numbers from 0 to 1 under mteb, nanobeir, beir"),
+        ("quality", '{ mteb = "good" }', "not a table of numbers"),
+        ("quality", "{ mteb = 50.66 }", "not a table of numbers from 0 to 1"),
+        ("quality", "{ mteb = true }", "not a table of numbers"),
+        ("quality", "{ mtbe = 0.5 }", "not a table of numbers"),
+        ("parameters", '"33M"', "not a whole number above 0"),
+        ("parameters", "0", "not a whole number above 0"),
+        ("layers", "12.5", "not a whole number"),
+        ("hidden", "true", "not a whole number"),
+        ("commercial", '"no"', "neither true nor false"),
+        ("max_tokens", '"512"', "not a whole number above 0"),
+        ("licence", "3", "not a string"),
+        ("embedded", "false", "not a string"),
+        ("kind", '"rank"', "not one of pointwise, listwise, cascade"),
+        ("kind", None, "missing key 'kind'"),
+    ],
+)
+def test_value_of_another_type_is_refused_by_its_key(home, key, value, words):
+    write_own(home, **{key: value})
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        load_registry()
+    message = str(caught.value)
+    assert (key in message, "[mine]" in message, "\n" in message) == (True, True, False)
+
+
+def test_facts_of_an_own_entry(home):
+    write_own(home, file='"q8/x.gguf"', commercial="false", quality="{ mteb = 0.5, beir = 1 }", layers="2")
+    entry = load_registry()["mine"]
+    assert (entry.commercial, entry.layers, entry.hidden) == (False, 2, None)
+    assert dict(entry.quality) == {"mteb": 0.5, "beir": 1}
+    assert model_file(entry) == home / "models" / "mine.gguf"  # although it is pointwise
+    with pytest.raises(TypeError):
+        entry.quality["mteb"] = 1.0
+
+
+def test_embedded_model_has_the_published_facts(home):
+    entry = load_registry()["minilm-l12"]
+    assert (entry.parameters, entry.layers, entry.hidden) == (33_360_385, 12, 384)
+    assert entry.matrix_parameters == 12 * (4 * 384 * 384 + 2 * 384 * 1536)
+    assert (entry.quality, entry.commercial, entry.file) == ({"mteb": 0.5066, "nanobeir": 0.6369}, True, "")
+
+
+@pytest.mark.parametrize(("name", "_repository", "_base"), ZOO)
+def test_parameters_follow_from_the_shapes(home, name, _repository, _base):
+    entry = load_registry()[name]
+    size = shape(name)
+    assert entry.parameters == PARAMETERS["8b-lm" if "listwise" in name else size]
+    vocabulary = {"8b": 128256, "3b": 128256, "13b": 32000}[size]
+    outside = (2 * entry.layers + 1) * entry.hidden + vocabulary * entry.hidden  # norms, and the embedding
+    head = 0 if "listwise" in name else entry.hidden  # the listwise models write words: their output matrix stays
+    assert entry.matrix_parameters == entry.parameters - outside - head
