@@ -46,3 +46,10 @@ def line_progress(what: str = "pairs") -> Callable[[int, int], None]:
         sys.stderr.flush()
 
     return update
+
+
+def part_of(progress: Progress | None, number: int, of: int) -> Progress | None:
+    """A progress callback for part `number` of `of` equal parts; it calls `progress` with the counts of all parts."""
+    if progress is None or of == 1:
+        return progress
+    return lambda done, total: progress(number * total + done, of * total)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from dearlite.checks import whole_number
 from dearlite.documents import as_documents
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.models.calibration import SIGMOID
 from dearlite.options import Call, Listwise, check_instruction
 from dearlite.progress import Progress
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dearlite.documents import Document
     from dearlite.fields import Fields
     from dearlite.loading import Recipe
+    from dearlite.models.calibration import Calibration
     from dearlite.models.chain import Model
     from dearlite.options import Long
     from dearlite.ranking import PairScore, Ranking
@@ -41,6 +43,7 @@ class Reranker(ABC):
     margin: float | None = None
     pointwise = True
     recipe: Recipe | None = None
+    _relevance: Calibration | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return super().__reduce_ex__(protocol) if self.recipe is None else (type(self.recipe).load, (self.recipe,))
@@ -232,6 +235,16 @@ class Reranker(ABC):
         """
         raise UsageError(_no_score(self.model))
 
+    def relevance_of(self, score: float) -> float:
+        """The probability of relevance for a raw logit of `score` or `stream`, from 0 to 1.
+
+        That is the calibration's, else the makers' own, else the sigmoid. Raises UsageError for a listwise model or a
+        cascade.
+        """
+        if not self.pointwise:
+            raise UsageError(_no_score(self.model))
+        return (self._relevance or SIGMOID)(score)
+
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
         """Yields the score of each (query, document) pair, in order, as soon as it is known.
 
@@ -280,10 +293,3 @@ def _no_score(model: str) -> str:
 def needs_two_stages(model: str) -> str:
     """The message for long mode "cascade" on a single model."""
     return f"{model} is one stage, and long mode cascade needs a stage before it that picks passages: give two models"
-
-
-def part_of(progress: Progress | None, number: int, of: int) -> Progress | None:
-    """A progress callback for part `number` of `of` equal parts; it calls `progress` with the counts of all parts."""
-    if progress is None or of == 1:
-        return progress
-    return lambda done, total: progress(number * total + done, of * total)

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "models": "errors checks options files templates",
     "loading": "errors options models",
     "reranker": "errors checks progress fields documents options ranking models loading",
+    "relevance": "ranking reranker",
     "stages": "errors progress documents ranking passages",
     "anytime": "errors progress documents options deadline ranking passages reranker stages",
     "pointwise": f"{_RUNTIME} llama",

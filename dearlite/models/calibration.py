@@ -40,6 +40,7 @@ class Calibration:
 
 
 CALIBRATION, ACTIVATION = "calibration", "activation"  # the origins of a hit's relevance
+SIGMOID = Calibration(1.0, 0.0, origin="")  # no relevance: for programs that need a number from 0 to 1
 
 
 def read_activation(record: Mapping[str, Any] | None, where: str) -> Calibration | None:

@@ -31,9 +31,9 @@ from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.passages import split_documents
 from dearlite.pointwise.prompting import check_place, prompt_of
 from dearlite.pointwise.prompts import PAIR_FORMS
-from dearlite.progress import Progress
+from dearlite.progress import Progress, part_of
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
-from dearlite.reranker import Job, Reranker, empty_document, name_of, no_tokens, part_of
+from dearlite.reranker import Job, Reranker, empty_document, name_of, no_tokens
 from dearlite.stages import QueryState
 
 if TYPE_CHECKING:

@@ -1,0 +1,54 @@
+"""Scores from 0 to 1 for programs that expect them, HTTP clients and frameworks. dearlite sorts by raw scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dearlite.ranking import Hit, Ranking
+    from dearlite.reranker import Reranker
+
+
+def shown_scores(reranker: Reranker, ranking: Ranking, *, raw: bool = False) -> list[float]:
+    """One score from 0 to 1 per hit, best first, never rising: a program that sorts by it keeps the order.
+
+    Of a pointwise model it is the calibrated relevance, else the makers' probability, else the sigmoid of the logit; 0
+    for a document that the budget left unread. Of a cascade it is the hits' relevance, made to fall by isotonic
+    regression (later stages change the order); 0 for a document without one. Where no hit has a relevance, as of a
+    listwise model, it is the share of documents that are not ranked above: 1 for the best of n, 1/n for the last.
+
+    `raw`: `Hit.score` instead, the logit of a pointwise model without a budget.
+    """
+    if raw:
+        return [hit.score for hit in ranking]
+    if reranker.pointwise:
+        return _falling([_probability(reranker, hit, budget=bool(ranking.stages)) for hit in ranking])
+    if all(hit.relevance is None for hit in ranking):
+        return [1.0 - (hit.rank - 1) / ranking.total for hit in ranking]
+    return _falling([hit.relevance or 0.0 for hit in ranking])
+
+
+def _probability(reranker: Reranker, hit: Hit, *, budget: bool) -> float:
+    """The relevance of a pointwise model's hit. With a budget the logit is that of its stage, and may be missing."""
+    if hit.relevance is not None:
+        return hit.relevance
+    if budget:
+        return reranker.relevance_of(hit.stages[-1].score) if hit.stages else 0.0
+    return reranker.relevance_of(hit.score)
+
+
+def _falling(values: Sequence[float]) -> list[float]:
+    """The sequence without a rise that is nearest to `values` by squares: neighbours that rise share their mean.
+
+    Pool-adjacent-violators (Ayer et al. 1955). Example: [0.9, 0.2, 0.4, 0.1] -> [0.9, 0.3, 0.3, 0.1].
+    """
+    blocks: list[tuple[float, int]] = []  # mean, number of values
+    for value in values:
+        mean, count = value, 1
+        while blocks and blocks[-1][0] < mean:
+            before, size = blocks.pop()
+            mean, count = (before * size + mean * count) / (size + count), size + count
+        blocks.append((mean, count))
+    return [mean for mean, count in blocks for _ in range(count)]
