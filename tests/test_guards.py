@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dearlite.errors import MissingExtra, need
-from dearlite.models.registry import load_registry
+from dearlite.models.registry import DEFAULT_MODEL, QUALITY, load_registry
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -131,15 +131,25 @@ def megabytes(entry_mb):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
 def test_model_table_is_that_of_the_registry(page):
-    """Each registered name stands in one row, whose kind, sizes and licence are those of models.toml."""
-    known, seen = load_registry(), []
-    for name_cell, model, file, memory, licence, *_ in rows_of("| name | model |", (ROOT / page).read_text("utf-8")):
+    """Kind, sizes, licence and quality of each row are those of models.toml; docs/models.md has every name."""
+    known, seen, text = load_registry(), [], (ROOT / page).read_text("utf-8")
+    measures = re.search(r"\| name \| model \| file \| memory \| licence \| (.*) \|", text)[1].lower().split(" | ")
+    for name_cell, model, file, memory, licence, *quality in rows_of("| name | model |", text):
         for name in re.findall(r"`([^`]+)`", name_cell):
             seen.append(name)
             entry = known[name]
             assert (model.split()[0], licence) == (entry.kind, entry.licence), name
             assert (file, memory) == (megabytes(entry.size_mb), megabytes(entry.memory_mb)), name
-    assert sorted(seen) == sorted(known)
+            figures = [entry.quality.get(measure) for measure in measures]
+            assert quality == ["" if figure is None else f"{100 * figure:.1f}" for figure in figures], name
+    assert len(set(seen)) == len(seen)
+    if page == "docs/models.md":
+        assert sorted(seen) == sorted(known)
+        assert measures == list(QUALITY)
+    else:  # a selection: the default first, and the models that give dearlite its name
+        assert seen[0] == DEFAULT_MODEL
+        assert {name for name in known if name.startswith("dear-")} < set(seen) < set(known)
+        assert "(docs/models.md)" in text
 
 
 def test_readme_fits_on_three_screens_and_has_one_test_command():

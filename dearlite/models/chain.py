@@ -19,7 +19,7 @@ from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageEr
 from dearlite.models.formats import Runner, runner_of
 from dearlite.models.gguf import GgufFile
 from dearlite.models.gguf_kinds import states_relevance, takes_instruction
-from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model
+from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model, load_registry
 from dearlite.templates.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ResolvedStage:
     @property
     def name(self) -> str:
         """The model's name, or its file's name without the ending."""
-        return Path(self.model).stem
+        return self.model if self.model in load_registry() else Path(self.model).stem  # a name may hold a dot
 
     @property
     def kind(self) -> str:

@@ -116,7 +116,7 @@ def find_model(name: str) -> Path:
             raise UsageError(f"{name} is a cascade ({', '.join(cascades[name].stages)}): name one of its models here")
         if "/" in name:
             raise UnknownModel(_of_the_hub(name, known))
-        near = ", ".join(get_close_matches(name, [*known, *cascades], cutoff=0.4)) or "none is close"
+        near = ", ".join(get_close_matches(name, [*known, *cascades], n=4, cutoff=0.4)) or "none is close"
         raise UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
     file = model_file(known[name])
     if not file.is_file():

@@ -9,6 +9,7 @@ from dearlite.errors import UnknownModel, UsageError
 from dearlite.models import registry
 from dearlite.models.registry import find_model, load_registry, model_file
 from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.templates.families import FAMILIES
 
 L8, L3, L8_INSTRUCT = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"
 ZOO = [  # name, repository under abdoelsayed/, base
@@ -24,6 +25,7 @@ ZOO = [  # name, repository under abdoelsayed/, base
     ("dear-3b-ce", "dear-3b-reranker-ce-v1", ""),
     ("dear-3b-ce-lora", "dear-3b-reranker-ce-lora-v1", L3),
 ]
+FAMILY_TYPES = ("llama", "llama_bidirec", "qwen2", "qwen3", "gemma")
 # Counted by transformers 5.23.0 on the meta device: LlamaForSequenceClassification with one label and, for "lm",
 # LlamaForCausalLM, of the shapes in dear.md; 13B of those in the config.json of Llama-2-13b.
 PARAMETERS = {"8b": 7_504_928_768, "8b-lm": 8_030_261_248, "3b": 3_212_752_896, "13b": 12_852_029_440}
@@ -40,7 +42,8 @@ def shape(name):
 
 
 def test_zoo_is_whole(home):
-    assert set(load_registry()) == {"minilm-l12"} | {name for name, _, _ in ZOO}
+    of_dear = {name for name, entry in load_registry().items() if entry.repository.startswith("abdoelsayed/")}
+    assert of_dear == {name for name, _, _ in ZOO}
 
 
 @pytest.mark.parametrize(("name", "repository", "base"), ZOO)
@@ -109,7 +112,7 @@ def test_own_entry_needs_only_what_has_no_default(home):
 
 
 def test_comments_of_models_toml_hold_the_counts():
-    text = (Path(__file__).parents[2] / "models.toml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "models.toml").read_text(encoding="utf-8").split("# ---- encoders")[0]
     counted = {int(found.replace(",", "")) for found in re.findall(r"([\d,]+) parameters", text)}
     assert counted == set(PARAMETERS.values())
 
@@ -127,7 +130,8 @@ def test_absent_model_is_shown_with_the_command_that_makes_it(home, cli):
         ("cross-encoder/ms-marco-MiniLM-L-12-v2", "that repository's model is minilm-l12 here (-m minilm-l12)"),
         ("Cross-Encoder/MS-MARCO-MiniLM-L-12-v2", "(-m minilm-l12)"),
         ("abdoelsayed/dear-3b-reranker-ce-v1", "(-m dear-3b-ce)"),
-        ("BAAI/bge-reranker-base", "`dearlite export bge-reranker-base -o bge-reranker-base.dear`"),
+        ("BAAI/bge-reranker-base", "(-m bge-base)"),
+        ("BAAI/bge-m3", "`dearlite export bge-m3 -o bge-m3.dear`"),
     ],
 )
 def test_repository_of_the_hub_names_the_model_or_the_export(home, name, words):
@@ -226,3 +230,85 @@ def test_parameters_follow_from_the_shapes(home, name, _repository, _base):
     outside = (2 * entry.layers + 1) * entry.hidden + vocabulary * entry.hidden  # norms, and the embedding
     head = 0 if "listwise" in name else entry.hidden  # the listwise models write words: their output matrix stays
     assert entry.matrix_parameters == entry.parameters - outside - head
+
+
+# name -> layers, H, F, parameters. They are those that mteb (05662e7f) and transformers state, of ettin without
+# its head.
+ENCODERS = {
+    "tinybert-l2": (2, 128, 512, 4_386_049),
+    "minilm-l2": (2, 384, 1536, 15_615_745),
+    "minilm-l4": (4, 384, 1536, 19_164_673),
+    "minilm-l6": (6, 384, 1536, 22_713_601),
+    "minilm-l12": (12, 384, 1536, 33_360_385),
+    "bge-base": (12, 768, 3072, 278_044_417),
+    "bge-large": (24, 1024, 4096, 559_891_457),
+    "bge-v2-m3": (24, 1024, 4096, 567_755_777),
+    "bge-v2-m3-gguf": (24, 1024, 4096, 567_755_777),
+    "mxbai-xsmall-v1": (12, 384, 1536, 70_830_337),
+    "mxbai-base-v1": (12, 768, 3072, 184_422_913),
+    "mxbai-large-v1": (24, 1024, 4096, 435_062_785),
+    "gte-modernbert": (22, 768, 1152, 149_605_633),
+    "granite-english-r2": (22, 768, 1152, 149_605_633),
+    "ettin-17m": (7, 256, 384, 16_797_440),
+    "ettin-32m": (10, 384, 576, 31_883_136),
+    "ettin-68m": (19, 512, 768, 68_144_640),
+    "ettin-150m": (22, 768, 1152, 149_014_272),
+    "ettin-400m": (28, 1024, 2624, 394_781_696),
+    "ettin-1b": (28, 1792, 3840, 1_028_050_688),
+}
+# name -> layers, H, F, Q, K, rows of the vocabulary, matrices of that many rows (two if untied), parameters
+DECODERS = {
+    "qwen3-reranker-0.6b": (28, 1024, 3072, 2048, 1024, 151669, 1, 595_776_512),
+    "qwen3-reranker-0.6b-gguf": (28, 1024, 3072, 2048, 1024, 151669, 1, 595_776_512),
+    "qwen3-reranker-4b": (36, 2560, 9728, 4096, 1024, 151669, 1, 4_021_784_576),
+    "qwen3-reranker-8b": (36, 4096, 12288, 4096, 1024, 151669, 2, 8_188_548_096),
+    "mxbai-base-v2": (24, 896, 4864, 896, 128, 151936, 1, 494_032_768),
+    "mxbai-large-v2": (28, 1536, 8960, 1536, 256, 151936, 1, 1_543_714_304),
+    "bge-v2-gemma": (18, 2048, 16384, 2048, 256, 256000, 1, 2_506_172_416),
+    "zerank-1-small": (28, 2048, 6144, 2048, 1024, 151936, 1, 1_720_577_024),
+    "zerank-1": (36, 2560, 9728, 4096, 1024, 151936, 1, 4_022_470_656),
+    "zerank-2": (36, 2560, 9728, 4096, 1024, 151936, 1, 4_022_468_096),
+    "nemotron-1b": (16, 2048, 8192, 2048, 512, 128256, 1, 1_235_816_448),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder_has_the_shape_and_the_size_of_its_published_count(home, name):
+    entry, (layers, hidden, ffn, published) = load_registry()[name], ENCODERS[name]
+    ettin = name.startswith("ettin")
+    head = hidden * hidden + 3 * hidden + 1 if ettin else 0
+    gated = 3 if entry.architecture == "modernbert" else 2
+    assert (entry.layers, entry.hidden, entry.parameters) == (layers, hidden, published + head)
+    assert entry.matrix_parameters == layers * (4 * hidden * hidden + gated * hidden * ffn)
+    assert 0.95 < entry.size_mb / (entry.parameters / 1e6) < (1.45 if entry.parameters < 5e7 else 1.15)
+    if not entry.file and entry.download_mb is not None:
+        assert entry.download_mb == pytest.approx(entry.parameters * (2 if "mxbai" in name else 4) / 1e6, abs=18)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_language_model_has_the_shape_of_its_published_count(home, name):
+    entry, (layers, hidden, ffn, q, k, rows, tables, published) = load_registry()[name], DECODERS[name]
+    matrices = layers * (2 * hidden * q + 2 * hidden * k + 3 * hidden * ffn)
+    assert (entry.layers, entry.hidden, entry.parameters) == (layers, hidden, published)
+    assert entry.matrix_parameters == matrices
+    rest = published - matrices - tables * rows * hidden  # norms, biases, a head: less than a thousandth
+    assert 0 < rest < published / 1000
+    if entry.file:
+        assert entry.size_mb == entry.download_mb == 639  # 639,153,184 bytes
+    else:
+        assert entry.size_mb == pytest.approx((matrices + rows * hidden) / 1e6, rel=0.06)
+        assert entry.download_mb == pytest.approx(published * (4 if "gemma" in name else 2) / 1e6, abs=19)
+
+
+def test_every_model_has_its_facts_and_can_be_run(home):
+    listed = [*ENCODERS, *DECODERS, *(name for name, _, _ in ZOO)]
+    known = load_registry()
+    assert sorted(known) == sorted(listed)
+    for entry in known.values():
+        assert entry.architecture in {"bert", "xlm-roberta", "modernbert", "deberta-v2", *FAMILY_TYPES}, entry.name
+        assert entry.prompt in {*PAIR_FORMS, *FAMILIES, "plain"}, entry.name
+        if entry.prompt in FAMILIES:
+            assert FAMILIES[entry.prompt].fits({"model_type": entry.architecture}), entry.name
+            assert entry.max_tokens == FAMILIES[entry.prompt].max_tokens, entry.name
+        assert entry.commercial != ("-nc-" in entry.licence), entry.name
+        assert bool(entry.file) == entry.name.endswith("-gguf"), entry.name

@@ -358,7 +358,7 @@ def test_bad_files_are_one_line(small, cli, tmp_path, break_it, code, message):
         ([], "nothing to rerank: give a collection's folder, or --queries, --corpus and --run"),
         (["nowhere"], "nowhere: no such folder or file"),
         (["{small}", "--run", "none.trec"], "--run none.trec: no such file, nor in "),
-        (["{small}", "-m", "minilm"], "no model 'minilm' (nearest: minilm-l12)"),
+        (["{small}", "-m", "minilm"], "no model 'minilm' (nearest: minilm-l6, minilm-l4, minilm-l2, minilm-l12)"),
         (["{small}", "--depth", "0"], "depth is 0: it must be a whole number from 1"),
         (["{small}", "-o", "none/out.trec"], "the folder none does not exist; make it first"),
         (["{small}", "--journal", "j", "--no-journal"], "exclude each other"),

@@ -56,7 +56,7 @@ def test_measurement_errors_are_one_line(cli, tmp_path):
     broken = tmp_path / "broken.dear"
     broken.write_bytes(b"PK")
     for args, code, words in (
-        (("-m", "minilm-l21"), 2, "no model 'minilm-l21' (nearest: minilm-l12)"),
+        (("-m", "minilm-l21"), 2, "no model 'minilm-l21' (nearest: minilm-l2, minilm-l12, minilm-l6, minilm-l4)"),
         (("-m", tmp_path / "none.dear"), 2, "no model file"),
         (("-m", broken), 1, "not a complete .dear file"),
         (("--tokens", 513), 2, "--tokens 513: a pair of minilm-l12 has"),
