@@ -71,8 +71,9 @@ class Reranker(ABC):
         - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
         - `instruction`: the task in words, for a model whose prompt has a place for it; in a cascade for those of its
           models. None: the model's own. It is part of `identity`.
-        - `prompt`: family of models that answer yes or no (`yes-no` for any instruct model), for a GGUF that states no
-          score of its own: it is then run as a pointwise model, which scores by the logits of the answers.
+        - `prompt`: name of a prompt, for a GGUF that states no score of its own, which is then run as a pointwise
+          model: a family of models that answer yes or no (`yes-no` for any instruct model), scored by the logits of the
+          answers; or `upr` and `query-likelihood`, scored by the log-probability of the query after the document.
         - `gpu_layers`: number of layers of a model in a GGUF on the GPU, 0 or more. None: all if there is a GPU.
         - `adapter`: path of a LoRA in GGUF form for a listwise model. None: no LoRA.
         - `low_memory`: unload each model of a cascade before the next is loaded.

@@ -17,10 +17,11 @@ from dearlite.export.results import ExportResult
 from dearlite.files.targets import leads_to_stdout
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS
-from dearlite.templates.families import FAMILIES
+from dearlite.templates.families import FAMILIES, STATED
 
 _ABOUT = {name: plan.about for name, plan in QUANTISATIONS.items()}
 _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
+_PROMPTS = tuple(dict.fromkeys((*PAIR_FORMS, *STATED, *LIST_FORMS)))
 
 
 @click.command()
@@ -47,7 +48,9 @@ _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
 )
 @click.option(
     "--prompt",
-    type=click.Choice(list(dict.fromkeys((*PAIR_FORMS, *FAMILIES, *LIST_FORMS)))),
+    # ExportOptions has a better reason against the other families than "is not one of".
+    type=click.Choice(list(dict.fromkeys((*_PROMPTS, *FAMILIES)))),
+    metavar=f"[{'|'.join(_PROMPTS)}]",
     help="Prompt form of a FOLDER's model; that of a NAME is in models.toml. [default: as the folder's files state; "
     "otherwise dear, plain for an encoder, chat for a listwise model]",
 )

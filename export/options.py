@@ -9,6 +9,7 @@ from pathlib import Path
 from dearlite.checks import whole_number
 from dearlite.errors import UsageError
 from dearlite.files.targets import ending_of, find_target
+from dearlite.templates.families import FAMILIES, STATED
 
 Report = Callable[[str], None]  # receives one line of text, without a line end
 
@@ -33,7 +34,7 @@ class ExportOptions:
     output: Path | None = None
     quant: str | None = None  # an entry of QUANTISATIONS, or of GGUF_QUANTS for a listwise model
     target: str | None = None  # pointwise: an entry of decoders.quantisations.DEVICES
-    prompt: str | None = None  # an entry of PAIR_FORMS, of FAMILIES, or of LIST_FORMS
+    prompt: str | None = None  # an entry of PAIR_FORMS, of templates.families.STATED, or of LIST_FORMS
     max_tokens: int | None = None
     window: int | None = None  # listwise: documents of a prompt
     stride: int | None = None  # listwise: documents that the window moves by
@@ -44,6 +45,11 @@ class ExportOptions:
     force: bool = False  # replace an existing file, and keep one that is too inexact
 
     def __post_init__(self) -> None:
+        if self.prompt in FAMILIES and self.prompt not in STATED:
+            raise UsageError(
+                f"--prompt {self.prompt} is a way to run any causal GGUF, not a part of a file: export one without it "
+                f"(-o NAME.gguf), then rerank -m NAME.gguf --prompt {self.prompt}"
+            )
         for name, least in (("max_tokens", LEAST_TOKENS), ("window", LEAST_WINDOW), ("stride", 1)):
             if getattr(self, name) is not None:
                 whole_number(spelling(name), getattr(self, name), least)
@@ -87,7 +93,6 @@ class ExportOptions:
         from dearlite.export.decoders.quantisations import DEVICES, POOLINGS, QUANTISATIONS
         from dearlite.export.gguf.quants import GGUF_QUANTS
         from dearlite.pointwise.prompts import PAIR_FORMS
-        from dearlite.templates.families import FAMILIES
 
         types = GGUF_QUANTS if self.names_gguf else QUANTISATIONS
         _check_choice("quant", self.quant, types, f"{model}, a pointwise model")
@@ -95,7 +100,7 @@ class ExportOptions:
             ending_of(self.output, ("gguf",), needed=True)
         if self.names_gguf and self.target is not None:
             raise UsageError("--for does not apply to a GGUF, which llama.cpp runs on every device: leave it out")
-        _check_choice("prompt", self.prompt, (*PAIR_FORMS, *FAMILIES), f"{model}, a pointwise model")
+        _check_choice("prompt", self.prompt, (*PAIR_FORMS, *STATED), f"{model}, a pointwise model")
         _check_choice("target", self.target, DEVICES, model)
         _check_choice("pooling", self.pooling, POOLINGS, model)
 

@@ -136,9 +136,11 @@ class LlamaModel:
         cancel: Event | None,
         *,
         hidden: bool = False,
+        every: bool = False,
     ) -> None:
         """Reads the tokens of `batch` (by sequence), with an output after the last token of `complete` sequences.
 
+        With `every` there is an output after each of their tokens, in the order of the batch.
         The outputs are logits; with `hidden` the last hidden states, and then of every token of the batch. Raises
         Interrupted when `cancel` is set, ScoringError for more tokens than the context has room for.
         """
@@ -152,7 +154,7 @@ class LlamaModel:
                 )
             if not all(0 <= token < self.vocabulary.size for token in tokens):
                 raise ScoringError("a prompt contains a token that the model does not have: verify its file")
-        arrays, ranks = self._arrays(batch, complete), self._plan.ranks
+        arrays, ranks = self._arrays(batch, complete, every), self._plan.ranks
 
         def decode() -> int:
             if not ranks:
@@ -205,10 +207,12 @@ class LlamaModel:
     def _memory(self) -> Any:
         return self._llama.llama_get_memory(self._objects.context)
 
-    def _arrays(self, batch: Mapping[int, Sequence[int]], complete: Collection[int]) -> Any:
+    def _arrays(self, batch: Mapping[int, Sequence[int]], complete: Collection[int], every: bool) -> Any:
         """The library's batch structure, which keeps references to its arrays."""
         rows = [(s, token, self._positions[s] + n) for s, tokens in batch.items() for n, token in enumerate(tokens)]
-        outputs = [n == len(tokens) - 1 and s in complete for s, tokens in batch.items() for n in range(len(tokens))]
+        outputs = [
+            s in complete and (every or n == len(tokens) - 1) for s, tokens in batch.items() for n in range(len(tokens))
+        ]
         sequence_ids = {s: (ctypes.c_int32 * 1)(s) for s in batch}
         return self._llama.llama_batch(
             n_tokens=len(rows),

@@ -53,7 +53,7 @@ class ResolvedStage:
     runner: Runner | None
     failure: DearliteError | None = None
     gguf: GgufFile | None = None  # the open file of a GGUF
-    prompt: str | None = None  # the family of yes/no models that the caller names
+    prompt: str | None = None  # the family that the caller names for a GGUF
 
     @property
     def name(self) -> str:
@@ -158,7 +158,7 @@ Model = str | Path | Sequence[StageLike] | Chain | None
 def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = None) -> Chain:
     """The files and kinds of a model or chain. None is the embedded default; a Chain is returned unchanged.
 
-    `prompt` names the family of yes/no models that a GGUF without a score of its own is run as.
+    `prompt` names the family that a GGUF without a score of its own is run as.
 
     Raises UsageError for a missing file, a depth larger than the one before, or a pointwise stage after a listwise one,
     ModelFileError for a file of no known format, and MissingExtra for a package that a cascade's stage needs. With
@@ -167,7 +167,7 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
     if isinstance(model, Chain):
         return model
     if prompt is not None and prompt not in FAMILIES:
-        raise UsageError(f"no prompt {prompt!r} of a model that answers yes or no: it is one of {', '.join(FAMILIES)}")
+        raise UsageError(f"no prompt {prompt!r} of a pointwise GGUF: it is one of {', '.join(FAMILIES)}")
     names = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
     stages = parse_chain(names)
     cascade = len(stages) > 1 or stages[0].depth is not None or find_cascade(stages[0].model) is not None

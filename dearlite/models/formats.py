@@ -44,8 +44,8 @@ CASCADE = ("dearlite.cascade", "CascadeReranker")  # (module, name) of the class
 def runner_of(path: Path, prompt: str | None = None) -> tuple[Runner, GgufFile | None]:
     """The runner of the file at `path`, and the open file if it is a GGUF.
 
-    A GGUF that states no pointwise score runs listwise, unless the caller names the `prompt` of a family that answers
-    yes or no. Raises UsageError if the file cannot be read, ModelFileError if it is no model.
+    A GGUF that states no pointwise score runs listwise, unless the caller names a `prompt` of `templates.families`.
+    Raises UsageError if the file cannot be read, ModelFileError if it is no model.
     """
     try:
         with open(path, "rb") as file:

@@ -3,7 +3,7 @@
 Four kinds of file are told apart by metadata, never by name: a file that dearlite exported (`dearlite.*` keys); a
 language model with a rank head of two labels (Qwen3-Reranker as llama.cpp converts it: `cls.output.weight` with the
 rows yes and no); an encoder with llama.cpp's rank pooling; and any language model for which the caller names a family
-of `templates.families`.
+of `templates.families`: by its answer yes or no, or by the likelihood of the query.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairLayout
 from dearlite.templates.assembly import ModelWords, assemble
 from dearlite.templates.chat import ChatTemplate
-from dearlite.templates.families import FAMILIES
+from dearlite.templates.families import FAMILIES, Family
 from dearlite.templates.template import Template, read_template
 
 SCHEMA = 1
 _CHAT_TEMPLATE = "tokenizer.chat_template"
 _FLOATS = {"f32": np.float32, "f16": np.float16}
 _LONGEST_PROMPT = 8192
+_ENCODER_DECODERS = ("t5", "t5encoder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +137,16 @@ def _of_family(file: GgufFile, vocabulary: LlamaVocabulary, context: int, name: 
             f"--prompt {name} is for a model of type {' or '.join(family.model_types)}, and {file.path.name} is a "
             f"{architecture}: name its own"
         )
+    if architecture in _ENCODER_DECODERS or file.metadata.get(f"{architecture}.attention.causal") is False:
+        raise UsageError(
+            f"--prompt {name} is for a causal language model, and {file.path.name} is none (its architecture is "
+            f"{architecture}): name another model"
+        )
     source = file.metadata.get(_CHAT_TEMPLATE)
     words = ModelWords(
         encode=vocabulary.encode,
         special=vocabulary.special_tokens,
-        chat=ChatTemplate(source, vocabulary.template_tokens) if source and family.chat else None,
+        chat=ChatTemplate(source, _template_variables(vocabulary)) if source and family.chat else None,
         around=(vocabulary.token_text(vocabulary.bos) if vocabulary.bos is not None else "", ""),
         positions=min(context, _LONGEST_PROMPT),
         hidden=file.metadata.get(f"{architecture}.embedding_length"),
@@ -149,20 +155,26 @@ def _of_family(file: GgufFile, vocabulary: LlamaVocabulary, context: int, name: 
         assembled = assemble(name, words)
     except ModelFileError as err:
         raise ModelFileError(f"{file.path.name}: {err}") from None
-    reading = Reading(head=_two_label_head(file)) if labels else Reading(tokens=_answer_tokens(file, vocabulary, name))
     return GgufSettings(
         name=file.path.stem,
         prompt=name,
         form=assembled.template,
         layout=None,
         max_tokens=assembled.max_tokens,
-        reading=reading,
+        reading=Reading(head=_two_label_head(file)) if labels else _reading(file, family, vocabulary, name),
         activation=assembled.activation,
     )
 
 
-def _answer_tokens(file: GgufFile, vocabulary: LlamaVocabulary, name: str) -> tuple[int, ...]:
-    family = FAMILIES[name]
+def _template_variables(vocabulary: LlamaVocabulary) -> dict[str, object]:
+    """The variables of a chat template whose answer comes at once, as an export sets them."""
+    return {**vocabulary.template_tokens, "enable_thinking": False}
+
+
+def _reading(file: GgufFile, family: Family, vocabulary: LlamaVocabulary, name: str) -> Reading:
+    """The query's likelihood, or the logits of the answers."""
+    if family.likelihood:
+        return Reading(likelihood=True)
     tokens = []
     for word in (family.yes, family.no):
         ids = [word] if isinstance(word, int) else vocabulary.encode(word) if word else []
@@ -173,7 +185,7 @@ def _answer_tokens(file: GgufFile, vocabulary: LlamaVocabulary, name: str) -> tu
         tokens += ids
     if not tokens:
         raise UsageError(f"--prompt {name} is for models with a score head, which {file.path.name} has not")
-    return tuple(tokens)
+    return Reading(tokens=tuple(tokens))
 
 
 def _two_label_head(file: GgufFile) -> Any:

@@ -128,7 +128,8 @@ class TemplatePrompt(Prompt):
             ids = np.array(row.ids, np.int64)
             types = np.zeros_like(ids)
             types[row.shared :] = 1
-            yield TokenRow(ids, types, row.total, query.truncated, row.shared, row.total_is_bound, row.empty)
+            stated = (row.total, query.truncated, row.shared, row.total_is_bound, row.empty)
+            yield TokenRow(ids, types, *stated, closing=query.closing)
 
     def room(self, query: Any) -> int:
         return self._encoder.room(query)

@@ -42,6 +42,7 @@ class TokenRow:
     prefix: int = 0  # number of leading ids that are the query's part, the same for all documents of a query
     tokens_total_is_bound: bool = False  # True if only the beginning of a long text was encoded
     empty: bool = False  # True if no token is the document's own
+    closing: int = 0  # number of last ids that are the query, where it closes the prompt by itself
 
     @property
     def tokens_used(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dearlite.errors import ModelFileError
 from dearlite.templates.chat import ChatTemplate, Turn
 from dearlite.templates.encoder import TemplateEncoder
-from dearlite.templates.families import FAMILIES
+from dearlite.templates.families import FAMILIES, Family
 from dearlite.templates.template import Template, escaped, pieces_of
 
 
@@ -43,14 +43,7 @@ def assemble(name: str, model: ModelWords, *, max_tokens: int | None = None) -> 
     Raises ModelFileError for a family that needs a chat template where the model has none.
     """
     family = FAMILIES[name]
-    if family.chat:
-        if model.chat is None:
-            raise ModelFileError(f"it has no chat template, which --prompt {name} needs: name another prompt")
-        parts, instructed = (rendered(model.chat, (("user", text),)) for text in (family.chat, family.chat_instructed))
-    else:
-        parts, instructed = family.parts, family.instructed
-    if family.own_specials:
-        parts, instructed = (_within(model.around, words) for words in (parts, instructed))
+    parts, instructed = _words(name, family, model)
     template = Template(parts=parts, instructed=instructed, instruction=family.instruction)
     outside = _tokens_outside_texts(template, model) if family.counts_texts else 0
     total = max_tokens or family.max_tokens + outside
@@ -60,6 +53,22 @@ def assemble(name: str, model: ModelWords, *, max_tokens: int | None = None) -> 
         template = replace(template, max_query_tokens=(total - outside) * part // whole)
     activation = {"scale": family.scale, "bias": family.bias(model.hidden)} if family.scale else None
     return Assembled(template=template, max_tokens=total, activation=activation)
+
+
+def _words(name: str, family: Family, model: ModelWords) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts of a prompt without and with an instruction."""
+    if family.chat and model.chat is not None:
+        turns = (family.chat, family.chat_instructed)
+        parts, instructed = (rendered(model.chat, (("user", text),)) if text else () for text in turns)
+    elif family.likelihood:
+        parts, instructed = _within((model.around[0], ""), (family.chat,)), ()
+    elif family.chat:
+        raise ModelFileError(f"it has no chat template, which --prompt {name} needs: name another prompt")
+    else:
+        parts, instructed = family.parts, family.instructed
+    if family.own_specials:
+        parts, instructed = (_within(model.around, words) for words in (parts, instructed))
+    return ((*parts, "{query}") if family.likelihood else parts), instructed
 
 
 def rendered(chat: ChatTemplate, turns: Sequence[Turn]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from dearlite.templates.template import Template, pieces_of
 # Tokens before a document's text that may be merged with its beginning: they are no part of the shared prefix.
 _UNSETTLED_TOKENS = 2
 _DOCUMENT = "document"
+_QUERY_ALONE = "{query}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class QueryWords:
     left_ids: tuple[int, ...]
     right_ids: tuple[int, ...]
     truncated: bool  # True if the query was cut
+    closing: int = 0  # number of last ids that are the query, if it is the last part by itself
 
     @property
     def count(self) -> int:
@@ -91,6 +93,7 @@ class TemplateEncoder:
         texts = [text for part in parts for text in _texts_of(part, special)]
         at = next(n for n, text in enumerate(texts) if isinstance(text, _Text) and text.has(_DOCUMENT))
         self._head, self._tail = texts[:at], texts[at + 1 :]
+        self._closes = parts[-1] == _QUERY_ALONE
         document = texts[at]
         assert isinstance(document, _Text)
         self._document = document
@@ -164,6 +167,7 @@ class TemplateEncoder:
             left_ids=tuple(first_ids(left, most, self._encode)[0]),
             right_ids=tuple(first_ids(right, most, self._encode)[0]) if right else (),
             truncated=False,
+            closing=len(ids_of(self._tail[-1:])) if self._closes else 0,
         )
         return replace(words, truncated=truncated)
 

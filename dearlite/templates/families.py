@@ -1,8 +1,9 @@
-"""Families of language models that answer yes or no about a query and a document: a table, one entry for each.
+"""Families of language models that score a document for a query: a table, one entry for each.
 
 The words are an interface, like a wire format: models were trained with them, and one different character costs
 quality. A family is known by fields of config.json (`marks`), never by a model's name; where no mark tells, it is named
-(`--prompt NAME`). Both engines read this table.
+(`--prompt NAME`). Both engines read this table. The last two entries score by the likelihood of the query, which
+llama.cpp's engine alone reads.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Family:
       user's turn, around which the model's own chat template puts its words.
     - `yes`, `no`: the tokens whose logits make the score, as text or as id; the score is logit(yes) - logit(no), or
       logit(yes) without `no`. Empty: the model has a score head of its own.
+    - `likelihood`: the score is the log-probability of the query's tokens, which follow the words as a part of their
+      own. `chat` then stands alone where a model has no chat template.
     - `max_tokens`: the makers' limit. It counts the whole prompt or, with `counts_texts`, what lies between the first
       and the last part that has a slot. `query_share` of it is the longest query's part; (3, 4) stands for 3/4.
     - `own_specials`: the tokenizer puts its own special tokens around the prompt.
@@ -41,6 +44,7 @@ class Family:
     chat_instructed: str = ""
     yes: str | int = ""
     no: str | int = ""
+    likelihood: bool = False
     max_tokens: int = 8192
     counts_texts: bool = False
     query_share: tuple[int, int] | None = None
@@ -207,12 +211,31 @@ FAMILIES: dict[str, Family] = {
         no="No",
         max_tokens=2048,
     ),
+    "upr": Family(
+        # Its code joins "Passage: " to the text with one more blank, and also scores the end of the question.
+        source="DevSinghSachan/unsupervised-passage-reranking 250f550, upr_gpt.py",
+        chat="Passage:  {document}. Please write a question based on this passage.",
+        likelihood=True,
+        max_tokens=2048,
+        scale=0.0,
+    ),
+    "query-likelihood": Family(
+        source="qlm of ielab/llm-rankers b36517b",
+        chat="Passage: {document}\nPlease write a question based on this passage.",
+        likelihood=True,
+        max_tokens=2048,
+        scale=0.0,
+    ),
 }
+
+STATED = tuple(
+    name for name, family in FAMILIES.items() if not family.likelihood
+)  # those that an exported file can have
 
 
 def families_of(config: Mapping[str, Any]) -> list[str]:
-    """The names of the families that a model with this config.json can be of."""
-    return [name for name, family in FAMILIES.items() if family.fits(config)]
+    """The names of the families that a model with this config.json can be of, and that a file can state."""
+    return [name for name in STATED if FAMILIES[name].fits(config)]
 
 
 def marked_family(config: Mapping[str, Any]) -> str | None:

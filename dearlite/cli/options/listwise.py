@@ -56,7 +56,8 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--prompt",
         type=click.Choice([*LIST_FORMS, *FAMILIES]),
-        help="Listwise: prompt form; or the family of models that answer yes or no, as which a GGUF is run pointwise. "
+        help="Listwise: prompt form. A GGUF is run pointwise with the others: by its answer yes or no, or by the "
+        "likelihood of the query (upr, query-likelihood). "
         "[default: the model file's]",
     ),
     click.option(

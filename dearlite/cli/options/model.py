@@ -88,7 +88,7 @@ class Loading:
     device: str = "auto"
     threads: int | None = None
     instruction: str | None = None
-    prompt: str | None = None  # the family of yes/no models as which a GGUF is run
+    prompt: str | None = None  # the family as which a GGUF is run
     gpu_layers: int | None = None
     adapter: str | None = None
     low_memory: bool = False
