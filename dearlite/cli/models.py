@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_activation
 from dearlite.models.chain import parse_chain, parse_stage
 from dearlite.models.gguf import GgufFile, is_gguf
-from dearlite.models.gguf_kinds import TWO_LABELS, scoring_kind
+from dearlite.models.gguf_kinds import TWO_LABELS, exported_record, scoring_kind
 from dearlite.models.manifest import Manifest
 from dearlite.models.registry import (
     ModelEntry,
@@ -24,6 +23,7 @@ from dearlite.models.registry import (
     model_file,
 )
 from dearlite.render.facts import print_facts, print_rows
+from dearlite.templates.families import FAMILIES
 
 
 @click.group(invoke_without_command=True)
@@ -141,7 +141,10 @@ def verify_model(model: str) -> None:
     "--split", required=True, metavar="NAME", help="Name of these pairs in the file; never those of a test split."
 )
 @click.option("--journal", metavar="FILE", help="Keeps each score at once; the same command continues from it.")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The .dear file to write, with the calibration.")
+@click.option(
+    "--prompt", type=click.Choice(list(FAMILIES)), help="Family of a language model in a GGUF, as for rerank."
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="The model file to write, with the calibration.")
 def calibrate_model(model: str, source: str | None, **options: Any) -> None:
     """Fit a pointwise model's scores to probabilities of relevance, on the judged pairs of a split.
 
@@ -225,16 +228,5 @@ def _show_gguf(file: GgufFile) -> None:
         facts["score head"] = f"{len(head)} values"
     facts |= {key: value for key, value in own.items() if key not in ("name", "kind", "card", "source")}
     print_facts(facts)
-    print_facts({f"source {key}": value for key, value in _record(file, "source").items()})
-    print_facts(_record(file, "card"), title="quality card")
-
-
-def _record(file: GgufFile, name: str) -> dict[str, Any]:
-    """The JSON object under the key `dearlite.NAME`, empty without that key. Raises ModelFileError for other JSON."""
-    try:
-        record = json.loads(file.metadata.get(f"dearlite.{name}") or "{}")
-    except (TypeError, ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise ModelFileError(f"{file.path}: its dearlite.{name} is not a JSON object: fetch or export it again")
-    return record
+    print_facts({f"source {key}": value for key, value in (exported_record(file, "source") or {}).items()})
+    print_facts(exported_record(file, "card") or {}, title="quality card")

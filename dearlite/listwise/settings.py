@@ -27,6 +27,7 @@ class ModelSettings:
 def read_settings(file: GgufFile, has_template: bool, context_tokens: int) -> ModelSettings:
     """The settings in the file's `dearlite.*` metadata. Raises ModelFileError for a later schema or another kind."""
     metadata = {key.removeprefix("dearlite."): v for key, v in file.metadata.items() if key.startswith("dearlite.")}
+    metadata.pop("calibration", None)  # of the answers yes and no, in a file of another maker
     if metadata and (metadata.get("schema") != _SCHEMA or metadata.get("kind") != KIND):
         raise ModelFileError(
             f"{file.path} has schema {metadata.get('schema')!r} and kind {metadata.get('kind')!r}, which this dearlite "

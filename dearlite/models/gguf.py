@@ -21,7 +21,7 @@ from dearlite.errors import ModelFileError, UsageError
 
 SHA256 = "dearlite.sha256"  # metadata key: 64 hex digits, the hash of the file with these digits set to zero
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+STRING, _ARRAY = 8, 9  # types of metadata values
 # ggml type -> (name, weights per block, bytes per block), from ggml-common.h, without types that ggml has removed.
 TENSOR_TYPES = {
     0: ("f32", 1, 4), 1: ("f16", 1, 2), 2: ("q4_0", 32, 18), 3: ("q4_1", 32, 20), 6: ("q5_0", 32, 22),
@@ -54,7 +54,9 @@ class GgufTensor:
 class GgufFile:
     """A GGUF file with a checked header: magic, version, counts, types, and that all tensors are inside the file.
 
-    `metadata` maps a key to its value (number, string, bool or list), `tensors` a name to its GgufTensor.
+    `metadata` maps a key to its value (number, string, bool or list), `tensors` a name to its GgufTensor. Offsets in
+    bytes from the file's start: `metadata_end` of the byte after the metadata, `tensors_end` of that after the tensors'
+    names, `data_start` of the data, which is aligned.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,6 +65,7 @@ class GgufFile:
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
         self._spans: dict[str, tuple[int, int]] = {}
+        self.metadata_end = self.tensors_end = self.data_start = 0
         try:
             file = open(self.path, "rb")
         except OSError as err:
@@ -144,17 +147,19 @@ class GgufFile:
             kind = self._scalar(file, "<I")
             if key in self.metadata:
                 raise _HeaderError(f"its metadata has {key!r} twice")
-            if kind == _STRING:
+            if kind == STRING:
                 start = file.tell() + 8
                 self.metadata[key] = self._string(file)
                 self._spans[key] = (start, file.tell() - start)
             else:
                 self.metadata[key] = self._value(file, kind)
+        self.metadata_end = file.tell()
         tensor_entries = [self._tensor(file) for _ in range(tensors)]
+        self.tensors_end = file.tell()
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise _HeaderError(f"general.alignment is {alignment!r}")
-        data = -(-file.tell() // alignment) * alignment
+        data = self.data_start = -(-self.tensors_end // alignment) * alignment
         for name, shape, kind, offset, size in tensor_entries:
             if name in self.tensors:
                 raise _HeaderError(f"two tensors are named {name!r}")
@@ -183,7 +188,7 @@ class GgufFile:
     def _value(self, file: IO[bytes], kind: int, depth: int = 0) -> Any:
         if kind in _SCALARS:
             return self._scalar(file, _SCALARS[kind])
-        if kind == _STRING:
+        if kind == STRING:
             return self._string(file)
         if kind != _ARRAY or depth >= _DEEPEST_ARRAY:
             raise _HeaderError(f"a metadata value has type {kind}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dearlite.errors import ModelFileError
 from dearlite.models.gguf import GgufFile
 from dearlite.templates.families import FAMILIES, Family
 
@@ -36,16 +37,31 @@ def takes_instruction(file: GgufFile, prompt: str | None) -> bool:
 
 
 def exported_record(file: GgufFile, name: str) -> dict[str, Any] | None:
-    """The JSON object `dearlite.NAME` of an exported file; None without one. Raises ValueError if it is not JSON."""
+    """The JSON object `dearlite.NAME` that dearlite wrote; None without one. Raises ModelFileError if it is another."""
     text = file.metadata.get(f"dearlite.{name}")
-    record = None if text is None else json.loads(text)
-    return record if isinstance(record, dict) else None
+    if text is None:
+        return None
+    try:
+        record = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ModelFileError(f"{file.path}: its dearlite.{name} is not a JSON object: fetch or export it again")
+    return record
+
+
+def calibration_of(file: GgufFile, prompt: str | None) -> dict[str, Any] | None:
+    """The calibration in the file, fitted for the scores by this `prompt`; None without one, or by another prompt."""
+    record = exported_record(file, "calibration")
+    return record if record is not None and record.get("prompt") == prompt else None
 
 
 def states_relevance(file: GgufFile, prompt: str | None) -> bool:
     """True if the score of a pointwise GGUF becomes a probability, by a calibration or as its makers do it."""
+    if calibration_of(file, prompt) is not None:
+        return True
     if scoring_kind(file) == "exported":
-        return any(f"dearlite.{name}" in file.metadata for name in ("calibration", "activation"))
+        return "dearlite.activation" in file.metadata
     family = _family_of(file, prompt)
     return family is not None and family.scale > 0
 

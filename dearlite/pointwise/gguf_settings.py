@@ -8,7 +8,7 @@ of `templates.families`: by its answer yes or no, or by the likelihood of the qu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from dearlite.errors import ModelFileError, UsageError
 from dearlite.llama.vocabulary import LlamaVocabulary
 from dearlite.models.gguf import GgufFile
-from dearlite.models.gguf_kinds import HEAD, TWO_LABELS, exported_record, scoring_kind
+from dearlite.models.gguf_kinds import HEAD, TWO_LABELS, calibration_of, exported_record, scoring_kind
 from dearlite.pointwise.gguf_engine import Reading
 from dearlite.pointwise.gguf_texts import GgufPairs, GgufTexts
 from dearlite.pointwise.prompting import PairPrompt, Prompt, TemplatePrompt
@@ -71,10 +71,12 @@ def read_gguf_settings(file: GgufFile, vocabulary: LlamaVocabulary, context: int
     if kind == "exported":
         return _exported(file)
     if kind == "encoder":
-        return _encoder(file, vocabulary, context)
-    name = TWO_LABELS if kind == "labels" else prompt
-    assert name is not None, "chain.resolve takes a file without a scoring kind for listwise"
-    return _of_family(file, vocabulary, context, name, labels=kind == "labels")
+        settings = _encoder(file, vocabulary, context)
+    else:
+        name = TWO_LABELS if kind == "labels" else prompt
+        assert name is not None, "chain.resolve takes a file without a scoring kind for listwise"
+        settings = _of_family(file, vocabulary, context, name, labels=kind == "labels")
+    return replace(settings, calibration=calibration_of(file, prompt))
 
 
 def _exported(file: GgufFile) -> GgufSettings:

@@ -21,6 +21,7 @@ from dearlite.export.source.families import LlamaShape
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.models.facts import NOT_STATED, ModelFacts
 from dearlite.models.gguf import GgufFile
+from dearlite.models.gguf_writer import seal
 
 SCHEMA = 1
 CARD_BYTES = 4096
@@ -92,7 +93,4 @@ def fill_in(path: Path, values: dict[str, str]) -> None:
                 raise DearliteError(f"{key} takes {len(data)} bytes but {path} reserves {size}: shorten its names")
             out.seek(start)
             out.write(data.ljust(size))
-    digest = file.sha256()
-    with open(path, "r+b") as out:
-        out.seek(file.value_span("dearlite.sha256")[0])
-        out.write(digest.encode())
+    seal(path)

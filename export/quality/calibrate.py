@@ -7,6 +7,7 @@ first stage, with this score, being judged relevant.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from dearlite.files.targets import ending_of, reason_of
 from dearlite.files.trec import Qrels, read_qrels
 from dearlite.models.bundle import Bundle
 from dearlite.models.bundle_writer import add_members
-from dearlite.models.gguf import is_gguf
+from dearlite.models.gguf import GgufFile, is_gguf
+from dearlite.models.gguf_writer import seal, write_with_text
 from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
 from dearlite.offline.collection.collection import Collection, Source, collection_files, open_collection
@@ -34,7 +36,7 @@ from dearlite.reranker import Reranker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationResult:
-    """A written `.dear` file, and the calibration in it: relevance = sigmoid(scale * score + bias).
+    """A written model file, and the calibration in it: relevance = sigmoid(scale * score + bias).
 
     `ece` is the expected calibration error of the fit, `ece_sigmoid` that of the uncalibrated sigmoid, both on the
     pairs of the fit. `margin` is in score units.
@@ -51,7 +53,7 @@ class CalibrationResult:
     ece_sigmoid: float
 
     def record(self) -> dict[str, Any]:
-        """The object that the file's manifest holds under "calibration"."""
+        """The object that a `.dear` file's manifest holds under "calibration", and a GGUF `dearlite.calibration`."""
         return {
             "kind": "logistic",
             "scale": self.scale,
@@ -99,15 +101,19 @@ def calibrate(
     run: str | Path | None = None,
     qrels: str | Path | Qrels | None = None,
     depth: int | None = 100,
+    prompt: str | None = None,
     journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CalibrationResult:
-    """The calibration of `model` fitted on the judged pairs of `source`, and the `.dear` file with it at `output`.
+    """The calibration of `model` fitted on the judged pairs of `source`, and the model file with it at `output`.
 
-    `model` is a pointwise model: a name of models.toml or a file. `source` is a collection's folder or a Collection;
-    `queries`, `corpus`, `run` and `qrels` name files in place of the folder's. The first `depth` documents of each
-    query are scored. `split` is the name of these pairs in the file: a development split, never a test split. With
-    `journal` each score is kept at once, and the same call continues from it. `progress(done, total)` counts pairs.
+    `model` is a pointwise model: a name of models.toml or a file; `output` has its format. `prompt` is the family of a
+    language model in a GGUF that states no score of its own; the calibration then holds for that prompt only.
+
+    `source` is a collection's folder or a Collection; `queries`, `corpus`, `run` and `qrels` name files in place of the
+    folder's. The first `depth` documents of each query are scored. `split` names these pairs in the file: a development
+    split, never a test split. With `journal` each score is kept at once, and the same call continues from it.
+    `progress(done, total)` counts pairs.
 
     Raises UsageError for a listwise model or a missing file, InvalidInput for pairs that no curve fits.
 
@@ -124,12 +130,11 @@ def calibrate(
         path, named, output, journal, Source(source=source, queries=queries, corpus=corpus, run=run, qrels=qrels)
     )
     collection, grades = _judged_collection(source, queries, corpus, run, qrels, depth)
-    reranker = Reranker.load(path)
+    reranker = Reranker.load(path, prompt=prompt)
     if not reranker.pointwise:
-        raise UsageError(f"{path} is a listwise model, which has no score of a single document: name a pointwise model")
-    if is_gguf(path):
         raise UsageError(
-            f"{path} is a GGUF, and a calibration is written into .dear files: name the model's .dear file"
+            f"{path} is a listwise model, which has no score of a single document: name a pointwise model, or the "
+            "family of its answers with --prompt"
         )
     pairs = judged_scores(collection, grades, reranker, progress, None if journal is None else Path(journal))
     scale, bias = fit_logistic(pairs)
@@ -145,7 +150,7 @@ def calibrate(
         ece_sigmoid=round(expected_calibration_error(sigmoid(pairs.scores), pairs.relevant), 4),
     )
     reranker.close()  # the output may be the model's own file
-    _write_calibrated(path, result)
+    _write_calibrated(path, result, prompt)
     return result
 
 
@@ -156,7 +161,7 @@ def _check_output(
 
     The model's own file may be the output: it is replaced by its calibrated copy, when that is complete.
     """
-    ending_of(output, ("dear",), needed=True)
+    ending_of(output, ("gguf",) if is_gguf(model) else ("dear",), needed=True)
     if journal is not None:
         make_folder(Path(journal).parent)
     check_outputs({"--output": output, "--journal": journal}, input_files(source, {"MODEL": kept}))
@@ -187,13 +192,24 @@ def _judged_collection(
     return collection, qrels if isinstance(qrels, Mapping) else read_qrels(files["qrels"][0])
 
 
-def _write_calibrated(path: Path, result: CalibrationResult) -> None:
-    """Copies the bundle at `path` to `result.path`, with the calibration in its manifest."""
+def _write_calibrated(path: Path, result: CalibrationResult, prompt: str | None) -> None:
+    """Copies the model file at `path` to `result.path`, with the calibration in its manifest or metadata."""
     try:
         with Draft(result.path) as draft:
-            shutil.copyfile(path, draft.path)
-            add_members(draft.path, {}, calibration=result.record())
-            Bundle(draft.path)
+            if is_gguf(path):
+                _write_gguf(GgufFile(path), draft.path, result.record() | ({"prompt": prompt} if prompt else {}))
+            else:
+                shutil.copyfile(path, draft.path)
+                add_members(draft.path, {}, calibration=result.record())
+                Bundle(draft.path)
             draft.commit()
     except OSError as err:
         raise DearliteError(f"cannot write {result.path}: {reason_of(err)}") from None
+
+
+def _write_gguf(file: GgufFile, output: Path, calibration: dict[str, Any]) -> None:
+    """Writes a copy of `file` with the calibration, and the hash of the copy where `file` has its own."""
+    write_with_text(file, output, "dearlite.calibration", json.dumps(calibration))
+    if file.recorded_sha256 is not None:
+        seal(output)
+    GgufFile(output)

@@ -202,14 +202,6 @@ def test_commands_that_name_a_gguf(exported, labelled, cli, tmp_path):
     assert code == 0, err
     code, _, err = cli("bench", "-m", exported[0])
     assert code == 2 and "own is a GGUF, and bench measures .dear files" in err
-    qrels, run = tmp_path / "qrels.txt", tmp_path / "run.txt"
-    qrels.write_text("q1 0 d1 1\n")
-    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "snow"}\n')
-    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "snow"}\n')
-    run.write_text("q1 Q0 d1 1 1.0 bm25\n")
-    arguments = ("--split", "s", "--run", run, "--qrels", qrels, "-o", tmp_path / "calibrated.dear")
-    code, _, err = cli("models", "calibrate", exported[0], tmp_path, *arguments)
-    assert code == 2 and "a calibration is written into .dear files" in err, err
 
 
 def test_long_documents_budgets_and_cascades(exported, labelled):
@@ -239,7 +231,7 @@ def test_cancel_ends_the_call_and_the_model_goes_on(exported):
         ({"dearlite.head": [float("nan")] * 64}, "head"),
         ({"dearlite.prompt": "unknown"}, "has the prompt 'unknown'"),
         ({"dearlite.pair.after": "x", "dearlite.max_tokens": 1}, "no room for a query"),
-        ({"dearlite.template": "{"}, "not complete"),
+        ({"dearlite.template": "{"}, "its dearlite.template is not a JSON object"),
     ],
 )
 def test_damaged_settings_are_one_line(folder, qwen3, change, message):
