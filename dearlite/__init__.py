@@ -11,12 +11,13 @@ the classes of offline evaluation.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dearlite.api import rerank
+from dearlite.api import arerank, rerank
 from dearlite.documents import Document
 from dearlite.errors import (
     Cancelled,
     CheckpointError,
     DearliteError,
+    DearliteWarning,
     DeviceUnavailable,
     DiskFull,
     EngineError,
@@ -36,6 +37,7 @@ from dearlite.offline import evaluate, rerank_run
 from dearlite.options import Listwise, Long
 from dearlite.ranking import Hit, Ranking
 from dearlite.reranker import Reranker
+from dearlite.tasks import ProgressEvent, RankingEvent, RerankEvent, TextEvent
 from dearlite.version import __version__
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "Collection",
     "DearliteError",
+    "DearliteWarning",
     "DeviceUnavailable",
     "DiskFull",
     "Document",
@@ -59,13 +62,18 @@ __all__ = [
     "MissingExtra",
     "ModelFileError",
     "OutOfMemory",
+    "ProgressEvent",
     "Ranking",
+    "RankingEvent",
+    "RerankEvent",
     "RerankedRun",
     "Reranker",
     "ScoringError",
+    "TextEvent",
     "UnknownModel",
     "UsageError",
     "__version__",
+    "arerank",
     "evaluate",
     "make_collection",
     "rerank",

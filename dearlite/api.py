@@ -1,12 +1,14 @@
-"""`rerank`: loads a model and ranks the documents of one query."""
+"""`rerank` and `arerank`: each loads a model and ranks the documents of one query."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
 from dearlite.reranker import Reranker
+from dearlite.tasks import call_in_thread, new_threads
 
 if TYPE_CHECKING:
     from dearlite.fields import Fields
@@ -78,3 +80,40 @@ def rerank(
         long=long,
         fields=fields,
     )
+
+
+async def arerank(
+    query: str,
+    docs: Iterable[object],
+    *,
+    model: Model = None,
+    top_k: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    instruction: str | None = None,
+    listwise: Listwise | None = None,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+    budget_s: float | None = None,
+    long: Long | None = None,
+    fields: Fields | None = None,
+) -> Ranking:
+    """The ranking that `rerank` returns, computed in a thread while the event loop goes on.
+
+    The model is loaded for each call: load a `Reranker` once for several, and await its `arerank`, which says how a
+    cancelled task ends. Loading is not interrupted: the thread ends after it.
+    """
+    options = {
+        "model": model,
+        "top_k": top_k,
+        "device": device,
+        "threads": threads,
+        "instruction": instruction,
+        "listwise": listwise,
+        "progress": progress,
+        "cancel": cancel,
+        "budget_s": budget_s,
+        "long": long,
+        "fields": fields,
+    }
+    return await call_in_thread(new_threads(1), partial(rerank, query, docs), options)

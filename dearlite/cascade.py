@@ -103,7 +103,14 @@ class CascadeReranker(Reranker):
         loaded = [reranker for stage in self._stages if (reranker := stage.loaded) is not None]
         return loaded[0].threads if loaded else check_threads(None)
 
+    def _release(self) -> None:
+        for stage in self._stages:
+            if self.recipe is not None and (reranker := stage.loaded) is not None:  # a function may give a shared one
+                reranker.close()
+            stage.unload()
+
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        self.check_open()
         parts = []
         for stage in self._stages:
             reranker = stage.reranker()

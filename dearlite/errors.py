@@ -16,6 +16,8 @@ DearliteError            exit 1: something failed
 ├── ScoringError         the model returned NaN or an infinite score
 ├── EngineError          a library that runs the model failed: ONNX Runtime, llama.cpp or tokenizers
 └── Cancelled            the caller's event was set
+
+A DearliteWarning is no error: the call goes on, and the warning says what it changed.
 """
 
 from __future__ import annotations
@@ -189,9 +191,13 @@ def first_line(err: BaseException) -> str:
     return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
 
 
+class DearliteWarning(UserWarning):
+    """The category of every warning, for the filters of `warnings`."""
+
+
 def warn(note: str) -> None:
-    """Warns with `note` as a UserWarning of the line outside of dearlite that led here."""
+    """Warns with `note` as a DearliteWarning of the line outside of dearlite that led here."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(note, stacklevel=level)
+    warnings.warn(note, DearliteWarning, stacklevel=level)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from threading import RLock
 from types import MappingProxyType
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from dearlite.errors import UsageError
 from dearlite.models.chain import Model, ResolvedStage, resolve
 from dearlite.models.formats import CASCADE
+from dearlite.models.registry import find_model
 
 # option -> the models that take it
 GOES_WITH = {
@@ -75,17 +79,73 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The arguments of `load` for a Reranker. It is pickled in place of the model, and loads it again."""
+    """The arguments of `load` for a Reranker. It is pickled in place of the model, and loads it again.
 
-    model: Model
+    `key` identifies the arguments and the files as they are now.
+    """
+
+    model: str | Sequence[tuple[str, int | None]]
     options: Mapping[str, Any]
     listwise: Mapping[str, Any] = field(default_factory=dict)
     cascade: Mapping[str, bool] = field(default_factory=dict)
     pointwise: Mapping[str, Any] = field(default_factory=dict)
+    key: tuple[object, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = [self.model] if isinstance(self.model, str) else [name for name, _ in self.model]
+        files = [*names, *filter(None, [self.listwise.get("adapter")])]
+        object.__setattr__(self, "key", (repr(self), *map(_state_of_file, files)))
+
+    def __reduce__(self) -> Any:
+        return Recipe, (self.model, self.options, self.listwise, self.cascade, self.pointwise)
 
     def load(self) -> Any:
-        """A Reranker like the one that this recipe is of."""
-        return load(self.model, self.options, self.listwise, {**_ONE_MODEL, **self.cascade}, self.pointwise)
+        """A Reranker like the one that this recipe is of. It shares the model of one that is open in this process.
+
+        A process started by multiprocessing keeps the model that it unpickled last, for its next task.
+        """
+        with _loaded_once:
+            for original in list(_sharers.get(self.key, ())):
+                if (copy := original.share()) is not None:
+                    return copy
+            reranker = load(self.model, self.options, self.listwise, {**_ONE_MODEL, **self.cascade}, self.pointwise)
+            remember(reranker.recipe, reranker.sharers)
+            processes = sys.modules.get("multiprocessing.process")
+            if processes is not None and processes.parent_process() is not None:
+                _kept[:] = [reranker.share()]
+            return reranker
+
+
+# Key of a recipe -> the open Rerankers of its model. A set lives as long as one of them does.
+_sharers: WeakValueDictionary[tuple[object, ...], WeakSet[Any]] = WeakValueDictionary()
+_kept: list[Any] = []  # the model that a process of a pool keeps
+_loaded_once = RLock()
+
+
+def remember(recipe: Recipe, sharers: WeakSet[Any]) -> None:
+    """Makes the model of `sharers` known: `recipe` shares it from now on."""
+    _sharers[recipe.key] = sharers
+
+
+def _forget() -> None:
+    """Forgets the parent's models in a forked process, where their threads are missing."""
+    global _loaded_once  # noqa: PLW0603  # the parent's may be held by a thread that is missing here
+    _loaded_once = RLock()
+    _sharers.clear()
+    _kept.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _state_of_file(model: str | Path) -> tuple[int, ...] | None:
+    """Time, size and number of the file of `model`; None if there is none."""
+    try:
+        state = find_model(str(model)).stat()
+    except (UsageError, OSError):
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def lasting_name(model: str | Path) -> str:

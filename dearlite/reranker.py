@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING
 
 from dearlite.checks import whole_number
 from dearlite.documents import as_documents
@@ -14,11 +14,11 @@ from dearlite.errors import InvalidInput, UsageError
 from dearlite.models.calibration import SIGMOID
 from dearlite.options import Call, Listwise, check_instruction
 from dearlite.progress import Progress
+from dearlite.tasks import Tasks
 
 if TYPE_CHECKING:
     from dearlite.documents import Document
     from dearlite.fields import Fields
-    from dearlite.loading import Recipe
     from dearlite.models.calibration import Calibration
     from dearlite.models.chain import Model
     from dearlite.options import Long
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 Job = tuple[str, Iterable[object]]  # a query and its documents
 
 
-class Reranker(ABC):
-    """A loaded model or cascade. Several threads may use it at once.
+class Reranker(Tasks, ABC):
+    """A loaded model or cascade. Several threads and asyncio tasks may use it at once. `with` closes it at its end.
 
-    It is pickled and copied as its `recipe`: the copy loads its model again.
+    It is pickled and copied as its `recipe`, the model's file and options. In a process that has this model open, the
+    copy shares it; another process loads it, once for all copies.
 
     Make one with `Reranker.load`. `model` is its name. `calibrated` is True if its hits have a `relevance`. `pointwise`
     is True if it scores a document alone, so that `score` and `stream` work. `margin` is in units of its score:
@@ -38,15 +39,10 @@ class Reranker(ABC):
     None if that is not calibrated.
     """
 
-    model: str
     calibrated = False
     margin: float | None = None
     pointwise = True
-    recipe: Recipe | None = None
     _relevance: Calibration | None = None
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        return super().__reduce_ex__(protocol) if self.recipe is None else (type(self.recipe).load, (self.recipe,))
 
     @staticmethod
     def load(
@@ -123,12 +119,6 @@ class Reranker(ABC):
         mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
         """
 
-    def close(self) -> None:  # noqa: B027  # nothing to do is right for most kinds
-        """Gives back the memory and the file of a pointwise model, which cannot be used then.
-
-        Windows replaces and deletes no file of a loaded model. Other kinds do so when their last reference is dropped.
-        """
-
     def rerank(
         self,
         query: str,
@@ -143,6 +133,7 @@ class Reranker(ABC):
         fields: Fields | None = None,
     ) -> Ranking:
         """`docs` sorted by relevance to `query`, best first. Arguments and errors are those of `dearlite.rerank`."""
+        self.check_open()
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long)
         self._check_stages(call)
         return self.rank([(query, _read(docs, fields))], call)[0]
@@ -183,6 +174,7 @@ class Reranker(ABC):
         # is coffee healthy? -> Coffee is good for diet
         ```
         """
+        self.check_open()
         call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, long=long, together=together)
         self._check_stages(call)
         return self.rank([(query, _read(docs, fields)) for query, docs in _checked_jobs(jobs)], call)

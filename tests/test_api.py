@@ -244,7 +244,9 @@ def test_errors_form_one_tree():
     from dearlite import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert all(issubclass(kind, DearliteError) for kind in kinds)
+    warnings = {kind for kind in kinds if issubclass(kind, Warning)}
+    assert warnings == {errors.DearliteWarning}
+    assert all(issubclass(kind, DearliteError) for kind in kinds if kind not in warnings)
     assert {kind.__name__ for kind in kinds} <= set(dearlite.__all__)
 
 

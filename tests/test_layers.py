@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "templates": "errors prefixes",
     "models": "errors checks options files templates",
     "loading": "errors options models",
-    "reranker": "errors checks progress fields documents options ranking models loading",
+    "lifetime": "errors loading",
+    "tasks": "errors fields options progress ranking lifetime",
+    "reranker": "tasks errors checks progress fields documents options ranking models loading",
     "relevance": "ranking reranker",
     "stages": "errors progress documents ranking passages",
     "anytime": "errors progress documents options deadline ranking passages reranker stages",
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "llama": "errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
     "cascade": f"{_RUNTIME}",
-    "api": "fields options progress ranking models reranker",
+    "api": "fields options progress ranking models reranker tasks",
     "offline.collection": "errors checks fields documents files",
     "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
     "offline.cluster": f"{_RECORDS} files models loading reranker offline.collection offline.run",
@@ -47,7 +49,7 @@ MAY_IMPORT = {
     "offline": "fields options models files reranker loading progress offline.collection offline.run "
     "offline.evaluation",
     "render": "errors fields documents ranking files offline.evaluation",
-    "dearlite": f"{_RECORDS} api reranker offline offline.collection offline.evaluation offline.run",
+    "dearlite": f"{_RECORDS} tasks api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise llama listwise offline offline.collection offline.run offline.cluster "
     "offline.evaluation render cli.options",

@@ -1,4 +1,4 @@
-"""A Reranker is pickled and copied as its model's file or name and its options; the copy loads the model again."""
+"""A Reranker is pickled and copied as its model's file or name and its options; copies: test_lifetime.py."""
 
 import copy
 import multiprocessing

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
+
+from dearlite.errors import warn
 
 
 class JsonText:
@@ -35,7 +36,7 @@ class JsonText:
         """Warns once of the numbers that were replaced, if there were any."""
         if self.nulls:
             numbers = "1 number is" if self.nulls == 1 else f"{self.nulls} numbers are"
-            warnings.warn(f"{numbers} NaN or infinite, which JSON cannot hold: written as null", stacklevel=3)
+            warn(f"{numbers} NaN or infinite, which JSON cannot hold: written as null")
 
     def _with_nulls(self, value: Any) -> Any:
         """A copy of `value` with None in place of each number that is not finite."""

@@ -30,7 +30,7 @@ class LlamaBackend(LlamaModel):
         `on_tokens` is called with the number of tokens that each call read. Raises Interrupted when `cancel` is set,
         ScoringError if a decoding needs more than its room. Errors of the decodings pass through.
         """
-        with self.turn():
+        with self.turn(cancel):
             self.open(Plan(room, len(decodings)))
             try:
                 return self._drive(decodings, cancel, on_tokens)

@@ -120,7 +120,11 @@ class ListwiseReranker(Reranker):
         """(window, stride) of a call with `listwise`."""
         return (listwise or Listwise()).checked(self._settings.window, self._settings.stride).span
 
+    def _release(self) -> None:
+        self._backend.close()
+
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        self.check_open()
         options = (listwise or Listwise()).checked(self._settings.window, self._settings.stride)
         prompt = options.prompt or self._settings.prompt
         form = self._encoder(prompt, MODES[options.mode].reasoned).form

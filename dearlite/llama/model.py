@@ -84,17 +84,25 @@ class LlamaModel:
         self._abort = llama.ggml_abort_callback(lambda _: stop.is_set())
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """A block in which no other thread uses the model. Raises DearliteError in a process forked since loading."""
+    def turn(self, cancel: Event | None = None) -> Iterator[None]:
+        """A block in which no other thread uses the model. Raises Interrupted when `cancel` is set before its turn.
+
+        Raises DearliteError in a process forked since loading.
+        """
         if os.getpid() != self._pid:
             raise DearliteError(
                 "this model was loaded before the process forked, and its threads are missing in the child: load it in "
                 "the child process (or start children with multiprocessing's 'spawn')"
             )
-        with self._lock:
+        while not self._lock.acquire(timeout=-1 if cancel is None else _POLL_S):
+            if cancel is not None and cancel.is_set():
+                raise Interrupted
+        try:
             if not self._objects.model:
                 raise DearliteError("this model was closed: load it again")
             yield
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Frees the model, and with it the file, which Windows neither replaces nor deletes while it is loaded."""

@@ -63,12 +63,12 @@ class GgufBackend(LlamaModel):
         """The raw score of each row, in order. Rows are taken as needed. Raises Interrupted when `cancel` is set."""
         if self.reading.ranks:
             for batch in _whole_rows(rows):
-                with self.turn():
+                with self.turn(cancel):
                     scores = self._rank(batch, cancel)
                 yield from scores
             return
         for beginning, tails in _groups(rows):
-            with self.turn():
+            with self.turn(cancel):
                 scores = self._read_tails(beginning, tails, cancel)
             yield from scores
 

@@ -66,10 +66,11 @@ class GgufReranker(PointwiseReranker):
     def quantisation(self) -> str:
         return self._file.main_type
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self._llama.close()
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        self.check_open()
         check_no_listwise(listwise, self.model)
         return {
             "model": self.model,

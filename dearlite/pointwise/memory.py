@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from dearlite.errors import EngineError, OutOfMemory
+from dearlite.errors import EngineError, OutOfMemory, warn
 
 _BATCH_TOKENS = 32_768
 # Messages of ONNX Runtime's arenas, CUDA's libraries and C++. The exceptions have no common base class.
@@ -84,7 +83,7 @@ class MemoryLimits:
         """Warns once, at the first failure; later limits are lower."""
         if not self._warned:
             self._warned = True
-            warnings.warn(f"memory ran out: continuing with {limit}, or fewer", stacklevel=2)
+            warn(f"memory ran out: continuing with {limit}, or fewer")
 
 
 def _message(work: str) -> str:

@@ -109,6 +109,7 @@ class PointwiseReranker(Reranker):
         return self._backend.threads
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
+        self.check_open()
         check_no_listwise(listwise, self.model)
         return {
             "model": self.model,
@@ -119,7 +120,7 @@ class PointwiseReranker(Reranker):
             **self._onnx.arithmetic(),
         }
 
-    def close(self) -> None:
+    def _release(self) -> None:
         self._onnx.close()
         self.bundle.close()
 
@@ -191,10 +192,12 @@ class PointwiseReranker(Reranker):
         cancel: Event | None = None,
         fields: Fields | None = None,
     ) -> list[float]:
+        self.check_open()
         checked = [check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
         return self._scores(self._rows(checked), [document for _, document in checked], None, progress, cancel)
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
+        self.check_open()
         tokens: deque[tuple[int, int]] = deque()  # of the rows that the backend has taken and not scored yet
         documents: deque[Document] = deque()  # likewise
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
 from dearlite.documents import Document
+from dearlite.errors import warn
 from dearlite.files.json_text import json_text, write_rows
 from dearlite.files.targets import ending_of
 from dearlite.files.trec import check_run_ids, run_line, score_text
@@ -81,7 +81,7 @@ def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
         stream.write("\t".join(cells) + "\n")
     if changed:
         cells_are = "1 cell has" if changed == 1 else f"{changed} cells have"
-        warnings.warn(f"{cells_are} tabs or line ends, which TSV cannot hold: written as spaces", stacklevel=2)
+        warn(f"{cells_are} tabs or line ends, which TSV cannot hold: written as spaces")
 
 
 def _write_csv(ranking: Ranking, stream: TextIO, query_id: str) -> None:

@@ -1,0 +1,99 @@
+"""The lifetime of a Reranker: closing it, pickling it by its recipe, and copies that share its loaded model."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, Any, SupportsIndex
+from weakref import WeakSet
+
+from dearlite.errors import UsageError
+from dearlite.loading import Recipe, remember
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from types import TracebackType
+    from typing import Self
+
+_change = Lock()  # of the sharers of a model
+
+
+class Lifetime:
+    """The end of a Reranker, and its copies.
+
+    A copy has an end of its own: the model is released when the last of those that share it is closed or dropped.
+    """
+
+    model: str
+    recipe: Recipe | None = None
+    _closed = False
+    _threads: Executor | None = None  # that run the calls of tasks
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        if self.recipe is None:
+            return super().__reduce_ex__(protocol)
+        remember(self.recipe, self.sharers)
+        return type(self.recipe).load, (self.recipe,)
+
+    def __enter__(self) -> Self:
+        self.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """Gives back the model's memory, file and threads; a later call raises UsageError. Closing twice is allowed.
+
+        Calls that run in other threads end first, or raise the same error where they need the model again. A copy that
+        shares the model stays open. `with` and `async with` close at their end. Windows replaces and deletes no file of
+        a loaded model.
+        """
+        with _change:
+            if self._closed:
+                return
+            self._closed = True
+            shared = any(not sharer._closed for sharer in self.sharers)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+        if not shared:
+            self._release()
+
+    async def aclose(self) -> None:
+        """`close` in a thread: the event loop does not wait for the calls that run."""
+        import asyncio  # a program without an event loop does not pay for it
+
+        await asyncio.to_thread(self.close)
+
+    def check_open(self) -> None:
+        """Raises UsageError after `close`."""
+        if self._closed:
+            raise UsageError(f"{self.model}: this model was closed: load it again")
+
+    def share(self) -> Self | None:
+        """Another Reranker with this one's loaded model; None if this one was closed."""
+        copy, sharers = object.__new__(type(self)), self.sharers
+        with _change:
+            if self._closed:
+                return None
+            copy.__dict__.update(self.__dict__, _threads=None)
+            sharers.add(copy)
+        return copy
+
+    @property
+    def sharers(self) -> WeakSet[Lifetime]:
+        """The Rerankers of this model, made at the first use: subclasses need not call `__init__`."""
+        sharers: WeakSet[Lifetime] = self.__dict__.setdefault("_shared_by", WeakSet([self]))
+        return sharers
+
+    def _release(self) -> None:
+        """Gives back memory and file; called once, by the last Reranker of the model."""

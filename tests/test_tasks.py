@@ -1,0 +1,258 @@
+"""`arerank` and `astream`: calls of asyncio tasks, whose end is the end of the work."""
+
+import asyncio
+import inspect
+import threading
+import time
+from contextlib import aclosing
+
+import pytest
+
+import dearlite
+from dearlite import (
+    Cancelled,
+    InvalidInput,
+    Listwise,
+    ProgressEvent,
+    RankingEvent,
+    Reranker,
+    TextEvent,
+    UsageError,
+    arerank,
+)
+from dearlite.tasks import CALLS_AT_ONCE
+
+DOCS = ["Tea", "Rain falls.", "Ships carry grain."]
+LONG = ["rain and ships " * 15] * 3000  # minutes of work
+
+
+@pytest.fixture(scope="module")
+def reranker():
+    with Reranker.load(threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def listwise_path(tmp_path_factory):
+    tiny_gguf = pytest.importorskip("tiny_gguf", reason="gguf is not installed (extra export)")
+    return tiny_gguf.write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+def scores(ranking):
+    return [(hit.index, hit.score) for hit in ranking]
+
+
+def threads_of_calls():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("dearlite")]
+
+
+async def until(reached, within_s=30):
+    end = time.monotonic() + within_s
+    while not reached():
+        assert time.monotonic() < end, "the work goes on"
+        await asyncio.sleep(0.01)
+
+
+def test_the_ranking_is_that_of_rerank(reranker):
+    async def both():
+        return await reranker.arerank("rain", DOCS, top_k=2), await arerank("rain", DOCS, threads=1, top_k=2)
+
+    expected = scores(reranker.rerank("rain", DOCS, top_k=2))
+    assert [scores(ranking) for ranking in asyncio.run(both())] == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("coroutine", "function", "without"),
+    [
+        (Reranker.arerank, Reranker.rerank, set()),
+        (Reranker.astream, Reranker.rerank, {"progress"}),
+        (dearlite.arerank, dearlite.rerank, set()),
+    ],
+)
+def test_the_arguments_are_those_of_rerank(coroutine, function, without):
+    expected = [parameter for name, parameter in parameters(function) if name not in without]
+    assert [parameter for _, parameter in parameters(coroutine)] == expected
+
+
+def parameters(function):
+    return [(name, value) for name, value in inspect.signature(function).parameters.items() if name != "self"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"top_k": 0}, UsageError, "top_k is 0"),
+        ({"listwise": Listwise()}, UsageError, "is a pointwise model"),
+        ({"listwise": "reason"}, UsageError, "listwise is a str"),
+        ({"budget_s": -1}, UsageError, "the budget is -1"),
+    ],
+)
+def test_errors_are_those_of_rerank(reranker, options, error, message):
+    with pytest.raises(error, match=message):
+        asyncio.run(reranker.arerank("rain", DOCS, **options))
+
+    async def events():
+        return [event async for event in reranker.astream("rain", DOCS, **options)]
+
+    with pytest.raises(error, match=message):
+        asyncio.run(events())
+
+
+def test_many_tasks_share_one_model(reranker):
+    queries = ["rain", "ships", "tea"] * 10
+    expected = {query: scores(reranker.rerank(query, DOCS)) for query in set(queries)}
+
+    async def together():
+        return await asyncio.gather(*(reranker.arerank(query, DOCS) for query in queries))
+
+    assert [scores(ranking) for ranking in asyncio.run(together())] == [expected[query] for query in queries]
+    assert len([thread for thread in threads_of_calls() if "call" in thread.name]) <= CALLS_AT_ONCE
+
+
+def test_a_cancelled_task_ends_at_once_and_its_place_is_free(reranker):
+    async def run():
+        counts = []
+        tasks = [
+            asyncio.create_task(reranker.arerank("rain", LONG, progress=lambda done, _: counts.append(done)))
+            for _ in range(CALLS_AT_ONCE + 3)
+        ]
+        await until(lambda: counts)
+        start = time.monotonic()
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(err, asyncio.CancelledError) for err in ended)
+        assert time.monotonic() - start < 1.0
+        return scores(await asyncio.wait_for(reranker.arerank("rain", DOCS), 60))
+
+    assert asyncio.run(run()) == scores(reranker.rerank("rain", DOCS))
+
+
+def test_two_hundred_cancelled_tasks_leave_no_thread(reranker):
+    async def run():
+        others = threading.active_count() - len(threads_of_calls())
+        for number in range(200):
+            task = asyncio.create_task(reranker.arerank("rain", LONG))
+            await asyncio.sleep(0.02 if number % 20 == 0 else 0)  # some of them run, most wait
+            task.cancel()
+        await until(lambda: threading.active_count() <= others + CALLS_AT_ONCE)
+        assert scores(await reranker.arerank("rain", DOCS)) == expected
+
+    expected = scores(reranker.rerank("rain", DOCS))
+    asyncio.run(run())
+    assert not [thread for thread in threads_of_calls() if "call" not in thread.name]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_threads_end_with_the_model(closed):
+    async def run():
+        model = Reranker.load(threads=1)
+        await model.arerank("rain", DOCS)
+        own = [thread for thread in threads_of_calls() if thread not in before]
+        assert own
+        if closed:
+            await model.aclose()
+        del model
+        await until(lambda: not any(thread.is_alive() for thread in own))
+
+    before = threads_of_calls()
+    asyncio.run(run())
+
+
+def test_a_timeout_stops_the_work(reranker):
+    async def run():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await reranker.arerank("rain", LONG)
+        await until(lambda: not any(thread.name.startswith("dearlite_") for thread in threading.enumerate()))
+
+    asyncio.run(run())
+
+
+def test_the_callers_event_still_counts(reranker):
+    stop = threading.Event()
+
+    async def run(**options):
+        return await reranker.arerank("rain", LONG, cancel=stop, progress=lambda *_: stop.set(), **options)
+
+    with pytest.raises(Cancelled, match="of 3000 documents"):
+        asyncio.run(run())
+    stop.clear()
+    assert not asyncio.run(run(budget_s=600)).complete
+
+
+def test_callbacks_run_in_the_event_loop_and_their_error_ends_the_call(reranker):
+    threads = []
+
+    async def run(progress):
+        return await reranker.arerank("rain", LONG, progress=progress, top_k=1)
+
+    def fail(done, total):
+        threads.append(threading.current_thread())
+        raise KeyError(done)
+
+    with pytest.raises(KeyError, match="1"):
+        asyncio.run(run(fail))
+    assert threads == [threading.main_thread()]
+
+
+def test_astream_yields_progress_and_then_the_ranking(reranker):
+    async def run():
+        return [event async for event in reranker.astream("rain", DOCS, top_k=1)]
+
+    *progress, last = asyncio.run(run())
+    assert progress == [ProgressEvent(done, 3) for done in (1, 2, 3)]
+    assert isinstance(last, RankingEvent)
+    assert scores(last.ranking) == scores(reranker.rerank("rain", DOCS, top_k=1))
+
+
+def test_leaving_astream_stops_the_work_in_silence(reranker, caplog):
+    async def run():
+        async with aclosing(reranker.astream("rain", LONG)) as events:
+            async for event in events:
+                assert event == ProgressEvent(1, 3000)
+                break
+        await until(lambda: not any(thread.name.startswith("dearlite_") for thread in threading.enumerate()))
+
+    asyncio.run(run())
+    assert not caplog.records
+
+
+def test_astream_yields_the_reasoning_as_it_is_written(listwise_path):
+    texts = []
+
+    async def run():
+        async with Reranker.load(listwise_path, threads=1) as model:
+            options = Listwise(mode="reason", reasoning_tokens=8, on_text=texts.append)
+            return [event async for event in model.astream("rain", DOCS, listwise=options)]
+
+    events = asyncio.run(run())
+    ranking = events[-1].ranking
+    written = "".join(event.text for event in events if isinstance(event, TextEvent))
+    assert written == "".join(texts)
+    assert ranking.reasoning and written.strip() == "".join(ranking.reasoning).strip()
+    assert ProgressEvent(3, 3) in events
+
+
+def test_a_cancelled_listwise_task_that_waits_for_its_turn_frees_its_place(listwise_path):
+    """llama.cpp runs one call at a time: a waiting one leaves the queue when its task is cancelled."""
+
+    async def run():
+        async with Reranker.load(listwise_path, threads=1) as model:
+            backend = model._backend
+            with backend.turn():
+                tasks = [asyncio.create_task(model.arerank("rain", DOCS)) for _ in range(CALLS_AT_ONCE)]
+                await asyncio.sleep(0.2)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                idle = asyncio.get_running_loop().run_in_executor(model.call_threads(), lambda: "free")
+                assert await asyncio.wait_for(idle, 10) == "free"
+            return scores(await model.arerank("rain", DOCS))
+
+    assert len(asyncio.run(run())) == 3
+
+
+def test_a_document_that_cannot_be_read_is_named(reranker):
+    with pytest.raises(InvalidInput, match="document 1 is empty"):
+        asyncio.run(reranker.arerank("rain", ["Tea", ""]))
