@@ -196,7 +196,7 @@ def test_a_violation_is_reported(tmp_path, code, imports, remedies):
 HELP = (
     ["export", "-h"], ["train", "-h"], ["train", "pointwise", "-h"], ["train", "listwise", "-h"],
     ["train", "mine", "-h"], ["rerank", "-h"], ["batch", "-h"], ["eval", "-h"], ["bench", "-h"], ["doctor", "-h"],
-    ["models", "calibrate", "-h"],
+    ["serve", "-h"], ["models", "calibrate", "-h"],
 )  # fmt: skip
 
 

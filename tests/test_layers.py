@@ -48,11 +48,12 @@ MAY_IMPORT = {
     "offline.evaluation": f"{_RECORDS} files offline.collection offline.run",
     "offline": "fields options models files reranker loading progress offline.collection offline.run "
     "offline.evaluation",
+    "serve": f"{_RUNTIME} relevance version",
     "render": "errors fields documents ranking files offline.evaluation",
     "dearlite": f"{_RECORDS} tasks api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise llama listwise offline offline.collection offline.run offline.cluster "
-    "offline.evaluation render cli.options",
+    "offline.evaluation render serve cli.options",
     "__main__": "cli",
     "export.onnx": "",
     "export.source": "errors version files templates models",

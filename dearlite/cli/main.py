@@ -20,6 +20,11 @@ COMMANDS = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
     "batch": ("dearlite.cli.batch", "Rerank a run of many queries; resume it after a stop.", "cpu"),
     "eval": ("dearlite.cli.eval", "Measure a reranked run beside its first stage and other runs.", "eval"),
+    "serve": (
+        "dearlite.cli.serve",
+        "Serve a model over HTTP on this machine, in the forms that clients know.",
+        "serve",
+    ),
     "models": ("dearlite.cli.models", "List, show, verify and calibrate models.", "cpu"),
     "export": (
         "dearlite.export.command",

@@ -1,0 +1,115 @@
+"""Access to a server: its keys, and the checks that keep web pages of other sites from using it.
+
+A page that a browser has open can send requests to loopback, and by DNS rebinding even read the answers. Its requests
+carry the page's site in `Origin`, and after rebinding its name in `Host`: both are checked.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from dearlite.errors import UsageError
+from dearlite.serve.refusals import Refused
+
+_LEAST_KEY = 16  # characters
+OPEN_PATHS = frozenset({"/health", "/ready", "/ping", "/openapi.json"})  # they need no key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The requests that are let in.
+
+    - `loopback`: True if the server listens on loopback only; then `Host` must name it.
+    - `keys`: sha256 digests of the keys; none means that no key is needed.
+    - `hosts`: further names in `Host`, in lower case.
+    - `origins`: sites whose pages may send requests, as in `Origin`.
+    - `open_paths`: paths that need no key.
+    """
+
+    loopback: bool = True
+    keys: tuple[bytes, ...] = ()
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    open_paths: frozenset[str] = OPEN_PATHS
+
+    def check(self, path: str, headers: Mapping[str, str]) -> None:
+        """Raises Refused unless the request is let in; `headers` are found in any letter case."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = host_name(host)
+        if (self.loopback or self.hosts) and not (self.loopback and is_loopback(name)) and name not in self.hosts:
+            raise Refused(
+                403, f"the host {host[:80]!a} is not this server's: use localhost, or allow it by --allow-host"
+            )
+        if origin is not None and not self.allows_origin(origin) and origin.lower() not in _own(host):
+            raise Refused(403, f"pages of {origin[:80]!a} may not use this server: allow them by --allow-origin")
+        if self.keys and path not in self.open_paths and not self.knows(_key_of(headers)):
+            raise Refused(401, "no key, or an unknown one: send the header Authorization: Bearer KEY")
+
+    def allows_origin(self, origin: str) -> bool:
+        """True if pages of this site may read answers."""
+        return origin.lower() in self.origins
+
+    def knows(self, key: str) -> bool:
+        """True if `key` is one of the keys. The time does not depend on the key."""
+        digest = _digest(key)
+        matches = [hmac.compare_digest(digest, known) for known in self.keys]  # all of them: no early end
+        return any(matches)
+
+
+def read_keys(path: str | Path) -> tuple[bytes, ...]:
+    """The digests of the keys in a file, one a line. Raises UsageError if there is none, and for a short one."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read the keys in {path}: {reason}") from None
+    keys = [line.strip() for line in lines if line.strip()]
+    if not keys:
+        raise UsageError(f"{path} holds no key: write one of {_LEAST_KEY} characters or more on a line")
+    if any(len(key) < _LEAST_KEY for key in keys):
+        raise UsageError(
+            f"{path} holds a key of fewer than {_LEAST_KEY} characters, which can be guessed: use a longer one"
+        )
+    return tuple(_digest(key) for key in keys)
+
+
+def host_name(host: str) -> str:
+    """The name in a `Host` header, in lower case and without its port. Example: "[::1]:8080" -> "::1"."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
+
+
+def is_loopback(name: str) -> bool:
+    """True for localhost and the addresses of loopback."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def lowered(names: Iterable[str]) -> frozenset[str]:
+    """Names as they are compared."""
+    return frozenset(name.strip().rstrip("/").lower() for name in names)
+
+
+def _own(host: str) -> tuple[str, str]:
+    """The sites of the server's own page."""
+    return f"http://{host.lower()}", f"https://{host.lower()}"
+
+
+def _key_of(headers: Mapping[str, str]) -> str:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "replace")).digest()

@@ -1,0 +1,105 @@
+"""The JSON object of a request: its fields are read by name and type, and those that were not read are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from dearlite.errors import InvalidInput
+
+_MOST = 2**31  # of a number in a request
+
+
+def parse_json(data: bytes) -> Any:
+    """The JSON value in `data`. Raises InvalidInput, also for NaN, invalid UTF-8 and brackets nested too deeply."""
+    try:
+        return json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
+    except UnicodeDecodeError as err:
+        raise InvalidInput(f"the body is not UTF-8 (byte 0x{data[err.start]:02x} at {err.start}): send UTF-8") from None
+    except RecursionError:
+        raise InvalidInput("the body is nested too deeply: send a flat list of documents") from None
+    except InvalidInput:
+        raise
+    except ValueError as err:
+        raise InvalidInput(f"the body is no JSON ({err}): send an object such as {{query, documents}}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise InvalidInput(f"the body holds {name}, which is no JSON: send a number or null")
+
+
+class Body:
+    """The fields of a request. Each reader marks its field as read; null is a field that is left out."""
+
+    def __init__(self, value: object) -> None:
+        """Raises InvalidInput unless `value` is a JSON object."""
+        if not isinstance(value, Mapping):
+            raise InvalidInput(f"the body is {_kind(value)}: send an object with a query and documents")
+        self._fields: Mapping[str, Any] = value
+        self._read: set[str] = set()
+
+    def value(self, *names: str) -> tuple[str, Any]:
+        """The first of the fields `names` that has a value, and the value; the first name and None without one."""
+        self._read.update(names)
+        return next(
+            ((name, self._fields[name]) for name in names if self._fields.get(name) is not None), (names[0], None)
+        )
+
+    def text(self, *names: str) -> str | None:
+        """A string, or the text of an object that has one. Raises InvalidInput for another value."""
+        name, value = self.value(*names)
+        if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+            value = value["text"]
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{name} is {_kind(value)}: it must be a string")
+        return value
+
+    def flag(self, *names: str) -> bool | None:
+        """True or false. Raises InvalidInput for another value."""
+        name, value = self.value(*names)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidInput(f"{name} is {_kind(value)}: it must be true or false")
+        return value
+
+    def number(self, *names: str) -> float | None:
+        """A finite number. Raises InvalidInput for another value."""
+        name, value = self.value(*names)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidInput(f"{name} is {_kind(value)}: it must be a number")
+        if not -_MOST <= value <= _MOST or (isinstance(value, float) and math.isnan(value)):
+            raise InvalidInput(f"{name} is out of range: it must be a number up to {_MOST}")
+        return value
+
+    def whole(self, *names: str, least: int = 0) -> int | None:
+        """A whole number from `least`. Raises InvalidInput for another value."""
+        name, value = self.value(*names)
+        number = self.number(name)
+        if number is None:
+            return None
+        if number != int(number) or number < least:
+            raise InvalidInput(f"{name} is {value}: it must be a whole number from {least}")
+        return int(number)
+
+    def items(self, *names: str) -> tuple[str, list[Any]]:
+        """A list, and the name of its field. Raises InvalidInput for another value, and for an empty list."""
+        name, value = self.value(*names)
+        if value is None:
+            raise InvalidInput(f"{name} is missing: send a list of strings")
+        if not isinstance(value, list):
+            raise InvalidInput(f"{name} is {_kind(value)}: it must be a list of strings or of objects with a text")
+        if not value:
+            raise InvalidInput(f"{name} is empty: send at least one document")
+        return name, value
+
+    def unread(self) -> list[str]:
+        """The names of the fields that have a value and that no reader was called for."""
+        return [name for name, value in self._fields.items() if name not in self._read and value is not None]
+
+
+def _kind(value: object) -> str:
+    names = {str: "a string", bool: "true or false", list: "a list", type(None): "null", dict: "an object"}
+    return names.get(type(value), "a number")

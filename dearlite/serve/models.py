@@ -1,0 +1,170 @@
+"""The models that a server runs: loaded at its start, and found by the name that a request gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dearlite.documents import Document
+from dearlite.errors import InvalidInput, UsageError
+from dearlite.options import Listwise, Long
+from dearlite.progress import Progress
+from dearlite.ranking import Ranking, make_hit
+from dearlite.relevance import shown_scores
+from dearlite.reranker import Reranker
+from dearlite.serve.requests import Asked, PairsRequest, RerankRequest
+from dearlite.serve.turns import Turn, Turns
+
+if TYPE_CHECKING:
+    from dearlite.models.chain import Chain
+
+
+class Scored(NamedTuple):
+    """A ranking, the score of each of its hits as a client gets it, and its number of empty documents."""
+
+    ranking: Ranking
+    scores: list[float]
+    empty: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A loaded model or cascade, its `name`, and the options of calls that do not give their own.
+
+    `kinds` are those of its stages, "pointwise" or "listwise". `adaptive`: its stages depend on the number of documents
+    that a call wants. `deferred`: its stages are loaded within each call, one at a time.
+    """
+
+    name: str
+    reranker: Reranker
+    kinds: tuple[str, ...]
+    listwise: Listwise | None = None
+    long: Long | None = None
+    adaptive: bool = False
+    max_tokens: int | None = None
+    deferred: bool = False
+    turns: Turns = field(default_factory=Turns)
+
+    @property
+    def shares(self) -> bool:
+        """True if requests take turns between documents. llama.cpp's windows hold the model: such a call runs whole."""
+        return "listwise" not in self.kinds
+
+    def rank(
+        self, request: RerankRequest, turn: Turn, progress: Progress, on_text: Callable[[str], None] | None = None
+    ) -> Scored:
+        """The ranking of the request's documents, all of them; empty ones are last, with a score of 0.
+
+        Waits for its turn. Raises Cancelled when `turn` is stopped, and the errors of `Reranker.rerank`.
+        """
+        kept = request.kept
+        with turn.held():
+            if self.kinds[0] == "pointwise":
+                unread = set(self.reranker.empty_documents([request.documents[index] for index in kept]))
+                kept = [index for position, index in enumerate(kept) if position not in unread]
+            if not kept:
+                raise InvalidInput("every document is empty: send at least one with a text")
+            ranking = self.reranker.rerank(
+                request.query,
+                [request.documents[index] for index in kept],
+                top_k=min(request.top_n or len(kept), len(kept)) if self.adaptive else None,
+                listwise=self._listwise(request.options, on_text),
+                long=request.options.long or self.long,
+                budget_s=request.options.left_s(),
+                progress=self._pausing(progress, turn),
+                cancel=turn.cancel,
+            )
+        scores = shown_scores(self.reranker, ranking, raw=request.options.raw_scores)
+        hits = [replace(hit, index=kept[hit.index]) for hit in ranking]
+        return with_empty(Scored(replace(ranking, hits=tuple(hits)), scores), request.documents, kept)
+
+    def score(self, request: PairsRequest, turn: Turn, progress: Progress) -> list[Scored]:
+        """The rankings of the documents of each query, in the order of the request.
+
+        Raises UsageError if this is no pointwise model, and as `rank`.
+        """
+        if not self.reranker.pointwise:
+            raise UsageError(f"{self.name} has no score of a single document: send the request to /rerank")
+        jobs: list[tuple[str, list[Document]]] = []
+        for query, document in request.pairs:
+            if not jobs or jobs[-1][0] != query:
+                jobs.append((query, []))
+            jobs[-1][1].append(document)
+        with turn.held():
+            rankings = self.reranker.rerank_many(jobs, progress=self._pausing(progress, turn), cancel=turn.cancel)
+        raw = request.options.raw_scores
+        return [Scored(ranking, shown_scores(self.reranker, ranking, raw=raw)) for ranking in rankings]
+
+    def _pausing(self, progress: Progress, turn: Turn) -> Progress:
+        if not self.shares:
+            return progress
+
+        def paused(done: int, total: int) -> None:
+            progress(done, total)
+            turn.pause()
+
+        return paused
+
+    def _listwise(self, options: Asked, on_text: Callable[[str], None] | None) -> Listwise | None:
+        listwise = self.listwise
+        if options.listwise:
+            listwise = replace(listwise or Listwise(), **options.listwise)
+        if listwise is not None and on_text is not None and listwise.mode == "reason":
+            listwise = replace(listwise, on_text=on_text)
+        return listwise
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a server by name. The first answers a request that names none of them, as clients often do."""
+
+    served: tuple[ServedModel, ...]
+
+    def find(self, name: str | None) -> ServedModel:
+        """The model of that name, or the first. A name is compared and never opened as a path."""
+        return next((model for model in self.served if name in (model.name, model.reranker.model)), self.served[0])
+
+
+def serve_model(
+    chain: Chain,
+    loading: dict[str, Any],
+    *,
+    name: str | None = None,
+    listwise: Listwise | None = None,
+    long: Long | None = None,
+) -> ServedModel:
+    """The model or cascade of `chain`, loaded. `loading` are keyword arguments of `Reranker.load`.
+
+    `name`: the name that clients give; None for that of the model.
+    """
+    kinds = tuple(stage.kind for stage in chain.stages)
+    max_tokens = chain.stages[0].max_tokens if chain.stages[0].kind == "pointwise" else None
+    deferred = bool(loading.get("low_memory"))
+    reranker = Reranker.load(chain, **loading)
+    if not deferred:
+        _ = reranker.device  # loads every stage of a cascade: the first request would wait for it
+    return ServedModel(
+        name=name or reranker.model,
+        reranker=reranker,
+        kinds=kinds,
+        listwise=listwise,
+        long=long,
+        adaptive=bool(loading.get("adaptive")),
+        deferred=deferred,
+        max_tokens=max_tokens,
+    )
+
+
+def with_empty(scored: Scored, documents: Sequence[Document], kept: Sequence[int]) -> Scored:
+    """`scored` with the documents that are not `kept` at its end.
+
+    Their score is 0, or the lowest of the others if that is below, as logits are.
+    """
+    ranked, ranking, scores = set(kept), scored.ranking, scored.scores
+    empty = [index for index in range(len(documents)) if index not in ranked]
+    lowest = min((hit.score for hit in ranking), default=0.0)
+    hits = [*ranking.hits, *(make_hit(documents[index], 0, index, lowest, (0, 0)) for index in empty)]
+    hits = [replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
+    with_all = replace(ranking, hits=tuple(hits), total=len(documents))
+    return Scored(with_all, scores + [min([0.0, *scores])] * len(empty), len(empty))

@@ -1,0 +1,150 @@
+"""The running server: its socket, the protocol with its time limits, and its end on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dearlite.errors import UsageError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from dearlite.serve.limits import Limits
+
+_CONNECTIONS = 512
+_KEEP_ALIVE_S = 30
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with a limit on the time in which the headers of a request must have come.
+
+    Without it a client that sends a byte now and then holds a connection for ever.
+    """
+
+    headers_s = 30.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Starts the clock when the headers of a request are awaited or have begun, stops it when they are there."""
+        awaited = self.cycle is None or self.cycle.response_complete
+        started = self.cycle is None or self.timeout_keep_alive_task is None
+        if not awaited or not started:
+            self._forget()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.headers_s, self._close)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close(self) -> None:
+        self._timer = None
+        if self.conn.our_state is h11.IDLE:
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which reports its start, and ends with code 0 on a signal."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._report = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._report()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first signal ends the server when the running requests are answered, a second one at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that is bound to `host` and `port`; 0 is a free port. Raises UsageError if that is not possible."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as err:
+        raise UsageError(
+            f"--host {host}: no address of this machine ({_reason(err)}): give one, such as 127.0.0.1"
+        ) from None
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: SO_REUSEADDR would let a second server take the port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(128)  # a second server on the port fails here, before it loads a model
+    except OSError as err:
+        bound.close()
+        raise UsageError(f"cannot listen on {host} port {port} ({_reason(err)}): take another, or --port 0") from None
+    return bound
+
+
+def run_server(app: ASGIApp, bound: socket.socket, limits: Limits, started: Callable[[], None]) -> None:
+    """Serves `app` until SIGINT or SIGTERM, then answers the requests that run. `started` is called when it listens."""
+
+    class Protocol(TimedProtocol):
+        headers_s = limits.body_seconds
+
+    settings: dict[str, Any] = {
+        "http": Protocol,
+        "ws": "none",
+        "loop": "asyncio",
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "limit_concurrency": _CONNECTIONS,
+        "timeout_keep_alive": _KEEP_ALIVE_S,
+        "timeout_graceful_shutdown": int(limits.seconds) + 1,
+    }
+    _Server(uvicorn.Config(app, **settings), started).run(sockets=[bound])
+
+
+def _reason(err: Exception) -> str:
+    return getattr(err, "strerror", None) or str(err)

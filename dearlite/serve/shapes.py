@@ -1,0 +1,157 @@
+"""The answers of the endpoints: one shape that the clients of Cohere, Jina, vLLM, infinity, llama.cpp and Voyage read.
+
+TEI's answer is a bare list. Which endpoint returns documents unasked is the table `RETURNS_DOCUMENTS`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dearlite.ranking import Hit, Ranking
+from dearlite.serve.models import Models, Scored, ServedModel
+from dearlite.serve.refusals import Refused
+from dearlite.serve.requests import RerankRequest
+from dearlite.version import __version__
+
+# endpoint -> True if it returns documents unless the request says otherwise: Jina's does, the others' do not
+RETURNS_DOCUMENTS = {
+    "/rerank": False,
+    "/v1/rerank": True,
+    "/v2/rerank": False,
+    "/reranking": False,
+    "/v1/reranking": False,
+}
+
+
+def rerank_answer(
+    path: str, request: RerankRequest, model: ServedModel, scored: Scored
+) -> tuple[list[Any] | dict[str, Any], dict[str, str]]:
+    """The body and the headers for a ranking of all documents. Raises Refused if cutting was forbidden."""
+    ranking = scored.ranking
+    cut = sum(hit.truncated for hit in ranking)
+    if cut and not request.options.truncate:
+        raise Refused(422, f"{cut} of {ranking.total} documents are longer than {model.name} reads: allow truncation")
+    rows = list(zip(ranking, scored.scores, strict=True))[: request.top_n]
+    returns = RETURNS_DOCUMENTS[path] if request.returns_documents is None else request.returns_documents
+    headers = {"X-Dearlite-Model": model.name, "X-Dearlite-Truncated": str(cut)}
+    if request.is_tei:
+        return [
+            {"index": hit.index, "score": score} | ({"text": hit.text} if request.returns_documents else {})
+            for hit, score in rows
+        ], headers
+    tokens = sum(hit.tokens_used for hit in ranking)
+    answer = {
+        "id": f"rerank-{uuid.uuid4()}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": model.name,
+        "results": [_result(hit, score, request.items[hit.index] if returns else None) for hit, score in rows],
+        "data": [_datum(hit, score, returns=returns and request.is_voyage) for hit, score in rows],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"search_units": 0},
+            "tokens": {"input_tokens": tokens, "output_tokens": 0},
+            "warnings": warnings_of(request, scored),
+            "dearlite": _facts(ranking),
+        },
+    }
+    return answer, headers
+
+
+def score_answer(model: ServedModel, parts: Sequence[Scored]) -> dict[str, Any]:
+    """The body for the scores of pairs, in vLLM's form. `parts` are rankings of the documents, in their order."""
+    scores: list[float] = []
+    for part in parts:
+        by_index = {hit.index: score for hit, score in zip(part.ranking, part.scores, strict=True)}
+        scores += [by_index[index] for index in sorted(by_index)]
+    tokens = sum(hit.tokens_used for part in parts for hit in part.ranking)
+    return {
+        "id": f"score-{uuid.uuid4()}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": model.name,
+        "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def warnings_of(request: RerankRequest, scored: Scored) -> list[str]:
+    """Sentences about texts that were cut or are empty, and about work that was not done."""
+    ranking, empty = scored.ranking, scored.empty
+    cut = sum(hit.truncated for hit in ranking)
+    failed = [f"stage {stage.model} did not run: {stage.error}" for stage in ranking.stages if stage.error]
+    sentences = {
+        f"{cut} of {ranking.total} documents are longer than the model's input and were cut": cut,
+        "the query is longer than the model's input: a part of it was read": ranking.query_truncated,
+        f"{empty} of {ranking.total} documents are empty and were put last": empty,
+        "the budget ended before every document was read: the others keep their order": not ranking.complete,
+        f"the model's answer was no complete order ({len(ranking.problems)} problems)": ranking.problems,
+    }
+    return [*(text for text, holds in sentences.items() if holds), *failed, *request.options.warnings]
+
+
+def models_answer(models: Models, started: int) -> dict[str, Any]:
+    """The list of models, in OpenAI's form."""
+    return {
+        "object": "list",
+        "data": [
+            {"id": model.name, "object": "model", "created": started, "owned_by": "dearlite", "kinds": model.kinds}
+            for model in models.served
+        ],
+    }
+
+
+def info_answer(models: Models, queue: int, documents: int) -> dict[str, Any]:
+    """The facts of the first model, in TEI's form."""
+    first = models.served[0]
+    return {
+        "model_id": first.name,
+        "model_sha": None,
+        "model_dtype": "" if first.deferred else first.reranker.quantisation,
+        "served_model_name": first.name,
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_concurrent_requests": queue,
+        "max_input_length": first.max_tokens or 0,
+        "max_batch_tokens": 0,
+        "max_batch_requests": None,
+        "max_client_batch_size": documents,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+def _result(hit: Hit, score: float, item: object) -> dict[str, Any]:
+    result: dict[str, Any] = {"index": hit.index, "relevance_score": score}
+    if item is not None:
+        result["document"] = {**item, "text": hit.text} if isinstance(item, Mapping) else {"text": hit.text}
+    if hit.reason is not None:
+        result["reason"] = hit.reason
+    if hit.passages:
+        result["passages"] = [list(span) for span in hit.passages]
+    if hit.truncated:
+        result |= {"truncated": True, "tokens_used": hit.tokens_used, "tokens_total": hit.tokens_total}
+    return result
+
+
+def _datum(hit: Hit, score: float, *, returns: bool) -> dict[str, Any]:
+    return {"index": hit.index, "relevance_score": score} | ({"document": hit.text} if returns else {})
+
+
+def _facts(ranking: Ranking) -> dict[str, Any]:
+    """The facts of a ranking that no other server has."""
+    return {
+        "device": ranking.device,
+        "elapsed_ms": round(ranking.elapsed_s * 1000, 3),
+        "complete": ranking.complete,
+        "stages": [asdict(stage) for stage in ranking.stages],
+        "reasoning": list(ranking.reasoning),
+        "agreement": ranking.agreement,
+    }

@@ -1,0 +1,42 @@
+"""A server in this process around a small pointwise model."""
+
+import pytest
+
+pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
+pytest.importorskip("httpx2", reason="httpx2 is not installed (extra dev)")
+
+from starlette.testclient import TestClient
+
+from dearlite.models.chain import resolve
+from dearlite.serve.app import create_app
+from dearlite.serve.models import Models, serve_model
+
+BASE = "http://localhost"
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_bundle):
+    """The small model as a served one."""
+    return serve_model(resolve(tiny_bundle), {"threads": 1})
+
+
+@pytest.fixture(scope="session")
+def client(tiny):
+    """A client of a server of the small model."""
+    with TestClient(create_app(Models((tiny,))), base_url=BASE) as client:
+        yield client
+
+
+@pytest.fixture
+def serve(tiny):
+    """Makes a client of a server with other limits, access or models."""
+    clients = []
+
+    def make(*models, **options):
+        client = TestClient(create_app(Models(models or (tiny,)), **options), base_url=BASE)
+        clients.append(client)
+        return client.__enter__()
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)

@@ -1,0 +1,207 @@
+"""`dearlite serve` as a process: its port, its end, its sockets, and clients that leave or are slow."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+BODY = {"query": "bulb", "documents": ["Edison", "Coffee"]}
+LARGE = {"query": "bulb", "documents": ["bulb " * 400] * 400}
+
+
+@pytest.fixture(scope="module")
+def process(tiny_bundle, tmp_path_factory):
+    """A running server of the small model, and its port."""
+    errors = open(tmp_path_factory.mktemp("serve") / "stderr", "w+")  # the process keeps it
+    code = (
+        "import sys\n"
+        "from dearlite.cli.main import run\n"
+        "from dearlite.serve.limits import Limits\n"
+        "Limits.__init__.__kwdefaults__['body_seconds'] = 1.0\n"
+        "run(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "serve", "-m", str(tiny_bundle), "--port", "0", "--max-queue", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as running:
+        line = json.loads(running.stdout.readline())
+        yield running, line["port"], errors
+        if running.poll() is None:
+            running.kill()
+
+
+def post(port, body, timeout=60):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/rerank", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        return json.load(response)
+
+
+def metric(port, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        return next(
+            int(line.split()[-1]) for line in response.read().decode().splitlines() if line.startswith(name + " ")
+        )
+
+
+def exchange(port, data, timeout=10):
+    """The bytes that the server answers to `data`, up to the end of the connection."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout)) as client:
+        client.sendall(data)
+        answer = b""
+        while chunk := client.recv(65536):
+            answer += chunk
+        return answer
+
+
+def test_a_request_is_answered(process):
+    assert {row["index"] for row in post(process[1], BODY)["results"]} == {0, 1}
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("line", re.findall(r"^    (curl .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+def test_the_commands_of_the_page(process, line):
+    command = shlex.split(line.replace("8787", str(process[1])))
+    done = subprocess.run([*command, "--fail", "-sS"], capture_output=True, text=True, check=True)
+    assert any(word in done.stdout for word in ("index", "tiny", "dearlite_documents_total"))
+
+
+def test_a_client_that_leaves_frees_its_place(process):
+    _, port, _ = process
+    text = json.dumps(LARGE).encode()
+    head = f"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n\r\n".encode()
+    before = metric(port, "dearlite_cancelled_total")
+    for accept in (b"", b"Accept: text/event-stream\r\n"):
+        with closing(socket.create_connection(("127.0.0.1", port))) as client:
+            client.sendall(head.replace(b"\r\n\r\n", b"\r\n" + accept + b"\r\n") + text)
+            while not metric(port, "dearlite_queue_size"):
+                time.sleep(0.01)
+        start = time.perf_counter()
+        while metric(port, "dearlite_queue_size"):
+            time.sleep(0.01)
+            assert time.perf_counter() - start < 10
+    assert metric(port, "dearlite_cancelled_total") == before + 2
+
+
+def test_slow_headers_are_cut_off(process):
+    start = time.perf_counter()
+    assert exchange(process[1], b"POST /rerank HTTP/1.1\r\nHost: local").startswith(b"HTTP/1.1 408")
+    assert 0.5 < time.perf_counter() - start < 8
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: +2\r\n\r\n{}",
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+        b"POST /rerank HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"POST /rerank HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ],
+)
+def test_requests_that_smuggle_another_are_refused(process, head):
+    """The second request on the connection must not be answered as one of its own."""
+    answer = exchange(
+        process[1], head + b"Connection: close\r\n\r\n" + b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    statuses = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1")]
+    assert len(statuses) <= 1
+    assert b" 200 " not in answer[:30]
+    assert b"model_id" not in answer
+
+
+def test_content_length_beside_chunks_counts_once(process):
+    """h11 follows RFC 9112: chunks count, and the connection may not carry a hidden request."""
+    body = json.dumps(BODY).encode()
+    head = b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n"
+    answer = exchange(process[1], head + b"Connection: close\r\n\r\n" + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_slow_body_is_refused(process):
+    answer = exchange(
+        process[1], b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{"
+    )
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"did not come within" in answer
+
+
+def test_a_port_in_use_is_one_line(process, cli, tiny_bundle):
+    code, out, err = cli("serve", "-m", tiny_bundle, "--port", process[1])
+    assert (code, out) == (2, "")
+    assert f"cannot listen on 127.0.0.1 port {process[1]}" in err
+    assert err.count("\n") == 1
+
+
+def test_sigterm_finishes_the_request_that_runs(process):
+    running, port, errors = process
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(post(port, LARGE)))
+    thread.start()
+    while not metric(port, "dearlite_queue_size"):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    thread.join(60)
+    assert len(answers[0]["results"]) == 400
+    assert running.wait(20) == 0
+    assert running.stdout.read() == ""
+    errors.seek(0)
+    text = errors.read()
+    assert "Traceback" not in text
+    assert f"dearlite: serving tiny on http://127.0.0.1:{port}" in text
+    assert "408: the body did not come" in text
+
+
+def test_another_address_needs_a_key(cli, tmp_path):
+    for host in ("0.0.0.0", "::", "192.168.0.7", "box.lan"):
+        code, _, err = cli("serve", "--host", host)
+        assert code == 2
+        assert "--api-key-file" in err
+    (tmp_path / "keys").write_text("short")
+    code, _, err = cli("serve", "--host", "0.0.0.0", "--api-key-file", tmp_path / "keys")
+    assert code == 2
+    assert "fewer than 16" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--also", "no-such-model"], "no-such-model"),
+        (["--also", "minilm-l12"], "two of the served models are called minilm-l12"),
+        (["--host", "no such host"], "--api-key-file"),
+        (["--max-documents", "0"], "--max-documents is 0"),
+        (["-m", "no-such-model"], "no-such-model"),
+    ],
+)
+def test_wrong_options_are_one_line(cli, arguments, reason):
+    code, out, err = cli("serve", "--port", "0", *arguments)
+    assert (code, out) == (2, "")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_names_of_several_models(tiny_bundle):
+    from dearlite.cli.options.model import Loading, ModelOptions
+    from dearlite.cli.serve import load_models
+    from dearlite.models.chain import resolve
+
+    options = ModelOptions(chain=resolve([f"{tiny_bundle}:50", f"{tiny_bundle}:5"]), loading=Loading(threads=1))
+    models = load_models(options, (str(tiny_bundle), f"{tiny_bundle}:9,minilm-l12:3"))
+    assert [model.name for model in models.served] == ["tiny>tiny", "tiny", "tiny>minilm-l12"]
+    names = ("tiny", "tiny>minilm-l12", None, "x")
+    assert [models.find(name).name for name in names] == ["tiny", "tiny>minilm-l12", "tiny>tiny", "tiny>tiny"]

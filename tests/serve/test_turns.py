@@ -1,0 +1,210 @@
+"""Requests at once share a model: their scores stay as they are, and a small one is not stuck behind a large one."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dearlite.errors import Cancelled
+from dearlite.serve.body import parse_json
+from dearlite.serve.desk import ClientGone, Desk
+from dearlite.serve.limits import Limits
+from dearlite.serve.refusals import Refused
+from dearlite.serve.requests import read_rerank
+from dearlite.serve.turns import Turn, Turns
+
+
+def request_of(documents, **fields):
+    return read_rerank({"query": "bulb", "documents": documents, **fields}, Limits())
+
+
+def nothing(done, total):
+    """A progress callback."""
+
+
+def test_requests_at_once_get_the_scores_that_the_library_gives_one(serve, tiny):
+    """To the last digit, in any order of turns: every request is one call of `rerank`."""
+    client = serve()
+    tiny.turns.slice_s, before = 0.0, tiny.turns.slice_s  # a turn for each document
+    lists = [[f"bulb {n} of list {k}" * (1 + n % 7) for n in range(40)] for k in range(8)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            bodies = [{"query": f"bulb {k}", "documents": texts, "raw_scores": True} for k, texts in enumerate(lists)]
+            answers = list(pool.map(lambda body: client.post("/rerank", json=body).json()["results"], bodies))
+    finally:
+        tiny.turns.slice_s = before
+    for k, (texts, results) in enumerate(zip(lists, answers, strict=True)):
+        ranking = tiny.reranker.rerank(f"bulb {k}", texts)
+        assert [(row["index"], row["relevance_score"]) for row in results] == [
+            (hit.index, hit.score) for hit in ranking
+        ]
+
+
+def test_relevance_of_the_embedded_model_is_that_of_the_library(serve):
+    from dearlite import Reranker
+    from dearlite.models.chain import resolve
+    from dearlite.serve.models import serve_model
+
+    texts = ["Coffee is a drink", "Edison's light bulb of 1879", "The bulb of a tulip"]
+    results = (
+        serve(serve_model(resolve(None), {})).post("/v1/rerank", json={"query": "bulb", "documents": texts}).json()
+    )
+    ranking = Reranker.load().rerank("bulb", texts)
+    assert [row["relevance_score"] for row in results["results"]] == [hit.relevance for hit in ranking]
+
+
+def test_turns_alternate_between_two_requests():
+    turns, order = Turns(slice_s=0.0), []
+    together = threading.Barrier(2)
+
+    def work(name):
+        turn = Turn(turns)
+        together.wait()
+        with turn.held():
+            while len(turns.waiting) + (turns.running is not None) < 2:
+                time.sleep(0.001)
+            for _ in range(5):
+                order.append(name)
+                turn.pause()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert "".join(order) in ("ababababab", "bababababa")
+    assert turns.running is None
+    assert not turns.waiting
+
+
+def test_a_small_request_does_not_wait_for_the_end_of_a_large_one(tiny):
+    ended, started = {}, threading.Event()
+
+    def large():
+        tiny.rank(request_of(["bulb " * 400] * 400), Turn(tiny.turns), lambda done, total: started.set())
+        ended["large"] = time.perf_counter()
+
+    thread = threading.Thread(target=large)
+    thread.start()
+    started.wait(10)
+    tiny.rank(request_of(["bulb"]), Turn(tiny.turns), nothing)
+    ended["small"] = time.perf_counter()
+    thread.join(60)
+    assert ended["small"] < ended["large"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_stopped_request_ends_and_frees_its_turn(tiny, waits):
+    turn, started = Turn(tiny.turns), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        if waits:
+            holder = Turn(tiny.turns)
+            with holder.held():
+                future = pool.submit(tiny.rank, request_of(["bulb"] * 9), turn, nothing)
+                while not tiny.turns.waiting:
+                    time.sleep(0.001)
+                turn.stop()
+                assert isinstance(future.exception(10), Cancelled)
+        else:
+            future = pool.submit(tiny.rank, request_of(["bulb " * 400] * 1000), turn, lambda done, total: started.set())
+            started.wait(10)
+            turn.stop()
+            assert isinstance(future.exception(10), Cancelled)
+    assert tiny.turns.running is None
+    assert not tiny.turns.waiting
+
+
+def test_a_client_that_leaves_and_a_time_limit_free_the_place(tiny):
+    async def main():
+        desk = Desk(Limits(seconds=0.05, queue=1))
+
+        def work(turn):
+            return tiny.rank(request_of(["bulb " * 400] * 1000), turn, nothing)
+
+        async def leave():
+            await asyncio.sleep(0.02)
+
+        for gone, error in ((leave, ClientGone), (asyncio.Event().wait, Refused)):
+            turn = desk.admit(tiny)
+            running = asyncio.create_task(desk.run(turn, lambda turn=turn: work(turn), gone))
+            await asyncio.sleep(0)
+            with pytest.raises(Refused, match="1 requests are running") as full:
+                desk.admit(tiny)
+            assert full.value.status == 429
+            assert full.value.headers["Retry-After"] == "1"
+            with pytest.raises(error) as ended:
+                await running
+            for _ in range(1000):
+                if not desk.size:
+                    break
+                await asyncio.sleep(0.01)
+            assert desk.size == 0
+        assert ended.value.status == 504
+        desk.close()
+
+    asyncio.run(main())
+    assert tiny.turns.running is None
+
+
+def test_a_budget_ends_the_work_and_every_document_comes_back(client):
+    body = {"query": "bulb", "documents": ["bulb " * 400] * 3000}
+    start = time.perf_counter()
+    for fields, headers in (({"budget_ms": 300}, {}), ({}, {"x-timeout-ms": "300"})):
+        answer = client.post("/v1/rerank", json={**body, **fields, "return_documents": False}, headers=headers).json()
+        assert len(answer["results"]) == 3000
+        assert answer["meta"]["dearlite"]["complete"] is False
+        warnings = answer["meta"]["warnings"]
+        assert "the budget ended before every document was read: the others keep their order" in warnings
+        scores = [row["relevance_score"] for row in answer["results"]]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[-1] == 0.0
+    assert time.perf_counter() - start < 15
+
+
+def test_a_budget_that_ended_in_the_queue_is_a_timeout(tiny):
+    request = request_of(["bulb"], budget_ms=1)
+    time.sleep(0.002)
+    with pytest.raises(Refused, match="the budget ended while the request waited") as refused:
+        tiny.rank(request, Turn(tiny.turns), nothing)
+    assert refused.value.status == 504
+    assert tiny.turns.running is None
+
+
+def test_events_tell_the_progress_and_end_with_the_answer(client):
+    body = {"query": "bulb", "documents": ["Edison", "Coffee"]}
+    with client.stream("POST", "/rerank", json=body, headers={"accept": "text/event-stream"}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = [part.split("\ndata: ") for part in response.read().decode().strip().split("\n\n")]
+    assert events[-2] == ["event: progress", '{"done": 2, "total": 2}']
+    name, text = events[-1]
+    assert name == "event: result"
+    assert parse_json(text.encode())["results"] == client.post("/rerank", json=body).json()["results"]
+
+
+def test_an_error_of_the_work_is_an_event(client):
+    body = {"query": "bulb", "documents": ["Edison " * 2000], "truncate": False}
+    with client.stream("POST", "/rerank", json=body, headers={"accept": "text/event-stream"}) as response:
+        assert response.status_code == 200
+        name, text = response.read().decode().strip().split("\n\n")[-1].split("\ndata: ")
+    assert name == "event: error"
+    assert parse_json(text.encode())["error"]["code"] == 422
+
+
+def test_metrics_count_requests_documents_and_cuts(serve):
+    client = serve()
+    client.post("/rerank", json={"query": "bulb", "documents": ["Edison " * 2000, "b"]})
+    client.post("/rerank", json={})
+    client.get("/nowhere")
+    text = client.get("/metrics").text
+    for line in (
+        'dearlite_requests_total{endpoint="/rerank",status="200"} 1',
+        'dearlite_requests_total{endpoint="/rerank",status="400"} 1',
+        'dearlite_requests_total{endpoint="other",status="404"} 1',
+        "dearlite_documents_total 2",
+        "dearlite_truncated_total 1",
+        "dearlite_queue_size 0",
+        "dearlite_request_duration_seconds_count 1",
+    ):
+        assert line + "\n" in text
