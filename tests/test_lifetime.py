@@ -226,3 +226,12 @@ assert threading.active_count() == 1
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["pointwise", "listwise"])
+def test_a_model_of_a_relative_path_outlives_a_change_of_folder(kind, gguf, embedded_path, tmp_path, monkeypatch):
+    path = gguf if kind == "listwise" else embedded_path
+    monkeypatch.chdir(path.parent)
+    with Reranker.load(path.name, threads=1) as model:
+        monkeypatch.chdir(tmp_path)
+        assert model.identity() == Reranker.load(path, threads=1).identity()

@@ -47,6 +47,7 @@ class Bundle:
     def __init__(self, path: str | Path) -> None:
         """Raises UsageError if the file cannot be read, ModelFileError if it is incomplete, edited or no bundle."""
         self.path = Path(path)
+        self._file = self.path.absolute()  # the process may change its working folder
         self._map: mmap.mmap | None = None  # the mapped file, from the first call of `tensors` on
         try:
             file = open(self.path, "rb")
@@ -63,7 +64,7 @@ class Bundle:
         """The bytes of a member. Raises ModelFileError if the bundle has no member of this name."""
         if name not in self._offsets:
             raise ModelFileError(f"{self.path} has no member {name}: export the model again")
-        with open(self.path, "rb") as file:
+        with open(self._file, "rb") as file:
             return self._bytes(file, name)
 
     def card(self) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Bundle:
         """Name -> read-only view of the mapped file, for `names`, all if None. Pages are read at their first use."""
         start, size = self._offsets[WEIGHTS]
         if self._map is None:
-            with open(self.path, "rb") as file:
+            with open(self._file, "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         weights = np.frombuffer(self._map, np.uint8, size, start)
         specs = {name: self.manifest.tensors[name] for name in (self.manifest.tensors if names is None else names)}
@@ -98,7 +99,7 @@ class Bundle:
 
     def verify(self) -> None:
         """Checks the sha256 of every member, of any size. Raises ModelFileError for the first that differs."""
-        with open(self.path, "rb") as file:
+        with open(self._file, "rb") as file:
             self._check_hashes(file, self.manifest.members)
 
     def sha256(self) -> str:

@@ -62,6 +62,7 @@ class GgufFile:
     def __init__(self, path: str | Path) -> None:
         """Raises UsageError if the file cannot be read, ModelFileError if it is incomplete, damaged or no GGUF."""
         self.path = Path(path)
+        self._file = self.path.absolute()  # the process may change its working folder
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
         self._spans: dict[str, tuple[int, int]] = {}
@@ -97,7 +98,7 @@ class GgufFile:
         import numpy as np
 
         tensor = self.tensors[name]
-        with open(self.path, "rb") as file:
+        with open(self._file, "rb") as file:
             file.seek(tensor.offset)
             data = file.read(tensor.size_bytes)
         return np.frombuffer(data, dtype).reshape(tensor.shape[::-1])
@@ -105,7 +106,7 @@ class GgufFile:
     def sha256(self) -> str:
         """The sha256 of the file. The digits of its own `dearlite.sha256`, if it has them, are hashed as zeros."""
         digest, (start, size) = hashlib.sha256(), self._spans.get(SHA256, (self.size_bytes, 0))
-        with open(self.path, "rb") as file:
+        with open(self._file, "rb") as file:
             _hash_up_to(file, start, digest)
             if size:
                 digest.update(b"0" * len(file.read(size)))
