@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dearlite.errors import need
 
 if TYPE_CHECKING:
+    from dearlite.export.getting import GetResult, get
     from dearlite.export.options import ExportOptions
     from dearlite.export.pipeline import export, export_model
     from dearlite.export.quality.calibrate import CalibrationResult, calibrate
@@ -30,6 +31,7 @@ __all__ = [
     "CalibrationResult",
     "ExportOptions",
     "ExportResult",
+    "GetResult",
     "ListwiseConfig",
     "MinedRecords",
     "MiningOptions",
@@ -38,6 +40,7 @@ __all__ = [
     "calibrate",
     "export",
     "export_model",
+    "get",
     "mine",
     "train_listwise",
     "train_pointwise",
@@ -48,6 +51,7 @@ _MODULES = {
     "CalibrationResult": "quality.calibrate",
     "ExportOptions": "options",
     "ExportResult": "results",
+    "GetResult": "getting",
     "ListwiseConfig": "train.config",
     "MinedRecords": "train.records.mine",
     "MiningOptions": "train.records.mine",
@@ -56,6 +60,7 @@ _MODULES = {
     "calibrate": "quality.calibrate",
     "export": "pipeline",
     "export_model": "pipeline",
+    "get": "getting",
     "mine": "train.records.mine",
     "train_listwise": "train.listwise",
     "train_pointwise": "train.pointwise",

@@ -102,6 +102,7 @@ _PROMPTS = tuple(dict.fromkeys((*PAIR_FORMS, *STATED, *LIST_FORMS)))
     f"[default: {MIN_AGREEMENT}]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing FILE, and keep a FILE that is too inexact.")
+@click.option("--accept-licence", is_flag=True, help="Accept a NAME's licence that forbids commercial use.")
 def command(model: str, **options: Any) -> None:
     """Make a .dear file of a scorer, or a .gguf of a listwise model.
 
@@ -114,7 +115,7 @@ def command(model: str, **options: Any) -> None:
     """
     result = export_model(model, ExportOptions(**options), _report)
     to_stderr = leads_to_stdout(options["output"])  # the file itself is on stdout
-    for line in _summary(result):
+    for line in summary(result):
         click.echo(line, err=to_stderr)
     if "below_floor" in result.card:
         _report(f"kept by --force: {result.card['below_floor']}")
@@ -126,7 +127,7 @@ def _report(line: str) -> None:
     click.echo(f"dearlite: {line}", err=True)
 
 
-def _summary(result: ExportResult) -> Iterator[str]:
+def summary(result: ExportResult) -> Iterator[str]:
     """The file with its size, time and memory in one line, and its agreement with fp32 in another."""
     time = f"{result.seconds:.0f} s"
     memory = "" if result.peak_rss_mb is None else f", peak memory {result.peak_rss_mb / 1e3:.2f} GB"

@@ -43,6 +43,7 @@ class ExportOptions:
     min_tau: float | None = None  # pointwise: the least Kendall's tau against fp32
     min_agreement: float | None = None  # listwise: the least share of positions with fp32's likeliest token
     force: bool = False  # replace an existing file, and keep one that is too inexact
+    accept_licence: bool = False  # of a named model: its licence may forbid commercial use
 
     def __post_init__(self) -> None:
         if self.prompt in FAMILIES and self.prompt not in STATED:

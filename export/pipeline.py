@@ -13,7 +13,7 @@ from dearlite.export.options import ExportOptions, Report
 from dearlite.export.results import ExportResult, WrittenModel
 from dearlite.export.source.inputs import states_scorer
 from dearlite.machine import peak_memory_mb
-from dearlite.models.registry import ModelEntry, load_registry
+from dearlite.models.registry import ModelEntry, check_licence, licence_of, load_registry
 from dearlite.templates.families import FAMILIES
 
 
@@ -33,6 +33,7 @@ def export(
     min_tau: float | None = None,
     min_agreement: float | None = None,
     force: bool = False,
+    accept_licence: bool = False,
     report: Report | None = None,
 ) -> ExportResult:
     """The model file made of `model`: a Hugging Face folder, a LoRA over one, or a name of models.toml.
@@ -66,6 +67,7 @@ def export(
         min_tau=min_tau,
         min_agreement=min_agreement,
         force=force,
+        accept_licence=accept_licence,
     )
     return export_model(str(model), options, report)
 
@@ -74,8 +76,12 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
     """As `export`, with the options as a record."""
     start = time.perf_counter()
     entry = None if Path(model).is_dir() else _entry_of(model)
+    if entry is not None:
+        check_licence(entry, accepted=options.accept_licence)
     kind = entry.kind if entry is not None else _kind_of(Path(model), options)
     written: WrittenModel
+    if entry is not None and report is not None:
+        report(f"{entry.name}: licence {licence_of(entry)}")
     if kind == "listwise":
         from dearlite.export.listwise import export_listwise
 
@@ -122,4 +128,6 @@ def _entry_of(name: str) -> ModelEntry:
     if entry.kind == "cascade" or entry.embedded:
         reason = "is part of the package already" if entry.embedded else "is a cascade: export each of its models"
         raise UsageError(f"{name} {reason}")
+    if entry.file:
+        raise UsageError(f"{name} is published as a file, which is used as it is: `dearlite models get {name}`")
     return entry

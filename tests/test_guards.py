@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dearlite.errors import MissingExtra, need
-from dearlite.models.registry import DEFAULT_MODEL, QUALITY, load_registry
+from dearlite.models.registry import DEFAULT_MODEL, load_registry
+from dearlite.models.registry_values import QUALITY
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {

@@ -77,8 +77,9 @@ MAY_IMPORT = {
     "export.pipeline": "errors machine templates models export.options export.results export.source "
     "export.pointwise export.listwise",
     "export.verification": "errors models export.options export.decoders",
-    "export": "errors export.options export.results export.pipeline export.verification export.quality export.train "
-    "export.train.records",
+    "export.getting": "errors templates models files export.options export.results export.pipeline export.source",
+    "export": "errors export.options export.results export.pipeline export.verification export.getting export.quality "
+    "export.train export.train.records",
     "export.command": "files templates pointwise listwise export.options export.results export.pipeline export.quality "
     "export.decoders export.gguf",
 }

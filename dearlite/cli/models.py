@@ -1,23 +1,20 @@
-"""`dearlite models list|show|verify|calibrate`."""
+"""`dearlite models list|show|get|verify|calibrate`."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import click
 
+from dearlite.cli.models_show import show_entry, show_file
 from dearlite.errors import ModelFileError, need
 from dearlite.files.targets import leads_to_stdout
-from dearlite.models.bundle import Bundle
-from dearlite.models.calibration import read_activation
 from dearlite.models.chain import parse_chain, parse_stage
-from dearlite.models.gguf import GgufFile, is_gguf
-from dearlite.models.gguf_kinds import TWO_LABELS, exported_record, scoring_kind
-from dearlite.models.manifest import Manifest
+from dearlite.models.formats import DEAR, LISTWISE_GGUF
 from dearlite.models.registry import (
     ModelEntry,
     find_model,
-    how_to_get,
     load_cascades,
     load_registry,
     model_file,
@@ -36,20 +33,69 @@ def command(ctx: click.Context) -> None:
 
 @command.command("list")
 def list_models() -> None:
-    """List name, kind, size, memory and licence of each model, if its file is on this machine, and its download."""
-    rows = []
+    """List name, kind, size, memory and licence of each model; those on this machine come first.
+
+    `dearlite models show NAME` has parameters, published quality, source and download, `dearlite models get NAME`
+    fetches or makes the file.
+    """
     known = load_registry()
-    for entry in known.values():
-        here = "embedded" if entry.embedded else "yes" if model_file(entry).is_file() else "no"
-        size, memory = f"{entry.size_mb} MB", f"{entry.memory_mb} MB"
-        download = f"{entry.download_mb} MB" if here == "no" and entry.download_mb is not None else ""
-        rows.append((entry.name, entry.kind, size, memory, entry.licence, here, download, entry.about))
+    places = {entry.name: _place_of(entry) for entry in known.values()}
+    entries = sorted(known.values(), key=lambda entry: _PLACES.index(places[entry.name]))
+    rows = [(e.name, e.kind, _gb(e.size_mb), _gb(e.memory_mb), e.licence, places[e.name]) for e in entries]
+    print_rows(("name", "kind", "GB", "memory", "licence", "here"), rows, numbers=("GB", "memory"))
+    cascades = []
     for cascade in load_cascades().values():
-        models = [known[stage.model] for stage in map(parse_stage, cascade.stages) if stage.model in known]
-        complete = all(model_file(model).is_file() for model in models) and len(models) == len(cascade.stages)
-        about = f"{', then '.join(cascade.stages)}. {cascade.about}"
-        rows.append((cascade.name, cascade.kind, "", "", "", "yes" if complete else "no", "", about))
-    print_rows(("name", "kind", "file", "memory", "licence", "here", "download", "about"), rows)
+        models = [stage.model for stage in map(parse_stage, cascade.stages)]
+        complete = all(places.get(model) in _PLACES[:2] for model in models)
+        cascades.append((cascade.name, ", then ".join(cascade.stages), "yes" if complete else "no"))
+    print_rows(("cascade", "stages", "here"), cascades)
+
+
+_PLACES = ("embedded", "yes", "unusable", "no")  # of a model's file, best first
+
+
+def _place_of(entry: ModelEntry) -> str:
+    """The entry of _PLACES for a model: "unusable" is a file here without the package that runs it."""
+    file = model_file(entry)
+    if not file.is_file():
+        return "no"
+    packages = (DEAR if file.suffix == ".dear" else LISTWISE_GGUF).packages
+    runnable = any(map(importlib.util.find_spec, packages))
+    return "unusable" if not runnable else "yes" if entry.embedded is None else "embedded"
+
+
+def _gb(megabytes: int) -> str:
+    """Gigabytes with two decimals, with one from 10 on. Example: 35 -> "0.04"."""
+    return f"{megabytes / 1000:.{1 if megabytes >= 10_000 else 2}f}"
+
+
+@command.command("get")
+@click.argument("name", metavar="NAME")
+@click.option("--accept-licence", is_flag=True, help="Accept a licence that forbids commercial use.")
+@click.option("--force", is_flag=True, help="Fetch or make a file that is on this machine again.")
+def get_model(name: str, accept_licence: bool, force: bool) -> None:
+    """Fetch the file of a model, or make it by an export with the default options.
+
+    A model that is published as a GGUF is fetched as it is; its bytes are compared with the hash that the Hub lists. Of
+    any other the weights are fetched and exported, as `dearlite export NAME` does. Interrupted downloads resume.
+    """
+    export = need("dearlite.export", extra="export")
+    result = export.get(name, accept_licence=accept_licence, force=force, report=_note)
+    if result.export is not None:
+        for line in need("dearlite.export.command", extra="export").summary(result.export):
+            click.echo(line)
+        return
+    size = f"{result.path}: {result.size_bytes / 1e9:.2f} GB"
+    notes = {
+        "embedded": ", part of the package",
+        "here": ", fetched or made before (--force does it again)",
+        "fetched": ", as published",
+    }
+    click.echo(size + notes[result.how])
+
+
+def _note(line: str) -> None:
+    click.echo(f"dearlite: {line}", err=True)
 
 
 @command.command("show")
@@ -66,35 +112,9 @@ def show_model(model: str) -> None:
         return
     entry = load_registry().get(model)
     if entry is not None and not model_file(entry).is_file():
-        _show_absent(entry)
+        show_entry(entry)
         return
-    path = find_model(model)
-    if is_gguf(path):
-        _show_gguf(GgufFile(path))
-        return
-    bundle = Bundle(path)
-    manifest = bundle.manifest
-    print_facts(
-        {
-            "name": manifest.name,
-            "file": bundle.path,
-            "sha256 of manifest": bundle.sha256(),
-            "size": f"{bundle.path.stat().st_size / 1e6:.1f} MB",
-            "kind": manifest.kind,
-            "architecture": manifest.architecture,
-            "licence": manifest.licence,
-            "prompt form": manifest.prompt,
-            **_prompt_facts(manifest),
-            "pooling": manifest.pooling,
-            "tokens": f"{manifest.max_tokens} for query and document together",
-            "calibration": "none" if manifest.calibration is None else manifest.calibration,
-            "relevance": _origin_of_relevance(manifest),
-        }
-    )
-    print_facts({f"source {key}": value for key, value in manifest.source.items()})
-    rows = [(b.device, b.graph, b.quantisation, b.layout, ", ".join(b.requires) or "nothing") for b in manifest.builds]
-    print_rows(("device", "graph", "quantisation", "layout", "requires"), rows)
-    print_facts(bundle.card(), title="quality card")
+    show_file(find_model(model), entry)
 
 
 @command.command("verify")
@@ -161,72 +181,3 @@ def calibrate_model(model: str, source: str | None, **options: Any) -> None:
         f"{result.relevant} of them relevant; error {result.ece}, without the fit {result.ece_sigmoid}",
         err=leads_to_stdout(options["output"]),  # the file itself is on stdout
     )
-
-
-def _prompt_facts(manifest: Manifest) -> dict[str, Any]:
-    """The words of a template, and its instruction; empty for a form of pairs."""
-    template = manifest.template
-    if template is None:
-        return {}
-    own = template.instruction or "none of its own, takes one"
-    return {
-        "prompt": repr("".join(template.words(None)[0])),
-        "instruction": own if template.takes_instruction else "takes none",
-    }
-
-
-def _origin_of_relevance(manifest: Manifest) -> str:
-    """The origin of the hits' relevance: the calibration, the makers' own probability, or none."""
-    if manifest.calibration is not None:
-        return "by the calibration"
-    if (curve := read_activation(manifest.activation, manifest.name)) is not None:
-        if curve.of_log:
-            return "the makers' own probability, exp(score)"
-        return f"the makers' own probability, sigmoid({curve.scale:g} x score {curve.bias:+g})"
-    return "hits have none"
-
-
-def _show_absent(entry: ModelEntry) -> None:
-    """Prints what models.toml says of a model whose file is not on this machine, and the command that makes it."""
-    facts = {
-        "name": entry.name,
-        "file": f"not on this machine: {how_to_get(entry, model_file(entry))}",
-        "size": f"{entry.size_mb} MB, {entry.memory_mb} MB of memory",
-        "kind": entry.kind,
-        "architecture": entry.architecture,
-        "licence": entry.licence,
-        "prompt form": entry.prompt,
-        "pooling": entry.pooling,
-        "tokens": entry.max_tokens,
-        "source repository": f"{entry.repository}, revision {entry.revision}",
-        "source base": entry.base or "none: a whole model",
-        "about": entry.about,
-    }
-    print_facts({key: value for key, value in facts.items() if value != ""})
-
-
-# kind of score that a GGUF of another maker states -> the way that it is run
-_FOREIGN = {
-    None: "run as a listwise model, or with --prompt NAME as a pointwise one",
-    "labels": f"run as a pointwise model, by its rank head and the prompt {TWO_LABELS}",
-    "encoder": "run as a pointwise model, by its rank head",
-}
-
-
-def _show_gguf(file: GgufFile) -> None:
-    """Prints the facts, the source and the quality card that a GGUF records."""
-    own = {k.removeprefix("dearlite."): v for k, v in file.metadata.items() if k.startswith("dearlite.")}
-    facts: dict[str, Any] = {
-        "name": own.get("name", file.metadata.get("general.name", file.path.stem)),
-        "file": file.path,
-        "size": f"{file.size_bytes / 1e6:.1f} MB",
-        "kind": own.get("kind", f"a GGUF of another maker: {_FOREIGN.get(scoring_kind(file))}"),
-        "architecture": file.metadata.get("general.architecture", "not stated"),
-        "weights": f"{len(file.tensors)} tensors, most of them {file.main_type}",
-    }
-    if (head := own.pop("head", None)) is not None:
-        facts["score head"] = f"{len(head)} values"
-    facts |= {key: value for key, value in own.items() if key not in ("name", "kind", "card", "source")}
-    print_facts(facts)
-    print_facts({f"source {key}": value for key, value in (exported_record(file, "source") or {}).items()})
-    print_facts(exported_record(file, "card") or {}, title="quality card")

@@ -6,21 +6,19 @@ import dataclasses
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from dearlite.errors import UnknownModel, UsageError
+from dearlite.models.registry_values import faults
 
-KINDS = ("pointwise", "listwise", "cascade")
 DEFAULT_MODEL = "minilm-l12"
-# key of `quality` -> the benchmark whose nDCG@10, between 0 and 1, the model's makers or a comparison publish
-QUALITY = {"mteb": "MTEB(eng, v2) retrieval", "nanobeir": "NanoBEIR", "beir": "BEIR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,14 @@ class ModelEntry:
     one. `base` is the repository of the model under a LoRA. `embedded` is the file inside this package, None for a
     model whose file is made by `dearlite export`. `download_mb` is the size of the download that this needs, base
     included; `size_mb` and `memory_mb` are those of the file and of the process that runs it. `golden` names the
-    published scores that `dearlite models verify` compares the file with.
+    published scores that `dearlite models verify` compares the file with; `known_difference` is how far these are
+    known to lie from the scores of a file whose weights its publisher rounded. `file` is a file of the repository that
+    is used as it is published; without it the model's file is made by an export.
+
+    `parameters` counts all parameters; `matrix_parameters` those of the matrices that every token passes through: no
+    embedding, and no output matrix of the vocabulary where only a score is read. `quality` maps benchmarks (see
+    registry_values.QUALITY) to published nDCG@10. `commercial` is False for a licence that forbids commercial use, or
+    that could not be read.
     """
 
     name: str
@@ -50,6 +55,7 @@ class ModelEntry:
     download_mb: int | None = None
     embedded: str | None = None
     golden: str = ""
+    known_difference: float | None = None
     about: str = ""
     file: str = ""
     commercial: bool = True
@@ -145,16 +151,38 @@ def _of_the_hub(name: str, known: Mapping[str, ModelEntry]) -> str:
 
 
 def how_to_get(entry: ModelEntry, file: Path) -> str:
-    """The command that makes the entry's `file`, with the size of its download, or the place to put the file at."""
-    command = f"`dearlite export {entry.name}`"
+    """The command that makes or fetches the entry's `file`, with download and disk, or the place to put the file at."""
+    consent = "" if entry.commercial else " --accept-licence"
+    command = f"`dearlite {'models get' if entry.file else 'export'} {entry.name}{consent}`"
+    does = f"{command} {'fetches it to' if entry.file else 'makes it at'} {file}"
+    licence = "" if entry.commercial else f"; licence {licence_of(entry)}"
     if entry.download_mb is None:
-        return f"{command} makes it at {file} (the size of the download is not stated), or put its file there"
+        return f"{does} (the size of the download is not stated{licence}), or put its file there"
     source = f"{entry.repository} and {entry.base}" if entry.base else entry.repository
-    disk_mb = entry.download_mb + entry.size_mb  # the download stays in the Hub's cache
     return (
-        f"{command} makes it at {file} (downloads {entry.download_mb / 1000:.1f} GB from {source}; "
-        f"needs {disk_mb / 1000:.1f} GB of disk, the download included)"
+        f"{does} (downloads {entry.download_mb / 1000:.1f} GB from {source}; "
+        f"needs {disk_mb(entry) / 1000:.1f} GB of disk, the download included{licence})"
     )
+
+
+def disk_mb(entry: ModelEntry) -> int:
+    """The disk that the entry's file and its download need together. The download stays in the Hub's cache."""
+    download = entry.download_mb or 0
+    return download if entry.file else download + entry.size_mb  # a published file is both, by a link
+
+
+def licence_of(entry: ModelEntry) -> str:
+    """The licence, with the words that it forbids commercial use where it does."""
+    return entry.licence if entry.commercial else f"{entry.licence}, not for commercial use"
+
+
+def check_licence(entry: ModelEntry, *, accepted: bool) -> None:
+    """Raises UsageError for a licence that forbids commercial use, unless the user has accepted it."""
+    if not (entry.commercial or accepted):
+        raise UsageError(
+            f"{entry.name} has the licence {licence_of(entry)}: add --accept-licence (accept_licence=True) if your use "
+            "is allowed"
+        )
 
 
 def _shipped() -> Path:
@@ -201,54 +229,9 @@ def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
     needed = {spec.name for spec in specs.values() if spec.default is spec.default_factory is dataclasses.MISSING}
     wrong = [f"unknown key {key!r}" for key in table if key not in specs]
     wrong += [f"missing key {key!r}" for key in specs if key in needed and key not in table]
-    checks = {key: _CHECKS.get(key) or _TYPES[str(specs[key].type)] for key in table if key in specs}
-    wrong += [
-        f"{key} {table[key]!r}, which is {words}" for key, (fits, words) in checks.items() if not fits(table[key])
-    ]
+    wrong += faults({key: (str(spec.type), table[key]) for key, spec in specs.items() if key in table})
     if wrong:
         raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
     if kind is CascadeEntry:
         return CascadeEntry(**{**table, "name": name, "stages": tuple(table["stages"])})
     return ModelEntry(**{**table, "name": name, "quality": MappingProxyType(table.get("quality", {}))})
-
-
-Check = tuple[Callable[[Any], bool], str]  # True for a value that fits; what is wrong with one that does not
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_file(value: Any) -> bool:
-    """True for the path of a GGUF inside a repository."""
-    if not isinstance(value, str) or "\\" in value or not value.endswith(".gguf"):
-        return False
-    path = PurePosixPath(value)
-    return not path.is_absolute() and ".." not in path.parts and ":" not in value
-
-
-def _is_quality(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        name in QUALITY and type(figure) in (int, float) and 0 <= figure <= 1 for name, figure in value.items()
-    )
-
-
-def _are_stages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(stage, str) for stage in value)
-
-
-# type of a field, as its record states it -> its check
-_TYPES: dict[str, Check] = {
-    "str": (lambda value: isinstance(value, str), "not a string"),
-    "str | None": (lambda value: isinstance(value, str), "not a string"),
-    "int": (_is_count, "not a whole number above 0"),
-    "int | None": (_is_count, "not a whole number above 0"),
-    "bool": (lambda value: isinstance(value, bool), "neither true nor false"),
-}
-# field -> its check, where the type says too little
-_CHECKS: dict[str, Check] = {
-    "kind": (lambda value: value in KINDS, f"not one of {', '.join(KINDS)}"),
-    "file": (_is_file, "not the path of a .gguf file inside the repository"),
-    "quality": (_is_quality, f"not a table of numbers from 0 to 1 under {', '.join(QUALITY)}"),
-    "stages": (_are_stages, "not a list of models"),
-}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,11 +23,11 @@ def print_facts(facts: Mapping[str, object], *, title: str = "") -> None:
     _print_level(console, facts, "  " if title else "")
 
 
-def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table with a header line."""
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Collection[str] = ()) -> None:
+    """Prints a table with a header line; the columns `numbers` are aligned to the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in head:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", justify="right" if name in numbers else "left")
     for row in rows:
         table.add_row(*(Text(plain(str(cell))) for cell in row))
     _console().print(table)

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,27 @@ def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = 
     Hub's list is deleted. `patterns` select files of the top folder and of modules; what matches NEVER is left
     out.
     """
-    hub = _hub()
-    filters = {"allow_patterns": list(patterns), "ignore_patterns": list(NEVER)}
+    return _fetch(repository, revision, {"allow_patterns": list(patterns), "ignore_patterns": list(NEVER)}, quiet=quiet)
+
+
+def fetch_file(repository: str, name: str, revision: str = "main", *, quiet: bool = False) -> Path:
+    """The path of one file of a repository, whatever its format; as `fetch` in all else. Raises FetchError."""
+    path = _fetch(repository, revision, {"allow_patterns": [escape(name)], "ignore_patterns": []}, quiet=quiet) / name
+    assert path.is_file()
+    return path
+
+
+def _fetch(repository: str, revision: str, filters: Mapping[str, list[str]], *, quiet: bool) -> Path:
+    """The folder that holds the files of a revision that `filters` select."""
+    hub, patterns = _hub(), filters["allow_patterns"]
     if hub.constants.HF_HUB_OFFLINE:
         return _cached(hub, repository, revision, filters)
     api = hub.HfApi(library_name="dearlite", library_version=__version__)
     with _one_line_errors(hub.errors, repository, revision, api.endpoint):
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=ANSWER_TIMEOUT_S)
     files = list(hub.utils.filter_repo_objects(info.siblings, key=_name, **filters))
+    if not files and not _needs_weights(patterns):
+        raise FetchError(_no_such_file(repository, revision, patterns, info.siblings))
     _refuse_pickles(hub, repository, patterns, [file.rfilename for file in files], info.siblings)
     _check_space(hub, repository, info.sha, files)
     with _one_line_errors(hub.errors, repository, revision, api.endpoint), _progress_bars(hub, shown=not quiet):
@@ -127,7 +141,7 @@ def _cached(hub: Any, repository: str, revision: str, filters: Mapping[str, list
     names = list(hub.utils.filter_repo_objects(files, **filters))
     shards = {shard for name in names if name.endswith(".index.json") for shard in _shards(folder / name)}
     weights = {name for name in names if name.endswith(".safetensors")}
-    if _needs_weights(filters["allow_patterns"]) and (not weights or shards - weights):
+    if not names or (_needs_weights(filters["allow_patterns"]) and (not weights or shards - weights)):
         raise incomplete
     # The cache names the blob of a large file by its sha256, so this hash is known without the Hub.
     blobs = {name: (folder / name).resolve().name for name in names}
@@ -162,6 +176,14 @@ def _refuse_pickles(
     raise FetchError(
         f"{repository} holds no *.safetensors, so it is not a model or has another format: use another repository"
     )
+
+
+def _no_such_file(repository: str, revision: str, patterns: Sequence[str], siblings: Sequence[Any]) -> str:
+    """The message for a repository without a file that `patterns` select: its files of the same ending."""
+    ending = Path(patterns[0]).suffix
+    others = sorted(name for name in map(_name, siblings) if name.endswith(ending))
+    listed = ", ".join(others[:6]) or f"none that ends in {ending}"
+    return f"{repository} ({revision}) has no file {', '.join(patterns)}: it has {listed}; name one of them"
 
 
 def _name(sibling: Any) -> str:

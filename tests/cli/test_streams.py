@@ -45,6 +45,7 @@ CALLS = {
     "eval": [EVAL, *((*EVAL, option, "-") for option in ("--json", "--csv", "--latex", "--per-query", "--report"))],
     "models list": [("models",), ("models", "list")],
     "models show": [("models", "show", "minilm-l12")],
+    "models get": [("models", "get", "minilm-l12")],
     "models verify": [("models", "verify", "minilm-l12")],
     "models calibrate": [("models", "calibrate", "-h")],
     "export": [("export", "-h")],

@@ -1,0 +1,64 @@
+"""Checks of the values in models.toml, by the field and by the type that its record states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+KINDS = ("pointwise", "listwise", "cascade")
+# key of `quality` -> the benchmark whose nDCG@10, between 0 and 1, the model's makers or a comparison publish
+QUALITY = {"mteb": "MTEB(eng, v2) retrieval", "nanobeir": "NanoBEIR", "beir": "BEIR"}
+
+
+def faults(values: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """The faults of the values of a table, {key: (type of its field, value)}; empty if all of them fit."""
+    wrong = []
+    for key, (kind, value) in values.items():
+        fits, words = _CHECKS.get(key) or _TYPES[kind]
+        if not fits(value):
+            wrong.append(f"{key} {value!r}, which is {words}")
+    return wrong
+
+
+Check = tuple[Callable[[Any], bool], str]  # True for a value that fits; what is wrong with one that does not
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_file(value: Any) -> bool:
+    """True for the path of a GGUF inside a repository."""
+    if not isinstance(value, str) or "\\" in value or not value.endswith(".gguf"):
+        return False
+    path = PurePosixPath(value)
+    return not path.is_absolute() and ".." not in path.parts and ":" not in value
+
+
+def _is_quality(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in QUALITY and type(figure) in (int, float) and 0 <= figure <= 1 for name, figure in value.items()
+    )
+
+
+def _are_stages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(stage, str) for stage in value)
+
+
+# type of a field, as its record states it -> its check
+_TYPES: dict[str, Check] = {
+    "str": (lambda value: isinstance(value, str), "not a string"),
+    "str | None": (lambda value: isinstance(value, str), "not a string"),
+    "int": (_is_count, "not a whole number above 0"),
+    "int | None": (_is_count, "not a whole number above 0"),
+    "float | None": (lambda value: type(value) in (int, float) and value > 0, "not a number above 0"),
+    "bool": (lambda value: isinstance(value, bool), "neither true nor false"),
+}
+# field -> its check, where the type says too little
+_CHECKS: dict[str, Check] = {
+    "kind": (lambda value: value in KINDS, f"not one of {', '.join(KINDS)}"),
+    "file": (_is_file, "not the path of a .gguf file inside the repository"),
+    "quality": (_is_quality, f"not a table of numbers from 0 to 1 under {', '.join(QUALITY)}"),
+    "stages": (_are_stages, "not a list of models"),
+}
