@@ -26,8 +26,9 @@ from dearlite.export.source.checkpoint import Checkpoint, TensorSource
 from dearlite.export.source.families import FAMILIES, check_tensors, label_count, shape_of
 from dearlite.export.source.inputs import output_path, padding_id, pooling_warning, source_folders
 from dearlite.export.source.merge import HEADS, MergedCheckpoint, check_base
+from dearlite.export.source.modules import stated_activation
 from dearlite.export.source.prompts import PromptOfModel, prompt_of_folder
-from dearlite.export.source.tokenizer import check_tokenizer, probe_texts
+from dearlite.export.source.tokenizer import check_tokenizer, probe_texts, tokenizer_json
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
 from dearlite.models.registry import ModelEntry
 from dearlite.pointwise.prompts import PAIR_FORMS
@@ -152,7 +153,7 @@ def _prompt_and_source(job: _Job, lora: Adapter | None, report: Report) -> tuple
     try:
         prompt = prompt_of_folder(
             job.checkpoint.folder,
-            _tokenizer_json(job)[1],
+            tokenizer_json(job.checkpoint.folder, job.adapter)[1],
             job.checkpoint.config,
             named=named,
             headed=headed,
@@ -206,10 +207,9 @@ def _export_encoder(job: _Job) -> tuple[PointwiseFacts, dict[str, Any]]:
     scorer: Scorer
     if not answers:
         facts, scorer = _facts(job, config, form, pooling, max_tokens), Classifier(head)
-        if head is not None:
-            hashes = {f"sha256 {name}": digest for name, digest in head.sha256s().items()}
-            activation = None if head.activation is None else dict(head.activation)
-            facts = replace(facts, source=facts.source | hashes, activation=activation)
+        hashes = {} if head is None else {f"sha256 {name}": digest for name, digest in head.sha256s().items()}
+        stated = stated_activation(job.checkpoint.folder, config)
+        facts = replace(facts, source=facts.source | hashes, activation=stated)
     else:
         scorer = first_answer(job.checkpoint.folder, tokenizer, answers)
         prompt = prompt_of_folder(
@@ -235,7 +235,7 @@ def _decoder_tokens(entry: ModelEntry | None, options: ExportOptions, config: di
 
 
 def _stated_tokens(entry: ModelEntry | None, options: ExportOptions, config: dict[str, Any]) -> int | None:
-    """The most tokens of a pair as models.toml or the user states them. Raises UsageError as `_decoder_tokens`."""
+    """The most tokens of a pair as models.toml or the user states them. Raises UsageError for more than positions."""
     positions = config.get("max_position_embeddings") or sys.maxsize
     stated = entry.max_tokens if entry is not None else options.max_tokens
     if type(positions) is int and stated is not None and stated > positions:
@@ -249,20 +249,11 @@ def _tokenizer(job: _Job, rows: int, pair_tokens: int | None) -> tuple[bytes, in
     Raises CheckpointError if it does not fit a model with `rows` rows of embedding, or cannot join a pair of
     `pair_tokens` tokens; None for a model that reads one text.
     """
-    place, tokenizer = _tokenizer_json(job)
+    place, tokenizer = tokenizer_json(job.checkpoint.folder, job.adapter)
     check_tokenizer(place, tokenizer, rows, job.checkpoint.config)
     if pair_tokens is not None:
         pair_types(place, tokenizer, pair_tokens)
     return tokenizer, padding_id(place, tokenizer, job.checkpoint.config)
-
-
-def _tokenizer_json(job: _Job) -> tuple[Path, bytes]:
-    """The folder of the tokenizer, that of the base or of the adapter, and its tokenizer.json."""
-    folder = job.checkpoint.folder
-    for place in (folder, job.adapter):
-        if place is not None and (place / "tokenizer.json").is_file():
-            return place, (place / "tokenizer.json").read_bytes()
-    raise CheckpointError(f"{folder} has no tokenizer.json: save the model's fast tokenizer there with transformers")
 
 
 def _facts(

@@ -50,16 +50,12 @@ class HeadModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The modules after the transformer, whose `output` they find under `name`; `max_tokens` is the folder's limit.
-
-    `activation` is the makers' probability, as the manifest states it.
-    """
+    """The modules after the transformer, whose `output` they find under `name`; `max_tokens` is the folder's limit."""
 
     output: str
     name: str
     modules: tuple[HeadModule, ...]
     max_tokens: int | None
-    activation: Mapping[str, float] | None
 
     @property
     def pooling(self) -> str:
@@ -106,7 +102,6 @@ def read_head(checkpoint: Checkpoint) -> Head | None:
         name=chain.name,
         modules=tuple(modules),
         max_tokens=chain.max_tokens,
-        activation={"scale": 1.0, "bias": 0.0} if chain.sigmoid else None,
     )
 
 

@@ -23,7 +23,7 @@ MODULES, SETTINGS, READING = "modules.json", "config_sentence_transformers.json"
 TOKENS, TEXT, SCORES = "token_embeddings", "sentence_embedding", "scores"  # names of values between modules
 # transformer_task -> the output of the model in transformers, and the name under which the module gives it on
 _TASKS = {"feature-extraction": ("last_hidden_state", TOKENS), "sequence-classification": ("logits", SCORES)}
-_LONGEST, _CASES = "max_seq_length", "do_lower_case"
+_LONGEST, _CASES, _ACTIVATION = "max_seq_length", "do_lower_case", "activation_fn"
 _READING_KEYS = ("transformer_task", "modality_config", "module_output_name", "unpad_inputs", _LONGEST, _CASES)
 _FETCH_AGAIN = "fetch it again"
 
@@ -75,7 +75,6 @@ class Chain:
     name: str
     modules: tuple[Module, ...]
     max_tokens: int | None  # the longest pair that the folder's files state
-    sigmoid: bool  # True if the makers' probability is the sigmoid of the score
 
 
 def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> Chain | None:
@@ -102,8 +101,22 @@ def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> 
     if not others and name == SCORES:
         return None
     _check_prompt(folder, settings)
-    sigmoid = str(settings.get("activation_fn")).endswith(".Sigmoid")
-    return Chain(output=output, name=name, modules=tuple(others), max_tokens=_longest(folder), sigmoid=sigmoid)
+    return Chain(output=output, name=name, modules=tuple(others), max_tokens=_longest(folder))
+
+
+def stated_activation(folder: Path, config: Mapping[str, Any]) -> dict[str, float] | None:
+    """The makers' probability as the manifest states it, where the folder states a sigmoid; None otherwise.
+
+    The name of the function is in config_sentence_transformers.json, or in config.json as versions before 5.4 write it.
+    """
+    older = config.get("sentence_transformers")
+    stated = (
+        read_settings(folder / SETTINGS).get(_ACTIVATION),
+        older.get(_ACTIVATION) if isinstance(older, dict) else None,
+        config.get("sbert_ce_default_activation_function"),
+    )
+    name = next((str(value) for value in stated if value is not None), "")
+    return {"scale": 1.0, "bias": 0.0} if name.endswith(".Sigmoid") else None
 
 
 def read_modules(path: Path, kinds: tuple[str, ...], *, of: str) -> list[Module]:

@@ -194,3 +194,11 @@ def _faults_of_config(
         actual = tokenizer.token_to_id(text)
         if type(stated) is int and actual in used and actual != stated:
             yield f"config.json gives the {kind} token the id {stated}, and tokenizer.json gives {text!r} {actual}"
+
+
+def tokenizer_json(base: Path, adapter: Path | None) -> tuple[Path, bytes]:
+    """The folder of the tokenizer, the base's or else the adapter's, and its tokenizer.json."""
+    for folder in (base, adapter):
+        if folder is not None and (folder / "tokenizer.json").is_file():
+            return folder, (folder / "tokenizer.json").read_bytes()
+    raise CheckpointError(f"{base} has no tokenizer.json: save the model's fast tokenizer there with transformers")

@@ -224,9 +224,12 @@ def test_same_model_gives_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize(("pooling", "place"), [("mean", "mean"), ("cls", "first-token")])
 def test_pooling_is_a_field_of_the_model(tmp_path, pooling, place):
-    net, tok = checkpoint(tmp_path, "modernbert", classifier_pooling=pooling)
+    sigmoid = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "4.1.0"}
+    net, tok = checkpoint(tmp_path, "modernbert", classifier_pooling=pooling, sentence_transformers=sigmoid)
     assert export(tmp_path, tmp_path / "m.dear", "--quant", "fp32") == 0
     assert Bundle(tmp_path / "m.dear").manifest.pooling == place
+    (hit,) = Reranker.load(tmp_path / "m.dear").rerank(QUERIES[0], DOCS[:1])
+    assert hit.relevance == pytest.approx(1 / (1 + np.exp(-hit.score))) and hit.relevance_from == "activation"
     assert Reranker.load(tmp_path / "m.dear").score(PAIRS) == pytest.approx(reference(net, tok), abs=1e-4)
 
 

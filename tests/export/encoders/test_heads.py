@@ -32,6 +32,7 @@ from dearlite.export.encoders.heads import read_head
 from dearlite.export.encoders.networks import Classifier
 from dearlite.export.quality.card import Pairs
 from dearlite.export.source.checkpoint import Checkpoint
+from dearlite.export.source.modules import stated_activation
 from dearlite.models.bundle import Bundle
 
 torch.set_num_threads(1)  # the models are tiny: threads would wait for each other
@@ -187,10 +188,23 @@ def test_limits_of_the_folder_are_kept(tmp_path):
     assert read_head(Checkpoint(tmp_path)).max_tokens == 20
 
 
-def test_the_probability_of_the_makers_is_kept(tmp_path):
-    write_cross_encoder(tmp_path, CHAINS["ettin"])
-    assert read_head(Checkpoint(tmp_path)).activation is None  # Identity
-    settings = json.loads((tmp_path / "config_sentence_transformers.json").read_text())
-    sigmoid = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
-    write_json(tmp_path / "config_sentence_transformers.json", settings | sigmoid)
-    assert read_head(Checkpoint(tmp_path)).activation == {"scale": 1.0, "bias": 0.0}
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "stated"),
+    [
+        (IDENTITY, {}, False),
+        (SIGMOID, {}, True),
+        (None, {}, False),  # a default of sentence-transformers' code is no statement of the makers
+        (None, {"sentence_transformers": {"activation_fn": SIGMOID, "version": "4.1.0"}}, True),
+        (None, {"sentence_transformers": {"activation_fn": IDENTITY}}, False),
+        (None, {"sentence_transformers": "4.1.0"}, False),
+        (None, {"sbert_ce_default_activation_function": SIGMOID}, True),
+        (IDENTITY, {"sbert_ce_default_activation_function": SIGMOID}, False),  # the newer file holds
+    ],
+)
+def test_the_probability_of_the_makers_is_what_the_folder_states(tmp_path, settings, config, stated):
+    if settings is not None:
+        write_json(tmp_path / "config_sentence_transformers.json", {"activation_fn": settings})
+    assert stated_activation(tmp_path, config) == ({"scale": 1.0, "bias": 0.0} if stated else None)
