@@ -76,7 +76,8 @@ MAY_IMPORT = {
     "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",
     "export.pipeline": "errors machine templates models export.options export.results export.source "
     "export.pointwise export.listwise",
-    "export.verification": "errors models export.options export.decoders",
+    "export.golden": "errors templates models reranker",
+    "export.verification": "errors models export.options export.golden export.decoders",
     "export.getting": "errors templates models files export.options export.results export.pipeline export.source",
     "export": "errors export.options export.results export.pipeline export.verification export.getting export.quality "
     "export.train export.train.records",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -122,14 +123,38 @@ def show_model(model: str) -> None:
 def verify_model(model: str) -> None:
     """Hash every part of a model file, and compare its scores with published ones where there are any.
 
-    The file is scored in every way in question: at the last token or at the last position of the padded row, with two
-    spaces or one before a passage without a title. Exits with 1 if the file's own way does not give the published
-    scores.
+    Each published score is printed beside the file's own, as a raw score or, where its makers publish those, as a
+    probability. A model of DeAR is scored in every way in question: at the last token or at the last position of the
+    padded row, with two spaces or one before a passage without a title. Exits with 1 if the file does not give the
+    published scores, within the tolerance of their source and the error that the file states of itself.
     """
     outcome = need("dearlite.export", extra="export").verify(model, report=click.echo)
     if outcome.reproduced is None:
         return
-    documents = len(outcome.readings[0].scores)
+    if outcome.scores:
+        rows = [
+            (
+                compared.document[:22],
+                "probability" if compared.probability else "score",
+                f"{compared.published:.3f}",
+                f"{compared.own:.3f}",
+                f"{compared.difference:+.3f}",
+                f"{compared.allowed:.3f}",
+            )
+            for compared in outcome.scores
+        ]
+        head = ("document", "as", "published", "this file", "difference", "allowed")
+        print_rows(head, rows, numbers=head[2:])
+    else:
+        _print_readings(outcome.readings)
+    if not outcome.reproduced:
+        raise ModelFileError(outcome.message)
+    click.echo(outcome.message)
+
+
+def _print_readings(readings: Sequence[Any]) -> None:
+    """Prints the readings of a model of DeAR with their distance from the published scores."""
+    documents = len(readings[0].scores)
     pairs = documents * (documents - 1) // 2
     print_rows(
         ("reading", "this file", "largest difference", "mean", "pairs in order"),
@@ -141,12 +166,9 @@ def verify_model(model: str) -> None:
                 f"{r.mean_difference:.3f}",
                 f"{r.agreeing_pairs} of {pairs}",
             )
-            for r in outcome.readings
+            for r in readings
         ],
     )
-    if not outcome.reproduced:
-        raise ModelFileError(outcome.message)
-    click.echo(outcome.message)
 
 
 @command.command("calibrate")

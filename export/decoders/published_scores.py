@@ -13,7 +13,7 @@ from itertools import combinations
 from statistics import fmean
 
 from dearlite.documents import Document
-from dearlite.errors import ModelFileError, UsageError
+from dearlite.errors import ModelFileError
 from dearlite.export.decoders.pooling import at_last_position, padded_to
 from dearlite.export.decoders.quantisations import POOLINGS
 from dearlite.machine import check_threads
@@ -76,10 +76,13 @@ class ScoreReading:
 
 
 def readings(bundle: Bundle, golden: str) -> list[ScoreReading]:
-    """The scores of the file in every reading, its own first. Raises UsageError if SCORES has no entry `golden`."""
-    if golden not in SCORES:
-        raise UsageError(f"no published scores are called {golden!r}: models.toml may name {', '.join(SCORES)}")
+    """The scores of the file in every reading, its own first. Raises ModelFileError for a file that reads no pairs."""
     manifest, published = bundle.manifest, SCORES[golden]
+    if manifest.prompt not in PAIR_FORMS:
+        raise ModelFileError(
+            f"{bundle.path} reads the prompt {manifest.prompt}, and the published scores {golden!r} are those of "
+            "pairs: correct the golden of its entry in models.toml"
+        )
     if manifest.pooling not in POOLINGS or not any(build.layout == "shared-prefix" for build in manifest.builds):
         raise ModelFileError(
             f"{bundle.path} has no decoder graph for a CPU, on which scores are compared: export a decoder with --for "
