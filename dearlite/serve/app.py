@@ -30,7 +30,7 @@ from dearlite.serve.openapi import openapi
 from dearlite.serve.pages import page_routes
 from dearlite.serve.refusals import Refused, error_body, refusal_of
 from dearlite.serve.requests import read_pairs, read_rerank
-from dearlite.serve.shapes import RETURNS_DOCUMENTS, info_answer, models_answer, rerank_answer, score_answer
+from dearlite.serve.shapes import FORMS, info_answer, models_answer, rerank_answer, score_answer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _CLIENT_GONE = 499  # nginx's status for a client that closed the connection; it is only logged and counted
@@ -48,7 +48,7 @@ class Server:
     def routes(self) -> list[Route]:
         """All endpoints."""
         posts: dict[str, Endpoint] = {
-            **dict.fromkeys(RETURNS_DOCUMENTS, self.rerank),
+            **dict.fromkeys(FORMS, self.rerank),
             **dict.fromkeys(("/score", "/v1/score"), self.score),
         }
         gets: dict[str, Endpoint] = {

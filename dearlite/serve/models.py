@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,8 +59,9 @@ class ServedModel:
 
         Waits for its turn. Raises Cancelled when `turn` is stopped, and the errors of `Reranker.rerank`.
         """
-        kept = request.kept
+        kept, start = request.kept, time.perf_counter()
         with turn.held():
+            budget_s = request.options.left_s(time.perf_counter() - start)
             if self.kinds[0] == "pointwise":
                 unread = set(self.reranker.empty_documents([request.documents[index] for index in kept]))
                 kept = [index for position, index in enumerate(kept) if position not in unread]
@@ -71,7 +73,7 @@ class ServedModel:
                 top_k=min(request.top_n or len(kept), len(kept)) if self.adaptive else None,
                 listwise=self._listwise(request.options, on_text),
                 long=request.options.long or self.long,
-                budget_s=request.options.left_s(),
+                budget_s=budget_s,
                 progress=self._pausing(progress, turn),
                 cancel=turn.cancel,
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 from dearlite.options import LISTWISE_MODES, LONG_MODES
 from dearlite.serve.limits import Limits
-from dearlite.serve.shapes import RETURNS_DOCUMENTS
+from dearlite.serve.shapes import FORMS
 from dearlite.version import __version__
 
 _TEXT = {"type": "string"}
@@ -158,7 +158,7 @@ def openapi(limits: Limits) -> dict[str, Any]:
         "/openapi.json": ("This description", anything),
     }
     posts = {
-        **{path: ("Rank documents", _rerank(limits), _RERANKED, headers) for path in RETURNS_DOCUMENTS},
+        **{path: ("Rank documents", _rerank(limits), _RERANKED, headers) for path in FORMS},
         **{path: ("Score pairs", _SCORE, _SCORED, []) for path in ("/score", "/v1/score")},
     }
     return {

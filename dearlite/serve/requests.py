@@ -22,6 +22,7 @@ DOCUMENTS = ("documents", "texts", "passages", "docs")
 # The pairs of lists that /score takes, in vLLM's names
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 _SHOWN_NAMES = 8
+_WAIT_S = 0.005  # a shorter wait is no queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Asked:
     - `model`: the name that it gives, None without one.
     - `raw_scores`: True for logits in place of scores from 0 to 1.
     - `truncate`: False if a document that must be cut is an error.
-    - `deadline`: end of its budget as a value of `time.perf_counter()`, None without a budget.
+    - `budget_s`: its budget in seconds, None without one; `arrival`: its start, a value of `time.perf_counter()`.
     - `listwise`: the fields of `Listwise` that it sets.
     - `warnings`: sentences about fields that have no effect.
     """
@@ -39,19 +40,22 @@ class Asked:
     model: str | None = None
     raw_scores: bool = False
     truncate: bool = True
-    deadline: float | None = None
+    budget_s: float | None = None
+    arrival: float = 0.0
     long: Long | None = None
     listwise: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def left_s(self) -> float | None:
-        """The seconds that are left of the budget; None without one. Raises Refused if none is."""
-        if self.deadline is None:
+    def left_s(self, waited_s: float) -> float | None:
+        """The seconds that are left of the budget after a wait; None without one. Raises if none is."""
+        if self.budget_s is None:
             return None
-        left_s = self.deadline - time.perf_counter()
-        if left_s <= 0:
-            raise Refused(504, "the budget ended while the request waited: send it again, with more", retry_after_s=1)
-        return left_s
+        left_s = self.arrival + self.budget_s - time.perf_counter()
+        if left_s > 0:
+            return left_s
+        if waited_s > max(_WAIT_S, self.budget_s / 2):
+            raise Refused(503, "the budget ended while the request waited: send it again", retry_after_s=1)
+        raise InvalidInput(f"a budget of {self.budget_s * 1000:g} ms ends before the first document is read: give more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +194,8 @@ def _options(body: Body, start: float, timeout_ms: float | None) -> Asked:
         model=model,
         raw_scores=bool(raw_scores) or activates is False,
         truncate=truncate is not False,
-        deadline=start + min(budgets) / 1000 if budgets else None,
+        budget_s=min(budgets) / 1000 if budgets else None,
+        arrival=start,
         long=long,
         listwise=listwise,
         warnings=tuple(warnings),

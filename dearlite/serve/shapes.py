@@ -1,6 +1,6 @@
 """The answers of the endpoints: one shape that the clients of Cohere, Jina, vLLM, infinity, llama.cpp and Voyage read.
 
-TEI's answer is a bare list. Which endpoint returns documents unasked is the table `RETURNS_DOCUMENTS`.
+TEI's answer is a bare list. The table `FORMS` has the endpoints and the documents in their answers.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dearlite.ranking import Hit, Ranking
@@ -17,13 +17,25 @@ from dearlite.serve.refusals import Refused
 from dearlite.serve.requests import RerankRequest
 from dearlite.version import __version__
 
-# endpoint -> True if it returns documents unless the request says otherwise: Jina's does, the others' do not
-RETURNS_DOCUMENTS = {
-    "/rerank": False,
-    "/v1/rerank": True,
-    "/v2/rerank": False,
-    "/reranking": False,
-    "/v1/reranking": False,
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of an endpoint's answer.
+
+    `returns_documents`: unless the request says otherwise. `as_text`: a document is a string, not an object.
+    """
+
+    returns_documents: bool = False
+    as_text: bool = False
+
+
+FORMS = {
+    "/rerank": Form(),
+    "/v1/rerank": Form(returns_documents=True),  # Jina's
+    "/v2/rerank": Form(),  # Cohere's
+    "/reranking": Form(),  # llama.cpp's
+    "/v1/reranking": Form(),
+    "/infinity/rerank": Form(as_text=True),  # its path is /rerank, where the clients of vLLM want objects
 }
 
 
@@ -36,7 +48,8 @@ def rerank_answer(
     if cut and not request.options.truncate:
         raise Refused(422, f"{cut} of {ranking.total} documents are longer than {model.name} reads: allow truncation")
     rows = list(zip(ranking, scored.scores, strict=True))[: request.top_n]
-    returns = RETURNS_DOCUMENTS[path] if request.returns_documents is None else request.returns_documents
+    form = FORMS[path]
+    returns = form.returns_documents if request.returns_documents is None else request.returns_documents
     headers = {"X-Dearlite-Model": model.name, "X-Dearlite-Truncated": str(cut)}
     if request.is_tei:
         return [
@@ -49,7 +62,10 @@ def rerank_answer(
         "object": "list",
         "created": int(time.time()),
         "model": model.name,
-        "results": [_result(hit, score, request.items[hit.index] if returns else None) for hit, score in rows],
+        "results": [
+            _result(hit, score) | (_document(hit, request.items[hit.index], form) if returns else {})
+            for hit, score in rows
+        ],
         "data": [_datum(hit, score, returns=returns and request.is_voyage) for hit, score in rows],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "meta": {
@@ -128,10 +144,14 @@ def info_answer(models: Models, queue: int, documents: int) -> dict[str, Any]:
     }
 
 
-def _result(hit: Hit, score: float, item: object) -> dict[str, Any]:
+def _document(hit: Hit, item: object, form: Form) -> dict[str, Any]:
+    """The document of a result: its text, or the object that was sent, with the text that was read."""
+    fields = item if isinstance(item, Mapping) else {}
+    return {"document": hit.text if form.as_text else {**fields, "text": hit.text}}
+
+
+def _result(hit: Hit, score: float) -> dict[str, Any]:
     result: dict[str, Any] = {"index": hit.index, "relevance_score": score}
-    if item is not None:
-        result["document"] = {**item, "text": hit.text} if isinstance(item, Mapping) else {"text": hit.text}
     if hit.reason is not None:
         result["reason"] = hit.reason
     if hit.passages:

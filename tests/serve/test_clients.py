@@ -150,6 +150,12 @@ def test_infinity_and_llama_cpp(client, tiny, order):
         assert all("document" not in row for row in results)
 
 
+def test_litellm_infinity_reads_documents_as_strings(client, order):
+    body = {"model": "infinity", "query": QUERY, "documents": DOCS, "top_n": 2, "return_documents": True}
+    results = post(client, "/infinity/rerank", body)["results"]
+    assert [row["document"] for row in results] == [DOCS[index] for index in order[:2]]
+
+
 def test_voyage(client, order):
     body = {"query": QUERY, "documents": DOCS, "model": "rerank-2.5", "top_k": 2, "truncation": True}
     answer = post(client, "/rerank", {**body, "return_documents": True})

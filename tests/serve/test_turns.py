@@ -164,12 +164,21 @@ def test_a_budget_ends_the_work_and_every_document_comes_back(client):
 
 
 def test_a_budget_that_ended_in_the_queue_is_a_timeout(tiny):
-    request = request_of(["bulb"], budget_ms=1)
-    time.sleep(0.002)
-    with pytest.raises(Refused, match="the budget ended while the request waited") as refused:
-        tiny.rank(request, Turn(tiny.turns), nothing)
-    assert refused.value.status == 504
+    request = request_of(["bulb"], budget_ms=20)
+    with ThreadPoolExecutor(1) as pool:
+        with Turn(tiny.turns).held():
+            future = pool.submit(tiny.rank, request, Turn(tiny.turns), nothing)
+            time.sleep(0.05)
+        error = future.exception(10)
+    assert (error.status, str(error)) == (503, "the budget ended while the request waited: send it again")
     assert tiny.turns.running is None
+
+
+def test_a_budget_below_the_first_document_is_the_clients_fault(client):
+    for budget_ms in (1e-300, 1e-9):
+        response = client.post("/rerank", json={"query": "bulb", "documents": ["a", "b"], "budget_ms": budget_ms})
+        assert response.status_code == 400
+        assert "ends before the first document is read" in response.json()["message"]
 
 
 def test_events_tell_the_progress_and_end_with_the_answer(client):
