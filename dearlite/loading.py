@@ -158,6 +158,8 @@ def _own(stage: ResolvedStage, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options that a stage takes: of a cascade, an instruction goes to the stages that have a place for it."""
     taken = () if stage.runner is None else stage.runner.options
     own = {name: value for name, value in options.items() if name in taken}
+    if stage.prompt is not None and "prompt" in taken:
+        own["prompt"] = stage.prompt  # as models.toml names it, if the caller does not
     if "instruction" in own and not stage.takes_instruction:
         del own["instruction"]
     return own

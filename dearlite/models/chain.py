@@ -18,7 +18,7 @@ from dearlite.checks import whole_number
 from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
 from dearlite.models.formats import Runner, runner_of
 from dearlite.models.gguf import GgufFile
-from dearlite.models.gguf_kinds import states_relevance, takes_instruction
+from dearlite.models.gguf_kinds import scoring_kind, states_relevance, takes_instruction
 from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model, load_registry
 from dearlite.templates.families import FAMILIES
 
@@ -158,7 +158,7 @@ Model = str | Path | Sequence[StageLike] | Chain | None
 def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = None) -> Chain:
     """The files and kinds of a model or chain. None is the embedded default; a Chain is returned unchanged.
 
-    `prompt` names the family that a GGUF without a score of its own is run as.
+    `prompt` names the family that a GGUF without a score of its own is run as; without it models.toml does for a name.
 
     Raises UsageError for a missing file, a depth larger than the one before, or a pointwise stage after a listwise one,
     ModelFileError for a file of no known format, and MissingExtra for a package that a cascade's stage needs. With
@@ -175,10 +175,13 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
     for stage in stages:
         try:
             path = find_model(stage.model)
-            runner, gguf = runner_of(path, prompt)
+            family = prompt or _registered_family(stage.model)
+            runner, gguf = runner_of(path, family)
+            if prompt is None and (gguf is None or scoring_kind(gguf) is not None):
+                family = None  # the file states its own
             if cascade and not any(map(importlib.util.find_spec, runner.packages)):
                 raise MissingExtra(f"stage {stage.model} needs {runner.packages[0]}: {pip_install(runner.extra)}")
-            resolved.append(ResolvedStage(stage.model, stage.depth, path, runner, gguf=gguf, prompt=prompt))
+            resolved.append(ResolvedStage(stage.model, stage.depth, path, runner, gguf=gguf, prompt=family))
         except (UsageError, ModelFileError, MissingExtra) as err:
             if not (best_effort and resolved):
                 raise
@@ -192,6 +195,12 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
             )
         listwise |= link.kind == "listwise"
     return Chain(tuple(resolved), cascade)
+
+
+def _registered_family(name: str) -> str | None:
+    """The family of models.toml for a pointwise model called `name`; None if it has another prompt, or no entry."""
+    entry = load_registry().get(name)
+    return entry.prompt if entry is not None and entry.kind == "pointwise" and entry.prompt in FAMILIES else None
 
 
 def parse_stage(text: StageLike) -> Stage:

@@ -112,6 +112,33 @@ def test_language_model_answers_by_two_logits(folder):
         Reranker.load(path, prompt="maybe")
 
 
+def test_registered_language_model_is_run_by_the_prompt_of_its_entry(folder, tmp_path, monkeypatch, labelled):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    facts = 'pooling = "last-token"\nmax_tokens = 64\nlicence = "MIT"\nsize_mb = 1\nmemory_mb = 2\n'
+    entry = (
+        '[{name}]\nkind = "{kind}"\nrepository = "x/y"\nfile = "z.gguf"\narchitecture = "qwen2"\nprompt = "{prompt}"\n'
+    )
+    rows = [("own", "pointwise", "mxbai-v2"), ("lists", "listwise", "plain"), ("head", "pointwise", "mxbai-v2")]
+    text = "".join(entry.format(name=name, kind=kind, prompt=prompt) + facts for name, kind, prompt in rows)
+    (tmp_path / "models.toml").write_text(text)
+    (tmp_path / "models").mkdir()
+    tiny_scorers.write_decoder(folder / "registered.gguf", tiny_scorers.decoder("qwen2", seed=1))
+    for name, source in (
+        ("own", folder / "registered.gguf"),
+        ("lists", folder / "registered.gguf"),
+        ("head", labelled[0]),
+    ):
+        (tmp_path / "models" / f"{name}.gguf").write_bytes(source.read_bytes())
+    named = Reranker.load(folder / "registered.gguf", threads=1, prompt="mxbai-v2")
+    own = Reranker.load("own", threads=1)
+    assert own.score([(QUERY, doc) for doc in DOCS]) == named.score([(QUERY, doc) for doc in DOCS])
+    assert own.identity()["prompt"] == named.identity()["prompt"]
+    assert Reranker.load("own", threads=1, instruction="Find ships").identity()["instruction"] == "Find ships"
+    assert not Reranker.load("lists", threads=1).pointwise
+    with_head = Reranker.load("head", threads=1)  # its own family, by its head
+    assert with_head.identity()["prompt"].startswith("qwen3-reranker ")
+
+
 def test_encoder_with_llama_cpps_rank_head(folder):
     model = tiny_scorers.encoder()
     tiny_scorers.write_encoder(folder / "encoder.gguf", model)
