@@ -139,6 +139,32 @@ def memory_now() -> Memory:
     return Memory(megabytes["VmHWM:"], megabytes.get("RssAnon:"), megabytes.get("RssFile:"))
 
 
+def available_memory_mb() -> float:
+    """Memory in MB of 10^6 bytes that a new process can take without swapping, within a container's limit.
+
+    From /proc and the cgroup on Linux, from psutil elsewhere.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        free = int(need("psutil", extra=None).virtual_memory().available)
+    return min(free, _cgroup_memory() or free) / 1e6
+
+
+def _cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that are left of a container's limit; None without a limit. cgroup v2 has other names than v1."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):  # "max"
+            continue
+    return None
+
+
 def versions_of(*names: str) -> dict[str, str]:
     """Package -> version, for the packages of `names` that are installed."""
     versions = {}

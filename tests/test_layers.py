@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "llama": "errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
     "cascade": f"{_RUNTIME}",
+    "recommend": "errors checks deadline foreign machine files templates models pointwise llama",
     "api": "fields options progress ranking models reranker tasks",
     "offline.collection": "errors checks fields documents files",
     "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     "render": "errors fields documents ranking files offline.evaluation",
     "dearlite": f"{_RECORDS} tasks api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
-    "cli": f"{_RUNTIME} api pointwise llama listwise offline offline.collection offline.run offline.cluster "
+    "cli": f"{_RUNTIME} api pointwise llama listwise recommend offline offline.collection offline.run offline.cluster "
     "offline.evaluation render serve cli.options",
     "__main__": "cli",
     "export.onnx": "",

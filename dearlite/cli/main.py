@@ -25,7 +25,7 @@ COMMANDS = {
         "Serve a model over HTTP on this machine, in the forms that clients know.",
         "serve",
     ),
-    "models": ("dearlite.cli.models", "List, show, verify and calibrate models.", "cpu"),
+    "models": ("dearlite.cli.models", "List, show, choose, fetch, verify and calibrate models.", "cpu"),
     "export": (
         "dearlite.export.command",
         "Make a model file from a Hugging Face folder, a LoRA adapter, or a name.",

@@ -1,4 +1,4 @@
-"""`dearlite models list|show|get|verify|calibrate`."""
+"""`dearlite models list|show|recommend|get|verify|calibrate`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dearlite.cli.models_recommend import recommend_models
 from dearlite.cli.models_show import show_entry, show_file
 from dearlite.errors import ModelFileError, need
 from dearlite.files.targets import leads_to_stdout
@@ -27,7 +28,7 @@ from dearlite.templates.families import FAMILIES
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, show, verify and calibrate the models of models.toml, and of your own DEARLITE_HOME/models.toml."""
+    """List, show, choose, fetch and verify the models of models.toml, and of your own DEARLITE_HOME/models.toml."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_models)
 
@@ -116,6 +117,9 @@ def show_model(model: str) -> None:
         show_entry(entry)
         return
     show_file(find_model(model), entry)
+
+
+command.add_command(recommend_models)
 
 
 @command.command("verify")

@@ -46,6 +46,7 @@ CALLS = {
     "models list": [("models",), ("models", "list")],
     "models show": [("models", "show", "minilm-l12")],
     "models get": [("models", "get", "minilm-l12")],
+    "models recommend": [("models", "recommend", "-h")],  # it measures the machine
     "models verify": [("models", "verify", "minilm-l12")],
     "models calibrate": [("models", "calibrate", "-h")],
     "export": [("export", "-h")],

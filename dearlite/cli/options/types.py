@@ -1,7 +1,8 @@
-"""Types of option values that click does not have: a duration, layers on the GPU, a range of actors, a delimiter."""
+"""Types of option values that click does not have: a duration, memory, GPU layers, a range of actors, a character."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import click
@@ -13,6 +14,7 @@ Command = Callable[..., None]
 Option = Callable[[Command], Command]  # the decorator that click.option returns
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}  # "ms" before "s": the first that the text ends with counts
+_SIZES = {"gib": 2**30 / 1e6, "mib": 2**20 / 1e6, "gb": 1000.0, "mb": 1.0}
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
@@ -35,6 +37,23 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             return check_budget(float(text.removesuffix(unit)) * _UNITS[unit])
         except (ValueError, UsageError):
             self.fail(f"{str(value)!r} is not a time above 0, such as 5s, 500ms or 2m", param, ctx)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
+    """An amount of memory in MB of 10^6 bytes as a float, from `8GB`, `512MB` or `1.5GiB`."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip().lower()
+        unit = next((unit for unit in _SIZES if text.endswith(unit)), "")
+        try:
+            size = float(text.removesuffix(unit)) * _SIZES[unit]
+        except (KeyError, ValueError):
+            size = 0.0
+        if not 0 < size < math.inf:
+            self.fail(f"{str(value)!r} is not an amount of memory, such as 8GB or 512MB", param, ctx)
+        return size
 
 
 class GpuLayers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only

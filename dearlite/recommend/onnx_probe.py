@@ -1,0 +1,117 @@
+"""The rates of ONNX Runtime on this machine's CPU: int8 products of three widths, and the rest of the embedded model.
+
+Every thread works while a rate is measured, and processor seconds are counted: other work on the machine matters
+little.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from dearlite.foreign import Foreign, engine_errors
+from dearlite.models.bundle import Bundle
+from dearlite.models.registry import DEFAULT_MODEL, find_model, load_registry
+from dearlite.pointwise.bench import operations
+from dearlite.pointwise.engine import OnnxBackend
+from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, multiplies_u8s8_exactly, onnxruntime
+from dearlite.pointwise.tokens import TokenRow
+from dearlite.recommend.rates import OnnxRates
+
+_WIDTHS = (256, 1024, 3072)
+_ROWS = 128
+_PRODUCT_S = 0.02  # least duration of a measured product
+_LENGTHS = (64, 256)  # tokens of the embedded model's rows
+_REPEATS = 3
+_SHIPPED = (8192, 3072)  # inputs and outputs of data/u8s8_product.onnx
+_INT8_TENSOR, _UINT8_TENSOR = b"\x10\x03B\x01b", b"\x10\x02B\x01b"  # data type, then the tensor's name "b"
+
+
+def probe_onnx(threads: int) -> OnnxRates:
+    """The rates with `threads` threads, from the shortest of some repetitions. Raises MissingExtra."""
+    entry, bundle = load_registry()[DEFAULT_MODEL], Bundle(find_model(DEFAULT_MODEL))
+    assert entry.layers is not None and entry.hidden is not None
+    backend = OnnxBackend(bundle, device="cpu", threads=threads)
+    jobs = {width: _products(width, threads) for width in _WIDTHS}
+    rows = {tokens: _rows(backend, tokens) for tokens in _LENGTHS}
+    best = dict.fromkeys([*jobs, *rows], math.inf)
+    for _ in range(_REPEATS):  # in turn: a disturbance then reaches all of them
+        for key, job in {**jobs, **rows}.items():
+            best[key] = min(best[key], job())
+    backend.close()
+    rates = OnnxRates({width: 1 / best[width] for width in jobs}, 0.0, 0.0)
+    rests = []
+    for tokens in rows:
+        count = operations(bundle.manifest, backend.build, tokens, 1)
+        rest = best[tokens] - count / rates.operations_per_s(entry.hidden)
+        rests.append(rest / (tokens * entry.layers * entry.hidden))
+    (short, long), (fast_s, slow_s) = _LENGTHS, rests
+    pair_s = max(0.0, (slow_s - fast_s) / (long - short))
+    return OnnxRates(rates.products, max(0.0, fast_s - short * pair_s), pair_s)
+
+
+def _rows(backend: OnnxBackend, tokens: int) -> Callable[[], float]:
+    """A measurement: processor seconds of a row of `tokens` tokens while every thread has one."""
+    random = np.random.default_rng(0)
+    ids = random.integers(1000, 20_000, (backend.threads, tokens), np.int64)  # whole words of the vocabulary
+    rows = [TokenRow(row, np.zeros_like(row), tokens) for row in ids]
+
+    def measure() -> float:
+        start = time.process_time()
+        list(backend.score(rows))
+        return (time.process_time() - start) / len(rows)
+
+    return measure
+
+
+def _products(width: int, threads: int) -> Callable[[], float]:
+    """A measurement: processor seconds of an addition or multiplication in products (_ROWS, width) x (width, width)."""
+    session, values = _product(width)
+    feeds = {"a": values}
+    repetitions = max(1, round(_PRODUCT_S / max(_processor_s(session, feeds, 1, threads), 1e-5)))
+
+    def measure() -> float:
+        return _processor_s(session, feeds, repetitions, threads) / (2 * _ROWS * width * width * repetitions)
+
+    return measure
+
+
+def _processor_s(session: Any, feeds: dict[str, Any], repetitions: int, threads: int) -> float:
+    """Processor seconds per thread for `repetitions` calls in each."""
+
+    def repeat(_: int) -> None:
+        for _ in range(repetitions):
+            session.run(None, feeds)
+
+    with ThreadPoolExecutor(threads) as pool:
+        start = time.process_time()
+        list(pool.map(repeat, range(threads)))
+        return (time.process_time() - start) / threads
+
+
+def _product(width: int) -> tuple[Any, Any]:
+    """A session of one product with a square matrix of the type that this CPU's graphs have, and its first factor."""
+    ort = onnxruntime()
+    graph = resources.files("dearlite").joinpath("data/u8s8_product.onnx").read_bytes()
+    for side in _SHIPPED:  # a side of 128 to 16,383 has two bytes, so that another one takes its place
+        graph = graph.replace(_two_bytes(side), _two_bytes(width))
+    weights = np.full((width, width), 2, np.int8)
+    if not multiplies_u8s8_exactly():
+        graph, weights = graph.replace(_INT8_TENSOR, _UINT8_TENSOR), weights.view(np.uint8)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_external_initializers(["b"], [ort.OrtValue.ortvalue_from_numpy(weights)])
+    with engine_errors(LIBRARY):
+        session = Foreign(LIBRARY, ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]]))
+    return session, np.full((_ROWS, width), 3, np.uint8)
+
+
+def _two_bytes(number: int) -> bytes:
+    """A protobuf varint of two bytes."""
+    return bytes([number & 127 | 128, number >> 7])
