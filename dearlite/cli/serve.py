@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -94,6 +97,12 @@ _MEBIBYTE = 1024 * 1024
     metavar="TIME",
     help="Stop a request after TIME and answer 504.",
 )
+@click.option(
+    "--stdio",
+    is_flag=True,
+    help="Serve on standard input and output in place of HTTP: JSON-RPC 2.0, a message a line. The end of the input "
+    "ends the server.",
+)
 @click.option("--quiet", is_flag=True, help="Write only errors to stderr.")
 @model_options(one_call=True)
 def command(
@@ -107,6 +116,7 @@ def command(
     max_body: int,
     max_queue: int,
     max_time: float,
+    stdio: bool,
     quiet: bool,
     model: ModelOptions,
 ) -> None:
@@ -124,6 +134,13 @@ def command(
     )
     access = _access(host, api_key_file, allow_host, allow_origin)
     check_stdout()
+    if stdio:
+        from dearlite.serve.stdio import StdioServer
+
+        _log_to_stderr(quiet=quiet)
+        with own_stdout() as sink:
+            StdioServer(load_models(model, also), limits, sys.stdin.buffer, sink).run()
+        return
     need("starlette", extra="serve")
     need("uvicorn", extra="serve")
     from dearlite.serve.app import create_app
@@ -143,6 +160,18 @@ def command(
                 click.echo(f"dearlite: serving {names} on {url} (Ctrl-C ends it)", err=True)
 
         run_server(create_app(models, limits=limits, access=access), bound, limits, started)
+
+
+@contextmanager
+def own_stdout() -> Iterator[BinaryIO]:
+    """Standard output for messages alone: whatever else writes to it, a C library too, writes to stderr meanwhile."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "wb") as sink:
+        os.dup2(2, 1)
+        try:
+            yield sink
+        finally:
+            os.dup2(sink.fileno(), 1)
 
 
 def load_models(model: ModelOptions, also: tuple[str, ...]) -> Models:

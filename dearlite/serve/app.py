@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dearlite.errors import InvalidInput
+from dearlite.errors import DearliteError, InvalidInput
 from dearlite.files.json_text import json_text
 from dearlite.ranking import Ranking
 from dearlite.serve.access import Access
@@ -220,8 +220,7 @@ def _answering(endpoint: Endpoint) -> Endpoint:
 
 def _logged(http: Request, err: Exception) -> Refused:
     refusal = refusal_of(err)
-    known = refusal.status < 500 or isinstance(err, Refused)
-    log_refusal(http.method, http.url.path, refusal, None if known else err)
+    log_refusal(http.method, http.url.path, refusal, None if isinstance(err, DearliteError) else err)
     return refusal
 
 

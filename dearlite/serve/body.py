@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 from dearlite.errors import InvalidInput
@@ -12,22 +13,25 @@ from dearlite.errors import InvalidInput
 _MOST = 2**31  # of a number in a request
 
 
-def parse_json(data: bytes) -> Any:
-    """The JSON value in `data`. Raises InvalidInput, also for NaN, invalid UTF-8 and brackets nested too deeply."""
+def parse_json(data: bytes, what: str = "the body") -> Any:
+    """The JSON value in `data`, which messages call `what`.
+
+    Raises InvalidInput, also for NaN, invalid UTF-8 and brackets nested too deeply.
+    """
     try:
-        return json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
+        return json.loads(data.decode("utf-8-sig"), parse_constant=partial(_no_constant, what))
     except UnicodeDecodeError as err:
-        raise InvalidInput(f"the body is not UTF-8 (byte 0x{data[err.start]:02x} at {err.start}): send UTF-8") from None
+        raise InvalidInput(f"{what} is not UTF-8 (byte 0x{data[err.start]:02x} at {err.start}): send UTF-8") from None
     except RecursionError:
-        raise InvalidInput("the body is nested too deeply: send a flat list of documents") from None
+        raise InvalidInput(f"{what} is nested too deeply: send a flat list of documents") from None
     except InvalidInput:
         raise
     except ValueError as err:
-        raise InvalidInput(f"the body is no JSON ({err}): send an object such as {{query, documents}}") from None
+        raise InvalidInput(f"{what} is no JSON ({err}): send a JSON object") from None
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise InvalidInput(f"the body holds {name}, which is no JSON: send a number or null")
+def _no_constant(what: str, name: str) -> NoReturn:
+    raise InvalidInput(f"{what} holds {name}, which is no JSON: send a number or null")
 
 
 class Body:

@@ -149,11 +149,11 @@ def test_a_client_that_leaves_and_a_time_limit_free_the_place(tiny):
 
 
 def test_a_budget_ends_the_work_and_every_document_comes_back(client):
-    body = {"query": "bulb", "documents": ["bulb " * 400] * 3000}
+    body = {"query": "bulb", "documents": ["bulb " * 400] * 1000}
     start = time.perf_counter()
-    for fields, headers in (({"budget_ms": 300}, {}), ({}, {"x-timeout-ms": "300"})):
+    for fields, headers in (({"budget_ms": 800}, {}), ({}, {"x-timeout-ms": "800"})):
         answer = client.post("/v1/rerank", json={**body, **fields, "return_documents": False}, headers=headers).json()
-        assert len(answer["results"]) == 3000
+        assert len(answer["results"]) == 1000
         assert answer["meta"]["dearlite"]["complete"] is False
         warnings = answer["meta"]["warnings"]
         assert "the budget ended before every document was read: the others keep their order" in warnings

@@ -1,0 +1,42 @@
+// dearlite as a part of an Electron app (its main process) or of any Node program.
+// Try it: node examples/sidecar/sidecar.mjs
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+
+// Starts the server. It ends when this program ends, since its standard input closes then.
+export function startSidecar(command = process.env.DEARLITE ?? "dearlite", args = []) {
+  const child = spawn(command, ["serve", "--stdio", "--quiet", ...args], { stdio: ["pipe", "pipe", "inherit"] });
+  const waiting = new Map();
+  let last = 0;
+  const failAll = (error) => { for (const request of waiting.values()) request.reject(error); waiting.clear(); };
+  child.on("error", failAll);
+  child.on("exit", (code) => failAll(new Error(`dearlite ended with ${code}`)));
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    const { id, method, params, result, error } = JSON.parse(line);
+    if (method === "progress") return waiting.get(params.id)?.onProgress?.(params.done, params.total);
+    const request = waiting.get(id);
+    waiting.delete(id);
+    if (request) error ? request.reject(new Error(error.message)) : request.resolve(result);
+  });
+  const send = (message) => child.stdin.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
+  return {
+    rerank(query, documents, options = {}, { onProgress, signal } = {}) {
+      const id = ++last;
+      signal?.addEventListener("abort", () => send({ method: "cancel", params: { id } }));
+      return new Promise((resolve, reject) => {
+        waiting.set(id, { resolve, reject, onProgress });
+        send({ id, method: "rerank", params: { query, documents, ...options } });
+      });
+    },
+    close: () => child.stdin.end(),
+  };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const sidecar = startSidecar(undefined, process.argv.slice(2));
+  const documents = ["Coffee is good for diet", "Edison's bulb, 1879"];
+  const { results } = await sidecar.rerank("who invented the light bulb?", documents);
+  for (const { index, relevance_score } of results) console.log(relevance_score.toFixed(3), documents[index]);
+  sidecar.close();
+}
