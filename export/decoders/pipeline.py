@@ -53,7 +53,7 @@ def export_decoder(
             if pairs is not None:
                 card = {"reference": "the merged weights in fp32", "calibration_tokens": sum(map(len, calibration))}
                 card |= quality_card(file, pairs, forward.scores, devices[0], model.probes)
-                keep_or_refuse(file, output, card, gate)
+                keep_or_refuse(file, output, card, gate, quant)
             else:
                 check_probes(file, devices[0], model.probes)
             draft.commit(file)

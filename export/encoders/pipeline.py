@@ -160,7 +160,7 @@ def export_encoder(
                 card = {"reference": "transformers, fp32"} | quality_card(
                     file, pairs, traced.reference, "cpu", model.probes
                 )
-                keep_or_refuse(file, output, card, gate)
+                keep_or_refuse(file, output, card, gate, quant)
             else:
                 check_probes(file, "cpu", model.probes)
             draft.commit(file)

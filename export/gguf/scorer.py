@@ -93,7 +93,8 @@ def export_scorer(
             else:
                 scores = [float(score) for score in reference.hidden_states() @ head]
                 card = {"reference": "the merged weights in fp32"} | quality_card(draft, pairs, scores, "cpu", probes)
-                gate.apply(output, card, tau_below_floor(card, gate.floor))
+                remedy = "choose a wider --quant" if quant != F16 and "kendall_tau" in card else ""
+                gate.apply(output, card, tau_below_floor(card, gate.floor), remedy)
             fill_in(draft, {"dearlite.card": json_text(card)})
             whole.commit(draft)
     except OSError as err:

@@ -18,6 +18,8 @@ from dearlite.files.json_text import json_text
 from dearlite.machine import versions_of
 from dearlite.models.bundle_writer import add_members
 
+# --quant of a `.dear` file -> those that are nearer to fp32
+_NEARER = {"int8": "take --quant int8-accurate or fp32", "int8-accurate": "take --quant fp32"}
 _PACKAGES = ("dearlite", "onnxruntime", "onnxruntime-gpu", "numpy", "onnx")
 
 
@@ -73,7 +75,8 @@ def tau_below_floor(card: dict[str, Any], floor: float) -> str:
     return f"its order agrees with that of fp32 by a Kendall's tau of {card['kendall_tau']}, below {floor}"
 
 
-def keep_or_refuse(draft: Path, output: Path, card: dict[str, Any], gate: QualityGate) -> None:
+def keep_or_refuse(draft: Path, output: Path, card: dict[str, Any], gate: QualityGate, quant: str) -> None:
     """Writes `card` into the bundle `draft`, the later `output`. Raises DearliteError unless `gate` lets it pass."""
-    gate.apply(output, card, tau_below_floor(card, gate.floor))
+    remedy = _NEARER.get(quant, "") if "kendall_tau" in card else ""
+    gate.apply(output, card, tau_below_floor(card, gate.floor), remedy)
     add_members(draft, {"card.json": (json_text(card, indent=1) + "\n").encode()})

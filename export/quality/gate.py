@@ -25,12 +25,13 @@ class QualityGate:
     floor: float = MIN_TAU  # of Kendall's tau; of a listwise file the share of positions with fp32's likeliest token
     force: bool = False  # keep a file below the floor; its card names the fault under "below_floor"
 
-    def apply(self, output: Path, card: dict[str, Any], fault: str) -> None:
+    def apply(self, output: Path, card: dict[str, Any], fault: str, remedy: str = "") -> None:
         """Raises DearliteError for a `fault`; with `force` the card records it under "below_floor" instead."""
         if not fault:
             return
         if not self.force:
-            raise DearliteError(f"{output} is not written: {fault} (--force keeps it)")
+            stated = f"{fault}: {remedy}" if remedy else fault
+            raise DearliteError(f"{output} is not written: {stated} (--force keeps it)")
         card["below_floor"] = fault
 
 

@@ -14,7 +14,7 @@ import gguf_models  # noqa: E402
 from tiny_gguf import smollm2  # noqa: E402
 
 from dearlite import Reranker  # noqa: E402
-from dearlite.errors import UsageError  # noqa: E402
+from dearlite.errors import DearliteError, UsageError  # noqa: E402
 from dearlite.export import export  # noqa: E402
 from dearlite.models.gguf import GgufFile  # noqa: E402
 
@@ -96,6 +96,12 @@ def test_quantised_file_keeps_the_head_and_passes_the_gate(folder, tmp_path):
     assert metadata["dearlite.head"] != f16
     assert json.loads(metadata["dearlite.source"])["quant"] == "q8_0"
     assert len(Reranker.load(result.path, threads=1).score(PAIRS)) == len(PAIRS)
+
+
+def test_refusal_names_the_remedy(folder, tmp_path):
+    with pytest.raises(DearliteError, match=r"below 1: choose a wider --quant \(--force keeps it\)"):
+        export(folder, output=tmp_path / "q4.gguf", quant="q4_k_m", max_tokens=96, min_tau=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_language_model_with_a_family_becomes_a_scorer(tmp_path):
