@@ -17,7 +17,15 @@ from dearlite.errors import UsageError
 from dearlite.serve.refusals import Refused
 
 _LEAST_KEY = 16  # characters
-OPEN_PATHS = frozenset({"/health", "/ready", "/ping", "/openapi.json"})  # they need no key
+# path of the page -> its file in the folder page
+PAGE_PATHS = {
+    "/": "index.html",
+    **{
+        f"/page/{name}": name
+        for name in ("page.css", "page.js", "ask.js", "copy.js", "example.js", "read.js", "show.js", "icon.svg")
+    },
+}
+OPEN_PATHS = frozenset({"/health", "/ready", "/ping", "/openapi.json", *PAGE_PATHS})  # they need no key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
