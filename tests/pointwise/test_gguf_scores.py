@@ -139,6 +139,30 @@ def test_registered_language_model_is_run_by_the_prompt_of_its_entry(folder, tmp
     assert with_head.identity()["prompt"].startswith("qwen3-reranker ")
 
 
+def test_registered_gguf_is_compared_with_published_scores(folder, tmp_path, monkeypatch, labelled, cli):
+    from dearlite.export import golden, verification
+
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    (tmp_path / "models.toml").write_text(
+        '[head]\nkind = "pointwise"\nrepository = "x/y"\nfile = "z.gguf"\narchitecture = "qwen3"\ngolden = "tiny"\n'
+        'prompt = "qwen3-reranker"\npooling = "last-token"\nmax_tokens = 64\nlicence = "MIT"\nsize_mb = 1\n'
+        "memory_mb = 2\n"
+    )
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "head.gguf").write_bytes(labelled[0].read_bytes())
+    texts = ("snow", "the river falls")
+    scores = np.array(Reranker.load(labelled[0], threads=1).score([(QUERY, text) for text in texts]))
+    values = tuple(1 / (1 + np.exp(-scores)))
+    published = golden.GoldenSet(
+        query=QUERY, documents=texts, values=values, probability=True, tolerance=0.01, source="here"
+    )
+    monkeypatch.setattr(verification, "golden_sets", lambda name: (published,))
+    code, out, err = cli("models", "verify", "head")
+    assert (code, err) == (0, "")
+    assert "reproduces the published scores 'tiny'" in out
+    assert "no statement of the file" in out
+
+
 def test_encoder_with_llama_cpps_rank_head(folder):
     model = tiny_scorers.encoder()
     tiny_scorers.write_encoder(folder / "encoder.gguf", model)
