@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import WeakSet
 
 from dearlite.errors import UsageError
-from dearlite.loading import Recipe, remember
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
     from types import TracebackType
     from typing import Self
+
+    from dearlite.loading import Recipe
 
 _change = Lock()  # of the sharers of a model
 
@@ -31,6 +32,8 @@ class Lifetime:
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         if self.recipe is None:
             return super().__reduce_ex__(protocol)
+        from dearlite.loading import remember  # models.toml is not read before a model is loaded
+
         remember(self.recipe, self.sharers)
         return type(self.recipe).load, (self.recipe,)
 

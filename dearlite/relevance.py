@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,15 +20,19 @@ def shown_scores(reranker: Reranker, ranking: Ranking, *, raw: bool = False) -> 
     regression (later stages change the order); 0 for a document without one. Where no hit has a relevance, as of a
     listwise model, it is the share of documents that are not ranked above: 1 for the best of n, 1/n for the last.
 
+    Equal scores stand in the order of the caller's list: others are moved apart by the least step of a float.
+
     `raw`: `Hit.score` instead, the logit of a pointwise model without a budget.
     """
     if raw:
         return [hit.score for hit in ranking]
     if reranker.pointwise:
-        return _falling([_probability(reranker, hit, budget=bool(ranking.stages)) for hit in ranking])
-    if all(hit.relevance is None for hit in ranking):
-        return [1.0 - (hit.rank - 1) / ranking.total for hit in ranking]
-    return _falling([hit.relevance or 0.0 for hit in ranking])
+        scores = [_probability(reranker, hit, budget=bool(ranking.stages)) for hit in ranking]
+    elif all(hit.relevance is None for hit in ranking):
+        scores = [1.0 - (hit.rank - 1) / ranking.total for hit in ranking]
+    else:
+        scores = [hit.relevance or 0.0 for hit in ranking]
+    return _apart(_falling(scores), [hit.index for hit in ranking])
 
 
 def _probability(reranker: Reranker, hit: Hit, *, budget: bool) -> float:
@@ -52,3 +57,13 @@ def _falling(values: Sequence[float]) -> list[float]:
             mean, count = (before * size + mean * count) / (size + count), size + count
         blocks.append((mean, count))
     return [mean for mean, count in blocks for _ in range(count)]
+
+
+def _apart(scores: list[float], indices: Sequence[int]) -> list[float]:
+    """Falling `scores`; of two equal ones the first is raised by the least step if its index is the larger."""
+    for position in range(len(scores) - 2, -1, -1):
+        least = scores[position + 1]
+        if indices[position] > indices[position + 1]:
+            least = min(1.0, math.nextafter(least, 2.0))
+        scores[position] = max(scores[position], least)
+    return scores

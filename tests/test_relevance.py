@@ -73,6 +73,19 @@ def test_a_listwise_order_is_a_share_of_the_documents_also_of_the_first_few():
         listwise.relevance_of(1.0)
 
 
+def test_a_stable_sort_of_the_callers_list_by_score_gives_the_ranking():
+    """As frameworks sort: equal scores, of the cascade or pooled, keep the caller's order."""
+    numbers = random.Random(3)
+    for _ in range(50):
+        ranking = ranking_of(*(numbers.choice([None, 0.0, 0.25, 0.5]) for _ in range(8)))
+        order = numbers.sample(range(8), 8)
+        hits = tuple(replace(hit, index=index) for hit, index in zip(ranking, order, strict=True))
+        scores = shown_scores(Kind(pointwise=False), replace(ranking, hits=hits))
+        of_index = dict(zip(order, scores, strict=True))
+        assert sorted(range(8), key=lambda index: -of_index[index]) == order
+        assert min(scores) >= 0.0 and max(scores) <= 1.0
+
+
 def test_a_cascades_relevance_never_rises_along_its_order():
     cascade = Kind(pointwise=False)
     assert shown_scores(cascade, ranking_of(0.9, 0.2, 0.4, 0.1)) == pytest.approx([0.9, 0.3, 0.3, 0.1])
