@@ -22,6 +22,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 # import name -> distribution, where they differ by more than - and _
 DISTRIBUTIONS = {
     **ENGINES,
+    "haystack": "haystack-ai",
+    "llama_index": "llama-index-core",
     "optimum": "optimum-onnx",
     "pytrec_eval": "pytrec-eval-terrier",
     "yaml": "pyyaml",

@@ -11,7 +11,7 @@ from dearlite.reranker import Reranker
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
 except ModuleNotFoundError as err:
-    raise missing(err, "haystack", "haystack-ai") from None
+    raise missing(err, "haystack", "haystack") from None
 
 
 @component

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dearlite.documents import Document
-from dearlite.errors import MissingExtra, UsageError, warn
+from dearlite.errors import MissingExtra, UsageError, pip_install, warn
 from dearlite.ranking import check_top_k
 from dearlite.readable import readable
 from dearlite.relevance import shown_scores
@@ -87,8 +87,8 @@ def _with_empty(
     return [*order, *((position, lowest) for position in empty)][: check_top_k(top_k)]
 
 
-def missing(err: ModuleNotFoundError, module: str, package: str) -> ModuleNotFoundError | MissingExtra:
-    """The error for a framework's `module` that is not installed, with its `package`; `err` for any other module."""
+def missing(err: ModuleNotFoundError, module: str, extra: str) -> ModuleNotFoundError | MissingExtra:
+    """The error for a framework's `module` that is not installed, with its `extra`; `err` for any other module."""
     if (err.name or "").partition(".")[0] != module:
         return err
-    return MissingExtra(f"{package} is needed here and is not installed: pip install {package}")
+    return MissingExtra(f"{module} is needed here and is not installed: {pip_install(extra)}")

@@ -55,16 +55,16 @@ def test_a_loaded_model_is_taken_and_keeps_its_options(reranker):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "package"),
+    ("name", "module", "extra"),
     [
-        ("langchain", "langchain_core", "langchain-core"),
-        ("llama_index", "llama_index", "llama-index-core"),
-        ("haystack", "haystack", "haystack-ai"),
+        ("langchain", "langchain_core", "langchain"),
+        ("llama_index", "llama_index", "llama-index"),
+        ("haystack", "haystack", "haystack"),
         ("lancedb", "lancedb", "lancedb"),
         ("rerankers", "rerankers", "rerankers"),
     ],
 )
-def test_a_missing_framework_is_named_with_its_package(monkeypatch, name, module, package):
+def test_a_missing_framework_is_named_with_its_extra(monkeypatch, name, module, extra):
     if name == "lancedb":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
     for loaded in [key for key in sys.modules if key == module or key.startswith(f"{module}.")]:
@@ -73,4 +73,4 @@ def test_a_missing_framework_is_named_with_its_package(monkeypatch, name, module
     monkeypatch.delitem(sys.modules, f"dearlite.integrations.{name}", raising=False)
     with pytest.raises(MissingExtra) as raised:
         importlib.import_module(f"dearlite.integrations.{name}")
-    assert str(raised.value) == f"{package} is needed here and is not installed: pip install {package}"
+    assert str(raised.value) == f'{module} is needed here and is not installed: pip install "dearlite[{extra}]"'
