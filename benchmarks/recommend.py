@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="a GGUF of an instruct model with English words")
     parser.add_argument("--shapes", nargs="*", default=DEFAULT_SHAPES, metavar="NAME", help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--tokens", nargs="+", type=int, default=[60, 200, 400], metavar="N", help="per document")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N")
     options = parser.parse_args()
     threads = check_threads(options.threads)
@@ -85,7 +86,7 @@ def main() -> None:
         for tokens in options.tokens
     ]
     kinds = {row.type for row in rows if row.type}
-    for number in range(1 + ROUNDS):  # the first round decides the number of documents and is not counted
+    for number in range(1 + options.rounds):  # the first round decides the number of documents and is not counted
         onnx, gguf = probe_onnx(threads), {kind: probe_gguf(kind, threads) for kind in kinds}
         if number == 1:
             products = ", ".join(f"{rate / 1e9:.0f} at {width}" for width, rate in onnx.products.items())
@@ -166,7 +167,7 @@ def print_table(rows: list[Row], machine: dict[str, Any], threads: int) -> None:
     """Prints the table as Markdown, and the mean of the errors' sizes."""
     load = "" if machine["load_1min"] is None else f"; load average {machine['load_1min']:.2f} at the start"
     print(f"\n{machine['date']}; {machine['cpu']}, {machine['cpus']} CPUs, {' '.join(machine['flags'])}{load}")
-    print(f"medians of {ROUNDS} rounds, {threads} threads; a query of {QUERY_TOKENS} tokens\n")
+    print(f"medians of {len(rows[0].measured)} rounds, {threads} threads; a query of {QUERY_TOKENS} tokens\n")
     head = (
         "model",
         "documents",

@@ -149,19 +149,31 @@ def available_memory_mb() -> float:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         free = int(need("psutil", extra=None).virtual_memory().available)
-    return min(free, _cgroup_memory() or free) / 1e6
+    left = _cgroup_memory()
+    return (free if left is None else min(free, left)) / 1e6
+
+
+# Files of a container's limit, use and statistics of memory, and the statistic of cached files, for cgroup v2 and v1.
+_CGROUP_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        *(f"memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),
+        "total_inactive_file",
+    ),
+)
 
 
 def _cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that are left of a container's limit; None without a limit. cgroup v2 has other names than v1."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    """Bytes that are left of a container's limit, cached files not counted as used; None without a limit."""
+    for limit, used, statistics, cached in _CGROUP_MEMORY:
         try:
-            return max(0, int((root / limit).read_text()) - int((root / used).read_text()))
+            left = int((root / limit).read_text()) - int((root / used).read_text())
         except (OSError, ValueError):  # "max"
             continue
+        with suppress(OSError, ValueError, KeyError):
+            lines = dict(line.split() for line in (root / statistics).read_text().splitlines())
+            left += int(lines[cached])
+        return max(0, left)
     return None
 
 

@@ -110,6 +110,38 @@ def test_quota_of_a_container_of_both_versions_of_cgroups(tmp_path, files, cpus)
     assert machine._cgroup_quota(tmp_path) == cpus
 
 
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 400\ninactive_file 250\n"}, 550),
+        ({"memory.max": "1000\n", "memory.current": "1200\n"}, 0),
+        ({"memory.max": "max\n", "memory.current": "700\n"}, None),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000\n",
+                "memory/memory.usage_in_bytes": "700\n",
+                "memory/memory.stat": "total_inactive_file 100\n",
+            },
+            400,
+        ),
+        ({}, None),
+    ],
+)
+def test_memory_that_is_left_of_the_limit_of_a_container(tmp_path, monkeypatch, files, left):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine._cgroup_memory(tmp_path) == left
+
+
+def test_free_memory_is_at_most_the_limit_of_a_container(monkeypatch):
+    for left in (0, 5_000_000):
+        monkeypatch.setattr(machine, "_cgroup_memory", lambda left=left: left)
+        assert machine.available_memory_mb() == left / 1e6
+    monkeypatch.setattr(machine, "_cgroup_memory", lambda: None)
+    assert machine.available_memory_mb() > 5
+
+
 def test_windows_finds_the_nvidia_driver_in_system32(tmp_path, monkeypatch):
     monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
     before = machine.nvidia_gpu_present()
