@@ -176,6 +176,7 @@ def print_table(rows: list[Row], machine: dict[str, Any], threads: int) -> None:
         "measured s",
         "error",
         "busy",
+        "CPU s",
         "error, CPU",
     )
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
@@ -196,6 +197,7 @@ def print_table(rows: list[Row], machine: dict[str, Any], threads: int) -> None:
             f"{measured:.2f}",
             f"{wall:+.0%}",
             f"{processor / measured:.0%}",
+            f"{processor:.2f}",
             f"{cpu:+.0%}",
         )
         print(f"| {' | '.join(cells)} |")
