@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ async def aorder_texts(
     reranker: Reranker, query: str, texts: Sequence[str | None], *, top_k: int | None = None, raw: bool = False
 ) -> Order:
     """`order_texts` for a task of asyncio, whose cancellation stops the model."""
-    positions = _positions_to_read(reranker, texts)
+    positions = await to_thread(_positions_to_read, reranker, texts)  # a cascade loads its first model for it
     if not positions:
         return _with_empty([], [], texts, top_k, raw=raw)
     ranking = await reranker.arerank(query, [texts[position] for position in positions], top_k=top_k)

@@ -1,8 +1,12 @@
 """A loaded model for the frameworks, and documents of which it knows the order."""
 
+import os
+
 import pytest
 
 from dearlite import Reranker
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "false")  # read when Haystack is imported
 
 QUERY = "who invented the light bulb?"
 TEXTS = [
