@@ -7,9 +7,7 @@ PyInstaller (--hidden-import); the command line has a hook of its own.
 from importlib.util import find_spec
 from pathlib import Path
 
-from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
-
-import dearlite
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata, get_package_paths
 
 _LEFT_OUT = ("cli", "export", "frozen", "integrations", "mcp", "offline.cluster", "serve")
 # packages of the engines and of a chat template; what is not installed is not in the app
@@ -28,7 +26,8 @@ def _installed(module: str) -> bool:
 
 
 # models.toml lies beside the modules in a wheel, and one level up in a checkout
-_models = next(path for folder in Path(dearlite.__file__).parents if (path := folder / "models.toml").is_file())
+_package = Path(get_package_paths("dearlite")[1])
+_models = next(path for folder in (_package, _package.parent) if (path := folder / "models.toml").is_file())
 
 hiddenimports = collect_submodules("dearlite", filter=_in_an_app) + [name for name in _PACKAGES if _installed(name)]
 datas = (
