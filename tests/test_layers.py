@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "listwise": f"{_RUNTIME} llama",
     "cascade": f"{_RUNTIME}",
     "recommend": "errors checks deadline foreign machine files templates models pointwise llama",
+    "frozen": "",
     "integrations": "errors readable documents progress ranking relevance models reranker",
     "api": "fields options progress ranking models reranker tasks",
     "offline.collection": "errors checks fields documents files",

@@ -17,11 +17,16 @@ Graph = dict[str, set[str]]  # a file or a room -> those that it imports
 
 
 def modules_of(root: Path) -> dict[str, Path]:
-    """Dotted name -> file of every module; the folder `export` is the package dearlite.export."""
+    """Dotted name -> file of every module; the folder `export` is the package dearlite.export.
+
+    Left out are files that cannot be imported by their name: hooks of PyInstaller.
+    """
     modules = {}
     for folder, package in (("dearlite", "dearlite"), ("export", "dearlite.export")):
         for file in sorted((root / folder).rglob("*.py")):
             parts = file.relative_to(root / folder).with_suffix("").parts
+            if not all(map(str.isidentifier, parts)):
+                continue
             modules[".".join((package, *(part for part in parts if part != "__init__")))] = file
     return modules
 
