@@ -25,6 +25,7 @@ COMMANDS = {
         "Serve a model over HTTP on this machine, in the forms that clients know.",
         "serve",
     ),
+    "mcp": ("dearlite.cli.mcp", "Offer a model to an AI assistant or editor, as a tool.", "mcp"),
     "models": ("dearlite.cli.models", "List, show, choose, fetch, verify and calibrate models.", "cpu"),
     "export": (
         "dearlite.export.command",

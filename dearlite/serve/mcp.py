@@ -1,0 +1,174 @@
+"""The server for AI assistants and editors, by the Model Context Protocol: the tool `rerank`, and the list of models.
+
+The package `mcp` speaks the protocol on standard input and output. Requests are read and run as those over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.resources import TextResource
+from mcp.types import ToolAnnotations
+from pydantic import Field
+
+from dearlite.errors import DearliteError, InvalidInput
+from dearlite.files.json_text import json_text
+from dearlite.progress import Progress
+from dearlite.serve.desk import Desk
+from dearlite.serve.limits import Limits
+from dearlite.serve.models import Models, ServedModel
+from dearlite.serve.refusals import refusal_of
+from dearlite.serve.requests import read_rerank
+from dearlite.serve.shapes import warnings_of
+from dearlite.version import __version__
+
+log = logging.getLogger("dearlite")
+MODELS_URI = "dearlite://models"
+_PROGRESS_S = 0.5  # least time between two notifications of progress
+_INSTRUCTIONS = (
+    "Use the tool rerank to put search results, files or passages in order of relevance to a question before you read "
+    "them. It runs on the user's machine; nothing is sent elsewhere."
+)
+_DESCRIPTION = (
+    "Order documents by their relevance to a query, best first, with a reranking model on this machine. Returns the "
+    "index of each document in the list that was given, and a score from 0 to 1. Give the documents in the order of "
+    "your search."
+)
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document of the answer."""
+
+    index: Annotated[int, Field(description="its position in the documents that were given, from 0")]
+    score: Annotated[float, Field(ge=0, le=1, description="its relevance, from 0 to 1")]
+    text: Annotated[str | None, Field(description="its text, with return_text")] = None
+    reason: Annotated[str | None, Field(description="the model's reason, with explain")] = None
+    truncated: Annotated[bool, Field(description="true if the model read only its beginning")] = False
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """The answer of the tool, best document first."""
+
+    model: str
+    results: list[RankedDocument]
+    warnings: Annotated[list[str], Field(description="sentences about what was cut, left out or not done")]
+
+
+class Tools:
+    """The tool as a method, with the models and limits that its calls share."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits, self.desk = models, limits, Desk(limits)
+
+    async def rerank(
+        self,
+        context: Context[Any, Any],
+        query: Annotated[str, Field(description="a question, or a few words")],
+        documents: Annotated[list[str], Field(description="the texts to order, at least one")],
+        top_k: Annotated[int, Field(description="number of documents in the answer; 0 for all")] = 10,
+        return_text: Annotated[bool, Field(description="return the texts too")] = False,
+        model: Annotated[str | None, Field(description=f"a model of {MODELS_URI}; null for the default")] = None,
+        explain: Annotated[bool, Field(description="let a listwise model give reasons, which takes longer")] = False,
+        long: Annotated[
+            Literal["truncate", "chunk", "cascade"] | None, Field(description="treatment of long documents")
+        ] = None,
+    ) -> Reranked:
+        """The best `top_k` documents. Raises ToolError with one line for what cannot be ranked."""
+        body = {"query": query, "documents": documents, "top_n": top_k, "model": model, "long": long}
+        try:
+            served = self._find(model)
+            request = read_rerank(body | ({"explain": True} if explain else {}), self.limits)
+            turn = self.desk.admit(served)
+            report = _reporting(context)
+            scored = await self.desk.run(turn, lambda: served.rank(request, turn, report), asyncio.Event().wait)
+        except Exception as err:
+            refusal = refusal_of(err)
+            log.error("rerank: %s", refusal, exc_info=None if isinstance(err, DearliteError) else err)
+            raise ToolError(str(refusal)) from None
+        rows = list(zip(scored.ranking, scored.scores, strict=True))[: request.top_n]
+        results = [
+            RankedDocument(hit.index, score, hit.text if return_text else None, hit.reason, hit.truncated)
+            for hit, score in rows
+        ]
+        return Reranked(served.name, results, warnings_of(request, scored))
+
+    def _find(self, name: str | None) -> ServedModel:
+        """The model of that name. An assistant learns of a wrong one; clients over HTTP have theirs hard-coded."""
+        model = self.models.find(name)
+        if name is not None and name not in (model.name, model.reranker.model):
+            names = ", ".join(served.name for served in self.models.served)
+            raise InvalidInput(f"no model {name[:80]!a}: there are {names}")
+        return model
+
+
+def run_mcp(models: Models, limits: Limits) -> None:
+    """Answers on standard output until standard input ends. Work that is left is stopped."""
+    tools = Tools(models, limits)
+    server: MCPServer[Any] = MCPServer(
+        "dearlite",
+        title="dearlite",
+        instructions=_INSTRUCTIONS,
+        version=__version__,
+        log_level="ERROR",
+        middleware=[_one_line_errors],
+    )
+    server.add_tool(
+        tools.rerank,
+        title="Rerank documents",
+        description=_DESCRIPTION,
+        annotations=ToolAnnotations(
+            read_only_hint=True, idempotent_hint=True, destructive_hint=False, open_world_hint=False
+        ),
+        structured_output=True,
+    )
+    server.add_resource(
+        TextResource(
+            uri=MODELS_URI,
+            name="models",
+            title="Models",
+            description="the models of this server; the first is the default",
+            mime_type="application/json",
+            text=json_text({"models": [_facts(model) for model in models.served]}),
+        )
+    )
+    try:
+        server.run("stdio")
+    finally:
+        tools.desk.close()
+
+
+def _facts(model: ServedModel) -> dict[str, Any]:
+    return {"name": model.name, "kinds": model.kinds, "max_tokens": model.max_tokens}
+
+
+def _reporting(context: Context[Any, Any]) -> Progress:
+    """A function for the thread of a call that tells the client of its progress, if the client wants to know."""
+    loop, last = asyncio.get_running_loop(), time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last >= _PROGRESS_S:
+            last = now
+            asyncio.run_coroutine_threadsafe(context.report_progress(done, total), loop)
+
+    return report
+
+
+async def _one_line_errors(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Middleware that makes one line of a tool's error, which for arguments of a wrong type has several."""
+    result = await call_next(ctx)
+    if isinstance(result, dict) and result.get("isError"):
+        for part in result.get("content", ()):
+            words = " ".join(part.get("text", "").split())
+            part["text"] = words.removeprefix("Error executing tool rerank: ")
+    return result
