@@ -1,6 +1,7 @@
 """`dearlite serve` on loopback: its overhead over the library, eight clients at once, and a mixed load.
 
     python benchmarks/serve.py [--model minilm-l12] [--rounds 100] [--clients 8] [--minutes 0]
+    rivals/bin/python benchmarks/serve.py --rounds 0 --published-onnx FOLDER      # beside serve_peer.py, in turn
 
 The mixed load has short, long and streamed requests, clients that leave, malformed requests and slow clients. It counts
 statuses and the growth of the server's resident memory after the first minute. All traffic is to 127.0.0.1.
@@ -17,6 +18,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -69,6 +71,41 @@ def post(connection: http.client.HTTPConnection, body: bytes, path: str = "/v2/r
 def body_of(texts: list[str], **fields: Any) -> bytes:
     """A request with these documents."""
     return json.dumps({"query": QUERY, "documents": texts, **fields}).encode()
+
+
+@contextmanager
+def running_peer(published: Path) -> Iterator[int]:
+    """Starts serve_peer.py with the published model; gives its port."""
+    from published import make_folders
+
+    with tempfile.TemporaryDirectory() as folder:
+        setting = make_folders(published, Path(folder), threads=0)
+        port_file = Path(folder) / "port"
+        command = [sys.executable, str(Path(__file__).with_name("serve_peer.py"))]
+        with subprocess.Popen([*command, str(setting.sentence_transformers), str(port_file)]) as process:
+            try:
+                while not (port_file.exists() and port_file.read_text()):
+                    if process.poll() is not None:
+                        raise SystemExit("the peer did not start: its message is above")
+                    time.sleep(0.1)
+                yield int(port_file.read_text())
+            finally:
+                process.kill()
+
+
+def measure_peer(port: int, peer: int, clients: int, requests: int, rounds: int = 3) -> None:
+    """Prints requests per second and latencies of both servers at the same concurrency, measured in turn."""
+    ports = {"dearlite": port, "sentence-transformers behind FastAPI": peer}
+    rates: dict[str, list[float]] = {name: [] for name in ports}
+    latencies: dict[str, list[float]] = {name: [] for name in ports}
+    for _ in range(rounds):
+        for name, number in ports.items():
+            result = run_clients(number, clients, requests // rounds)
+            rates[name].append(result["rate"])
+            latencies[name] += result["latencies"]
+    for name in ports:
+        times = f"median {statistics.median(latencies[name]):.2f} s, p99 {percentile(latencies[name], 0.99):.2f} s"
+        print(f"{clients} clients, {name}: {statistics.median(rates[name]):.2f} requests/s, {times}")
 
 
 def measure_overhead(port: int, reranker: Reranker, rounds: int) -> None:
@@ -191,7 +228,8 @@ def slow(port: int) -> int:
     return 499
 
 
-LOADS = {short: {200}, long: {200}, streamed: {200}, leaving: {499}, malformed: {400}, slow: {499}}
+# load -> statuses that are right: a budget may end while the request waits
+LOADS = {short: {200}, long: {200, 503}, streamed: {200}, leaving: {499}, malformed: {400}, slow: {499}}
 
 
 def measure_mixed(port: int, pid: int, minutes: float, workers: int = 6) -> None:
@@ -238,12 +276,18 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=160, help="for one client, and for all clients together")
     parser.add_argument("--minutes", type=float, default=0.0, help="time of the mixed load, at most 60")
+    parser.add_argument(
+        "--published-onnx", type=Path, metavar="FOLDER", help="model.onnx and tokenizer.json, for the peer"
+    )
     options = parser.parse_args()
     print(json.dumps(describe_machine()))
     with running_server("-m", options.model) as (port, pid):
         if options.rounds:
             measure_overhead(port, Reranker.load(options.model), options.rounds)
-        if options.requests:
+        if options.published_onnx is not None:
+            with running_peer(options.published_onnx) as peer:
+                measure_peer(port, peer, options.clients, options.requests)
+        elif options.requests:
             measure_clients(port, options.clients, options.requests)
         if options.minutes:
             measure_mixed(port, pid, min(options.minutes, 60.0))
