@@ -68,10 +68,14 @@ class Desk:
         finally:
             watcher.cancel()
 
-    def close(self) -> None:
-        """Stops the work of all requests."""
-        for turn in self._turns:
+    def stop(self) -> None:
+        """Stops the work of all requests; they are answered with a refusal."""
+        for turn in list(self._turns):
             turn.stop()
+
+    def close(self) -> None:
+        """Stops the work of all requests, and waits for its end."""
+        self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _give_up(self, turn: Turn, future: Future[Result], result: asyncio.Future[Result]) -> None:

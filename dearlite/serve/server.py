@@ -18,8 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.applications import Starlette
 
+    from dearlite.serve.desk import Desk
     from dearlite.serve.limits import Limits
 
 _CONNECTIONS = 512
@@ -76,9 +77,9 @@ class TimedProtocol(H11Protocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, which reports its start, and ends with code 0 on a signal."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[], None]) -> None:
         super().__init__(config)
-        self._report = started
+        self._report, self._stop = started, stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -97,8 +98,9 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The first signal ends the server when the running requests are answered, a second one at once."""
-        self.force_exit = self.should_exit
+        """The first signal ends the server when the running requests are answered; a second one stops their work."""
+        if self.should_exit:
+            self._stop()
         self.should_exit = True
 
 
@@ -124,12 +126,13 @@ def open_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run_server(app: ASGIApp, bound: socket.socket, limits: Limits, started: Callable[[], None]) -> None:
+def run_server(app: Starlette, bound: socket.socket, limits: Limits, started: Callable[[], None]) -> None:
     """Serves `app` until SIGINT or SIGTERM, then answers the requests that run. `started` is called when it listens."""
 
     class Protocol(TimedProtocol):
         headers_s = limits.body_seconds
 
+    desk: Desk = app.state.server.desk
     settings: dict[str, Any] = {
         "http": Protocol,
         "ws": "none",
@@ -143,7 +146,10 @@ def run_server(app: ASGIApp, bound: socket.socket, limits: Limits, started: Call
         "timeout_keep_alive": _KEEP_ALIVE_S,
         "timeout_graceful_shutdown": int(limits.seconds) + 1,
     }
-    _Server(uvicorn.Config(app, **settings), started).run(sockets=[bound])
+    try:
+        _Server(uvicorn.Config(app, **settings), started, desk.stop).run(sockets=[bound])
+    finally:
+        desk.close()
 
 
 def _reason(err: Exception) -> str:

@@ -2,13 +2,7 @@
 
 import pytest
 
-pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
-pytest.importorskip("httpx2", reason="httpx2 is not installed (extra dev)")
-
-from starlette.testclient import TestClient
-
 from dearlite.models.chain import resolve
-from dearlite.serve.app import create_app
 from dearlite.serve.models import Models, serve_model
 
 BASE = "http://localhost"
@@ -21,19 +15,31 @@ def tiny(tiny_bundle):
 
 
 @pytest.fixture(scope="session")
-def client(tiny):
+def make_client():
+    """Makes a client of a server of models."""
+    pytest.importorskip("starlette", reason="starlette is not installed (extra serve)")
+    pytest.importorskip("httpx2", reason="httpx2 is not installed (extra dev)")
+    from starlette.testclient import TestClient
+
+    from dearlite.serve.app import create_app
+
+    return lambda models, **options: TestClient(create_app(Models(models), **options), base_url=BASE)
+
+
+@pytest.fixture(scope="session")
+def client(tiny, make_client):
     """A client of a server of the small model."""
-    with TestClient(create_app(Models((tiny,))), base_url=BASE) as client:
+    with make_client((tiny,)) as client:
         yield client
 
 
 @pytest.fixture
-def serve(tiny):
-    """Makes a client of a server with other limits, access or models."""
+def serve(tiny, make_client):
+    """Makes a client of a server with other limits, access or models; its server ends with the test."""
     clients = []
 
     def make(*models, **options):
-        client = TestClient(create_app(Models(models or (tiny,)), **options), base_url=BASE)
+        client = make_client(models or (tiny,), **options)
         clients.append(client)
         return client.__enter__()
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from dearlite.serve.access import PAGE_PATHS
+
 QUERY = "Who invented the light bulb?"
 DOCS = ["Coffee is a drink", "Edison's light bulb of 1879", "The bulb of a tulip"]
 
@@ -170,4 +172,4 @@ def test_models_and_openapi(client):
     assert names == ["tiny", "tiny"]
     described = client.get("/openapi.json").json()["paths"]
     routes = {route.path for route in client.app.routes}
-    assert set(described) == routes - {"/"}
+    assert set(described) == routes - set(PAGE_PATHS)

@@ -9,13 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from dearlite.fields import TEXT_FIELDS
 from dearlite.options import LISTWISE_MODES, LONG_MODES
 from dearlite.serve.access import PAGE_PATHS, Access
-from dearlite.serve.app import create_app
 from dearlite.serve.models import Models
+
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
+create_app = import_module("dearlite.serve.app").create_app
 
 PAGE = files("dearlite.serve") / "page"
 SOURCE = {name: (PAGE / name).read_text(encoding="utf-8") for name in PAGE_PATHS.values()}

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
+
 QUERY = "Who invented the light bulb?"
 DOCS = ["Coffee is a drink", "Edison's light bulb of 1879", "The bulb of a tulip"]
 BEST = (1, DOCS[1])

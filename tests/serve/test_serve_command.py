@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
+
 BODY = {"query": "bulb", "documents": ["Edison", "Coffee"]}
 LARGE = {"query": "bulb", "documents": ["bulb " * 400] * 400}
 
@@ -165,6 +167,27 @@ def test_sigterm_finishes_the_request_that_runs(process):
     assert "Traceback" not in text
     assert f"dearlite: serving tiny on http://127.0.0.1:{port}" in text
     assert "408: the body did not come" in text
+
+
+def test_a_second_signal_ends_the_work_too(tiny_bundle):
+    command = [sys.executable, "-m", "dearlite", "serve", "-m", str(tiny_bundle), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        port = json.loads(running.stdout.readline())["port"]
+        text = json.dumps({**LARGE, "documents": LARGE["documents"] * 20}).encode()
+        with closing(socket.create_connection(("127.0.0.1", port))) as client:
+            head = f"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n\r\n"
+            client.sendall(head.encode() + text)
+            while not metric(port, "dearlite_queue_size"):
+                time.sleep(0.01)
+            running.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert running.poll() is None
+            running.send_signal(signal.SIGTERM)
+            assert client.recv(100).startswith(b"HTTP/1.1 503")
+        assert running.wait(10) == 0
+        errors = running.stderr.read()
+        assert "503: the work was stopped before its end" in errors
+        assert "Traceback" not in errors
 
 
 def test_another_address_needs_a_key(cli, tmp_path):
