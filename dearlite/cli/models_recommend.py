@@ -16,7 +16,7 @@ from dearlite.recommend.choice import MEASURE, seconds_text
 from dearlite.recommend.prediction import QUERY_TOKENS
 from dearlite.render.facts import print_rows
 
-_HEAD = ("model", "quality", "time", "memory", "licence", "file")
+_HEAD = ("model", "quality", "time", "memory", "licence")
 
 
 @click.command("recommend")
@@ -81,7 +81,8 @@ def _print(result: Recommendation) -> None:
     for title, models in parts:
         if models:
             click.echo(f"\n{title}")
-            print_rows(_HEAD, map(_row, models), numbers=("quality", "time", "memory"))
+            last = ("reason", "file or reason", "file")[any(m.fits for m in models) + all(m.fits for m in models)]
+            print_rows((*_HEAD, last), map(_row, models), numbers=("quality", "time", "memory"))
     if cut := _cut(result):
         click.echo(f"Documents are cut at a model's maximum: {cut}.")
 

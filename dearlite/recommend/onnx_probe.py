@@ -40,16 +40,17 @@ def probe_onnx(threads: int) -> OnnxRates:
     backend = OnnxBackend(bundle, device="cpu", threads=threads)
     jobs = {width: _products(width, threads) for width in _WIDTHS}
     rows = {tokens: _rows(backend, tokens) for tokens in _LENGTHS}
-    best = dict.fromkeys([*jobs, *rows], math.inf)
+    product_s, row_s = dict.fromkeys(jobs, math.inf), dict.fromkeys(rows, math.inf)
     for _ in range(_REPEATS):  # in turn: a disturbance then reaches all of them
-        for key, job in {**jobs, **rows}.items():
-            best[key] = min(best[key], job())
+        for best, measures in ((product_s, jobs), (row_s, rows)):
+            for key, measure in measures.items():
+                best[key] = min(best[key], measure())
     backend.close()
-    rates = OnnxRates({width: 1 / best[width] for width in jobs}, 0.0, 0.0)
+    rates = OnnxRates({width: 1 / seconds for width, seconds in product_s.items()}, 0.0, 0.0)
     rests = []
-    for tokens in rows:
+    for tokens, seconds in row_s.items():
         count = operations(bundle.manifest, backend.build, tokens, 1)
-        rest = best[tokens] - count / rates.operations_per_s(entry.hidden)
+        rest = seconds - count / rates.operations_per_s(entry.hidden)
         rests.append(rest / (tokens * entry.layers * entry.hidden))
     (short, long), (fast_s, slow_s) = _LENGTHS, rests
     pair_s = max(0.0, (slow_s - fast_s) / (long - short))

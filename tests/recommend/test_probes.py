@@ -33,6 +33,13 @@ def test_rates_of_onnx_are_positive_and_kept_as_they_are(monkeypatch, tmp_path):
         kept(OnnxRates, "onnx", "library 2", 1, lambda: 1 / 0, again=False)
 
 
+def test_rates_of_all_widths_are_of_one_size(monkeypatch):
+    monkeypatch.setattr(onnx_probe, "_REPEATS", 1)
+    rates = onnx_probe.probe_onnx(1)
+    assert sorted(rates.products) == list(onnx_probe._WIDTHS)
+    assert max(rates.products.values()) < 30 * min(rates.products.values())
+
+
 def test_rates_are_those_of_the_fit(monkeypatch):
     """With 10^10 operations a second and 5 ns a value, the probe's two models give these figures back."""
 
