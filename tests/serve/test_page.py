@@ -4,6 +4,7 @@ import re
 import socket
 import sys
 import threading
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from dearlite.fields import TEXT_FIELDS
+from dearlite.models.chain import resolve
 from dearlite.options import LISTWISE_MODES, LONG_MODES
-from dearlite.serve.access import PAGE_PATHS, Access
-from dearlite.serve.models import Models
+from dearlite.serve.access import PAGE_PATHS, Access, read_keys
+from dearlite.serve.models import Models, serve_model
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
 create_app = import_module("dearlite.serve.app").create_app
@@ -67,16 +69,23 @@ def test_options_and_field_names_are_those_of_the_library():
     assert re.findall(r'"(\w+)"', names) == list(TEXT_FIELDS)
 
 
-@pytest.fixture(scope="module")
-def url(tiny):
-    """The address of a server on a socket."""
+@contextmanager
+def served(app):
+    """The address of an application on a socket."""
     bound = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(Models((tiny,))), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def url(tiny):
+    """The address of a server of the small model."""
+    with served(create_app(Models((tiny,)))) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +208,39 @@ def test_documents_are_read_from_every_format(page):
     cases = [[text, form] for text, form, _ in READ]
     script = f"import('/page/read.js').then(m => {cases!r}.map(([t, f]) => m.readDocuments(t, f).documents))"
     assert page.run(script) == [documents for _, _, documents in READ]
+
+
+def test_a_key_and_another_model_are_chosen(browser, tiny, tiny_bundle, tmp_path):
+    (tmp_path / "keys").write_text("correct horse battery\n")
+    other = serve_model(resolve(tiny_bundle), {"threads": 1}, name="other")
+    app = create_app(Models((tiny, other)), access=Access(keys=read_keys(tmp_path / "keys")))
+    with served(app) as url:
+        browser.open(url)
+        browser.wait("document.activeElement.id === 'key'")
+        assert text(browser, "#problem") == "This server needs a key."
+        browser.type("correct horse battery")
+        browser.press("Tab")
+        browser.wait("document.getElementById('model').length === 2")
+        browser.run("document.getElementById('model').selectedIndex = 1")
+        browser.click("#example")
+        ranked(browser, 7)
+        assert text(browser, "#facts").endswith("other on cpu")
+        browser.run("navigator.clipboard.writeText = async text => { window.copied = text; }")
+        browser.click("[data-copy=curl]")
+        browser.wait("window.copied")
+        copied = browser.run("window.copied")
+        assert "Bearer $DEARLITE_KEY" in copied and "correct horse" not in copied and '"model": "other"' in copied
+
+
+def test_work_is_stopped_by_escape(page):
+    page.run("document.getElementById('documents').value = ('bulb '.repeat(300) + '\\n').repeat(400)")
+    page.click("#query")
+    page.type("bulb")
+    page.press("Enter", modifiers=2)
+    page.wait("document.getElementById('progress').value > 0")
+    page.press("Escape")
+    page.wait("!document.getElementById('go').disabled")
+    assert text(page, "#status") == "Stopped." and page.run("document.getElementById('stop').hidden")
 
 
 def test_dropped_files_are_read(page):

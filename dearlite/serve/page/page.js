@@ -176,7 +176,8 @@ function showMore() {
 }
 
 function showProblem(error) {
-  $("problem").textContent = sentence(error.message);
+  const locked = key() ? "The server does not know this key." : "This server needs a key.";
+  $("problem").textContent = error.status === 401 ? locked : sentence(error.message);
   $("ranked").classList.add("old");
   showOnly("problem", state.hits.length && !error.status ? "ranked" : "");
   if (error.status === 401) {
@@ -187,7 +188,7 @@ function showProblem(error) {
 
 function showOnly(...names) {
   for (const name of ["empty", "running", "problem", "ranked"]) $(name).hidden = !names.includes(name);
-  $("answer-title").hidden = names.includes("empty");
+  $("answer-title").hidden = !names.includes("running") && !names.includes("ranked");
 }
 
 async function copy(button) {
