@@ -89,11 +89,11 @@ def _fetch_to(path: Path, entry: ModelEntry, *, quiet: bool) -> None:
     """Puts the entry's published file at `path`, once it is a model of the entry's kind."""
     fetch = partial(fetch_file, entry.repository, entry.file, entry.revision, quiet=quiet)
     try:
-        fetched = fetch().resolve()
+        fetched = fetch()
     except FetchError:
         if not path.is_file():
             raise
-        fetched = fetch().resolve()  # a file that was changed in place has changed the cache's copy, which is gone now
+        fetched = fetch()  # a file that was changed in place has changed the cache's copy, which is gone now
     prompt = entry.prompt if entry.prompt in FAMILIES else None
     if (kind := runner_of(fetched, prompt)[0].kind) != entry.kind:
         raise ModelFileError(
@@ -103,7 +103,7 @@ def _fetch_to(path: Path, entry: ModelEntry, *, quiet: bool) -> None:
     try:
         with Draft(path, folder=True) as draft:
             copy = draft.path / path.name
-            _link_or_copy(fetched, copy)
+            _link_or_copy(fetched.resolve(), copy)
             draft.commit(copy)
     except OSError as err:
         raise DearliteError(f"cannot write {path}: {reason_of(err)}") from None

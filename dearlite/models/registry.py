@@ -15,8 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dearlite.errors import UnknownModel, UsageError
-from dearlite.models.registry_values import faults
+from dearlite.errors import UnknownModel, UsageError, first_line
+from dearlite.models.registry_values import faults, is_name
 
 DEFAULT_MODEL = "minilm-l12"
 
@@ -83,7 +83,12 @@ def home() -> Path:
     earlier version left in the cache folder stay in use.
     """
     if set_home := os.environ.get("DEARLITE_HOME"):
-        return Path(set_home).expanduser()
+        try:
+            return Path(set_home).expanduser()
+        except RuntimeError:
+            raise UsageError(
+                f"DEARLITE_HOME is {set_home!r}, and no home folder of that user is known: give the whole path"
+            ) from None
     import platformdirs
 
     cache = Path(platformdirs.user_cache_dir("dearlite"))
@@ -167,8 +172,9 @@ def how_to_get(entry: ModelEntry, file: Path) -> str:
 
 def disk_mb(entry: ModelEntry) -> int:
     """The disk that the entry's file and its download need together. The download stays in the Hub's cache."""
-    download = entry.download_mb or 0
-    return download if entry.file else download + entry.size_mb  # a published file is both, by a link
+    if entry.file:
+        return entry.download_mb or entry.size_mb  # a published file is both, by a link
+    return (entry.download_mb or 0) + entry.size_mb
 
 
 def licence_of(entry: ModelEntry) -> str:
@@ -203,7 +209,10 @@ def _tables() -> dict[str, ModelEntry | CascadeEntry]:
     """Every entry by name, the user's own after the shipped ones, which it may replace."""
     tables = _parsed(_shipped(), "models.toml")
     own = home() / "models.toml"
-    return {**tables, **(_parsed(own, str(own)) if own.is_file() else {})}
+    try:
+        return {**tables, **(_parsed(own, str(own)) if own.is_file() else {})}
+    except OSError as err:
+        raise UsageError(f"cannot read {own}: {err.strerror}") from None
 
 
 def _parsed(path: Path, label: str) -> dict[str, ModelEntry | CascadeEntry]:
@@ -216,14 +225,18 @@ def _parsed(path: Path, label: str) -> dict[str, ModelEntry | CascadeEntry]:
 def _parse(path: Path, label: str, mtime_ns: int, size_bytes: int) -> dict[str, ModelEntry | CascadeEntry]:
     try:
         tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Notepad writes a BOM
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise UsageError(f"{label} is not TOML ({err}): mend it") from None
+    except (ValueError, RecursionError) as err:  # TOMLDecodeError, UnicodeDecodeError, a number of too many digits
+        raise UsageError(f"{label} is not TOML ({first_line(err)}): mend it") from None
     return {name: _entry(name, table, label) for name, table in tables.items()}
 
 
 def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
     if not isinstance(table, dict):
         raise UsageError(f"{where}: {name} is no table: write [{name}]")
+    if not is_name(name):
+        raise UsageError(
+            f"{where}: [{name!r}] names a model, and its file cannot have that name: take letters, digits, - and _"
+        )
     kind = CascadeEntry if table.get("kind") == "cascade" else ModelEntry
     specs = {spec.name: spec for spec in dataclasses.fields(kind) if spec.name != "name"}
     needed = {spec.name for spec in specs.values() if spec.default is spec.default_factory is dataclasses.MISSING}

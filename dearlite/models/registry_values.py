@@ -1,7 +1,8 @@
-"""Checks of the values in models.toml, by the field and by the type that its record states."""
+"""Checks of the names and values in models.toml, by the field and by the type that its record states."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -9,6 +10,18 @@ from typing import Any
 KINDS = ("pointwise", "listwise", "cascade")
 # key of `quality` -> the benchmark whose nDCG@10, between 0 and 1, the model's makers or a comparison publish
 QUALITY = {"mteb": "MTEB(eng, v2) retrieval", "nanobeir": "NanoBEIR", "beir": "BEIR"}
+
+
+_LARGEST = 10**15  # of a number: sizes in MB and numbers of parameters stay exact in a float
+# Characters that a file of some system cannot have, ends that Windows drops, and its devices, with any ending.
+_NO_NAME = re.compile(
+    r'[\x00-\x1f\x7f<>:"/\\|?*]|^[-. ]|^$|[. ]$|\.(dear|gguf)$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE
+)
+
+
+def is_name(name: str) -> bool:
+    """True for a name that can be a file's on every system, and is neither an option nor a model file's own name."""
+    return _NO_NAME.search(name) is None
 
 
 def faults(values: Mapping[str, tuple[str, Any]]) -> list[str]:
@@ -25,15 +38,19 @@ Check = tuple[Callable[[Any], bool], str]  # True for a value that fits; what is
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value < _LARGEST
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_file(value: Any) -> bool:
     """True for the path of a GGUF inside a repository."""
-    if not isinstance(value, str) or "\\" in value or not value.endswith(".gguf"):
+    if not isinstance(value, str) or re.search(r"[\x00-\x1f\\:]", value):
         return False
     path = PurePosixPath(value)
-    return not path.is_absolute() and ".." not in path.parts and ":" not in value
+    return path.suffix == ".gguf" and str(path) == value and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_quality(value: Any) -> bool:
@@ -50,14 +67,19 @@ def _are_stages(value: Any) -> bool:
 _TYPES: dict[str, Check] = {
     "str": (lambda value: isinstance(value, str), "not a string"),
     "str | None": (lambda value: isinstance(value, str), "not a string"),
-    "int": (_is_count, "not a whole number above 0"),
-    "int | None": (_is_count, "not a whole number above 0"),
-    "float | None": (lambda value: type(value) in (int, float) and value > 0, "not a number above 0"),
+    "int": (_is_count, "not a whole number above 0 and below 10^15"),
+    "int | None": (_is_count, "not a whole number above 0 and below 10^15"),
+    "float | None": (
+        lambda value: type(value) in (int, float) and 0 < value < _LARGEST,
+        "not a number above 0 and below 10^15",
+    ),
     "bool": (lambda value: isinstance(value, bool), "neither true nor false"),
 }
 # field -> its check, where the type says too little
 _CHECKS: dict[str, Check] = {
     "kind": (lambda value: value in KINDS, f"not one of {', '.join(KINDS)}"),
+    "repository": (_is_filled, "not the name of a repository"),
+    "revision": (_is_filled, "not the name of a revision"),
     "file": (_is_file, "not the path of a .gguf file inside the repository"),
     "quality": (_is_quality, f"not a table of numbers from 0 to 1 under {', '.join(QUALITY)}"),
     "stages": (_are_stages, "not a list of models"),

@@ -65,7 +65,7 @@ def kept(kind: type[Rates], name: str, library: str, threads: int, probe: Callab
     file = home() / _FILE
     key = f"{platform.node()}, {processor_class()}, {library}, {threads} threads: {name}"
     records: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         content = json.loads(file.read_text(encoding="utf-8"))
         records = content if isinstance(content, dict) else {}
     if not again and (rates := _read(kind, records.get(key))) is not None:
@@ -80,12 +80,14 @@ def kept(kind: type[Rates], name: str, library: str, threads: int, probe: Callab
 def _read(kind: type[Rates], record: Any) -> Rates | None:
     """The rates of a record, None if it is damaged."""
     try:
-        values = {name: record[name] for name in kind.__dataclass_fields__}
+        values: dict[str, Any] = {name: record[name] for name in kind.__dataclass_fields__}
         if "products" in values:
             values["products"] = {int(width): rate for width, rate in values["products"].items()}
-        numbers = [value for value in values.values() if not isinstance(value, dict)]
-        numbers += values.get("products", {}).values()
-        sound = all(isinstance(number, (int, float)) and math.isfinite(number) and number >= 0 for number in numbers)
+        products: dict[int, Any] = values.get("products", {})
+        divisors: list[Any] = [*products, *products.values(), values.get("operations_per_s", 1)]
+        numbers: list[Any] = [*divisors, *(value for name, value in values.items() if name != "products")]
+        finite = all(type(number) in (int, float) and 0 <= float(number) < math.inf for number in numbers)
+        sound = finite and all(divisors)
         return kind(**values) if sound and values.get("products") != {} else None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None

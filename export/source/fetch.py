@@ -282,9 +282,9 @@ def _message(errors: Any, err: BaseException, repository: str, revision: str, en
     elif status is not None:
         message = f"{endpoint} answered {status} for {repository}: run the same command again later"
     elif isinstance(err, OSError) and err.errno == errno.ENOSPC:
-        message = (
-            f"the disk is full while fetching {repository}: make room, or set HF_HOME to a folder on a larger disk"
-        )
+        message = f"the disk is full while fetching {repository}: make room, or set HF_HOME to a folder on another disk"
+    elif isinstance(err, OSError) and err.filename is not None:
+        message = f"cannot use {err.filename} while fetching {repository} ({err.strerror}): set HF_HOME to a folder"
     else:
         message = (
             f"the connection to {endpoint} failed while fetching {repository} ({_short(err)}): check it and run the "
@@ -295,4 +295,5 @@ def _message(errors: Any, err: BaseException, repository: str, revision: str, en
 
 def _short(err: BaseException) -> str:
     """The error's text on one line of at most 160 characters; the name of its class where it has no text."""
-    return " ".join(str(err).split())[:160] or type(err).__name__
+    reason = getattr(err.args[0], "reason", None) if err.args else None  # urllib3's, inside the error of requests
+    return " ".join(str(reason or err).split())[:160] or type(err).__name__

@@ -31,6 +31,8 @@ def output_path(
         output = model_file(entry)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            pass  # `find_target` below names the file that stands in the way
         except OSError as err:
             raise UsageError(f"cannot write {output}: {reason_of(err)}") from None
     ending_of(output, (suffix.removeprefix("."),), needed=True)

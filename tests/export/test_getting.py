@@ -68,6 +68,7 @@ def home(tmp_path, monkeypatch):
         + entry("absent", file="other.gguf")
         + entry("mistaken", kind="listwise")
         + entry("words", file="words.gguf")
+        + entry("damaged", file="damaged.gguf")
         + entry("nested", file="q8/tiny-q8_0.gguf"),
         encoding="utf-8",
     )
@@ -86,6 +87,7 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gguf")
     write_gguf(folder / FILE, head=True)
     write_gguf(folder / "words.gguf", head=False)
+    (folder / "damaged.gguf").write_bytes(b"GGUF" + bytes(100))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -155,6 +157,7 @@ def test_dropped_connection_goes_on_where_it_broke(dearlite, hub, home, weights)
     [
         ("absent", [MAKER, "has no file other.gguf", FILE, "words.gguf"]),
         ("mistaken", [FILE, "is a pointwise model", "mistaken listwise"]),
+        ("damaged", ["damaged.gguf is not a complete GGUF file"]),
         ("words", ["words.gguf", "is a listwise model", "words pointwise"]),
     ],
 )
@@ -163,6 +166,14 @@ def test_file_that_is_not_what_the_entry_says_is_refused(dearlite, home, name, w
     assert (code, out) == (1, "")
     assert all(word in err.splitlines()[-1] for word in words), err
     assert not list((home / "models").glob("*")) if (home / "models").exists() else True
+
+
+def test_file_in_the_place_of_the_models_folder_is_named(dearlite, home):
+    (home / "models").write_text("mine")
+    code, out, err = dearlite("models", "get", "tiny")
+    assert (code, out) == (2, "")
+    assert f"{home / 'models'} is a file, not a folder" in err.splitlines()[-1]
+    assert (home / "models").read_text() == "mine"
 
 
 def test_corrupt_download_leaves_no_model(dearlite, hub, home):

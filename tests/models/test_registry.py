@@ -192,6 +192,14 @@ def write_own(home, **changes):
         ("max_tokens", '"512"', "not a whole number above 0"),
         ("licence", "3", "not a string"),
         ("embedded", "false", "not a string"),
+        *((key, "1" + "0" * 400, "not a whole number above 0 and below 10^15") for key in ("size_mb", "parameters")),
+        ("known_difference", "inf", "not a number above 0 and below 10^15"),
+        ("file", '".gguf"', "not the path of a .gguf file"),
+        ("file", '"a//x.gguf"', "not the path of a .gguf file"),
+        ("file", '"./x.gguf"', "not the path of a .gguf file"),
+        ("file", r'"a\u0000.gguf"', "not the path of a .gguf file"),
+        ("repository", '" "', "not the name of a repository"),
+        ("revision", '""', "not the name of a revision"),
         ("kind", '"rank"', "not one of pointwise, listwise, cascade"),
         ("kind", None, "missing key 'kind'"),
     ],
@@ -202,6 +210,70 @@ def test_value_of_another_type_is_refused_by_its_key(home, key, value, words):
         load_registry()
     message = str(caught.value)
     assert (key in message, "[mine]" in message, "\n" in message) == (True, True, False)
+
+
+NO_NAMES = [
+    *(
+        "../up",
+        "/top",
+        "a/b",
+        r"a\\b",
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "-option",
+        "a:3",
+        "a*",
+        "two\\nlines",
+        "a\\u0000",
+        "a ",
+    ),
+    *("mine.gguf", "mine.DEAR", "CON", "nul", "Com1", "lpt9.x"),
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("kind", ["model", "cascade"])
+def test_name_that_no_file_can_have_everywhere_is_refused(home, kind, name):
+    """A model's name is its file's: one that leads out of the folder would be fetched to there."""
+    table = "\n".join(f"{key} = {value}" for key, value in OWN.items())
+    text = table if kind == "model" else 'kind = "cascade"\nstages = ["minilm-l12"]'
+    (home / "models.toml").write_text(f'["{name}"]\n{text}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="its file cannot have that name") as caught:
+        load_registry()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["my model", "é-1.5_b", "console", "com", "v2.dear2"])
+def test_other_names_are_allowed(home, name):
+    write_own(home)
+    own = home / "models.toml"
+    own.write_text(own.read_text(encoding="utf-8").replace("[mine]", f'["{name}"]'), encoding="utf-8")
+    assert model_file(load_registry()[name]).parent == home / "models"
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "a = " + "1" * 5000, "a = '\x01'"])
+def test_file_that_is_not_toml_is_one_line(home, text):
+    (home / "models.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="is not TOML") as caught:
+        load_registry()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("~no such user/x", "no home folder of that user is known"), ("/" + "a" * 300, "cannot read /aaa")],
+)
+def test_home_that_cannot_be_read_is_one_line(monkeypatch, cli, folder, words):
+    monkeypatch.setenv("DEARLITE_HOME", folder)
+    code, out, err = cli("models", "list")
+    assert (code, out, err.count("\n"), words in err) == (2, "", 1, True), err
+
+
+def test_disk_of_a_published_file_is_its_size_where_no_download_is_stated(home):
+    write_own(home, file='"x.gguf"', size_mb="1500")
+    assert registry.disk_mb(load_registry()["mine"]) == 1500
 
 
 def test_facts_of_an_own_entry(home):

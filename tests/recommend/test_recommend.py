@@ -125,6 +125,11 @@ def test_rates_are_measured_once_for_each_number_of_threads(home):
         "[]",
         kept.read_text().replace("10000000000.0", '"fast"'),
         kept.read_text().replace("10", "-1"),
+        kept.read_text().replace("10000000000.0", "0"),
+        kept.read_text().replace("10000000000.0", "1" + "0" * 400),
+        kept.read_text().replace("10000000000.0", "true"),
+        kept.read_text().replace('"256"', '"0"'),
+        "[" * 100_000,
     ):
         calls.clear()
         kept.write_text(damage)
