@@ -188,7 +188,9 @@ def _print_readings(readings: Sequence[Any]) -> None:
 )
 @click.option("--journal", metavar="FILE", help="Keeps each score at once; the same command continues from it.")
 @click.option(
-    "--prompt", type=click.Choice(list(FAMILIES)), help="Family of a language model in a GGUF, as for rerank."
+    "--prompt",
+    type=click.Choice([name for name, family in FAMILIES.items() if not family.likelihood]),
+    help="Family of a language model in a GGUF, as for rerank.",
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="The model file to write, with the calibration.")
 def calibrate_model(model: str, source: str | None, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 
@@ -16,6 +17,7 @@ from dearlite.recommend.choice import MEASURE, seconds_text
 from dearlite.recommend.prediction import QUERY_TOKENS
 from dearlite.render.facts import print_rows
 
+_NEAREST = 6  # models that are listed where none fits
 _HEAD = ("model", "quality", "time", "memory", "licence")
 
 
@@ -31,6 +33,7 @@ _HEAD = ("model", "quality", "time", "memory", "licence")
 @click.option("--commercial", is_flag=True, help="Only models whose licence allows commercial use.")
 @click.option("--threads", type=int, metavar="N", help="Number of CPU threads. [default: one per physical core]")
 @click.option("--measure", is_flag=True, help="Measure this machine again.")
+@click.option("--all", "every", is_flag=True, help="List the models that do not fit, too.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of tables.")
 def recommend_models(
     docs: int,
@@ -40,6 +43,7 @@ def recommend_models(
     commercial: bool,
     threads: int | None,
     measure: bool,
+    every: bool,
     as_json: bool,
 ) -> None:
     """Show the time and memory that each model needs here, the best one that fits first.
@@ -62,10 +66,10 @@ def recommend_models(
         best = result.best and result.best.name
         click.echo(json_text({"best": best, **asdict(result), "gpu": nvidia_gpu_present()}, indent=1))
     else:
-        _print(result)
+        _print(result, every)
 
 
-def _print(result: Recommendation) -> None:
+def _print(result: Recommendation, every: bool) -> None:
     click.echo(_summary(result))
     click.echo(
         f"{result.documents} documents of {result.tokens} tokens, a query of {QUERY_TOKENS}; at most "
@@ -73,16 +77,23 @@ def _print(result: Recommendation) -> None:
     )
     if nvidia_gpu_present():
         click.echo("The times are not those of this machine's GPU: `dearlite bench -m NAME` measures a model on it.")
+    fitting, others = ([m for m in result.models if m.fits is fits] for fits in (True, False))
+    unranked = [m for m in result.unranked if every or m.fits]
+    hidden = len(others) + len(result.unranked) - len(unranked)
+    if not every:
+        others = [] if fitting else sorted(others, key=lambda m: m.seconds or math.inf)[:_NEAREST]
+        hidden -= len(others)
     parts = (
-        (f"Quality: {QUALITY[MEASURE]}, nDCG@10", [m for m in result.models if m.fits]),
-        ("Do not fit", [m for m in result.models if not m.fits]),
-        ("No figure of this benchmark is published", result.unranked),
+        (f"Quality: {QUALITY[MEASURE]}, nDCG@10", "file", fitting),
+        ("Do not fit" if every else "Do not fit, the fastest first", "reason", others),
+        ("No figure of this benchmark is published", "file or reason" if every else "file", unranked),
     )
-    for title, models in parts:
+    for title, last, models in parts:
         if models:
             click.echo(f"\n{title}")
-            last = ("reason", "file or reason", "file")[any(m.fits for m in models) + all(m.fits for m in models)]
             print_rows((*_HEAD, last), map(_row, models), numbers=("quality", "time", "memory"))
+    if hidden:
+        click.echo(f"{hidden} more {'does' if hidden == 1 else 'do'} not fit: --all lists them.")
     if cut := _cut(result):
         click.echo(f"Documents are cut at a model's maximum: {cut}.")
 

@@ -32,6 +32,7 @@ from dearlite.offline.collection.collection import Collection, Source, collectio
 from dearlite.offline.run.run_files import input_files
 from dearlite.progress import Progress
 from dearlite.reranker import Reranker
+from dearlite.templates.families import FAMILIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,11 @@ def calibrate(
         (0.297402, -0.858609)
 
     """
+    if prompt in FAMILIES and FAMILIES[prompt].likelihood:
+        raise UsageError(
+            f"--prompt {prompt} gives the likelihood of the query, which cannot be compared between queries: no "
+            "calibration fits it"
+        )
     path = find_model(str(model))
     named = None if path == Path(model) else path  # the file of a registered model is not replaced
     _check_output(

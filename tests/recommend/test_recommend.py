@@ -177,8 +177,14 @@ def test_the_table_fits_80_columns_and_has_the_command(home, cli, monkeypatch):
     lines = [line.rstrip() for line in out.splitlines()]
     assert lines[0] == "No model fits; closed is the nearest: give --within 5.2s, or fewer --docs or --tokens."
     assert lines[-1].startswith("Documents are cut at a model's maximum: 492 tokens in ")
-    code, out, err = cli("models", "recommend", "--within", "5s", "--memory", "1GB", "--threads", 2)
+    arguments = ("models", "recommend", "--within", "5s", "--memory", "1GB", "--threads", 2)
+    code, out, err = cli(*arguments)
     assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "2 more do not fit: --all lists them."
+    assert [line.split()[0] for line in out.splitlines() if "MIT" in line or "cc-by" in line] == [
+        *("closed", "good", "small", "unknown")
+    ]
+    _, out, _ = cli(*arguments, "--all")
     lines = [line.rstrip() for line in out.splitlines()]
     assert lines[0] == ("Take closed: 2.2s, 101 MB; `dearlite models get closed --accept-licence` downloads 40 MB.")
     rows = [line.split() for line in lines if "MIT" in line or "cc-by" in line]
@@ -192,7 +198,7 @@ def test_the_registry_s_own_table_fits_80_columns(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
     monkeypatch.setattr(onnx_probe, "probe_onnx", lambda threads: OnnxRates({256: 1e11}, 0.0, 0.0))
     monkeypatch.setattr(clock.Clock, "_measure_gguf", lambda self, kind: GgufRates(1e11, 0.0))
-    _, out, _ = cli("models", "recommend", "--memory", "100MB", "--threads", 1)
+    _, out, _ = cli("models", "recommend", "--memory", "100MB", "--threads", 1, "--all")
     tables = [line.rstrip() for line in out.splitlines()[3:] if "slow, large" in line]
     assert len(tables) > 30
     assert max(map(len, tables)) <= 80

@@ -117,6 +117,8 @@ def test_refusals(language, tmp_path, cli):
     files = write_split(tmp_path, range(len(DOCS)))
     with pytest.raises(UsageError, match="name a pointwise model, or the family of its answers with --prompt"):
         calibrate(language, tmp_path, split="s", output=tmp_path / "x.gguf", **files)
+    with pytest.raises(UsageError, match="cannot be compared between queries"):
+        calibrate(language, tmp_path, split="s", prompt="upr", output=tmp_path / "x.gguf", **files)
     with pytest.raises(UsageError, match=r"x\.dear"):
         calibrate(language, tmp_path, split="s", prompt="ctxl-v2", output=tmp_path / "x.dear", **files)
     with pytest.raises(UsageError, match=r"x\.gguf"):
