@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -19,6 +22,8 @@ from typing import Any
 
 from dearlite.errors import ModelFileError, first_line, need
 
+_LONGEST_S = 10.0  # of rendering, which takes milliseconds: a template that loops on and on is refused
+_LARGEST = 10**6  # characters or items of a repeated value, bits of a power
 Turn = tuple[str, str]  # (role, text): "system", "user" or "assistant"
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
@@ -80,9 +85,10 @@ class ChatTemplate:
 
     def _render(self, turns: Sequence[Turn]) -> str:
         messages = [{"role": role, "content": text} for role, text in turns]
-        rendered: str = self._template.render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
-        )
+        with _time_limit(_LONGEST_S):
+            rendered: str = self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
+            )
         return rendered
 
 
@@ -136,12 +142,42 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
     return [(turns[1][0], f"{turns[0][1]}\n\n{turns[1][1]}"), *turns[2:]]
 
 
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the block's own Python functions once it has taken `seconds`, in any thread."""
+    deadline, before = time.monotonic() + seconds, sys.gettrace()
+
+    def watch(*_: object) -> Any:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it runs for more than {seconds:g} s")
+        return watch
+
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _bounded(environment: Any, context: Any, operator: str, left: Any, right: Any) -> Any:
+    """The value of `left * right` or `left ** right`. Raises ValueError for one that would fill the memory at once."""
+    if operator == "**":
+        size = left.bit_length() * right if isinstance(left, int) and isinstance(right, int) else 0
+    else:
+        count, value = (left, right) if isinstance(left, int) else (right, left)
+        size = len(value) * count if isinstance(count, int) and hasattr(value, "__len__") else 0
+    if size > _LARGEST:
+        raise ValueError(f"a value of {size} characters, items or bits")
+    return environment.binop_table[operator](left, right)
+
+
 @cache
 def _environment() -> Any:
     """Jinja's sandbox with the additions of transformers."""
     sandbox, ext = (need(f"jinja2.{part}", extra="listwise") for part in ("sandbox", "ext"))
     generation = type("Generation", (ext.Extension,), {"tags": {"generation"}, "parse": _parse_generation})
-    environment = sandbox.ImmutableSandboxedEnvironment(
+    limits = {"intercepted_binops": frozenset(("*", "**")), "call_binop": _bounded}
+    environment = type("Sandbox", (sandbox.ImmutableSandboxedEnvironment,), limits)(
         trim_blocks=True, lstrip_blocks=True, extensions=[generation, ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json

@@ -1,5 +1,7 @@
 """Chat templates read as transformers reads them: its `apply_chat_template` is the reference."""
 
+import sys
+
 import pytest
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (extra listwise)")
@@ -85,3 +87,29 @@ def test_unreadable_template_names_the_forms_that_need_none(source):
     with pytest.raises(ModelFileError, match=r"cannot be read \(.+\): take --prompt plain or rankvicuna") as caught:
         ChatTemplate(source, TOKENS)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "runs for more than 0.2 s"),
+        ("{% for i in 'x' * 99999 %}{% for j in 'x' * 99999 %}{% endfor %}{% endfor %}", "runs for more than 0.2 s"),
+        ("{{ 'x' * 10 ** 10 }}", "a value of 10000000000 characters"),
+        ("{{ 10 ** 6 * [1, 2] }}", "a value of 2000000 characters, items"),
+        ("{{ 9 ** 99999999 }}", "characters, items or bits"),
+    ],
+)
+def test_template_that_never_ends_is_refused(monkeypatch, words, reason):
+    monkeypatch.setattr("dearlite.templates.chat._LONGEST_S", 0.2)
+    before = sys.gettrace()
+    with pytest.raises(ModelFileError, match=reason) as caught:
+        ChatTemplate(words + "{{ messages[0].content }}", {}).parts([("user", "x")])
+    assert "\n" not in str(caught.value)
+    assert sys.gettrace() is before
+
+
+def test_products_of_a_template_are_those_of_python():
+    template = ChatTemplate(
+        "{{ 2 * 3 }}{{ '-' * 3 }}{{ [1] * 2 }}{{ 2 ** 5 }}{{ 2 * 0.5 }}{{ messages[0].content }}", {}
+    )
+    assert template.parts([("user", "x")])[0].text == "6---[1, 1]321.0"
