@@ -147,21 +147,29 @@ def need(module: str, *, extra: str | None, again: str | None = None) -> ModuleT
     """The imported `module`. Raises MissingExtra with the extra that installs it, or the package that it imports.
 
     `extra` is None for a base dependency, which `pip install dearlite` brings. A module of dearlite itself may import a
-    package that is missing. Raises LibraryNotLoaded if a native library of the package does not load here; `again` is
-    the command that installs the package for this machine. Another installed package whose own import fails is not
-    missing: its error is raised unchanged.
+    package that is missing. Raises LibraryNotLoaded if a native library of the package does not load here, or if the
+    package lacks another one or a part of it; `again` is the command that installs the package for this machine.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as err:
         missing = (err.name or "").partition(".")[0]
         if missing != module.partition(".")[0] and not module.startswith("dearlite."):
-            raise
+            raise _not_importable(module, err, extra) from err
         raise MissingExtra(f"{missing} is needed here and is not installed: {pip_install(extra)}") from err
     except (ImportError, OSError, RuntimeError) as err:
-        if (failure := load_failure(err, module, again)) is None:
+        failure = load_failure(err, module, again)
+        if failure is None and isinstance(err, ImportError) and not module.startswith("dearlite."):
+            failure = _not_importable(module, err, extra)
+        if failure is None:
             raise
         raise failure from err
+
+
+def _not_importable(module: str, err: ImportError, extra: str | None) -> LibraryNotLoaded:
+    """The error for an installed package whose import fails, mostly as it was installed without those it needs."""
+    package = module.partition(".")[0]
+    return LibraryNotLoaded(f"{package} cannot be imported ({first_line(err)}): install it again, {pip_install(extra)}")
 
 
 def load_failure(err: Exception, module: str = "", again: str | None = None) -> LibraryNotLoaded | None:

@@ -50,8 +50,9 @@ _PROMPTS = tuple(dict.fromkeys((*PAIR_FORMS, *STATED, *LIST_FORMS)))
     "--prompt",
     # ExportOptions has a better reason against the other families than "is not one of".
     type=click.Choice(list(dict.fromkeys((*_PROMPTS, *FAMILIES)))),
-    metavar=f"[{'|'.join(_PROMPTS)}]",
-    help="Prompt form of a FOLDER's model; that of a NAME is in models.toml. [default: as the folder's files state; "
+    metavar="NAME",
+    help=f"Prompt form of a FOLDER's model: {', '.join(_PROMPTS)}; that of a NAME is in models.toml. "
+    "[default: as the folder's files state; "
     "otherwise dear, plain for an encoder, chat for a listwise model]",
 )
 @click.option(

@@ -19,12 +19,14 @@ from dearlite.files.targets import reason_of
 from dearlite.models.formats import runner_of
 from dearlite.models.registry import (
     ModelEntry,
+    check_extra,
     check_licence,
     disk_mb,
     licence_of,
     load_cascades,
     load_registry,
     model_file,
+    unknown_model,
 )
 from dearlite.templates.families import FAMILIES
 
@@ -61,6 +63,7 @@ def get(name: str, *, accept_licence: bool = False, force: bool = False, report:
         how = "here" if entry.embedded is None else "embedded"
         return GetResult(path=path, how=how, size_bytes=path.stat().st_size)
     check_licence(entry, accepted=accept_licence)
+    check_extra(entry)
     if not entry.file:
         options = ExportOptions(force=force, accept_licence=accept_licence)
         result = export_model(name, options, report)
@@ -81,7 +84,7 @@ def _entry_of(name: str) -> ModelEntry:
         stages = ", ".join(f"`dearlite models get {stage.partition(':')[0]}`" for stage in cascades[name].stages)
         raise UsageError(f"{name} is a cascade: get its models ({stages})")
     if name not in known:
-        raise UsageError(f"no model {name!r} in models.toml: `dearlite models` lists the names")
+        raise unknown_model(name, "`dearlite models get {}`")
     return known[name]
 
 

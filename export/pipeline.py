@@ -13,7 +13,7 @@ from dearlite.export.options import ExportOptions, Report
 from dearlite.export.results import ExportResult, WrittenModel
 from dearlite.export.source.inputs import states_scorer
 from dearlite.machine import peak_memory_mb
-from dearlite.models.registry import ModelEntry, check_licence, licence_of, load_registry
+from dearlite.models.registry import ModelEntry, check_extra, check_licence, licence_of, load_registry, unknown_model
 from dearlite.templates.families import FAMILIES
 
 
@@ -78,6 +78,7 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
     entry = None if Path(model).is_dir() else _entry_of(model)
     if entry is not None:
         check_licence(entry, accepted=options.accept_licence)
+        check_extra(entry)
     kind = entry.kind if entry is not None else _kind_of(Path(model), options)
     written: WrittenModel
     if entry is not None and report is not None:
@@ -123,6 +124,8 @@ def _entry_of(name: str) -> ModelEntry:
     """The registered model `name`. Raises UsageError unless it can be exported."""
     known = load_registry()
     if name not in known:
+        if any(entry.repository.lower() == name.lower() for entry in known.values()):
+            raise unknown_model(name, "`dearlite export {}`")
         raise UsageError(f"{name} is neither a folder nor a name of models.toml: `dearlite models` lists the names")
     entry = known[name]
     if entry.kind == "cascade" or entry.embedded:

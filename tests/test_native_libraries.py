@@ -67,7 +67,17 @@ def test_each_reason_has_its_remedy(broken, err, remedy):
     assert "\n" not in message and isinstance(caught.value, ImportError) and caught.value.exit_code == 1
 
 
-@pytest.mark.parametrize("err", [ImportError("cannot import name 'a' from 'b'"), RuntimeError("no"), OSError(2, "no")])
+@pytest.mark.parametrize(
+    "err", [ModuleNotFoundError("No module named 'diskcache'"), ImportError("cannot import name 'a' from 'b'")]
+)
+def test_package_that_lacks_another_is_one_line(broken, err):
+    broken("halfdone", err)
+    with pytest.raises(LibraryNotLoaded) as caught:
+        need("halfdone", extra="cpu")
+    assert str(caught.value) == f'halfdone cannot be imported ({err}): install it again, pip install "dearlite[cpu]"'
+
+
+@pytest.mark.parametrize("err", [RuntimeError("no"), OSError(2, "no")])
 def test_other_errors_of_an_import_are_left_as_they_are(broken, err):
     broken("halfdone", err)
     with pytest.raises(type(err)) as caught:
@@ -96,6 +106,24 @@ def unloaded(monkeypatch):
     library.cache_clear()
     yield monkeypatch
     library.cache_clear()
+
+
+@pytest.mark.parametrize("options", [(), ("--prompt", "yes-no")], ids=["listwise", "pointwise"])
+def test_llama_cpp_without_a_package_that_it_imports_is_one_line(broken, unloaded, cli, tmp_path, options):
+    unloaded.setenv("DEARLITE_LLAMA", "llama-cpp-python")
+    unloaded.setenv("DEARLITE_HOME", str(tmp_path))
+    broken("llama_cpp", ModuleNotFoundError("No module named 'diskcache'", name="diskcache"))
+    model, docs = write_tiny(tmp_path / "m.gguf"), tmp_path / "d.txt"
+    docs.write_text("Edison\n")
+    words = (
+        "llama_cpp cannot be imported (No module named 'diskcache'): install it again, pip install "
+        '"dearlite[listwise]"'
+    )
+    code, out, err = cli("rerank", "-q", "x", docs, "-m", model, *options)
+    assert (code, out, err) == (1, "", f"dearlite: {words}\n")
+    code, out, err = cli("models", "recommend")
+    assert (code, err.count("Traceback")) == (0, 0) and "llama.cpp does not load" in " ".join(out.split())
+    assert doctor._listwise_engine()["failed"].args[0] == words
 
 
 def test_llama_cpp_that_does_not_load_is_not_called_a_bad_model(broken, cli, tmp_path, unloaded):

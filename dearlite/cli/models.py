@@ -22,7 +22,7 @@ from dearlite.models.registry import (
     model_file,
 )
 from dearlite.render.facts import print_facts, print_rows
-from dearlite.templates.families import FAMILIES
+from dearlite.templates.families import STATED
 
 
 @click.group(invoke_without_command=True)
@@ -189,8 +189,9 @@ def _print_readings(readings: Sequence[Any]) -> None:
 @click.option("--journal", metavar="FILE", help="Keeps each score at once; the same command continues from it.")
 @click.option(
     "--prompt",
-    type=click.Choice([name for name, family in FAMILIES.items() if not family.likelihood]),
-    help="Family of a language model in a GGUF, as for rerank.",
+    type=click.Choice(STATED),
+    metavar="NAME",
+    help=f"Family of a language model in a GGUF, as for rerank: {', '.join(STATED)}.",
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="The model file to write, with the calibration.")
 def calibrate_model(model: str, source: str | None, **options: Any) -> None:

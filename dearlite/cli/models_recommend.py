@@ -9,8 +9,10 @@ from dataclasses import asdict
 import click
 
 from dearlite.cli.options.types import Duration, Size
+from dearlite.errors import pip_install
 from dearlite.files.json_text import json_text
 from dearlite.machine import nvidia_gpu_present
+from dearlite.models.registry import load_registry, missing_extra
 from dearlite.models.registry_values import QUALITY
 from dearlite.recommend import Candidate, Recommendation, recommend
 from dearlite.recommend.choice import MEASURE, seconds_text
@@ -103,6 +105,8 @@ def _summary(result: Recommendation) -> str:
     if best is None:
         return f"{result.advice[0].upper()}{result.advice[1:]}."
     source = "which is here" if not best.get else f"`{best.get}`{_download(best, ' downloads ')}"
+    if (extra := missing_extra(load_registry()[best.name])) is not None and best.get:
+        source += f", after {pip_install(extra)}"
     seconds = "" if best.seconds is None else f"{seconds_text(best.seconds)}, "
     return f"Take {best.name}: {seconds}{_megabytes(best.memory_mb)}; {source}."
 

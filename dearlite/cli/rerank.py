@@ -88,7 +88,8 @@ def command(
     have an id and a title; its other fields are kept.
 
     A listwise model (a .gguf file) compares documents instead of scoring each alone. Options whose help begins with
-    "Listwise" apply only to listwise models, options whose help begins with "Cascade" only to cascades of several -m.
+    "Listwise" apply only to listwise models, with "GGUF" only to models in a .gguf file, and with "Cascade" only to
+    cascades of several -m.
     """
     if quiet:
         warnings.simplefilter("ignore")
@@ -239,6 +240,6 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
         rate = ranking.total / ranking.elapsed_s
         click.echo(
             f"{ranking.model} on {ranking.device}: {ranking.total} documents in {ranking.elapsed_s:.2f} s "
-            f"({rate:.0f} documents/s)",
+            f"({rate:.{int(rate < 10)}f} documents/s)",
             err=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import sys
 import tomllib
@@ -15,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dearlite.errors import UnknownModel, UsageError, first_line
-from dearlite.models.registry_values import faults, is_name
+from dearlite.errors import MissingExtra, UnknownModel, UsageError, first_line, pip_install
+from dearlite.models.registry_values import TRACED, faults, is_name
 
 DEFAULT_MODEL = "minilm-l12"
 
@@ -125,10 +126,7 @@ def find_model(name: str) -> Path:
         cascades = load_cascades()
         if name in cascades:
             raise UsageError(f"{name} is a cascade ({', '.join(cascades[name].stages)}): name one of its models here")
-        if "/" in name:
-            raise UnknownModel(_of_the_hub(name, known))
-        near = ", ".join(get_close_matches(name, [*known, *cascades], n=4, cutoff=0.4)) or "none is close"
-        raise UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
+        raise unknown_model(name)
     file = model_file(known[name])
     if not file.is_file():
         raise UsageError(f"{name} is not on this machine: {how_to_get(known[name], file)}")
@@ -143,11 +141,23 @@ def model_file(entry: ModelEntry) -> Path:
     return home() / "models" / (entry.name + suffix)
 
 
-def _of_the_hub(name: str, known: Mapping[str, ModelEntry]) -> str:
+def unknown_model(name: str, use: str = "-m {}") -> UnknownModel:
+    """The error for a `name` that models.toml does not have: the nearest names, or what is made of OWNER/NAME.
+
+    `use` is what the caller types for a registered model's name, {}.
+    """
+    known = load_registry()
+    if "/" in name:
+        return UnknownModel(_of_the_hub(name, known, use))
+    near = ", ".join(get_close_matches(name, [*known, *load_cascades()], n=4, cutoff=0.4)) or "none is close"
+    return UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
+
+
+def _of_the_hub(name: str, known: Mapping[str, ModelEntry], use: str) -> str:
     """The error for `name`, OWNER/NAME of a repository: its name here, or the commands that make a file of it."""
     names = [entry.name for entry in known.values() if entry.repository.lower() == name.lower()]
     if names:
-        return f"no model {name!r}: that repository's model is {' or '.join(names)} here (-m {names[0]})"
+        return f"no model {name!r}: that repository's model is {' or '.join(names)} here ({use.format(names[0])})"
     short = name.rstrip("/").rpartition("/")[2]
     return (
         f"no model {name!r}: models of the Hub are exported first: `hf download {name} --local-dir {short}`, then "
@@ -156,18 +166,51 @@ def _of_the_hub(name: str, known: Mapping[str, ModelEntry]) -> str:
 
 
 def how_to_get(entry: ModelEntry, file: Path) -> str:
-    """The command that makes or fetches the entry's `file`, with download and disk, or the place to put the file at."""
+    """The command that makes or fetches the entry's `file`, with download, disk and a missing extra.
+
+    Without the size of the download also the place to put the file at; and the same model as it is published, if
+    models.toml has it as NAME-gguf.
+    """
     consent = "" if entry.commercial else " --accept-licence"
-    command = f"`dearlite {'models get' if entry.file else 'export'} {entry.name}{consent}`"
-    does = f"{command} {'fetches it to' if entry.file else 'makes it at'} {file}"
-    licence = "" if entry.commercial else f"; licence {licence_of(entry)}"
+    does = f"`dearlite models get {entry.name}{consent}` {'fetches it to' if entry.file else 'makes it at'} {file}"
+    notes = "" if entry.commercial else f"; licence {licence_of(entry)}"
+    if (extra := missing_extra(entry)) is not None:
+        notes += f"; first {pip_install(extra)}"
+    twin = load_registry().get(f"{entry.name}-gguf")
+    other = "" if twin is None or not twin.file else f", or `dearlite models get {twin.name}` fetches it without export"
     if entry.download_mb is None:
-        return f"{does} (the size of the download is not stated{licence}), or put its file there"
+        return f"{does} (the size of the download is not stated{notes}), or put its file there{other}"
     source = f"{entry.repository} and {entry.base}" if entry.base else entry.repository
     return (
         f"{does} (downloads {entry.download_mb / 1000:.1f} GB from {source}; "
-        f"needs {disk_mb(entry) / 1000:.1f} GB of disk, the download included{licence})"
+        f"needs {disk_mb(entry) / 1000:.1f} GB of disk, the download included{notes}){other}"
     )
+
+
+def missing_extra(entry: ModelEntry) -> str | None:
+    """The extra that `models get` needs for the entry's file and that is not installed; None if nothing is missing."""
+    extra, missing = _needs(entry)
+    return extra if missing else None
+
+
+def check_extra(entry: ModelEntry) -> None:
+    """Raises MissingExtra if a package that fetches or makes the entry's file is missing; nothing is downloaded."""
+    extra, missing = _needs(entry)
+    if missing:
+        does = "fetch" if entry.file else "make"
+        raise MissingExtra(f"{missing[0]} is needed to {does} {entry.name} and is not installed: {pip_install(extra)}")
+
+
+def _needs(entry: ModelEntry) -> tuple[str, list[str]]:
+    """The extra that fetches or makes the entry's file, and those of its modules that are not installed."""
+    extra, modules = "export", ["huggingface_hub"]
+    if entry.embedded is not None:
+        modules = []
+    elif not entry.file and entry.architecture in TRACED:
+        extra, modules = "encoders", ["torch", "transformers", "optimum", "onnx", *modules]
+    elif not entry.file:
+        modules.append("gguf" if entry.kind == "listwise" else "onnx")
+    return extra, [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 def disk_mb(entry: ModelEntry) -> int:

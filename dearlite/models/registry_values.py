@@ -1,4 +1,4 @@
-"""Checks of the names and values in models.toml, by the field and by the type that its record states."""
+"""Names and values of models.toml: their checks, by the field and by the type that its record states."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ from typing import Any
 KINDS = ("pointwise", "listwise", "cascade")
 # key of `quality` -> the benchmark whose nDCG@10, between 0 and 1, the model's makers or a comparison publish
 QUALITY = {"mteb": "MTEB(eng, v2) retrieval", "nanobeir": "NanoBEIR", "beir": "BEIR"}
+# values of `architecture` whose file is made with torch, the encoders of dearlite.export
+TRACED = frozenset(
+    {
+        "albert",
+        "bert",
+        "camembert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "megatron-bert",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "mt5",
+        "rembert",
+        "roberta",
+        "t5",
+        "xlm-roberta",
+    }
+)
 
 
 _LARGEST = 10**15  # of a number: sizes in MB and numbers of parameters stay exact in a float

@@ -7,7 +7,6 @@ fetched is not fetched again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import FetchError, need
+from dearlite.export.source.hub_errors import hub_errors, invalid_name
 from dearlite.files.hashing import sha256_of
 from dearlite.version import __version__
 
@@ -69,17 +69,18 @@ def fetch_file(repository: str, name: str, revision: str = "main", *, quiet: boo
 def _fetch(repository: str, revision: str, filters: Mapping[str, list[str]], *, quiet: bool) -> Path:
     """The folder that holds the files of a revision that `filters` select."""
     hub, patterns = _hub(), filters["allow_patterns"]
+    otherwise = ", or give a GGUF that you have: -m FILE" if patterns[0].endswith(".gguf") else ""
     if hub.constants.HF_HUB_OFFLINE:
         return _cached(hub, repository, revision, filters)
     api = hub.HfApi(library_name="dearlite", library_version=__version__)
-    with _one_line_errors(hub.errors, repository, revision, api.endpoint):
+    with hub_errors(hub, repository, revision, api.endpoint, otherwise):
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=ANSWER_TIMEOUT_S)
     files = list(hub.utils.filter_repo_objects(info.siblings, key=_name, **filters))
     if not files and not _needs_weights(patterns):
         raise FetchError(_no_such_file(repository, revision, patterns, info.siblings))
     _refuse_pickles(hub, repository, patterns, [file.rfilename for file in files], info.siblings)
     _check_space(hub, repository, info.sha, files)
-    with _one_line_errors(hub.errors, repository, revision, api.endpoint), _progress_bars(hub, shown=not quiet):
+    with hub_errors(hub, repository, revision, api.endpoint, otherwise), _progress_bars(hub, shown=not quiet):
         folder = _download(hub, repository, revision, filters)
     if folder.name != info.sha:
         raise FetchError(
@@ -136,7 +137,7 @@ def _cached(hub: Any, repository: str, revision: str, filters: Mapping[str, list
     except hub.errors.LocalEntryNotFoundError:
         raise incomplete from None
     except hub.errors.HFValidationError:
-        raise _invalid_name(repository) from None
+        raise invalid_name(repository) from None
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     names = list(hub.utils.filter_repo_objects(files, **filters))
     shards = {shard for name in names if name.endswith(".index.json") for shard in _shards(folder / name)}
@@ -245,55 +246,3 @@ def _progress_bars(hub: Any, *, shown: bool) -> Iterator[None]:
     finally:
         if not shown and not off_before:
             hub.utils.enable_progress_bars()
-
-
-@contextmanager
-def _one_line_errors(errors: Any, repository: str, revision: str, endpoint: str) -> Iterator[None]:
-    """Turns errors of huggingface_hub into a FetchError of one line: the request, the Hub's answer, the remedy."""
-    try:
-        yield
-    except errors.HFValidationError:
-        raise _invalid_name(repository) from None
-    except (errors.HTTPError, OSError, RuntimeError) as err:  # RuntimeError: hf_xet's transfers
-        # The error of a single file arrives wrapped in an error about the cache.
-        cause = err.__cause__ if isinstance(err, errors.LocalEntryNotFoundError) and err.__cause__ else err
-        raise FetchError(_message(errors, cause, repository, revision, endpoint)) from err
-    except ValueError as err:  # the response is not JSON
-        raise FetchError(f"{endpoint} does not answer as a Hub does ({_short(err)}): check HF_ENDPOINT") from err
-
-
-def _invalid_name(repository: str) -> FetchError:
-    return FetchError(f"{repository!r} is not a repository name: write OWNER/NAME as in the address of its page")
-
-
-def _message(errors: Any, err: BaseException, repository: str, revision: str, endpoint: str) -> str:
-    """One line that names the request, the Hub's reason and the remedy."""
-    status = getattr(getattr(err, "response", None), "status_code", None)
-    reason = getattr(err, "server_message", None) or "no reason given"
-    log_in = "run `hf auth login` here, or set HF_TOKEN"
-    if isinstance(err, errors.GatedRepoError):
-        message = f"{repository} is gated: accept its licence at {endpoint}/{repository} while logged in, then {log_in}"
-    elif isinstance(err, errors.RepositoryNotFoundError):
-        message = f"{endpoint} has no model repository {repository}, or it is private: check the name, or {log_in}"
-    elif isinstance(err, errors.RevisionNotFoundError):
-        message = f"{repository} has no revision {revision!r}: {endpoint}/{repository}/commits/main lists them"
-    elif status in (401, 403):
-        message = f"{endpoint} refused {repository} ({status}: {reason}): use a token that may read it; {log_in}"
-    elif status is not None:
-        message = f"{endpoint} answered {status} for {repository}: run the same command again later"
-    elif isinstance(err, OSError) and err.errno == errno.ENOSPC:
-        message = f"the disk is full while fetching {repository}: make room, or set HF_HOME to a folder on another disk"
-    elif isinstance(err, OSError) and err.filename is not None:
-        message = f"cannot use {err.filename} while fetching {repository} ({err.strerror}): set HF_HOME to a folder"
-    else:
-        message = (
-            f"the connection to {endpoint} failed while fetching {repository} ({_short(err)}): check it and run the "
-            "same command again, or set HF_HUB_OFFLINE=1 to use the files that were fetched before"
-        )
-    return message
-
-
-def _short(err: BaseException) -> str:
-    """The error's text on one line of at most 160 characters; the name of its class where it has no text."""
-    reason = getattr(err.args[0], "reason", None) if err.args else None  # urllib3's, inside the error of requests
-    return " ".join(str(reason or err).split())[:160] or type(err).__name__

@@ -296,7 +296,7 @@ def test_files_are_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(UsageError, match="is pointwise and follows a listwise one"):
         Reranker.load([str(tmp_path / "list.gguf"), "minilm-l12"])
-    with pytest.raises(UsageError, match="gpu_layers go with a model in a GGUF, and no stage is one"):
+    with pytest.raises(UsageError, match="gpu_layers goes with a model in a GGUF, and no stage is one"):
         Reranker.load(["minilm-l12", "minilm-l12:3"], gpu_layers=3)
 
 
@@ -393,7 +393,7 @@ def test_options_of_cascades_are_refused_for_one_model(option):
         (["-m", "minilm-l12", "-m", "minilm-l12:3", "--low-memory", "--budget", "5s"], "cannot keep to --budget"),
         (["-m", "minilm-l12", "-m", "minilm-l12:3", "--window", "4"], "minilm-l12>minilm-l12 has no listwise stage"),
         (["--mode", "first"], "minilm-l12 is a pointwise model: modes, windows and reasons need a listwise model"),
-        (["--gpu-layers", "3"], "--gpu-layers go with a model in a GGUF, and minilm-l12 is pointwise"),
+        (["--gpu-layers", "3"], "--gpu-layers goes with a model in a GGUF, and minilm-l12 is pointwise"),
         (["--passes", "0"], "passes is 0: it must be a whole number from 1"),
         (["--window", "4", "--stride", "5"], "stride 5 is larger than window 4"),
         (["--threads", "0"], "threads is 0: it must be a whole number from 1"),

@@ -45,7 +45,7 @@ def test_options_that_the_model_does_not_take_are_refused_without_loading_it(mon
         ModelOptions(chain=single, loading=Loading(), long=Long("chunk", 600))
     with pytest.raises(UsageError, match="minilm-l12 is a pointwise model"):
         ModelOptions(chain=single, loading=Loading(), listwise=Listwise())
-    with pytest.raises(UsageError, match="--adapter go with a listwise model, and no stage is one"):
+    with pytest.raises(UsageError, match="--adapter goes with a listwise model, and no stage is one"):
         ModelOptions(chain=pair, loading=Loading(adapter="a.gguf"))
 
 

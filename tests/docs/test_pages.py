@@ -118,3 +118,21 @@ def test_install_page_has_every_extra():
 def test_every_page_is_in_the_navigation():
     named = re.findall(r"^ +- [^:]+: ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert {page.name for page in (ROOT / "docs").glob("*.md")} <= set(named)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_install_commands_are_those_of_a_checkout(page):
+    """No index has dearlite yet."""
+    assert not re.findall(r'pip install [^`\n]*"dearlite\[[^`\n]*', page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_first_install_command_follows_the_clone_and_the_environment(page):
+    before = (ROOT / page).read_text(encoding="utf-8").split('pip install "')[0]
+    assert "clone" in before and "python3 -m venv .venv" in before
+
+
+def test_help_lines_fit_80_columns():
+    blocks = re.findall(r"```text\n\$ (.*?)```", text_of("cli.md"), re.DOTALL)
+    assert len(blocks) > 10
+    assert not [line for block in blocks for line in block.splitlines() if len(line) > 80]

@@ -252,7 +252,7 @@ def test_absent_models_name_the_command_the_download_and_the_licence(home, cli):
     code, _, err = cli("rerank", "-q", "a", os.devnull, "-m", "zerank-2")
     assert code == 2
     for word in (
-        "`dearlite export zerank-2 --accept-licence`",
+        "`dearlite models get zerank-2 --accept-licence`",
         "downloads 8.1 GB",
         "licence cc-by-nc-4.0, not for comm",
     ):

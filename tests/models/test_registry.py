@@ -1,5 +1,6 @@
 """models.toml and the names it gives: the zoo of shared/reference/dear.md row by row; what an absent model says."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from dearlite.errors import UnknownModel, UsageError
 from dearlite.models import registry
-from dearlite.models.registry import find_model, load_registry, model_file
+from dearlite.models.registry import find_model, how_to_get, load_registry, missing_extra, model_file
+from dearlite.models.registry_values import TRACED
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.templates.families import FAMILIES
 
@@ -77,12 +79,12 @@ def test_sizes_follow_from_the_shapes(home, name, _repository, base):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("dear-3b-ce", ["`dearlite export dear-3b-ce`", "downloads 6.4 GB", "needs 9.7 GB of disk"]),
+        ("dear-3b-ce", ["`dearlite models get dear-3b-ce`", "downloads 6.4 GB", "needs 9.7 GB of disk"]),
         (
             "dear-8b-ce-lora",
-            ["`dearlite export dear-8b-ce-lora`", "downloads 16.2 GB", f"-lora-v1 and {L8};", "23.7 GB"],
+            ["`dearlite models get dear-8b-ce-lora`", "downloads 16.2 GB", f"-lora-v1 and {L8};", "23.7 GB"],
         ),
-        ("dear-8b-listwise", ["`dearlite export dear-8b-listwise`", "16.1 GB", "21.0 GB", "dear-8b-listwise.gguf"]),
+        ("dear-8b-listwise", ["`dearlite models get dear-8b-listwise`", "16.1 GB", "21.0 GB", "dear-8b-listwise.gguf"]),
     ],
 )
 def test_absent_model_says_the_command_the_download_and_the_disk(home, name, words):
@@ -107,7 +109,7 @@ def test_own_entry_needs_only_what_has_no_default(home):
     )
     entry = load_registry()["mine"]
     assert (entry.revision, entry.base, entry.max_query_tokens, entry.download_mb) == ("main", "", None, None)
-    with pytest.raises(UsageError, match=r"`dearlite export mine` makes it at .*not stated.*put its file there"):
+    with pytest.raises(UsageError, match=r"`dearlite models get mine` makes it at .*not stated.*put its file there"):
         find_model("mine")
 
 
@@ -120,7 +122,7 @@ def test_comments_of_models_toml_hold_the_counts():
 def test_absent_model_is_shown_with_the_command_that_makes_it(home, cli):
     code, out, err = cli("models", "show", "dear-8b-ce-lora")
     assert (code, err) == (0, "")
-    for word in ("llama3.1", f"{L8}", "7519 MB", "`dearlite export dear-8b-ce-lora`", "downloads 16.2 GB"):
+    for word in ("llama3.1", f"{L8}", "7519 MB", "`dearlite models get dear-8b-ce-lora`", "downloads 16.2 GB"):
         assert word in " ".join(out.split())
 
 
@@ -384,3 +386,66 @@ def test_every_model_has_its_facts_and_can_be_run(home):
             assert entry.max_tokens == FAMILIES[entry.prompt].max_tokens, entry.name
         assert entry.commercial != ("-nc-" in entry.licence), entry.name
         assert bool(entry.file) == entry.name.endswith("-gguf"), entry.name
+
+
+def hide(monkeypatch, *modules):
+    """Makes the modules ones that are not installed."""
+    whole = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in modules else whole(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "modules", "extra"),
+    [
+        ("bge-base", ("torch",), "encoders"),
+        ("ettin-17m", ("onnx", "torch"), "encoders"),
+        ("mxbai-xsmall-v1", ("optimum",), "encoders"),
+        ("qwen3-reranker-0.6b", ("onnx", "torch"), "export"),
+        ("dear-8b-listwise", ("gguf",), "export"),
+        ("bge-v2-m3-gguf", ("huggingface_hub",), "export"),
+    ],
+)
+def test_extra_of_an_absent_model_is_named_before_any_download(home, cli, monkeypatch, name, modules, extra):
+    import dearlite.export.source.fetch
+
+    hide(monkeypatch, *modules)
+    monkeypatch.setattr(dearlite.export.source.fetch, "_hub", lambda: pytest.fail("the Hub was asked"))
+    assert missing_extra(load_registry()[name]) == extra
+    code, out, err = cli("models", "get", name)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    does = "fetch" if name.endswith("-gguf") else "make"
+    assert err.startswith(f"dearlite: {modules[-1] if extra == 'encoders' else modules[0]} is needed to {does} {name} ")
+    assert f'pip install "dearlite[{extra}]"' in err
+    code, out, _ = cli("models", "show", name)
+    assert code == 0 and f'first pip install "dearlite[{extra}]"' in " ".join(out.split())
+
+
+def test_no_extra_is_named_for_packages_that_the_model_does_not_need(home, monkeypatch):
+    hide(monkeypatch, "onnx", "gguf", "torch", "transformers", "optimum")
+    known = load_registry()
+    assert missing_extra(known["minilm-l12"]) is None
+    assert missing_extra(known["bge-v2-m3-gguf"]) is None
+    assert "first pip" not in how_to_get(known["bge-v2-m3-gguf"], home)
+
+
+def test_traced_architectures_are_those_of_the_export():
+    assert set(pytest.importorskip("dearlite.export.encoders.pipeline").ENCODERS) == TRACED
+
+
+@pytest.mark.parametrize("name", ["qwen3-reranker-0.6b", "bge-v2-m3"])
+def test_model_that_is_published_as_a_gguf_too_names_it(home, name):
+    with pytest.raises(UsageError, match=f"`dearlite models get {name}-gguf` fetches it without export"):
+        find_model(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("models", "get", "BAAI/bge-reranker-base"), "is bge-base here (`dearlite models get bge-base`)"),
+        (("export", "BAAI/bge-reranker-base"), "is bge-base here (`dearlite export bge-base`)"),
+        (("models", "get", "bge-bse"), "nearest: bge-base"),
+    ],
+)
+def test_get_and_export_name_the_model_that_is_meant(home, cli, arguments, words):
+    code, out, err = cli(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1) and words in err

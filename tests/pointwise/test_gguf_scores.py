@@ -237,7 +237,7 @@ def test_command_runs_a_language_model_pointwise(folder, cli):
     expected = Reranker.load(path, threads=1, prompt="mxbai-v2").score([("snow", text) for text in scores])
     assert list(scores.values()) == pytest.approx(expected, abs=NEAR)
     code, _, err = cli("rerank", "-q", "snow", docs, "-m", "minilm-l12", "--prompt", "yes-no")
-    assert code == 2 and "--prompt go with a language model in a GGUF" in err
+    assert code == 2 and "--prompt goes with a language model in a GGUF" in err
     code, _, err = cli("rerank", "-q", "snow", docs, "-m", path, "--prompt", "mxbai-v2", "--mode", "first")
     assert code == 2 and "is a pointwise model" in err
 

@@ -15,6 +15,11 @@ from dearlite.templates.families import FAMILIES
 _MODES = "; ".join(f"{name} ({description})" for name, description in LISTWISE_MODES.items())
 _LARGEST_WINDOW = sys.maxsize  # in place of the model's own window, which is not known before it is loaded
 
+
+def _names(*, likelihood: bool) -> str:
+    return ", ".join(name for name, family in FAMILIES.items() if family.likelihood == likelihood)
+
+
 LISTWISE_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--mode",
@@ -56,15 +61,16 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--prompt",
         type=click.Choice([*LIST_FORMS, *FAMILIES]),
-        help="Listwise: prompt form. A GGUF is run pointwise with the others: by its answer yes or no, or by the "
-        "likelihood of the query (upr, query-likelihood). "
-        "[default: the model file's]",
+        metavar="NAME",
+        help=f"GGUF: prompt form of a listwise model ({', '.join(LIST_FORMS)}), or the way to run a language model "
+        f"pointwise: by its answer yes or no ({_names(likelihood=False)}), or by the likelihood of the query "
+        f"({_names(likelihood=True)}). [default: the model file's]",
     ),
     click.option(
         "--gpu-layers",
         type=GpuLayers(),
         metavar="auto|N",
-        help="Listwise: number of layers on the GPU. [default: auto, which is all of them if there is a GPU]",
+        help="GGUF: number of layers on the GPU. [default: auto, which is all of them if there is a GPU]",
     ),
     click.option("--adapter", metavar="FILE", help="Listwise: LoRA adapter in GGUF format to apply to the model."),
 )

@@ -146,7 +146,8 @@ class ModelOptions:
         if names := [name for name, value in values.items() if value is not None and name not in takes]:
             reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
             options = " and ".join("--" + name.replace("_", "-") for name in names)
-            raise UsageError(f"{options} go with {GOES_WITH[names[-1]]}, and {reason}")
+            verb = "goes" if len(names) == 1 else "go"
+            raise UsageError(f"{options} {verb} with {GOES_WITH[names[-1]]}, and {reason}")
         if any(stage.kind == "listwise" for stage in self.chain.stages):
             return
         if self.listwise is not None and self.chain.cascade:

@@ -238,9 +238,15 @@ def test_no_network_is_one_line(hub, fetched):
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
         error = fetched(HF_ENDPOINT=endpoint)
-    for word in (f"connection to {endpoint} failed", REPOSITORY, "HF_HUB_OFFLINE=1"):
+        gguf = fetched(options={"patterns": ["x.gguf"]}, HF_ENDPOINT=endpoint)
+        assert hub.asked == []
+        fetched()
+        after = fetched(HF_ENDPOINT=endpoint)
+    for word in (f"connection to {endpoint} failed", REPOSITORY, "run the same command again"):
         assert word in error
-    assert hub.asked == []
+    assert "HF_HUB_OFFLINE" not in error and "GGUF" not in error  # nothing was fetched before
+    assert "HF_HUB_OFFLINE" not in gguf and gguf.endswith("or give a GGUF that you have: -m FILE")
+    assert after.endswith("or set HF_HUB_OFFLINE=1 to use the files that were fetched before")
 
 
 def test_progress_is_on_stderr_unless_quiet(start):
