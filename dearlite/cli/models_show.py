@@ -8,11 +8,12 @@ from typing import Any
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_activation
 from dearlite.models.gguf import GgufFile, is_gguf
-from dearlite.models.gguf_kinds import TWO_LABELS, exported_record, scoring_kind
+from dearlite.models.gguf_kinds import TWO_LABELS, exported_record, prompts_of, scoring_kind
 from dearlite.models.manifest import Manifest
 from dearlite.models.registry import ModelEntry, how_to_get, licence_of, model_file
 from dearlite.models.registry_values import QUALITY
 from dearlite.render.facts import print_facts, print_rows
+from dearlite.templates.families import FAMILIES
 
 
 def show_file(path: Path, entry: ModelEntry | None) -> None:
@@ -124,16 +125,32 @@ def _show_gguf(file: GgufFile) -> None:
     """Prints the facts, the source and the quality card that a GGUF records."""
     own = {k.removeprefix("dearlite."): v for k, v in file.metadata.items() if k.startswith("dearlite.")}
     facts: dict[str, Any] = {
-        "name": own.get("name", file.metadata.get("general.name", file.path.stem)),
+        "name": own.get("name", file.path.stem),
         "file": file.path,
         "size": f"{file.size_bytes / 1e6:.1f} MB",
         "kind": own.get("kind", f"a GGUF of another maker: {_FOREIGN.get(scoring_kind(file))}"),
         "architecture": file.metadata.get("general.architecture", "not stated"),
         "weights": f"{len(file.tensors)} tensors, most of them {file.main_type}",
     }
+    if scoring_kind(file) is None:
+        facts |= _language_model(file)
     if (head := own.pop("head", None)) is not None:
         facts["score head"] = f"{len(head)} values"
     facts |= {key: value for key, value in own.items() if key not in ("name", "kind", "card", "source")}
     print_facts(facts)
     print_facts({f"source {key}": value for key, value in (exported_record(file, "source") or {}).items()})
     print_facts(exported_record(file, "card") or {}, title="quality card")
+
+
+def _language_model(file: GgufFile) -> dict[str, Any]:
+    """The facts of a language model that choose its prompt: its title, context, chat template, and what fits."""
+    architecture = file.metadata.get("general.architecture")
+    names = prompts_of(file)
+    own = [name for name in names if FAMILIES[name].model_types]
+    fits = ", ".join(name for name in names if name not in own) or "none"
+    return {
+        "title": file.metadata.get("general.name", "not stated"),
+        "context": f"{file.metadata.get(f'{architecture}.context_length', 'not stated')} tokens",
+        "chat template": "yes" if file.metadata.get("tokenizer.chat_template") else "none",
+        "--prompt": fits + (f"; {', '.join(own)}, if it was trained with it" if own else ""),
+    }

@@ -18,7 +18,7 @@ from dearlite.checks import whole_number
 from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
 from dearlite.models.formats import Runner, runner_of
 from dearlite.models.gguf import GgufFile
-from dearlite.models.gguf_kinds import scoring_kind, states_relevance, takes_instruction
+from dearlite.models.gguf_kinds import how_to_instruct, scoring_kind, states_relevance, takes_instruction
 from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model, load_registry
 from dearlite.templates.families import FAMILIES
 
@@ -147,6 +147,9 @@ class Chain:
             return  # a damaged file is reported when it is loaded
         names = " and ".join(stage.name for stage in self.stages)
         verb = "take" if len(self.stages) > 1 else "takes"
+        file = self.stages[0].gguf if len(self.stages) == 1 else None
+        if file is not None and (reason := how_to_instruct(file, self.stages[0].prompt)):
+            raise UsageError(f"{names} takes no instruction {reason}")
         raise UsageError(
             f"{names} {verb} no instruction: leave it out, or name a model whose prompt has a place for it"
         )

@@ -36,6 +36,34 @@ def takes_instruction(file: GgufFile, prompt: str | None) -> bool:
     return family is not None and bool(family.instructed or family.chat_instructed)
 
 
+def prompts_of(file: GgufFile) -> list[str]:
+    """The families that a GGUF without a score of its own can be run as with --prompt, those for any model last."""
+    architecture = file.metadata.get("general.architecture")
+    if scoring_kind(file) is not None or architecture in ("t5", "t5encoder"):
+        return []
+    if file.metadata.get(f"{architecture}.attention.causal") is False:
+        return []
+    talks = bool(file.metadata.get("tokenizer.chat_template"))
+    return [
+        name
+        for name, family in FAMILIES.items()
+        if family.fits({"model_type": architecture})
+        and (family.likelihood or (family.yes != "" and (talks or not family.chat)))
+    ]
+
+
+def how_to_instruct(file: GgufFile, prompt: str | None) -> str:
+    """The reason why a GGUF takes no instruction with this `prompt`, with the prompts that take one; empty if none."""
+    names = [name for name in prompts_of(file) if takes_instruction(file, name)]
+    if not names:
+        return ""
+    reason = "as a listwise model" if prompt is None else f"with --prompt {prompt}, which has no place for one"
+    first = "yes-no" if "yes-no" in names else names[0]
+    others = [name for name in names if name != first]
+    trained = f" (or {', '.join(others)}, if it was trained with it)" if others else ""
+    return f"{reason}: leave it out, or take --prompt {first}{trained}"
+
+
 def exported_record(file: GgufFile, name: str) -> dict[str, Any] | None:
     """The JSON object `dearlite.NAME` that dearlite wrote; None without one. Raises ModelFileError if it is another."""
     text = file.metadata.get(f"dearlite.{name}")

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_gguf import write_tiny
 
 from dearlite.errors import UnknownModel, UsageError
 from dearlite.models import registry
@@ -449,3 +450,28 @@ def test_model_that_is_published_as_a_gguf_too_names_it(home, name):
 def test_get_and_export_name_the_model_that_is_meant(home, cli, arguments, words):
     code, out, err = cli(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1) and words in err
+
+
+@pytest.mark.parametrize("talks", [True, False])
+def test_show_of_a_language_model_names_the_prompts_that_fit(cli, tmp_path, talks):
+    file = write_tiny(tmp_path / "mine.gguf", chat_template="" if not talks else None)
+    if not talks:
+        file.write_bytes(file.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.char_template"))
+    code, out, err = cli("models", "show", file)
+    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in out.splitlines() if re.search(r"\S {2,}\S", line))
+    assert (code, err, facts["name"]) == (0, "", "mine")
+    assert facts["context"].endswith(" tokens") and facts["chat template"] == ("yes" if talks else "none")
+    fits = "yes-no, upr, query-likelihood" if talks else "upr, query-likelihood"
+    assert facts["--prompt"].startswith(f"{fits}; ctxl-v2, tfrank")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "no instruction as a listwise model"), (("--prompt", "upr"), "no instruction with --prompt upr, which has")],
+)
+def test_instruction_without_a_place_names_the_prompt_that_has_one(cli, tmp_path, options, words):
+    file = write_tiny(tmp_path / "mine.gguf")
+    (tmp_path / "d.txt").write_text("Edison\n")
+    code, out, err = cli("rerank", "-q", "x", tmp_path / "d.txt", "-m", file, "--instruction", "Find it", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"mine takes {words}" in err and "leave it out, or take --prompt yes-no (or ctxl-v2, tfrank, if" in err
