@@ -23,7 +23,7 @@ from typing import Any
 from dearlite.errors import ModelFileError, first_line, need
 
 _LONGEST_S = 10.0  # of rendering, which takes milliseconds: a template that loops on and on is refused
-_LARGEST = 10**6  # characters or items of a repeated value, bits of a power
+_LARGEST = 10**6  # characters of a prompt's words, characters or items of a repeated value, bits of a power
 Turn = tuple[str, str]  # (role, text): "system", "user" or "assistant"
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which no template writes
@@ -85,10 +85,19 @@ class ChatTemplate:
 
     def _render(self, turns: Sequence[Turn]) -> str:
         messages = [{"role": role, "content": text} for role, text in turns]
+        pieces: list[str] = []
+        left = _LARGEST
         with _time_limit(_LONGEST_S):
-            rendered: str = self._template.render(
+            for piece in self._template.generate(
                 messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
-            )
+            ):
+                pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError(f"a prompt of more than {_LARGEST} characters without its texts")
+        rendered = "".join(pieces)
+        if any(int(match[1]) >= len(turns) for match in _PLACEHOLDER.finditer(rendered)):
+            raise ValueError("it writes characters of a private use area")
         return rendered
 
 

@@ -94,6 +94,8 @@ def test_unreadable_template_names_the_forms_that_need_none(source):
     [
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "runs for more than 0.2 s"),
         ("{% for i in 'x' * 99999 %}{% for j in 'x' * 99999 %}{% endfor %}{% endfor %}", "runs for more than 0.2 s"),
+        ("{% for i in range(2000) %}{{ 'x' * 999 }}{% endfor %}", "a prompt of more than 1000000 characters"),
+        ("{{ messages[0].content }}\ue0007\ue001", "private use area"),
         ("{{ 'x' * 10 ** 10 }}", "a value of 10000000000 characters"),
         ("{{ 10 ** 6 * [1, 2] }}", "a value of 2000000 characters, items"),
         ("{{ 9 ** 99999999 }}", "characters, items or bits"),
