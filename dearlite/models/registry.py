@@ -150,7 +150,8 @@ def unknown_model(name: str, use: str = "-m {}") -> UnknownModel:
     if "/" in name:
         return UnknownModel(_of_the_hub(name, known, use))
     near = ", ".join(get_close_matches(name, [*known, *load_cascades()], n=4, cutoff=0.4)) or "none is close"
-    return UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them, or give a model file")
+    file = ", or give a model file" if use.startswith("-m") else ""
+    return UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them{file}")
 
 
 def _of_the_hub(name: str, known: Mapping[str, ModelEntry], use: str) -> str:

@@ -226,7 +226,7 @@ def test_export_refuses_in_one_line(home, cli, name, words):
     ("name", "words"),
     [
         ("dear", "dear is a cascade: get its models (`dearlite models get dear-3b-ce`, `dearlite models get dear-8b-l"),
-        ("minilm-l99", "no model 'minilm-l99' in models.toml"),
+        ("minilm-l99", "no model 'minilm-l99' (nearest: minilm-l"),
     ],
 )
 def test_name_that_is_no_model_is_refused(home, cli, name, words):
