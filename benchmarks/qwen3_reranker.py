@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=40, help="of all rounds together (default: 40)")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    limit = "begin no round that would end after S seconds (default: 500)"
+    parser.add_argument("--limit-s", type=float, metavar="S", default=500, help=limit)
     parser.add_argument("--only", nargs="+", metavar="KEY", help="systems to run")
     options = parser.parse_args()
     machine = describe_machine()
@@ -92,7 +94,13 @@ def main() -> None:
                 print(f"{key}: {err}")
         for worker in workers.values():
             worker.run([(pairs[0][0], [pairs[0][1]])])
+        start = time.perf_counter()
         for number, part in enumerate(slices):
+            elapsed_s = time.perf_counter() - start
+            if number and elapsed_s * (number + 1) / number > options.limit_s:
+                print_progress(f"stopped after {number} of {len(slices)} rounds: --limit-s {options.limit_s:g}")
+                del slices[number:]
+                break
             keys = list(workers)
             for position in range(len(keys)):
                 key = keys[(position + number) % len(keys)]
@@ -100,7 +108,7 @@ def main() -> None:
                 time.sleep(SETTLE_S)
                 rounds.setdefault(key, []).append(workers[key].run(part))
     tokens = [sum(len(ids) for ids, _ in files.rows(part)) for part in slices]
-    report(machine, files, rounds, tokens, len(pairs))
+    report(machine, files, rounds, tokens, sum(len(texts) for part in slices for _, texts in part))
 
 
 def grouped(pairs: list[tuple[str, str]]) -> Work:
