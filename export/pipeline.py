@@ -80,19 +80,18 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
         check_licence(entry, accepted=options.accept_licence)
         check_extra(entry)
     kind = entry.kind if entry is not None else _kind_of(Path(model), options)
+    options.check(model, kind, named=entry is not None)
     written: WrittenModel
     if entry is not None and report is not None:
         report(f"{entry.name}: licence {licence_of(entry)}")
     if kind == "listwise":
         from dearlite.export.listwise import export_listwise
 
-        options.check(model, kind, named=entry is not None)
         written = export_listwise(model, entry, options, report or _silent)
     else:
         need("onnx", extra="export")
         from dearlite.export.pointwise import export_pointwise
 
-        options.check(model, kind, named=entry is not None)
         written = export_pointwise(model, entry, options, report or _silent)
     weight_files = {written.checkpoint.spec(name).file for name in written.checkpoint.names}
     return ExportResult(

@@ -121,7 +121,7 @@ def test_llama_cpp_without_a_package_that_it_imports_is_one_line(broken, unloade
     )
     code, out, err = cli("rerank", "-q", "x", docs, "-m", model, *options)
     assert (code, out, err) == (1, "", f"dearlite: {words}\n")
-    code, out, err = cli("models", "recommend")
+    code, out, err = cli("models", "recommend", "--all")
     assert (code, err.count("Traceback")) == (0, 0) and "llama.cpp does not load" in " ".join(out.split())
     assert doctor._listwise_engine()["failed"].args[0] == words
 

@@ -72,11 +72,15 @@ class ChatTemplate:
                 raise ModelFileError(
                     f"the model's chat template refuses this conversation ({first_line(first)}): take another --prompt"
                 ) from None
+        shown = {int(match[1]) for match in _PLACEHOLDER.finditer(rendered)}
+        if shown and max(shown) >= len(turns):
+            raise ModelFileError(
+                "the model's chat template writes characters of a private use area: take another --prompt"
+            )
         parts, end = [], 0
         for match in _PLACEHOLDER.finditer(rendered):
             parts += [PromptPart(rendered[end : match.start()], True), PromptPart(texts[int(match[1])], False)]
             end = match.end()
-        shown = {int(match[1]) for match in _PLACEHOLDER.finditer(rendered)}
         if len(shown) < len(turns):
             raise ModelFileError(
                 "the model's chat template leaves out parts of this conversation: take another --prompt"
@@ -95,10 +99,7 @@ class ChatTemplate:
                 left -= len(piece)
                 if left < 0:
                     raise ValueError(f"a prompt of more than {_LARGEST} characters without its texts")
-        rendered = "".join(pieces)
-        if any(int(match[1]) >= len(turns) for match in _PLACEHOLDER.finditer(rendered)):
-            raise ValueError("it writes characters of a private use area")
-        return rendered
+        return "".join(pieces)
 
 
 def encode_parts(

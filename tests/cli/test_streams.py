@@ -47,6 +47,8 @@ CALLS = {
     "models show": [("models", "show", "minilm-l12")],
     "models get": [("models", "get", "minilm-l12")],
     "models recommend": [("models", "recommend", "-h")],  # it measures the machine
+    "serve": [("serve", "-h")],  # it runs until a signal (tests/serve)
+    "mcp": [("mcp", "-h")],  # until its client ends
     "models verify": [("models", "verify", "minilm-l12")],
     "models calibrate": [("models", "calibrate", "-h")],
     "export": [("export", "-h")],

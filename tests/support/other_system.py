@@ -20,6 +20,8 @@ ABSENT_MODULES = ("fcntl", "resource", "pwd", "grp", "pty", "tty", "termios")
 ABSENT_CALLS = ("fork", "forkpty", "sched_getaffinity", "sched_setaffinity", "getuid", "chown", "fchmod", "mkfifo")
 ON_MACOS = {"fork", "forkpty", "getuid", "chown", "fchmod", "mkfifo"}
 LONGEST_PATH = 260
+# rooms that need packages of other projects, and are imported by none of the commands below
+OF_OTHER_PACKAGES = ("dearlite.frozen.", "dearlite.integrations.", "dearlite.serve.")
 BINARY = 0x8000
 
 
@@ -120,7 +122,9 @@ def become(system):
     import dearlite
 
     for module in pkgutil.walk_packages(dearlite.__path__, "dearlite."):
-        if not module.name.startswith(("dearlite.export", "dearlite.__main__", "dearlite.offline.cluster")):
+        if not module.name.startswith(
+            ("dearlite.export", "dearlite.__main__", "dearlite.offline.cluster", *OF_OTHER_PACKAGES)
+        ):
             importlib.import_module(module.name)
     absent = [name for name in ABSENT_CALLS if system == "win32" or name not in ON_MACOS]
     changes = windows_os() if system == "win32" else {}

@@ -298,7 +298,7 @@ def test_name_is_fetched_merged_and_then_works_by_its_name(tmp_path):
         made = dearlite("export", "mine-lora", "--quant", "fp32")
     after = dearlite("rerank", "-q", QUERIES[0], docs, "-m", "mine-lora")
     assert (before.returncode, made.returncode, after.returncode) == (2, 0, 0), made.stderr
-    assert "`dearlite export mine-lora`" in before.stderr
+    assert "`dearlite models get mine-lora`" in before.stderr
     scores = {row["index"]: row["score"] for row in map(json.loads, after.stdout.splitlines())}
     expected = reference(tuned.merge_and_unload().eval(), tok, [(QUERIES[0], text.strip()) for text in DOCS])
     assert [scores[place] for place in range(len(DOCS))] == pytest.approx(expected, abs=1e-4)

@@ -100,7 +100,7 @@ def test_name_is_listwise_by_its_entry(cli, tmp_path, model, monkeypatch):
     monkeypatch.setattr("dearlite.export.source.inputs.fetch", lambda repository, revision="main": model)
     refused(cli("export", "tiny", "--quant", "int8"), 2, "--quant int8 does not apply to tiny, a listwise model")
     code, _, err = cli("export", "tiny", "--quant", "f16", "--no-card")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "dearlite: tiny: licence mit\n")
     metadata = GgufFile(tmp_path / "home" / "models" / "tiny.gguf").metadata
     assert [metadata[f"dearlite.{key}"] for key in ("name", "prompt", "max_tokens", "licence", "identifiers_from")] == [
         "tiny", "plain", 300, "mit", 0,
