@@ -51,7 +51,9 @@ def _agreement(left: NDArray[np.int32], right: NDArray[np.int32], end: int, text
     At the beginning of a word of `text`, if there is one. None if they agree nowhere in the second half of the overlap.
     """
     if not (left[:, 2] > end - _OVERLAP_CHARACTERS).any() and not (right[:, 1] < end).any():
-        return len(left), 0  # the overlap holds no tokens
+        # The overlap holds no tokens. Without a blank in it a word may go on behind characters that have none.
+        blank = any(map(str.isspace, text[end - _OVERLAP_CHARACTERS : end]))
+        return (len(left), 0) if blank else None
     first = int(np.searchsorted(left[:, 1], end - _OVERLAP_CHARACTERS // 2))
     positions = range(first, len(left) - _AGREED_TOKENS)
     for at in sorted(positions, key=lambda at: " " not in text[max(0, left[at, 1] - 1) : left[at, 1] + 1]):

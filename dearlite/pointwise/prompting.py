@@ -6,6 +6,7 @@ Both kinds have one interface: the query's part is encoded once, then a row for 
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from dearlite.models.manifest import Manifest
 
+_PLAIN = re.compile("[0-9A-Za-z]")  # every tokenizer in use makes a token of these characters
+_PLAIN_CHARACTERS = 256  # at the beginning of a text
 PromptForm = str | Template  # a key of PAIR_FORMS, or the words themselves
 
 
@@ -145,6 +148,11 @@ def prompt_of(form: PromptForm, tokenizer_json: bytes, max_tokens: int, instruct
     if isinstance(form, Template):
         return TemplatePrompt(form, TextEncoder(tokenizer_json), max_tokens, instruction)
     return PairPrompt(form, PairEncoder(tokenizer_json, max_tokens=max_tokens))
+
+
+def has_tokens(texts: Texts, text: str) -> bool:
+    """True if the tokenizer makes a token of `text` other than blanks; for most texts without a look at its tokens."""
+    return bool(_PLAIN.search(text, 0, _PLAIN_CHARACTERS)) or texts.has_tokens(text)
 
 
 def check_place(instruction: str | None, manifest: Manifest) -> None:

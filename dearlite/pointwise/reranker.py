@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from dearlite.passages import best_passages
 from dearlite.pointwise.arguments import check_no_listwise, check_pair
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.passages import split_documents
-from dearlite.pointwise.prompting import check_place, prompt_of
+from dearlite.pointwise.prompting import check_place, has_tokens, prompt_of
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.progress import Progress, part_of
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
@@ -40,10 +39,6 @@ if TYPE_CHECKING:
     from dearlite.options import Call, Listwise
     from dearlite.pointwise.backend import Backend
     from dearlite.pointwise.tokens import TokenRow
-
-
-_PLAIN = re.compile("[0-9A-Za-z]")
-_PLAIN_CHARACTERS = 256  # at the beginning of a text
 
 
 class PointwiseReranker(Reranker):
@@ -228,11 +223,8 @@ class PointwiseReranker(Reranker):
 
     def _reads(self, document: Document, position: int) -> bool:
         """True if the tokenizer makes a token of `document`."""
-        # Every tokenizer in use makes a token of these characters: most documents need no look at their tokens.
-        if _PLAIN.search(document.text, 0, _PLAIN_CHARACTERS):
-            return True
         with naming(self.model, name_of(document, position)):
-            return self._encoder.has_tokens(document.text) or self._encoder.has_tokens(document.title)
+            return has_tokens(self._encoder, document.text) or has_tokens(self._encoder, document.title)
 
     def _rows(
         self, pairs: Iterable[tuple[str, Document]], positions: Sequence[int] | None = None
@@ -270,7 +262,7 @@ class PointwiseReranker(Reranker):
     def _query_part(self, query: str) -> Any:
         """The query's part of a prompt. Raises InvalidInput if it has no token, or leaves no room for a document."""
         with naming(self.model, "the query"):
-            if not _PLAIN.search(query, 0, _PLAIN_CHARACTERS) and not self._encoder.has_tokens(query):
+            if not has_tokens(self._encoder, query):
                 raise InvalidInput(f"the query {no_tokens(Document(query), self.model)}: give at least one word")
             return self._prompt.query(query)
 

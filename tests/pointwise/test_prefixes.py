@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -125,6 +125,9 @@ def test_offsets_of_pieces_are_those_of_the_whole_text(tokenizer):
 
     @settings(max_examples=40)
     @given(TEXTS)
+    @example(
+        "ฝนตกที่ภูเขา" * 85 + "\u0323\u0301" * 2490 + "Rain falls on the hills, and the river floods. " * 3
+    )  # one word
     def check(text):
         encoding = whole.encode(text, add_special_tokens=False)
         joined = offsets.joined_offsets(text, lambda t: whole.encode(t, add_special_tokens=False))
