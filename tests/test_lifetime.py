@@ -14,6 +14,7 @@ import weakref
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from pool_work import scored, uses
 from posix_only import need_posix
 
 from dearlite import DearliteWarning, Reranker, UsageError
@@ -155,12 +156,6 @@ def shares_the_parents(model):
     return model._backend is _parent._backend
 
 
-def uses(model):
-    """Number of calls of this function with one loaded model, in one process."""
-    model._backend.uses = getattr(model._backend, "uses", 0) + 1
-    return model._backend.uses
-
-
 def test_a_forked_process_loads_its_own(monkeypatch):
     need_posix()
     model = Reranker.load(threads=1)
@@ -179,12 +174,8 @@ def test_a_process_of_a_pool_loads_a_model_once_for_all_its_tasks():
 def test_joblib_takes_a_model():
     joblib = pytest.importorskip("joblib", reason="joblib is not installed")
     model = Reranker.load(threads=1)
-    work = (joblib.delayed(scored)(model, query) for query in ("rain", "tea"))
+    work = (joblib.delayed(scored)(model, query, DOCS) for query in ("rain", "tea"))
     assert joblib.Parallel(n_jobs=2)(work) == [scores(model.rerank(query, DOCS)) for query in ("rain", "tea")]
-
-
-def scored(model, query):
-    return scores(model.rerank(query, DOCS))
 
 
 def test_dask_takes_a_model():
@@ -194,7 +185,7 @@ def test_dask_takes_a_model():
         distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
-        results = client.gather([client.submit(scored, model, query) for query in ("rain", "tea")])
+        results = client.gather([client.submit(scored, model, query, DOCS) for query in ("rain", "tea")])
     assert results == [scores(model.rerank(query, DOCS)) for query in ("rain", "tea")]
 
 

@@ -26,8 +26,8 @@ DOCS = ["Tea", "Rain falls.", "Ships carry grain."]
 LONG = ["rain and ships " * 15] * 3000  # minutes of work
 
 
-@pytest.fixture(scope="module")
-def reranker():
+@pytest.fixture
+def reranker(own_threads):
     with Reranker.load(threads=1) as loaded:
         yield loaded
 
@@ -42,8 +42,15 @@ def scores(ranking):
     return [(hit.index, hit.score) for hit in ranking]
 
 
-def threads_of_calls():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("dearlite")]
+@pytest.fixture
+def own_threads():
+    """Call: dearlite's threads that started in this test. A model of an earlier test may still have others."""
+    before = set(threading.enumerate())
+
+    def call(prefix="dearlite"):
+        return [thread for thread in set(threading.enumerate()) - before if thread.name.startswith(prefix)]
+
+    return call
 
 
 async def until(reached, within_s=30):
@@ -98,7 +105,7 @@ def test_errors_are_those_of_rerank(reranker, options, error, message):
         asyncio.run(events())
 
 
-def test_many_tasks_share_one_model(reranker):
+def test_many_tasks_share_one_model(reranker, own_threads):
     queries = ["rain", "ships", "tea"] * 10
     expected = {query: scores(reranker.rerank(query, DOCS)) for query in set(queries)}
 
@@ -106,7 +113,7 @@ def test_many_tasks_share_one_model(reranker):
         return await asyncio.gather(*(reranker.arerank(query, DOCS) for query in queries))
 
     assert [scores(ranking) for ranking in asyncio.run(together())] == [expected[query] for query in queries]
-    assert len([thread for thread in threads_of_calls() if "call" in thread.name]) <= CALLS_AT_ONCE
+    assert len(own_threads("dearlite-call")) <= CALLS_AT_ONCE
 
 
 def test_a_cancelled_task_ends_at_once_and_its_place_is_free(reranker):
@@ -128,43 +135,41 @@ def test_a_cancelled_task_ends_at_once_and_its_place_is_free(reranker):
     assert asyncio.run(run()) == scores(reranker.rerank("rain", DOCS))
 
 
-def test_two_hundred_cancelled_tasks_leave_no_thread(reranker):
+def test_two_hundred_cancelled_tasks_leave_no_thread(reranker, own_threads):
     async def run():
-        others = threading.active_count() - len(threads_of_calls())
         for number in range(200):
             task = asyncio.create_task(reranker.arerank("rain", LONG))
             await asyncio.sleep(0.02 if number % 20 == 0 else 0)  # some of them run, most wait
             task.cancel()
-        await until(lambda: threading.active_count() <= others + CALLS_AT_ONCE)
+        await until(lambda: len(own_threads()) <= CALLS_AT_ONCE)
         assert scores(await reranker.arerank("rain", DOCS)) == expected
 
     expected = scores(reranker.rerank("rain", DOCS))
     asyncio.run(run())
-    assert not [thread for thread in threads_of_calls() if "call" not in thread.name]
+    assert not own_threads("dearlite_")  # those of a call's work
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_the_threads_end_with_the_model(closed):
+def test_the_threads_end_with_the_model(closed, own_threads):
     async def run():
         model = Reranker.load(threads=1)
         await model.arerank("rain", DOCS)
-        own = [thread for thread in threads_of_calls() if thread not in before]
+        own = own_threads()
         assert own
         if closed:
             await model.aclose()
         del model
         await until(lambda: not any(thread.is_alive() for thread in own))
 
-    before = threads_of_calls()
     asyncio.run(run())
 
 
-def test_a_timeout_stops_the_work(reranker):
+def test_a_timeout_stops_the_work(reranker, own_threads):
     async def run():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await reranker.arerank("rain", LONG)
-        await until(lambda: not any(thread.name.startswith("dearlite_") for thread in threading.enumerate()))
+        await until(lambda: not own_threads("dearlite_"))
 
     asyncio.run(run())
 
@@ -206,13 +211,13 @@ def test_astream_yields_progress_and_then_the_ranking(reranker):
     assert scores(last.ranking) == scores(reranker.rerank("rain", DOCS, top_k=1))
 
 
-def test_leaving_astream_stops_the_work_in_silence(reranker, caplog):
+def test_leaving_astream_stops_the_work_in_silence(reranker, own_threads, caplog):
     async def run():
         async with aclosing(reranker.astream("rain", LONG)) as events:
             async for event in events:
                 assert event == ProgressEvent(1, 3000)
                 break
-        await until(lambda: not any(thread.name.startswith("dearlite_") for thread in threading.enumerate()))
+        await until(lambda: not own_threads("dearlite_"))
 
     asyncio.run(run())
     assert not caplog.records

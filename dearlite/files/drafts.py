@@ -104,7 +104,7 @@ class Draft:
         return name
 
     def _made_beside(self, folder: bool) -> Path:
-        """The locked draft. One that another process removed before it was locked is made again."""
+        """The locked draft. One that another process took for a leftover before it was locked is made again."""
         secret = self._target.status is not None and not self._target.status.st_mode & 0o004
         while True:
             path = _new_path(self._target.path)
@@ -112,16 +112,27 @@ class Draft:
                 path.mkdir(mode=0o700)
                 if sys.platform == "win32":
                     return path
-                self._lock = os.open(path, os.O_RDONLY)
+                try:
+                    self._lock = os.open(path, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue
             else:
                 self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o666)
                 if sys.platform == "win32":  # an open file cannot be removed there: that is lock enough
                     return path
-            with suppress(OSError):  # a file system without locks: leftovers stay
-                lock_alone(self._lock)
-            if os.fstat(self._lock).st_nlink:
+            if self._is_locked():
                 return path
             self._unlock()
+
+    def _is_locked(self) -> bool:
+        """Whether the draft is this process's: locks it, unless another process has removed it or is about to."""
+        try:
+            lock_alone(self._lock)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks: leftovers stay
+            pass
+        return os.fstat(self._lock).st_nlink > 0
 
     def _copy(self, source: Path) -> None:
         """Writes the draft to the device, the pipe or the descriptor."""

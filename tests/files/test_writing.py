@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from posix_only import need_posix
 
 from dearlite.errors import DearliteError, UsageError
+from dearlite.files import drafts
 from dearlite.files.hashing import sha256_of
 from dearlite.files.json_text import JsonText, json_text
 from dearlite.files.writing import standard_output, whole_file, write_text
@@ -193,6 +194,46 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, folder):
     assert len(names(tmp_path)) == 2
     write_text(tmp_path / "out.txt", "new")
     assert names(tmp_path) == ["other.txt", "out.txt"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked", "while it is locked"])
+def test_a_draft_that_another_writer_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch, folder, moment):
+    need_posix()
+    locks, lock, opens, taken = pytest.importorskip("fcntl"), drafts.lock_alone, os.open, []
+
+    def take():
+        (draft,) = tmp_path.iterdir()
+        taken.append(draft)
+        if moment == "while it is locked":
+            handle = opens(draft, os.O_RDONLY)
+            lock(handle)
+            taken.append(handle)
+        elif folder:
+            draft.rmdir()
+        else:
+            draft.unlink()
+
+    def open_late(path, flags, *mode):
+        if not taken and folder and moment == "before it is opened":
+            take()
+        return opens(path, flags, *mode)
+
+    def lock_late(handle):
+        if not taken:
+            take()
+        lock(handle)
+
+    monkeypatch.setattr(os, "open", open_late)
+    monkeypatch.setattr(drafts, "lock_alone", lock_late)
+    with drafts.Draft(tmp_path / "out.txt", folder=folder) as draft:
+        assert taken and draft.path.exists() and draft.path != taken[0]
+        handle = opens(draft.path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            locks.flock(handle, locks.LOCK_EX | locks.LOCK_NB)
+        os.close(handle)
+    for handle in taken[1:]:
+        os.close(handle)
 
 
 def test_the_longest_name_can_be_written(tmp_path):
