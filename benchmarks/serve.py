@@ -229,7 +229,7 @@ def slow(port: int) -> int:
 
 
 # load -> statuses that are right: a budget may end while the request waits
-LOADS = {short: {200}, long: {200, 503}, streamed: {200}, leaving: {499}, malformed: {400}, slow: {499}}
+LOADS = {short: {200}, long: {200, 503, 504}, streamed: {200}, leaving: {499}, malformed: {400}, slow: {499}}
 
 
 def measure_mixed(port: int, pid: int, minutes: float, workers: int = 6) -> None:

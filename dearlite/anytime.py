@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
-from dearlite.errors import Cancelled, UsageError
+from dearlite.errors import BudgetTooShort, Cancelled
 from dearlite.options import Call, Long
 from dearlite.passages import Span, best_passages, part_of_document
 from dearlite.progress import Progress
@@ -82,7 +82,7 @@ def score_within(
     """The ranking of a pointwise stage, and the indices of the documents that it had time to read.
 
     The time of the last batch decides the size of the next, so that it ends before the deadline; a batch that would
-    not is skipped. Raises UsageError if this is the `first` stage and its first batch took all of the budget.
+    not is skipped. Raises BudgetTooShort if this is the `first` stage and its first batch took all of the budget.
     """
     start, done, size, document_s = time.perf_counter(), 0, 1, 0.0
     reranker, documents = stage.reranker, stage.documents
@@ -97,7 +97,7 @@ def score_within(
         query_truncated |= batch.query_truncated
         done += len(batch)
         if first and done < len(documents) and done == len(batch) and batch_s >= deadline.budget_s:
-            raise UsageError(_budget_too_short(deadline, batch_s))
+            raise _budget_too_short(deadline, batch_s)
         document_s = batch_s / len(batch)
         progress(done, len(documents))
         next_batch_s = min(_BATCH_S, deadline.left_s / 8)
@@ -130,7 +130,7 @@ def order_within(
 
     The window at the head is read first, since it decides most. If time is left, windows are read once more up to the
     head, from as far down as the time allows. A window that does not end in time leaves the order unchanged. Raises
-    UsageError if this is the `first` stage and its first window did not end in time.
+    BudgetTooShort if this is the `first` stage and its first window did not end in time.
     """
     start = time.perf_counter()
     window, stride = reranker.span(listwise)
@@ -153,7 +153,7 @@ def order_within(
             windows = int(deadline.left_s / (_SLOWER * (time.perf_counter() - pass_start)))
             depth = min(len(documents), window + (windows - 1) * stride) if windows > 1 else 0
     if first and documents and not read and deadline.timed_out:
-        raise UsageError(_budget_too_short(deadline, time.perf_counter() - start))
+        raise _budget_too_short(deadline, time.perf_counter() - start)
     last_hits = {order[position]: hit for position, hit in enumerate(rankings[-1])} if rankings else {}
     total = len(documents)
     hits = [
@@ -175,8 +175,10 @@ def order_within(
     return ranking, read
 
 
-def _budget_too_short(deadline: Deadline, batch_s: float) -> str:
-    return f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {batch_s:.2g} s: give more"
+def _budget_too_short(deadline: Deadline, batch_s: float) -> BudgetTooShort:
+    return BudgetTooShort(
+        f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {batch_s:.2g} s: give more"
+    )
 
 
 # What a kind of model does within a deadline: the ranking, and the indices of the documents that it read.

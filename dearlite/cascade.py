@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from dearlite.anytime import PointwiseStage, order_within, score_within
 from dearlite.deadline import Deadline, check_budget
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, UsageError
+from dearlite.lifetime import closed
 from dearlite.machine import check_threads
 from dearlite.models.calibration import MARGIN_CUT
 from dearlite.progress import Progress
@@ -25,6 +26,8 @@ from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
     from dearlite.options import Call, Listwise
+
+Value = TypeVar("Value")
 
 
 class CascadeStage:
@@ -102,6 +105,41 @@ class CascadeReranker(Reranker):
     def threads(self) -> int:
         loaded = [reranker for stage in self._stages if (reranker := stage.loaded) is not None]
         return loaded[0].threads if loaded else check_threads(None)
+
+    @property
+    def takes_instruction(self) -> bool:
+        runnable = [stage for stage in self._stages if stage.kind]
+        return any(self._of_stage(stage, lambda reranker: reranker.takes_instruction) for stage in runnable)
+
+    def with_instruction(self, instruction: str) -> CascadeReranker:
+        text = self._checked_instruction(instruction)
+        lock = Lock()
+        stages = [
+            CascadeStage(stage.name, stage.depth, stage.kind, partial(self._instructed, stage, text), lock)
+            for stage in self._stages
+        ]
+        options = {"low_memory": self._low_memory, "best_effort": self._best_effort, "adaptive": self._adaptive}
+        cascade = type(self)(stages, **options)
+        cascade.recipe = self._instructed_recipe(text)
+        return cascade
+
+    def _instructed(self, stage: CascadeStage, instruction: str) -> Reranker:
+        """The model of a stage with the instruction, if it takes one. It is closed with its cascade."""
+
+        def instructed(reranker: Reranker) -> Reranker:
+            if reranker.takes_instruction:
+                return reranker.with_instruction(instruction)
+            if (shared := reranker.share()) is None:
+                raise closed(self.model)
+            return shared
+
+        return self._of_stage(stage, instructed)
+
+    def _of_stage(self, stage: CascadeStage, read: Callable[[Reranker], Value]) -> Value:
+        """The value of `read` for the model of a stage, which is loaded for it."""
+        value = read(stage.reranker())
+        self._unload(stage)
+        return value
 
     def _release(self) -> None:
         for stage in self._stages:

@@ -44,6 +44,10 @@ class UsageError(DearliteError, ValueError):
     exit_code = 2
 
 
+class BudgetTooShort(UsageError):
+    """The budget of a call ended before the first documents were read."""
+
+
 class UnknownModel(UsageError):
     """No model has this name, and no file does either."""
 

@@ -1,12 +1,17 @@
-"""The lifetime of a Reranker: closing it, pickling it by its recipe, and copies that share its loaded model."""
+"""The lifetime of a Reranker: closing it, pickling it by its recipe, and copies that share its loaded model.
+
+A copy may have another instruction: `with_instruction`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import WeakSet
 
 from dearlite.errors import UsageError
+from dearlite.options import check_instruction
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -80,7 +85,7 @@ class Lifetime:
     def check_open(self) -> None:
         """Raises UsageError after `close`."""
         if self._closed:
-            raise UsageError(f"{self.model}: this model was closed: load it again")
+            raise closed(self.model)
 
     def share(self) -> Self | None:
         """Another Reranker with this one's loaded model; None if this one was closed."""
@@ -93,6 +98,40 @@ class Lifetime:
         return copy
 
     @property
+    def takes_instruction(self) -> bool:
+        """True if the model's prompt has a place for an instruction; of a cascade, if a stage's has one."""
+        return False
+
+    def with_instruction(self, instruction: str) -> Self:
+        """The model with another task in words, for the calls that have one.
+
+        It shares the loaded model, and has an end of its own (`close`). In a cascade the stages that take an
+        instruction get it. Raises UsageError if the model takes none, if it is too long, and after `close`.
+        """
+        text = self._checked_instruction(instruction)
+        instructed = self.share()
+        if instructed is None:
+            raise closed(self.model)
+        instructed._instruct(text)
+        instructed.recipe = self._instructed_recipe(text)
+        return instructed
+
+    def _checked_instruction(self, instruction: str) -> str:
+        self.check_open()
+        text = check_instruction(instruction)
+        if text is None or not self.takes_instruction:
+            raise UsageError(f"{self.model} takes no instruction: leave it out")
+        return text
+
+    def _instruct(self, instruction: str) -> None:
+        """Makes this the model with `instruction`; only for one that takes it."""
+        raise NotImplementedError
+
+    def _instructed_recipe(self, instruction: str) -> Recipe | None:
+        recipe = self.recipe
+        return recipe and replace(recipe, pointwise={**recipe.pointwise, "instruction": instruction})
+
+    @property
     def sharers(self) -> WeakSet[Lifetime]:
         """The Rerankers of this model, made at the first use: subclasses need not call `__init__`."""
         sharers: WeakSet[Lifetime] = self.__dict__.setdefault("_shared_by", WeakSet([self]))
@@ -100,3 +139,8 @@ class Lifetime:
 
     def _release(self) -> None:
         """Gives back memory and file; called once, by the last Reranker of the model."""
+
+
+def closed(model: str) -> UsageError:
+    """The error for a call after `close`."""
+    return UsageError(f"{model}: this model was closed: load it again")

@@ -106,8 +106,8 @@ class Recipe:
         A process started by multiprocessing keeps the model that it unpickled last, for its next task.
         """
         with _loaded_once:
-            for original in list(_sharers.get(self.key, ())):
-                if (copy := original.share()) is not None:
+            for original in list(_sharers.get(self.key, ())):  # one with another instruction shares the model too
+                if original.recipe == self and (copy := original.share()) is not None:
                     return copy
             reranker = load(self.model, self.options, self.listwise, {**_ONE_MODEL, **self.cascade}, self.pointwise)
             remember(reranker.recipe, reranker.sharers)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from dearlite.documents import Document
-from dearlite.errors import UsageError
+from dearlite.errors import ModelFileError, UsageError
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder, PairLayout, TextEncoder, TokenRow
 from dearlite.templates.encoder import TemplateEncoder
 from dearlite.templates.template import Template
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from dearlite.models.manifest import Manifest
@@ -82,6 +84,15 @@ class Prompt(ABC):
     def room(self, query: Any) -> int:
         """The number of tokens of a document, title included, that are read beside the query."""
 
+    @property
+    def takes_instruction(self) -> bool:
+        """True if the words have a place for an instruction."""
+        return False
+
+    def with_instruction(self, instruction: str) -> Prompt:
+        """The prompts with another instruction, for one that takes it. Raises UsageError if it is too long."""
+        raise AssertionError("this prompt takes no instruction")
+
     @abstractmethod
     def identity(self, name: str) -> dict[str, str]:
         """The words on which scores depend, as names and values; `name` is the manifest's."""
@@ -116,7 +127,7 @@ class TemplatePrompt(Prompt):
     _DOCUMENT = PAIR_FORMS["plain"]  # a title stands before the text, joined by a space
 
     def __init__(self, template: Template, texts: Texts, max_tokens: int, instruction: str | None) -> None:
-        self.texts = texts
+        self.texts, self._max_tokens = texts, max_tokens
         self._template, self._instruction = template, template.words(instruction)[1]
         self._encoder = TemplateEncoder(
             template, texts.ids, texts.special_tokens, max_tokens=max_tokens, instruction=instruction
@@ -136,6 +147,13 @@ class TemplatePrompt(Prompt):
 
     def room(self, query: Any) -> int:
         return self._encoder.room(query)
+
+    @property
+    def takes_instruction(self) -> bool:
+        return self._template.takes_instruction
+
+    def with_instruction(self, instruction: str) -> TemplatePrompt:
+        return TemplatePrompt(self._template, self.texts, self._max_tokens, instruction)
 
     def identity(self, name: str) -> dict[str, str]:
         words = hashlib.sha256(repr(self._template).encode()).hexdigest()[:16]
@@ -160,4 +178,13 @@ def check_place(instruction: str | None, manifest: Manifest) -> None:
     if instruction is not None and (manifest.template is None or not manifest.template.takes_instruction):
         raise UsageError(
             f"{manifest.name} takes no instruction (its prompt {manifest.prompt} has no place for one): leave it out"
+        )
+
+
+def check_ids(texts: Texts, embedding_rows: int | None, path: Path) -> None:
+    """Raises ModelFileError if the tokenizer gives an id that has no row in the embedding of the model in `path`."""
+    if embedding_rows is not None and texts.largest_id >= embedding_rows:
+        raise ModelFileError(
+            f"{path}: its tokenizer has the id {texts.largest_id}, and its embedding {embedding_rows} rows, so that "
+            "some texts have no score: export the model again, with the tokenizer of its training"
         )

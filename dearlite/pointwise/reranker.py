@@ -28,7 +28,7 @@ from dearlite.passages import best_passages
 from dearlite.pointwise.arguments import check_no_listwise, check_pair
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.passages import split_documents
-from dearlite.pointwise.prompting import check_place, has_tokens, prompt_of
+from dearlite.pointwise.prompting import check_ids, check_place, has_tokens, prompt_of
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.progress import Progress, part_of
 from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
@@ -72,12 +72,7 @@ class PointwiseReranker(Reranker):
         form = manifest.template or manifest.prompt
         self._prompt = prompt_of(form, bundle.read("tokenizer.json"), manifest.max_tokens, instruction)
         self._encoder = self._prompt.texts
-        rows = manifest.embedding_rows
-        if rows is not None and self._encoder.largest_id >= rows:
-            raise ModelFileError(
-                f"{bundle.path}: its tokenizer has the id {self._encoder.largest_id}, and its embedding {rows} "
-                "rows, so that some texts have no score: export the model again, with the tokenizer of its training"
-            )
+        check_ids(self._encoder, manifest.embedding_rows, bundle.path)
         self._backend = self._onnx = OnnxBackend(bundle, device=device, threads=check_threads(threads))
         for note in self._backend.notes:
             warn(note)
@@ -114,6 +109,13 @@ class PointwiseReranker(Reranker):
             **self._prompt.identity(self.bundle.manifest.prompt),
             **self._onnx.arithmetic(),
         }
+
+    @property
+    def takes_instruction(self) -> bool:
+        return self._prompt.takes_instruction
+
+    def _instruct(self, instruction: str) -> None:
+        self._prompt = self._prompt.with_instruction(instruction)
 
     def _release(self) -> None:
         self._onnx.close()

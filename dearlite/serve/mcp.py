@@ -99,7 +99,7 @@ class Tools:
             RankedDocument(hit.index, score, hit.text if return_text else None, hit.reason, hit.truncated)
             for hit, score in rows
         ]
-        return Reranked(served.name, results, warnings_of(request, scored))
+        return Reranked(served.name, results, warnings_of(served, request, scored))
 
     def _find(self, name: str | None) -> ServedModel:
         """The model of that name. An assistant learns of a wrong one; clients over HTTP have theirs hard-coded."""

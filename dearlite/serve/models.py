@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dearlite.documents import Document
@@ -20,6 +22,8 @@ from dearlite.serve.turns import Turn, Turns
 if TYPE_CHECKING:
     from dearlite.models.chain import Chain
 
+_KEPT_INSTRUCTIONS = 8  # of a model; each keeps its words' token ids, some kilobytes
+
 
 class Scored(NamedTuple):
     """A ranking, the score of each of its hits as a client gets it, and its number of empty documents."""
@@ -34,7 +38,8 @@ class ServedModel:
     """A loaded model or cascade, its `name`, and the options of calls that do not give their own.
 
     `kinds` are those of its stages, "pointwise" or "listwise". `adaptive`: its stages depend on the number of documents
-    that a call wants. `deferred`: its stages are loaded within each call, one at a time.
+    that a call wants. `takes_instruction`: a request may give its own. `deferred`: its stages are loaded within each
+    call, one at a time.
     """
 
     name: str
@@ -45,7 +50,10 @@ class ServedModel:
     adaptive: bool = False
     max_tokens: int | None = None
     deferred: bool = False
+    takes_instruction: bool = False
     turns: Turns = field(default_factory=Turns)
+    _instructed: OrderedDict[str, Reranker] = field(default_factory=OrderedDict)
+    _change: Lock = field(default_factory=Lock)
 
     @property
     def shares(self) -> bool:
@@ -60,14 +68,15 @@ class ServedModel:
         Waits for its turn. Raises Cancelled when `turn` is stopped, and the errors of `Reranker.rerank`.
         """
         kept, start = request.kept, time.perf_counter()
+        reranker = self._reranker_of(request.options)
         with turn.held():
             budget_s = request.options.left_s(time.perf_counter() - start)
             if self.kinds[0] == "pointwise":
-                unread = set(self.reranker.empty_documents([request.documents[index] for index in kept]))
+                unread = set(reranker.empty_documents([request.documents[index] for index in kept]))
                 kept = [index for position, index in enumerate(kept) if position not in unread]
             if not kept:
                 raise InvalidInput("every document is empty: send at least one with a text")
-            ranking = self.reranker.rerank(
+            ranking = reranker.rerank(
                 request.query,
                 [request.documents[index] for index in kept],
                 top_k=min(request.top_n or len(kept), len(kept)) if self.adaptive else None,
@@ -93,10 +102,24 @@ class ServedModel:
             if not jobs or jobs[-1][0] != query:
                 jobs.append((query, []))
             jobs[-1][1].append(document)
+        reranker = self._reranker_of(request.options)
         with turn.held():
-            rankings = self.reranker.rerank_many(jobs, progress=self._pausing(progress, turn), cancel=turn.cancel)
+            rankings = reranker.rerank_many(jobs, progress=self._pausing(progress, turn), cancel=turn.cancel)
         raw = request.options.raw_scores
         return [Scored(ranking, shown_scores(self.reranker, ranking, raw=raw)) for ranking in rankings]
+
+    def _reranker_of(self, options: Asked) -> Reranker:
+        """The model with the request's instruction, if it takes one. The last few instructions are kept encoded."""
+        text = options.instruction
+        if text is None or not self.takes_instruction:
+            return self.reranker
+        with self._change:
+            if text not in self._instructed:
+                self._instructed[text] = self.reranker.with_instruction(text)
+            self._instructed.move_to_end(text)
+            if len(self._instructed) > _KEPT_INSTRUCTIONS:
+                self._instructed.popitem(last=False)
+            return self._instructed[text]
 
     def _pausing(self, progress: Progress, turn: Turn) -> Progress:
         if not self.shares:
@@ -154,6 +177,7 @@ def serve_model(
         long=long,
         adaptive=bool(loading.get("adaptive")),
         deferred=deferred,
+        takes_instruction=any(stage.takes_instruction for stage in chain.stages),
         max_tokens=max_tokens,
     )
 

@@ -41,6 +41,7 @@ def _rerank(limits: Limits) -> dict[str, Any]:
             "truncate": _flag("false: a document that must be cut is an error"),
             "rank_fields": {"type": ["array", "null"], "items": _TEXT, "description": "fields that make the text"},
             "budget_ms": {"type": ["number", "null"], "exclusiveMinimum": 0, "description": "time for the best order"},
+            "instruction": {"type": ["string", "null"], "description": "task in words, for a model that takes one"},
             "long": {"enum": [*LONG_MODES, None], "description": "treatment of long documents"},
             "mode": {"enum": [*LISTWISE_MODES, None], "description": "mode of a listwise model"},
             "explain": _flag("the same as mode reason"),

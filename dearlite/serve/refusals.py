@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dearlite.errors import Cancelled, DearliteError, InvalidInput, OutOfMemory, UsageError, first_line
+from dearlite.errors import BudgetTooShort, Cancelled, DearliteError, InvalidInput, OutOfMemory, UsageError, first_line
 
 # status -> its type as OpenAI's clients name it, and as TEI's do
 _KINDS = {
@@ -42,7 +42,7 @@ def refusal_of(err: Exception) -> Refused:
     if isinstance(err, Refused):
         return err
     if isinstance(err, (UsageError, InvalidInput)):
-        return Refused(400, str(err))
+        return Refused(504 if isinstance(err, BudgetTooShort) else 400, str(err))
     if isinstance(err, Cancelled):
         return Refused(503, "the work was stopped before its end: send the request again", retry_after_s=1)
     if isinstance(err, (OutOfMemory, MemoryError)):

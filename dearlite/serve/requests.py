@@ -34,6 +34,7 @@ class Asked:
     - `truncate`: False if a document that must be cut is an error.
     - `budget_s`: its budget in seconds, None without one; `arrival`: its start, a value of `time.perf_counter()`.
     - `listwise`: the fields of `Listwise` that it sets.
+    - `instruction`: the task in words, None without one.
     - `warnings`: sentences about fields that have no effect.
     """
 
@@ -44,6 +45,7 @@ class Asked:
     arrival: float = 0.0
     long: Long | None = None
     listwise: Mapping[str, Any] = field(default_factory=dict)
+    instruction: str | None = None
     warnings: tuple[str, ...] = ()
 
     def left_s(self, waited_s: float) -> float | None:
@@ -55,7 +57,7 @@ class Asked:
             return left_s
         if waited_s > max(_WAIT_S, self.budget_s / 2):
             raise Refused(503, "the budget ended while the request waited: send it again", retry_after_s=1)
-        raise InvalidInput(f"a budget of {self.budget_s * 1000:g} ms ends before the first document is read: give more")
+        raise Refused(504, f"a budget of {self.budget_s * 1000:g} ms ends before the first document is read: give more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +182,7 @@ def _options(body: Body, start: float, timeout_ms: float | None) -> Asked:
     activates = body.flag("use_activation", "activation")  # vLLM's: false is a raw score
     side = body.text("truncation_direction", "truncation_side")
     budget_ms = body.number("budget_ms")
-    long, listwise = _long(body), _listwise(body)
+    long, listwise, instruction = _long(body), _listwise(body), body.text("instruction")
     if budget_ms is not None and budget_ms <= 0:
         raise InvalidInput(f"budget_ms is {budget_ms:g}: it must be a number of milliseconds above 0")
     budgets = [budget for budget in (budget_ms, timeout_ms) if budget is not None]
@@ -198,6 +200,7 @@ def _options(body: Body, start: float, timeout_ms: float | None) -> Asked:
         arrival=start,
         long=long,
         listwise=listwise,
+        instruction=None if instruction is None or not instruction.strip() else instruction.strip(),
         warnings=tuple(warnings),
     )
 

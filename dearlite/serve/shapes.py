@@ -72,7 +72,7 @@ def rerank_answer(
             "api_version": {"version": "2"},
             "billed_units": {"search_units": 0},
             "tokens": {"input_tokens": tokens, "output_tokens": 0},
-            "warnings": warnings_of(request, scored),
+            "warnings": warnings_of(model, request, scored),
             "dearlite": _facts(ranking),
         },
     }
@@ -96,7 +96,7 @@ def score_answer(model: ServedModel, parts: Sequence[Scored]) -> dict[str, Any]:
     }
 
 
-def warnings_of(request: RerankRequest, scored: Scored) -> list[str]:
+def warnings_of(model: ServedModel, request: RerankRequest, scored: Scored) -> list[str]:
     """Sentences about texts that were cut or are empty, and about work that was not done."""
     ranking, empty = scored.ranking, scored.empty
     cut = sum(hit.truncated for hit in ranking)
@@ -107,6 +107,9 @@ def warnings_of(request: RerankRequest, scored: Scored) -> list[str]:
         f"{empty} of {ranking.total} documents are empty and were put last": empty,
         "the budget ended before every document was read: the others keep their order": not ranking.complete,
         f"the model's answer was no complete order ({len(ranking.problems)} problems)": ranking.problems,
+        f"the instruction had no effect: the prompt of {model.name} has no place for one": (
+            request.options.instruction and not model.takes_instruction
+        ),
     }
     return [*(text for text, holds in sentences.items() if holds), *failed, *request.options.warnings]
 

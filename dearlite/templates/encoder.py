@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dearlite.errors import InvalidInput, ModelFileError
+from dearlite.errors import InvalidInput, ModelFileError, UsageError
 from dearlite.prefixes import first_ids
 from dearlite.templates.chat import pattern_of
 from dearlite.templates.template import Template, pieces_of
@@ -86,7 +86,8 @@ class TemplateEncoder:
     ) -> None:
         """`encode` makes the ids of a text in which nothing is a special token; `special` maps those tokens to ids.
 
-        `max_tokens` counts the whole prompt. Raises ModelFileError if the words alone are as long.
+        `max_tokens` counts the whole prompt. Raises ModelFileError if the words alone are as long, and UsageError if
+        they are so with `instruction`.
         """
         self._encode, self._max_tokens, self._limit = encode, max_tokens, template.max_query_tokens
         parts, self._instruction = template.words(instruction)
@@ -98,6 +99,11 @@ class TemplateEncoder:
         assert isinstance(document, _Text)
         self._document = document
         self.fixed = self._words("").count  # tokens of a prompt of empty texts
+        if self.fixed >= max_tokens and instruction is not None:
+            raise UsageError(
+                f"the instruction and the prompt's words take {self.fixed} of the {max_tokens} tokens that the model "
+                "reads, which leaves no room for a query: shorten the instruction"
+            )
         if self.fixed >= max_tokens:
             raise ModelFileError(
                 f"max_tokens {max_tokens} leaves no room beside the {self.fixed} tokens of the prompt's own words: it "

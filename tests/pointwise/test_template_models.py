@@ -99,6 +99,44 @@ def test_an_instruction_in_a_cascade_goes_to_the_models_that_take_one(path, tiny
     assert pickle.loads(pickle.dumps(cascade)).identity() == cascade.identity()
 
 
+def test_another_instruction_shares_the_loaded_model(path):
+    reranker, expected = Reranker.load(path, threads=1), Reranker.load(path, threads=1, instruction="Find inventors")
+    other = reranker.with_instruction(" Find inventors ")
+    assert other._backend is reranker._backend
+    assert other.identity() == expected.identity() != reranker.identity()
+    pair = [(QUERY, DOCS[0])]
+    assert other.score(pair) == expected.score(pair) != reranker.score(pair)
+    unpickled = pickle.loads(pickle.dumps(other))  # not the first of those that share the model
+    assert unpickled.identity() == other.identity()
+    assert unpickled._backend is other._backend
+    reranker.close()
+    with pytest.raises(UsageError, match="was closed"):
+        reranker.with_instruction("Find tea")
+    assert other.score(pair) == expected.score(pair)
+
+
+def test_another_instruction_of_a_cascade_goes_to_the_models_that_take_one(path, tiny_bundle):
+    cascade = Reranker.load([tiny_bundle, (path, 2)], threads=1)
+    expected = Reranker.load([tiny_bundle, (path, 2)], threads=1, instruction="Find inventors")
+    with cascade.with_instruction("Find inventors") as other:
+        assert other.identity() == expected.identity() != cascade.identity()
+        assert other._stages[1].loaded._backend is cascade._stages[1].loaded._backend
+        assert [hit.score for hit in other.rerank(QUERY, DOCS)] == [hit.score for hit in expected.rerank(QUERY, DOCS)]
+        assert pickle.loads(pickle.dumps(other)).identity() == other.identity()
+    assert len(cascade.rerank(QUERY, DOCS)) == 3  # its models are open
+
+
+def test_another_instruction_is_refused_where_none_is_read_or_it_is_too_long(path, tiny_bundle):
+    for model in (tiny_bundle, [tiny_bundle, (tiny_bundle, 2)]):
+        with pytest.raises(UsageError, match=r"takes no instruction: leave it out"):
+            Reranker.load(model, threads=1).with_instruction("x")
+    for load in (Reranker.load(path, threads=1).with_instruction, lambda text: Reranker.load(path, instruction=text)):
+        with pytest.raises(UsageError, match=r"of the 512 tokens that the model reads, .*: shorten the instruction"):
+            load("tea " * 600)
+        with pytest.raises(UsageError, match="it must be a text"):
+            load(" ")
+
+
 @pytest.mark.parametrize("value", ["", "  ", 3, ["x"]])
 def test_an_instruction_that_is_no_text_is_refused(path, value):
     with pytest.raises(UsageError, match=r"the instruction is .*: it must be a text, or be left out"):

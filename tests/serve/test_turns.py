@@ -7,13 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dearlite import Reranker
 from dearlite.errors import Cancelled
+from dearlite.models.chain import resolve
 from dearlite.serve.body import parse_json
 from dearlite.serve.desk import ClientGone, Desk
 from dearlite.serve.limits import Limits
+from dearlite.serve.models import serve_model
 from dearlite.serve.refusals import Refused
 from dearlite.serve.requests import read_rerank
 from dearlite.serve.turns import Turn, Turns
+from dearlite.templates.families import FAMILIES
+from dearlite.templates.template import Template
 
 
 def request_of(documents, **fields):
@@ -174,11 +179,48 @@ def test_a_budget_that_ended_in_the_queue_is_a_timeout(tiny):
     assert tiny.turns.running is None
 
 
-def test_a_budget_below_the_first_document_is_the_clients_fault(client):
+def test_a_budget_below_the_first_documents_is_a_timeout(client, tiny, monkeypatch):
+    body = {"query": "bulb", "documents": ["a", "b"], "budget_ms": 1e-9}
     for budget_ms in (1e-300, 1e-9):
-        response = client.post("/rerank", json={"query": "bulb", "documents": ["a", "b"], "budget_ms": budget_ms})
-        assert response.status_code == 400
+        response = client.post("/rerank", json=body | {"budget_ms": budget_ms})
+        assert response.status_code == 504
         assert "ends before the first document is read" in response.json()["message"]
+
+    def slow(rows):
+        time.sleep(0.2)
+        yield from score(rows)
+
+    score = tiny.reranker._backend.score
+    monkeypatch.setattr(tiny.reranker._backend, "score", slow)
+    response = client.post("/rerank", json=body | {"budget_ms": 100})
+    assert response.status_code == 504
+    assert "below the first batch" in response.json()["message"]
+
+
+def test_a_request_has_its_own_instruction(client, serve, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+    from tiny_template import write_template_bundle
+
+    family = FAMILIES["qwen3-reranker"]
+    template = Template(parts=family.parts, instructed=family.instructed, instruction=family.instruction)
+    path = write_template_bundle(tmp_path / "tiny.dear", template)
+    model = serve_model(resolve(path), {"threads": 1})
+    body = {"query": "bulb", "documents": ["Edison", "Coffee"], "raw_scores": True}
+
+    def scores(**fields):
+        answer = serve(model).post("/rerank", json=body | fields).json()
+        assert not answer["meta"]["warnings"]
+        return {row["index"]: row["relevance_score"] for row in answer["results"]}
+
+    for text in ("Find inventors", "Find tea", *map(str, range(20)), "Find inventors"):
+        expected = Reranker.load(path, threads=1, instruction=text).score([("bulb", "Edison"), ("bulb", "Coffee")])
+        assert scores(instruction=text) == dict(enumerate(expected))
+    assert scores(instruction=" ") == scores() != scores(instruction="Find tea")
+    assert len(model._instructed) <= 8
+    response = serve(model).post("/rerank", json=body | {"instruction": "tea " * 600})
+    assert (response.status_code, "shorten the instruction" in response.json()["message"]) == (400, True)
+    (warning,) = client.post("/rerank", json=body | {"instruction": "Find tea"}).json()["meta"]["warnings"]
+    assert warning == "the instruction had no effect: the prompt of tiny has no place for one"
 
 
 def test_events_tell_the_progress_and_end_with_the_answer(client):
