@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dearlite.api import arerank, rerank
 from dearlite.documents import Document
 from dearlite.errors import (
+    BudgetTooShort,
     Cancelled,
     CheckpointError,
     DearliteError,
@@ -41,6 +42,7 @@ from dearlite.tasks import ProgressEvent, RankingEvent, RerankEvent, TextEvent
 from dearlite.version import __version__
 
 __all__ = [
+    "BudgetTooShort",
     "Cancelled",
     "CheckpointError",
     "Collection",
