@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from contextlib import suppress
@@ -70,27 +69,6 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         return max(1, int(quota) // int(period)) if int(quota) > 0 else None
     except (ValueError, ZeroDivisionError):  # "max"
         return None
-
-
-# Names of an architecture on several systems; the extensions for which libraries have kernels of their own, best first.
-_ARCHITECTURES = {"amd64": "x86_64", "aarch64": "arm64"}
-_EXTENSIONS = ("AVX512VNNI", "AVX512F", "AVX2", "AVX", "SVE", "ASIMDDP")
-
-
-@cache
-def processor_class() -> str:
-    """The architecture of the CPU and its best extension, as "x86_64 AVX2": CPUs of one class run the same kernels.
-
-    Kernels of other classes add in another order, so that scores differ in the last digits of fp32, and by about 0.1
-    where an activation then rounds to the neighbouring int8 step.
-    """
-    machine = platform.machine().lower()
-    features: dict[str, bool] = {}
-    for core in ("numpy._core", "numpy.core"):  # NumPy 2, NumPy 1
-        with suppress(ImportError, AttributeError):
-            features = features or import_module(f"{core}._multiarray_umath").__cpu_features__
-    extension = next((name for name in _EXTENSIONS if features.get(name)), "")
-    return f"{_ARCHITECTURES.get(machine, machine)} {extension}".strip()
 
 
 @cache

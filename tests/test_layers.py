@@ -8,7 +8,7 @@ from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
 _BASE = "errors progress display version checks readable prefixes foreign fields"
-_RECORDS = f"{_BASE} documents options deadline machine ranking passages"
+_RECORDS = f"{_BASE} documents options deadline machine processor ranking passages"
 _RUNTIME = f"{_RECORDS} files templates models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
 MAY_IMPORT = {
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "foreign": "errors",
     "deadline": "errors",
     "machine": "errors checks",
+    "processor": "",
     "options": "errors checks progress",
     "documents": "errors readable fields",
     "ranking": "errors checks display documents",
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "llama": "errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
     "cascade": f"{_RUNTIME} lifetime",
-    "recommend": "errors checks deadline foreign machine files templates models pointwise llama",
+    "recommend": "errors checks deadline foreign machine processor files templates models pointwise llama",
     "frozen": "",
     "integrations": "errors readable documents progress ranking relevance models reranker",
     "api": "fields options progress ranking models reranker tasks",

@@ -50,23 +50,6 @@ def test_windows_counts_at_most_the_processors_of_the_affinity_mask(elsewhere):
     assert machine.default_threads() == 2
 
 
-@pytest.mark.parametrize(
-    ("system", "features", "expected"),
-    [
-        ("AMD64", {"AVX": True, "AVX2": True, "AVX512F": False}, "x86_64 AVX2"),
-        ("x86_64", {"AVX2": True, "AVX512F": True, "AVX512VNNI": True}, "x86_64 AVX512VNNI"),
-        ("aarch64", {"ASIMD": True, "ASIMDDP": True}, "arm64 ASIMDDP"),
-        ("arm64", {}, "arm64"),
-        ("riscv64", None, "riscv64"),
-    ],
-)
-def test_processor_class_has_one_name_on_all_systems(monkeypatch, system, features, expected):
-    monkeypatch.setattr(machine.platform, "machine", lambda: system)
-    module = SimpleNamespace() if features is None else SimpleNamespace(__cpu_features__=features)
-    monkeypatch.setattr(machine, "import_module", lambda name: module)
-    assert machine.processor_class.__wrapped__() == expected
-
-
 def test_macos_has_no_affinity(elsewhere):
     elsewhere(Psutil(cores=6))
     assert machine.default_threads() == 6

@@ -121,7 +121,7 @@ def doctor(arm: Arm) -> str:
         for line in arm.python("-m", "dearlite", "doctor").splitlines()
         if "  " in line.strip()
     )
-    return "; ".join(f"{name} {facts[name].strip()}" for name in ("system", "exact u8 x s8 products", "probe run"))
+    return "; ".join(f"{name} {facts[name].strip()}" for name in ("system", "processor", "int8 kernels", "probe run"))
 
 
 def main() -> None:

@@ -63,6 +63,9 @@ def _print(measurement: Measurement) -> None:
         facts["int8 peak"] = (
             f"{measurement.int8_peak_gops:.0f} GOP/s here: {measurement.share_of_int8_peak:.0%} of it is used"
         )
+    if measurement.kernels is not None and measurement.product_rates is not None:
+        facts["int8 kernels"] = measurement.kernels
+        facts["small products"] = measurement.product_rates
     print_facts(facts)
     rows = [(f"{p.documents:,}", f"{p.seconds:.0f} s", _megabytes(p.memory_mb)) for p in measurement.predicted]
     print_rows(("one call with", "time", "memory"), rows)

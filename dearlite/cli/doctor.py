@@ -14,9 +14,11 @@ import click
 
 from dearlite.errors import DearliteError, MissingExtra, pip_install
 from dearlite.llama.bindings import gpu_build_command, installed_build
-from dearlite.machine import default_threads, nvidia_gpu_present, processor_class, versions_of
+from dearlite.machine import default_threads, nvidia_gpu_present, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file
-from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly, onnxruntime
+from dearlite.pointwise.kernels import kernels_in_words, product_rates
+from dearlite.pointwise.onnxruntime import onnxruntime
+from dearlite.processor import processor_class
 from dearlite.render.facts import print_facts
 from dearlite.version import __version__
 
@@ -86,7 +88,8 @@ def _engine() -> dict[str, Any]:
         "providers offered": ", ".join(ort.get_available_providers()),
         "NVIDIA driver": "yes" if nvidia_gpu_present() else "no",
         "processor": processor_class(),
-        "exact u8 x s8 products": "yes" if multiplies_u8s8_exactly() else "no: the wide int8 graph is used",
+        "int8 kernels": kernels_in_words(),
+        "small products": product_rates(),
         "threads": default_threads(),
     }
     reranker = Reranker.load()

@@ -12,16 +12,15 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import UsageError
-from dearlite.foreign import Foreign, engine_errors
 from dearlite.machine import Memory, memory_now
 
 if TYPE_CHECKING:
     from dearlite.models.manifest import Build, Manifest
+    from dearlite.pointwise.kernels import ProductRates
     from dearlite.pointwise.reranker import PointwiseReranker
     from dearlite.pointwise.tokens import TokenRow
 
@@ -32,7 +31,7 @@ _ROUND_S = 2.0  # approximate duration of a round if the number of documents is 
 _MOST_DOCUMENTS = 200
 _QUERY_WORDS = 12
 _RECORD_BYTES = 1000  # memory for a document and its hit, besides its text
-_PEAK_SHAPE = (1024, 8192, 3072)  # rows, inputs, outputs; data/u8s8_product.onnx fixes inputs and outputs
+_PEAK_SHAPE = (1024, 8192, 3072)  # rows, inputs, outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ class Measurement:
     matrices_gops: float  # 10^9 additions and multiplications per second in products with the model's matrices
     int8_peak_gops: float | None  # the same in a large int8 product alone; None unless the model runs in int8 on a CPU
     share_of_int8_peak: float | None
+    kernels: str | None  # of int8 products on this CPU, in words; None like `int8_peak_gops`
+    product_rates: ProductRates | None  # of small products on one core; None like `int8_peak_gops`
     predicted: tuple[Prediction, ...]
 
 
@@ -92,6 +93,7 @@ def measure(
     """
     start = time.perf_counter()
     from dearlite.pointwise.gguf_reranker import GgufReranker
+    from dearlite.pointwise.kernels import kernels_in_words, product_rates
     from dearlite.pointwise.reranker import PointwiseReranker
     from dearlite.reranker import Reranker
 
@@ -141,6 +143,8 @@ def measure(
         matrices_gops=gops,
         int8_peak_gops=highest,
         share_of_int8_peak=None if highest is None else gops / highest,
+        kernels=None if peak is None else kernels_in_words(),
+        product_rates=None if peak is None else product_rates(),
         predicted=tuple(_predict(count, load_s, rate, memory, len(texts[0])) for count in PREDICTED_DOCUMENTS),
     )
 
@@ -234,18 +238,11 @@ class _Int8Peak:
     def __init__(self, threads: int) -> None:
         import numpy as np
 
-        from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, onnxruntime
+        from dearlite.pointwise.kernels import open_product
 
-        ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        graph = resources.files("dearlite").joinpath("data/u8s8_product.onnx").read_bytes()
         rows, inputs, outputs = _PEAK_SHAPE
         # Small numbers, so that sums do not saturate and `gops` can check them; saturation does not change the speed.
-        weights = ort.OrtValue.ortvalue_from_numpy(np.full((inputs, outputs), -2, np.int8))
-        options.add_external_initializers(["b"], [weights])
-        with engine_errors(LIBRARY):
-            self._session = Foreign(LIBRARY, ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]]))
+        self._session = open_product(np.full((inputs, outputs), -2, np.int8))
         self._feeds = {"a": np.full((rows, inputs), 3, np.uint8)}
         self._threads = threads
         self.gops()

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, UsageError, first_line, pip_install
-from dearlite.machine import gpu_name, nvidia_gpu_present, processor_class
+from dearlite.machine import gpu_name, nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
 from dearlite.pointwise.memory import MemoryLimits, ran_out_of_memory
 from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices, onnxruntime
 from dearlite.pointwise.session import open_session
 from dearlite.pointwise.tokens import TokenRow
+from dearlite.processor import processor_class
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

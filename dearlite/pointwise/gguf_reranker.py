@@ -11,12 +11,13 @@ from dearlite.errors import EngineError, ModelFileError, UsageError, warn
 from dearlite.llama.bindings import installed_build
 from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
-from dearlite.machine import check_threads, processor_class
+from dearlite.machine import check_threads
 from dearlite.models.gguf import GgufFile
 from dearlite.pointwise.arguments import check_no_listwise
 from dearlite.pointwise.gguf_engine import GgufBackend
 from dearlite.pointwise.gguf_settings import read_gguf_settings
 from dearlite.pointwise.reranker import PointwiseReranker
+from dearlite.processor import processor_class
 
 if TYPE_CHECKING:
     from dearlite.options import Listwise

@@ -10,17 +10,16 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from dearlite.foreign import Foreign, engine_errors
 from dearlite.models.bundle import Bundle
 from dearlite.models.registry import DEFAULT_MODEL, find_model, load_registry
 from dearlite.pointwise.bench import operations
 from dearlite.pointwise.engine import OnnxBackend
-from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, multiplies_u8s8_exactly, onnxruntime
+from dearlite.pointwise.kernels import open_product
+from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly
 from dearlite.pointwise.tokens import TokenRow
 from dearlite.recommend.rates import OnnxRates
 
@@ -29,8 +28,6 @@ _ROWS = 128
 _PRODUCT_S = 0.02  # least duration of a measured product
 _LENGTHS = (64, 256)  # tokens of the embedded model's rows
 _REPEATS = 3
-_SHIPPED = (8192, 3072)  # inputs and outputs of data/u8s8_product.onnx
-_INT8_TENSOR, _UINT8_TENSOR = b"\x10\x03B\x01b", b"\x10\x02B\x01b"  # data type, then the tensor's name "b"
 
 
 def probe_onnx(threads: int) -> OnnxRates:
@@ -98,21 +95,5 @@ def _processor_s(session: Any, feeds: dict[str, Any], repetitions: int, threads:
 
 def _product(width: int) -> tuple[Any, Any]:
     """A session of one product with a square matrix of the type that this CPU's graphs have, and its first factor."""
-    ort = onnxruntime()
-    graph = resources.files("dearlite").joinpath("data/u8s8_product.onnx").read_bytes()
-    for side in _SHIPPED:  # a side of 128 to 16,383 has two bytes, so that another one takes its place
-        graph = graph.replace(_two_bytes(side), _two_bytes(width))
-    weights = np.full((width, width), 2, np.int8)
-    if not multiplies_u8s8_exactly():
-        graph, weights = graph.replace(_INT8_TENSOR, _UINT8_TENSOR), weights.view(np.uint8)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_external_initializers(["b"], [ort.OrtValue.ortvalue_from_numpy(weights)])
-    with engine_errors(LIBRARY):
-        session = Foreign(LIBRARY, ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]]))
-    return session, np.full((_ROWS, width), 3, np.uint8)
-
-
-def _two_bytes(number: int) -> bytes:
-    """A protobuf varint of two bytes."""
-    return bytes([number & 127 | 128, number >> 7])
+    weights = np.full((width, width), 2, np.int8 if multiplies_u8s8_exactly() else np.uint8)
+    return open_product(weights), np.full((_ROWS, width), 3, np.uint8)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from dearlite.errors import DearliteError
 from dearlite.files.writing import write_text
-from dearlite.machine import processor_class
 from dearlite.models.registry import home
+from dearlite.processor import processor_class
 
 _FILE = "rates.json"
 

@@ -33,7 +33,7 @@ from dearlite.export.encoders.bert import (
     one_document_graph,
     padded_graph,
 )
-from dearlite.export.encoders.probes import write_exactness_probe, write_product
+from dearlite.export.encoders.probes import write_exactness_probe, write_products
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import Linear
 from dearlite.export.quality.card import compare_scores, load_pairs
@@ -218,7 +218,7 @@ def make_embedded(model: Path, tokenizer: Path, output: Path, *, collection: Pat
     card = measure_quality(published, tokenizer_json, collection)
     write_embedded(published, tokenizer_json, card, licence.read_bytes(), output)
     write_exactness_probe(output.with_name("u8s8_probe.onnx"))
-    write_product(output.with_name("u8s8_product.onnx"))
+    write_products(output.parent)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

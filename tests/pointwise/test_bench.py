@@ -9,6 +9,7 @@ from dearlite import Reranker, machine
 from dearlite.cli.main import run
 from dearlite.models.manifest import Build, Manifest, Tensor
 from dearlite.pointwise import bench
+from dearlite.pointwise.kernels import kernels_in_words
 from dearlite.pointwise.reranker import PointwiseReranker
 
 
@@ -38,6 +39,9 @@ def test_json_has_every_figure_and_they_fit_together(cli):
     assert measurement["share_of_int8_peak"] == pytest.approx(
         measurement["matrices_gops"] / measurement["int8_peak_gops"]
     )
+    assert measurement["kernels"] == kernels_in_words()
+    assert measurement["product_rates"].keys() == {"int8_gops", "fp32_gops"}
+    assert min(measurement["product_rates"].values()) > 0.1
     few, many = measurement["predicted"]
     assert (few["documents"], many["documents"]) == (100, 10_000)
     assert few["seconds"] == pytest.approx(measurement["load_s"] + 100 / measurement["documents_per_s"])
@@ -48,7 +52,16 @@ def test_json_has_every_figure_and_they_fit_together(cli):
 def test_table_names_model_and_settings(cli):
     code, out, _ = cli("--docs", 1, "--tokens", 20, "--threads", 1)
     assert code == 0
-    for words in ("minilm-l12, int8-per-row, on cpu", "first score", "1 of 20 tokens", "int8 peak", "10,000", "MB"):
+    for words in (
+        "minilm-l12, int8-per-row, on cpu",
+        "first score",
+        "1 of 20 tokens",
+        "int8 peak",
+        "int8 kernels",
+        "in fp32 (",
+        "10,000",
+        "MB",
+    ):
         assert words in out
 
 
@@ -136,11 +149,13 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
     assert (memory.anonymous_mb, memory.file_mb) == (None, None)
 
 
-def test_shipped_product_equals_the_exporters(tmp_path, embedded_path):
+def test_shipped_products_equal_the_exporters(tmp_path, embedded_path):
     pytest.importorskip("onnx")
-    from dearlite.export.encoders.probes import write_product
+    from dearlite.export.encoders.probes import write_products
 
-    write_product(tmp_path / "product.onnx")
-    shipped = embedded_path.with_name("u8s8_product.onnx").read_bytes()
-    assert (tmp_path / "product.onnx").read_bytes() == shipped
-    assert len(shipped) < 500
+    write_products(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"u8s8_product.onnx", "f32_product.onnx"}
+    for path in tmp_path.iterdir():
+        shipped = embedded_path.with_name(path.name).read_bytes()
+        assert path.read_bytes() == shipped
+        assert len(shipped) < 500
