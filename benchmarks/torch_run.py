@@ -31,7 +31,7 @@ from dearlite.files.trec import Run, run_line
 from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.tokens import PairEncoder
-from dearlite.ranking import rank_order
+from dearlite.scores import rank_order
 
 
 def draw_queries(collection: Collection, count: int | None, without: list[Path], seed: int = 5) -> Collection:

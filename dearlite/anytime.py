@@ -17,7 +17,7 @@ from dearlite.errors import BudgetTooShort, Cancelled
 from dearlite.options import Call, Long
 from dearlite.passages import Span, best_passages, part_of_document
 from dearlite.progress import Progress
-from dearlite.ranking import Hit, Ranking, check_top_k, make_hit
+from dearlite.ranking import Hit, Ranking, check_top_k, unread_hit
 from dearlite.reranker import Job, Reranker
 from dearlite.stages import QueryState, StageMeter
 
@@ -102,8 +102,8 @@ def score_within(
         progress(done, len(documents))
         next_batch_s = min(_BATCH_S, deadline.left_s / 8)
         size = max(reranker.threads, min(_BATCH_DOCUMENTS, int(next_batch_s / max(document_s, 1e-6))))
-    hits.sort(key=lambda hit: (-hit.score, hit.index))
-    hits += [make_hit(document, 0, done + offset, 0.0, (0, 0)) for offset, document in enumerate(documents[done:])]
+    hits.sort(key=lambda hit: (-(hit.score or 0.0), hit.index))  # each of them has a score
+    hits += [unread_hit(document, 0, done + offset) for offset, document in enumerate(documents[done:])]
     ranking = Ranking(
         hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)),
         query=stage.query,
@@ -159,7 +159,7 @@ def order_within(
     hits = [
         replace(last_hits[index], rank=rank, index=index)
         if index in last_hits
-        else make_hit(documents[index], rank, index, 0.0, (0, 0))
+        else unread_hit(documents[index], rank, index)
         for rank, index in enumerate(order, start=1)
     ]
     ranking = Ranking(

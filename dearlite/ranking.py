@@ -1,17 +1,16 @@
-"""Ranked documents as records, and the sorting of scores. Display is in the room `render`."""
+"""Ranked documents as records. Display is in the room `render`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from typing import Any, NamedTuple, overload
 
 from dearlite.checks import whole_number
 from dearlite.display import shown_by
 from dearlite.documents import Document
-from dearlite.errors import ScoringError, UsageError, need
+from dearlite.errors import UsageError, need
+from dearlite.scores import rank_order
 
 # Tokens used, tokens in total, and True if the latter is a lower bound (left out: False).
 TokenCounts = tuple[int, int] | tuple[int, int, bool]
@@ -57,10 +56,10 @@ class Hit:
     - `rank`: its position in the ranking, from 1.
     - `index`: its position in the caller's list, from 0.
     - `id`: its id as text, None if it has none.
-    - `score`: the raw logit of a pointwise model. It sorts the documents of one query and has no other meaning. Of a
-      listwise model, of a cascade, and of any call with a budget it is the number of documents ranked below this one,
-      since scores of different models or windows cannot be compared. Exception: of a listwise model alone in mode
-      "first", without a budget, it is a log-probability, comparable within one window.
+    - `score`: the score of the last model that read the document, None if none did. Of a pointwise model that is the
+      raw logit, which sorts the documents of one query and has no other meaning. Of a listwise model it is the number
+      of documents that the model ranked below this one; in mode "first" a log-probability, comparable within one
+      window. Scores of two models do not compare: in a cascade `rank` has the order, not `score`.
     - `relevance`: probability of relevance, from 0 to 1. None if the model has neither a calibration nor a probability
       of its makers.
     - `relevance_from`: "calibration" for a `relevance` that `dearlite models calibrate` fitted, "activation" for the
@@ -80,7 +79,7 @@ class Hit:
     rank: int
     index: int
     id: str | None
-    score: float
+    score: float | None
     relevance: float | None
     text: str
     title: str
@@ -107,7 +106,8 @@ class Ranking(Sequence[Hit]):
     - `query`: the query without spaces around it.
     - `model`, `device`: the model's name and the device that ran it; several are separated by ">" and ", ".
     - `elapsed_s`: time in seconds, without loading.
-    - `total`: number of documents before any `top_k`.
+    - `total`: number of documents before any `top_k`; `unscored`: number of those that no model read, because a budget
+      ended or a cascade's first stage has a depth. They come last, in the caller's order.
     - `query_truncated`: True if the query was too long for some document and only a part of it was read.
     - `reasoning`: the text that a listwise model wrote for each window, from the end of the list to its head.
     - `problems`: errors in orders that a listwise model wrote as free text.
@@ -129,6 +129,7 @@ class Ranking(Sequence[Hit]):
     complete: bool = True
     stages: tuple[StageReport, ...] = ()
     agreement: float | None = None
+    unscored: int = 0
 
     @overload
     def __getitem__(self, position: int) -> Hit: ...
@@ -177,7 +178,7 @@ class Ranking(Sequence[Hit]):
         return need("pandas", extra="pandas").DataFrame(self.to_dicts())
 
     def __repr__(self) -> str:
-        best = f", best {self.hits[0].score:.3f}" if self.hits else ""
+        best = "" if not self.hits or self.hits[0].score is None else f", best {self.hits[0].score:.3f}"
         shown = f"{len(self)} of {self.total}" if len(self) < self.total else f"{self.total}"
         return f"<Ranking of {shown} documents by {self.model} on {self.device}{best}>"
 
@@ -212,19 +213,6 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
     return kept | {f"input_{name}": row[name] for name in added if name in row} | added
 
 
-def rank_order(scores: Sequence[float]) -> list[int]:
-    """Positions by descending score; ties keep the caller's order. Raises ScoringError for NaN and infinite scores.
-
-    Example: [0.1, 0.9, 0.5] -> [1, 2, 0]; [0.5, 0.5] -> [0, 1].
-    """
-    for index, score in enumerate(scores):
-        if not math.isfinite(score):
-            raise ScoringError(
-                f"the model scored document {index} as {score}: its file may be damaged, run `dearlite models verify`"
-            )
-    return sorted(range(len(scores)), key=lambda index: -scores[index])
-
-
 def make_hits(
     documents: Sequence[Document],
     scores: Sequence[float],
@@ -243,11 +231,16 @@ def make_hits(
     )
     if relevance is None:
         return tuple(hits)
-    return tuple(replace(hit, relevance=relevance(hit.score), relevance_from=relevance_from) for hit in hits)
+    return tuple(replace(hit, relevance=relevance(scores[hit.index]), relevance_from=relevance_from) for hit in hits)
+
+
+def unread_hit(document: Document, rank: int, index: int) -> Hit:
+    """The hit for a `document` that no model read."""
+    return make_hit(document, rank, index, None, (0, 0))
 
 
 def make_hit(
-    document: Document, rank: int, index: int, score: float, tokens: TokenCounts, reason: str | None = None
+    document: Document, rank: int, index: int, score: float | None, tokens: TokenCounts, reason: str | None = None
 ) -> Hit:
     """The hit for `document`."""
     used, total, is_bound = tokens if len(tokens) == 3 else (*tokens, False)
@@ -255,7 +248,7 @@ def make_hit(
         rank=rank,
         index=index,
         id=document.id,
-        score=float(score),
+        score=None if score is None else float(score),
         relevance=None,
         text=document.text,
         title=document.title,
@@ -266,20 +259,6 @@ def make_hit(
         reason=reason,
         tokens_total_is_bound=is_bound,
     )
-
-
-def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's tau-a of two lists over the same documents, of scores or of ranks: -1 to 1.
-
-    (Concordant - discordant pairs) / all pairs. A pair tied in both lists is concordant, so that equal lists have 1.0;
-    a pair tied in one list counts 0. Fewer than two documents have 1.0. Example: [1, 2, 3] and [1, 3, 2] -> 1/3.
-    """
-    signs = [(_sign(a[i] - a[j]), _sign(b[i] - b[j])) for i, j in combinations(range(len(a)), 2)]
-    return sum(1 if x == y else x * y for x, y in signs) / len(signs) if signs else 1.0
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
 
 
 def check_top_k(top_k: int | None) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from dearlite.scores import falling_scores
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,12 +24,14 @@ def shown_scores(reranker: Reranker, ranking: Ranking, *, raw: bool = False) -> 
 
     Equal scores stand in the order of the caller's list: others are moved apart by the least step of a float.
 
-    `raw`: `Hit.score` instead, the logit of a pointwise model without a budget.
+    `raw`: `Hit.score` instead, the logit of a pointwise model, and the lowest of them for a document that was left
+    unread; the number of documents ranked below where scores rise, as those of different stages can.
     """
     if raw:
-        return [hit.score for hit in ranking]
+        lowest = min((hit.score for hit in ranking if hit.score is not None), default=0.0)
+        return falling_scores([lowest if hit.score is None else hit.score for hit in ranking], ranking.total)
     if reranker.pointwise:
-        scores = [_probability(reranker, hit, budget=bool(ranking.stages)) for hit in ranking]
+        scores = [_probability(reranker, hit) for hit in ranking]
     elif all(hit.relevance is None for hit in ranking):
         scores = [1.0 - (hit.rank - 1) / ranking.total for hit in ranking]
     else:
@@ -35,13 +39,11 @@ def shown_scores(reranker: Reranker, ranking: Ranking, *, raw: bool = False) -> 
     return _apart(_falling(scores), [hit.index for hit in ranking])
 
 
-def _probability(reranker: Reranker, hit: Hit, *, budget: bool) -> float:
-    """The relevance of a pointwise model's hit. With a budget the logit is that of its stage, and may be missing."""
+def _probability(reranker: Reranker, hit: Hit) -> float:
+    """The relevance of a pointwise model's hit, 0 for a document that was not read."""
     if hit.relevance is not None:
         return hit.relevance
-    if budget:
-        return reranker.relevance_of(hit.stages[-1].score) if hit.stages else 0.0
-    return reranker.relevance_of(hit.score)
+    return 0.0 if hit.score is None else reranker.relevance_of(hit.score)
 
 
 def _falling(values: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from dearlite.documents import Document
 from dearlite.passages import Span, part_of_document
 from dearlite.progress import Meter, Progress
-from dearlite.ranking import Hit, Ranking, StageReport, StageScore, make_hit
+from dearlite.ranking import Hit, Ranking, StageReport, StageScore, unread_hit
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class QueryState:
         """Adds a stage's `ranking` of the documents `head`; `read` are the positions in `head` that it had time for."""
         self.order[: len(head)] = [head[hit.index] for hit in ranking]
         for hit in ranking:
-            if hit.index in read:
+            if hit.index in read and hit.score is not None:
                 index = head[hit.index]
                 previous = self.hits.get(index)  # a listwise stage has no relevance and no passages: keep the previous
                 probable = hit if hit.relevance is not None or previous is None else previous
@@ -84,7 +84,7 @@ class QueryState:
     def ranking(self, model: str, elapsed_s: float, top_k: int | None) -> Ranking:
         """The final ranking of the first `top_k` documents, all if None."""
         count = len(self.order)
-        hits = [self._hit(index, rank, count) for rank, index in enumerate(self.order[:top_k], start=1)]
+        hits = [self._hit(index, rank) for rank, index in enumerate(self.order[:top_k], start=1)]
         devices = dict.fromkeys(report.device for report in self.reports if report.device)
         return Ranking(
             hits=tuple(hits),
@@ -99,15 +99,14 @@ class QueryState:
             complete=self.complete,
             stages=tuple(self.reports),
             agreement=self.agreement,
+            unscored=count - len(self.stages),
         )
 
-    def _hit(self, index: int, rank: int, count: int) -> Hit:
-        document, stages = self.documents[index], tuple(self.stages.get(index, ()))
-        hit = self.hits.get(index)
-        if hit is not None:
-            score = float(count - rank)
-            return replace(hit, rank=rank, index=index, score=score, stages=stages, text=document.text)
-        return make_hit(document, rank, index, count - rank, (0, 0))
+    def _hit(self, index: int, rank: int) -> Hit:
+        document, hit = self.documents[index], self.hits.get(index)
+        if hit is None:
+            return unread_hit(document, rank, index)
+        return replace(hit, rank=rank, index=index, stages=tuple(self.stages[index]), text=document.text)
 
 
 class StageMeter(Meter):

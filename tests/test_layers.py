@@ -8,7 +8,7 @@ from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
 _BASE = "errors progress display version checks readable prefixes foreign fields"
-_RECORDS = f"{_BASE} documents options deadline machine processor ranking passages"
+_RECORDS = f"{_BASE} documents options deadline machine processor scores ranking passages"
 _RUNTIME = f"{_RECORDS} files templates models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
 MAY_IMPORT = {
@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "processor": "",
     "options": "errors checks progress",
     "documents": "errors readable fields",
-    "ranking": "errors checks display documents",
+    "scores": "errors",
+    "ranking": "errors checks display documents scores",
     "passages": "errors readable documents ranking",
     "files": "errors readable fields documents ranking",
     "templates": "errors prefixes",
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "lifetime": "errors options loading",
     "tasks": "errors fields options progress ranking lifetime",
     "reranker": "tasks errors checks progress fields documents options ranking models loading",
-    "relevance": "ranking reranker",
+    "relevance": "scores ranking reranker",
     "stages": "errors progress documents ranking passages",
     "anytime": "errors progress documents options deadline ranking passages reranker stages",
     "pointwise": f"{_RUNTIME} llama",
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "offline": "fields options models files reranker loading progress offline.collection offline.run "
     "offline.evaluation",
     "serve": f"{_RUNTIME} relevance version",
-    "render": "errors fields documents ranking files offline.evaluation",
+    "render": "errors fields documents scores ranking files offline.evaluation",
     "dearlite": f"{_RECORDS} tasks api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise llama listwise recommend offline offline.collection offline.run offline.cluster "

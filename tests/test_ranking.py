@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dearlite.documents import as_documents
 from dearlite.errors import ScoringError, UsageError
-from dearlite.ranking import Hit, Ranking, check_top_k, hit_fields, make_hits, rank_order
+from dearlite.ranking import Hit, Ranking, check_top_k, hit_fields, make_hits
+from dearlite.scores import rank_order
 
 
 def ranking_of(items, scores, *, tokens=None, top_k=None):

@@ -59,8 +59,19 @@ def test_a_budget_keeps_the_logits_scale_and_unread_documents_have_none():
     logits = [hit.score for hit in reranker.rerank(QUERY, DOCS)]
     expected = [1 / (1 + math.exp(-logit)) for logit in logits]
     assert shown_scores(reranker, ranking) == pytest.approx(expected, abs=1e-6)
-    unread = replace(ranking, hits=(*ranking.hits[:2], replace(ranking.hits[2], stages=())))
+    unread = replace(ranking, hits=(*ranking.hits[:2], replace(ranking.hits[2], score=None, stages=())))
     assert shown_scores(reranker, unread)[2] == 0.0
+    assert shown_scores(reranker, unread, raw=True) == [logits[0], logits[1], logits[1]]
+
+
+def test_raw_scores_that_rise_become_the_number_of_documents_below():
+    ranking = ranking_of(None, None, None)
+    mixed = replace(ranking, hits=tuple(map(replace_score, ranking, (0.5, 0.75, None))))
+    assert shown_scores(Kind(pointwise=False), mixed, raw=True) == [2.0, 1.0, 0.0]
+
+
+def replace_score(hit, score):
+    return replace(hit, score=score)
 
 
 def test_a_listwise_order_is_a_share_of_the_documents_also_of_the_first_few():

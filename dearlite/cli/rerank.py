@@ -237,9 +237,11 @@ def _report(ranking: Ranking, skipped: list[str]) -> None:
             err=True,
         )
     if sys.stderr.isatty():
-        rate = ranking.total / ranking.elapsed_s
+        scored = ranking.total - ranking.unscored
+        rate = scored / ranking.elapsed_s
+        count = f"{scored} of {ranking.total}" if ranking.unscored else f"{ranking.total}"
         click.echo(
-            f"{ranking.model} on {ranking.device}: {ranking.total} documents in {ranking.elapsed_s:.2f} s "
+            f"{ranking.model} on {ranking.device}: {count} documents in {ranking.elapsed_s:.2f} s "
             f"({rate:.{int(rate < 10)}f} documents/s)",
             err=True,
         )

@@ -12,7 +12,8 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
-from dearlite.ranking import Ranking, kendall_tau
+from dearlite.ranking import Ranking
+from dearlite.scores import kendall_tau
 
 
 def shuffled_orders(count: int, passes: int) -> list[list[int]]:

@@ -17,7 +17,8 @@ def ranking_html(ranking: Ranking) -> str:
         arrow = f"▲ {moved}" if moved > 0 else f"▼ {-moved}" if moved < 0 else "·"
         title = f"<b>{escape(plain(hit.title))}</b> " if hit.title else ""
         text = mark_terms(snippet(plain(hit.text), terms, 240), terms)
-        cells = (str(hit.rank), arrow, f"{hit.score:.3f}", escape(plain(hit.id or "")), title + text)
+        score = "not scored" if hit.score is None else f"{hit.score:.3f}"
+        cells = (str(hit.rank), arrow, score, escape(plain(hit.id or "")), title + text)
         rows.append("<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("#", "moved", "score", "id", "document"))
     note = escape(f"{ranking.model} on {ranking.device}, {ranking.total} documents in {ranking.elapsed_s:.2f} s")

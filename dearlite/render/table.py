@@ -27,12 +27,12 @@ def ranking_table(ranking: Ranking, width: int = 100) -> Table:
     """A rich Table of the ranking for a terminal of `width` columns."""
     terms = query_terms(ranking.query)
     with_ids = any(hit.id is not None for hit in ranking)
-    low = min((hit.score for hit in ranking), default=0.0)
-    high = max((hit.score for hit in ranking), default=0.0)
+    scores = [hit.score for hit in ranking if hit.score is not None]
+    low, high = min(scores, default=0.0), max(scores, default=0.0)
     table = Table(box=SIMPLE_HEAD, title=_title(ranking), title_justify="left", pad_edge=False, expand=False)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("moved", justify="right", no_wrap=True)
-    staged = len(ranking.stages) > 1  # a cascade's own score only counts the documents below: show the ranks instead
+    staged = len(ranking.stages) > 1  # scores of two models do not compare: show the ranks instead
     table.add_column("by stage" if staged else "score", no_wrap=True)
     if with_ids:
         table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=max(8, width // 6))
@@ -63,8 +63,10 @@ def _movement(hit: Hit) -> Text:
     return Text(f"▲ {moved}", style="green") if moved > 0 else Text(f"▼ {-moved}", style="red")
 
 
-def _score(score: float, low: float, high: float) -> Text:
+def _score(score: float | None, low: float, high: float) -> Text:
     """The score as a bar, from the lowest to the highest score shown, and as a number."""
+    if score is None:
+        return Text("not scored", style="dim")
     share = 1.0 if high == low else (score - low) / (high - low)
     eighths = round(share * _BAR_WIDTH * 8)
     bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
@@ -74,7 +76,7 @@ def _score(score: float, low: float, high: float) -> Text:
 def _ranks(hit: Hit, stages: int) -> Text:
     """The rank from each stage, in the order of stages; ≠ marks a document on which the last two disagree."""
     ranks = [stage.rank for stage in hit.stages]
-    text = Text(" → ".join(map(str, ranks)) if ranks else "not looked at", style="cyan" if ranks else "dim")
+    text = Text(" → ".join(map(str, ranks)) if ranks else "not scored", style="cyan" if ranks else "dim")
     if len(ranks) == stages and abs(ranks[-1] - ranks[-2]) >= _DISAGREE:
         text.append("  ≠", style="bold red")
     return text

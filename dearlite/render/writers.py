@@ -16,6 +16,7 @@ from dearlite.files.targets import ending_of
 from dearlite.files.trec import check_run_ids, run_line, score_text
 from dearlite.files.writing import standard_output, whole_file
 from dearlite.ranking import Ranking, hit_fields
+from dearlite.scores import falling_scores
 
 _TSV_ENDS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # of a cell, or of a line for str.splitlines
 
@@ -88,20 +89,24 @@ def _write_csv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     """RFC 4180 with LF line ends. Every text is quoted, so that commas and line ends in it are kept."""
     table, rows = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC), _rows(ranking)
     table.writerow(next(rows))
-    table.writerows((rank, float(score), *others) for rank, score, *others in rows)
+    table.writerows((rank, float(score) if score else None, *others) for rank, score, *others in rows)
 
 
 def _rows(ranking: Ranking) -> Iterator[tuple[Any, ...]]:
-    """The header and one row per hit."""
+    """The header and one row per hit; the score of a document that no model read is empty."""
     yield "rank", "score", "index", "id", "title", "text"
     for hit in ranking:
-        yield hit.rank, score_text(hit.score), hit.index, hit.id or "", hit.title, hit.text
+        score = "" if hit.score is None else score_text(hit.score)
+        yield hit.rank, score, hit.index, hit.id or "", hit.title, hit.text
 
 
 def _write_trec(ranking: Ranking, stream: TextIO, query_id: str) -> None:
-    """TREC run lines, `qid Q0 docid rank score tag`. The index is the id of a document without one."""
-    for hit in ranking:
-        stream.write(run_line(query_id, _trec_id(hit.id, hit.index), hit.rank, hit.score, ranking.model))
+    """TREC run lines, `qid Q0 docid rank score tag`. The index is the id of a document without one.
+
+    Readers of a run sort by score: it is `falling_scores` where the hits' own do not fall with their rank.
+    """
+    for hit, score in zip(ranking, falling_scores([hit.score for hit in ranking], ranking.total), strict=True):
+        stream.write(run_line(query_id, _trec_id(hit.id, hit.index), hit.rank, score, ranking.model))
 
 
 def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:

@@ -13,7 +13,7 @@ from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.options import Listwise, Long
 from dearlite.progress import Progress
-from dearlite.ranking import Ranking, make_hit
+from dearlite.ranking import Ranking, unread_hit
 from dearlite.relevance import shown_scores
 from dearlite.reranker import Reranker
 from dearlite.serve.requests import Asked, PairsRequest, RerankRequest
@@ -189,8 +189,7 @@ def with_empty(scored: Scored, documents: Sequence[Document], kept: Sequence[int
     """
     ranked, ranking, scores = set(kept), scored.ranking, scored.scores
     empty = [index for index in range(len(documents)) if index not in ranked]
-    lowest = min((hit.score for hit in ranking), default=0.0)
-    hits = [*ranking.hits, *(make_hit(documents[index], 0, index, lowest, (0, 0)) for index in empty)]
+    hits = [*ranking.hits, *(unread_hit(documents[index], 0, index) for index in empty)]
     hits = [replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
-    with_all = replace(ranking, hits=tuple(hits), total=len(documents))
+    with_all = replace(ranking, hits=tuple(hits), total=len(documents), unscored=ranking.unscored + len(empty))
     return Scored(with_all, scores + [min([0.0, *scores])] * len(empty), len(empty))

@@ -94,9 +94,10 @@ def test_later_stage_without_a_depth_gets_the_head():
 def test_each_stage_reranks_the_head_and_keeps_the_rest():
     first, second = Counts("up"), Counts("down", lambda text: -float(text))
     ranking = cascade((first, 4), (second, 2)).rerank("q", NUMBERS)
-    assert [hit.text for hit in ranking] == ["7", "9", "3", "1", "5"]  # 5 was never looked at, 3 and 1 once
+    assert [hit.text for hit in ranking] == ["7", "9", "3", "1", "5"]  # 5 was never read, 3 and 1 once
     assert [hit.rank for hit in ranking] == [1, 2, 3, 4, 5]
-    assert [hit.score for hit in ranking] == [4, 3, 2, 1, 0]
+    assert [hit.score for hit in ranking] == [-7, -9, 3, 1, None]
+    assert (ranking.unscored, ranking.top(2).unscored) == (1, 1)
     assert [[(s.model, s.rank, s.score) for s in hit.stages] for hit in ranking] == [
         [("up", 2, 7), ("down", 1, -7)],
         [("up", 1, 9), ("down", 2, -9)],
@@ -178,6 +179,8 @@ def test_half_the_time_gives_the_best_order_so_far():
     assert read == set(range(len(read)))
     assert 1 <= len(read) < 60
     assert [hit.index for hit in ranking] == [*sorted(read, reverse=True), *range(len(read), 60)]
+    assert [hit.score for hit in ranking] == [*map(float, sorted(read, reverse=True)), *[None] * (60 - len(read))]
+    assert ranking.unscored == 60 - len(read)
     assert ranking.stages[0].looked_at == len(read)
 
 
@@ -195,8 +198,8 @@ def test_budget_that_suffices_gives_the_same_order():
     model = Reranker.load()
     whole, timed = model.rerank(QUERY, DOCS), model.rerank(QUERY, DOCS, budget_s=600)
     assert [hit.index for hit in timed] == [hit.index for hit in whole]
-    assert [hit.stages[0].score for hit in timed] == [hit.score for hit in whole]
-    assert timed.complete
+    assert [hit.score for hit in timed] == [hit.score for hit in whole]
+    assert (timed.complete, timed.unscored) == (True, 0)
     assert timed.model == whole.model
 
 

@@ -124,6 +124,7 @@ def test_listwise_model_alone_keeps_to_a_budget(tiny):
     enough = tiny.rerank(QUERY, DOCS[:5], budget_s=60)
     assert enough.complete
     assert [hit.index for hit in enough] == [hit.index for hit in tiny.rerank(QUERY, DOCS[:5])]
+    assert [hit.score for hit in enough] == [4, 3, 2, 1, 0]
     with pytest.raises(UsageError, match="below the first batch"):
         tiny.rerank(QUERY, DOCS, budget_s=1e-6)
 

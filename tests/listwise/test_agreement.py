@@ -7,7 +7,8 @@ from dearlite import Listwise, Reranker
 from dearlite.documents import as_documents
 from dearlite.errors import UsageError
 from dearlite.listwise.agreement import fuse, shuffled_orders
-from dearlite.ranking import Ranking, kendall_tau, make_hits
+from dearlite.ranking import Ranking, make_hits
+from dearlite.scores import kendall_tau
 
 
 def ranking_of(texts, best_first):

@@ -417,6 +417,39 @@ def test_a_full_disk_keeps_what_was_scored(small, tmp_path, tiny_bundle):
     assert out.read_bytes() == (tmp_path / "fresh.trec").read_bytes()
 
 
+def test_a_cascade_keeps_its_models_scores_and_its_run_falls(small, cli, tmp_path):
+    chain = ["batch", small, "-m", "minilm-l12:4", "-m", "minilm-l12:2", "-o", tmp_path / "a.trec"]
+    assert cli(*chain, "--jsonl", tmp_path / "a.jsonl")[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    of_query = [row for row in rows if row["query_id"] == rows[0]["query_id"]]
+    scores = [row["score"] for row in of_query]
+    assert scores[:4] == sorted(scores[:4], reverse=True)
+    assert scores[4:] == [None, None]
+    assert [row["stages"][-1]["score"] for row in of_query] == scores
+    written = [line.split() for line in (tmp_path / "a.trec").read_text().splitlines()]
+    assert [float(score) for *_, score, _ in written] == [5, 4, 3, 2, 1, 0] * 4
+    assert "resuming: 24 of 24 pairs" in cli(*chain, "--jsonl", tmp_path / "b.jsonl")[2]
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+def test_a_journal_of_a_cascade_made_with_numbers_of_documents_below_goes_on(small, cli, tmp_path):
+    chain = ["batch", small, "-m", "minilm-l12:4", "-m", "minilm-l12:2", "-o", tmp_path / "a.trec"]
+    assert cli(*chain)[0] == 0
+    with Journal(tmp_path / "a.trec.journal") as journal:
+        entries = list(journal.entries())
+    (tmp_path / "a.trec.journal").unlink()
+    with Journal(tmp_path / "a.trec.journal") as journal:  # as it was: every document has a number, also unread ones
+        for entry in entries:
+            if "order" in entry:
+                below = [float(5 - entry["order"].index(position)) for position in range(6)]
+                tokens = {name: [9] * 6 for name in ("tokens_used", "tokens_total")}
+                entry |= {"places": [*range(6)], "scores": below, **tokens}
+            journal.add(entry)
+    run = (tmp_path / "a.trec").read_bytes()
+    assert "resuming: 24 of 24 pairs" in cli(*chain)[2]
+    assert (tmp_path / "a.trec").read_bytes() == run
+
+
 def test_a_cascade_with_its_options_is_one_identity(small, cli, tmp_path, tiny_bundle):
     chain = ("batch", small, "-o", tmp_path / "out.trec", "-m", tiny_bundle, "-m", f"{tiny_bundle}:3")
     assert cli(*chain, "--adaptive", "--long", "cascade")[0] == 0

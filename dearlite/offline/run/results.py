@@ -18,14 +18,16 @@ from dearlite.files.trec import run_line
 from dearlite.files.writing import standard_output, whole_file
 from dearlite.offline.collection.collection import Collection
 from dearlite.prefixes import WHOLE_CHARACTERS
-from dearlite.ranking import PairScore, Ranking, rank_order
+from dearlite.ranking import PairScore, Ranking
+from dearlite.scores import falling_scores, rank_order
 
 
 @dataclass(slots=True)
 class QueryScores:
-    """The scores of one query's documents. A position counts from 0 in the first stage's order; NaN is no score yet.
+    """The scores of one query's documents. A position counts from 0 in the first stage's order; NaN is no score.
 
-    A listwise model also gives `order` (positions, best first) and `texts` (the text it wrote).
+    A listwise model or a cascade also gives `order` (positions, best first) and `texts` (the text it wrote). A document
+    that a cascade did not read keeps NaN.
     """
 
     query_id: str
@@ -45,8 +47,12 @@ class QueryScores:
         self.tokens_total = array("l", [0]) * len(self.ids)
 
     def missing(self) -> list[int]:
-        """Positions without a score."""
-        return [position for position, score in enumerate(self.scores) if math.isnan(score)]
+        """Positions that are still to be scored."""
+        return (
+            []
+            if self.order is not None
+            else [position for position, score in enumerate(self.scores) if math.isnan(score)]
+        )
 
     def score(self, position: int) -> PairScore:
         """The score and token counts of the document at `position`."""
@@ -61,7 +67,8 @@ class QueryScores:
     def put_ranking(self, ranking: Ranking) -> None:
         """Stores a ranking of all documents of the query."""
         for hit in ranking:
-            self.put(hit.index, PairScore(hit.score, hit.tokens_used, hit.tokens_total))
+            score = math.nan if hit.score is None else hit.score
+            self.put(hit.index, PairScore(score, hit.tokens_used, hit.tokens_total))
         self.order = [hit.index for hit in ranking]
         reasons = {str(hit.index): hit.reason for hit in ranking if hit.reason}
         texts = {"reasons": reasons, "reasoning": list(ranking.reasoning), "problems": list(ranking.problems)}
@@ -93,6 +100,15 @@ class QueryScores:
     def ranked(self) -> list[int]:
         """Positions, best first; equal scores keep the first stage's order."""
         return self.order if self.order is not None else rank_order(self.scores)
+
+    def own(self, position: int) -> float | None:
+        """The score of the last model that read the document at `position`, None if none did."""
+        score = self.scores[position]
+        return None if math.isnan(score) else score
+
+    def falling(self) -> list[float]:
+        """One number per document of `ranked`, never rising: for runs, which are sorted by score."""
+        return falling_scores(list(map(self.own, self.ranked())), len(self.ids))
 
 
 @dataclass(frozen=True)
@@ -140,17 +156,18 @@ class RerankedRun:
 
     @cached_property
     def run(self) -> dict[str, dict[str, float]]:
-        """Query id -> document id -> score, best first."""
+        """Query id -> document id -> score, best first. Scores that rise, as a cascade's can, are `falling_scores`."""
         return {
-            scores.query_id: {scores.ids[position]: scores.scores[position] for position in scores.ranked()}
+            scores.query_id: dict(zip((scores.ids[n] for n in scores.ranked()), scores.falling(), strict=True))
             for scores in self.results
         }
 
     def lines(self) -> Iterator[str]:
         """The lines of a TREC run, queries in the first stage's order."""
         for scores in self.results:
-            for rank, position in enumerate(scores.ranked(), start=1):
-                yield run_line(scores.query_id, scores.ids[position], rank, scores.scores[position], self.model)
+            ranked = zip(scores.ranked(), scores.falling(), strict=True)
+            for rank, (position, score) in enumerate(ranked, start=1):
+                yield run_line(scores.query_id, scores.ids[position], rank, score, self.model)
 
     def write_trec(self, path: str | Path) -> None:
         """Writes the TREC run to `path`, "-" for stdout. An error leaves no partial file."""
@@ -170,7 +187,7 @@ class RerankedRun:
         for scores in self.results:
             first_stage = list(self.collection.run[scores.query_id].values())
             for rank, position in enumerate(scores.ranked(), start=1):
-                document, score = self.collection.documents[scores.ids[position]], scores.scores[position]
+                document, score = self.collection.documents[scores.ids[position]], scores.own(position)
                 row: dict[str, Any] = {
                     "query_id": scores.query_id,
                     "query": self.collection.queries[scores.query_id],

@@ -25,7 +25,7 @@ from dearlite.models.bundle import Bundle
 from dearlite.models.facts import PointwiseFacts
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.tokens import TokenRow
-from dearlite.ranking import kendall_tau
+from dearlite.scores import kendall_tau
 
 PAIRS = [
     ("who invented the light bulb", "Edison, 1879"),

@@ -9,7 +9,7 @@ from dearlite import Reranker
 from dearlite.cli.main import run
 from dearlite.export.quality.texts import calibration_rows, card_pairs, pair_rows
 from dearlite.models.bundle import Bundle
-from dearlite.ranking import kendall_tau
+from dearlite.scores import kendall_tau
 
 
 def dearlite(*words):
