@@ -198,6 +198,11 @@ def pip_install(extra: str | None) -> str:
     return "pip install dearlite" if extra is None else f'pip install "dearlite[{extra}]"'
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun. Example: 1, "document" -> "1 document"; 2 -> "2 documents"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def first_line(err: BaseException) -> str:
     """The first line of an error's message that is not blank; the name of its class where it has no message."""
     return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from html import escape
 
@@ -12,6 +13,7 @@ _COMMON_TEXT = """a an and are as at be by can did do does for from has have how
 there this to was were what when where which who whom whose why will with you your"""
 _COMMON = frozenset(_COMMON_TEXT.split())
 _WORD = re.compile(r"\w+")
+_SENTENCE_END = re.compile(r"[.!?]['\"”’)\]]*\s+|[。！？]['\"”’」』)]*\s*")
 LONGEST = 100_000  # characters of a text that are looked at: a text of megabytes costs no more than these
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -76,19 +78,39 @@ def _richest(text: str, spans: list[tuple[int, int]], width: int) -> int:
     return best
 
 
+def _words_within(text: str, spans: list[tuple[int, int]], start: int, width: int) -> int:
+    """The number of different words of `spans` in the `width` characters from `start`."""
+    words = set()
+    for first, last in spans[bisect_left(spans, (start, start)) :]:
+        if last > start + width:
+            break
+        words.add(text[first:last].lower())
+    return len(words)
+
+
+def _sentence_start(text: str, position: int, reach: int) -> int | None:
+    """The start of the sentence with the character at `position`; None if the `reach` characters before have none."""
+    before = text[max(0, position - reach) : position]
+    ends = [match.end() for match in _SENTENCE_END.finditer(before)]
+    if ends:
+        return position - len(before) + ends[-1]
+    return 0 if position <= reach else None
+
+
 def snippet(text: str, terms: set[str], width: int) -> str:
     """At most `width` characters of `text`, from the part with the most different `terms`; … marks each cut.
 
-    The part is within the first LONGEST characters.
+    The part begins with its sentence, unless that pushes a term out. It is within the first LONGEST characters.
     """
     if len(text) <= width:
         return text
-    best = _richest(text, term_spans(text[:LONGEST], terms), width - 2)
-    if best + width < len(text) and best < width // 3:
-        best = 0  # near the beginning: start there
-    start = max(0, min(best - width // 6, len(text) - width)) if best else 0
-    if start:
-        start = text.find(" ", start) + 1 or start
+    spans = term_spans(text[:LONGEST], terms)
+    best = _richest(text, spans, width - 2)
+    start = _sentence_start(text, best, width) if best else 0
+    if start is None or _words_within(text, spans, start, width - 2) < _words_within(text, spans, best, width - 2):
+        start = max(0, min(best - width // 6, len(text) - width))
+        if start:
+            start = text.find(" ", start) + 1 or start
     cut = text[start : start + width - 2]
     if start + len(cut) < len(text):
         cut = cut.rsplit(" ", 1)[0] + "…"

@@ -1,76 +1,127 @@
-"""Rankings on a terminal: rank, change of rank, score bar, id, and the part of the text with the query's terms."""
+"""Rankings on a terminal: rank, change of rank, relevance, id, and the part of the text with the query's terms."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from dearlite.errors import counted
 from dearlite.ranking import Hit, Ranking
+from dearlite.render.scale import Scale, movement, scale_of
 from dearlite.render.snippet import plain, query_terms, snippet, term_spans
 
 _BAR_WIDTH = 8
 _DISAGREE = 5  # two stages disagree if their ranks of a document differ by at least this much
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+_BETWEEN = 3  # spaces between two columns
+_NARROW = 70  # columns of a terminal, below which bars and movements are left out
+_WIDE = 90  # from which the raw score stands beside the relevance
+_LEAST_ROOM = 20  # columns of the documents' text
 
 
-def print_ranking(ranking: Ranking, stream: TextIO) -> None:
-    """Prints `ranking` to `stream`, in colour if it is a terminal and NO_COLOR is unset."""
+@dataclass(frozen=True, slots=True)
+class RankingView:
+    """A rich renderable of a ranking: the query, the table, and its notes, of which `note` is the last.
+
+    It has the width of the console that prints it.
+    """
+
+    ranking: Ranking
+    note: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        ranking, width = self.ranking, options.max_width
+        yield _title(ranking)
+        if not ranking:
+            yield Text(f"None of the {counted(ranking.total, 'document')} is relevant enough.", style="dim")
+            return
+        scale, narrow, staged = scale_of(ranking), width < _NARROW, len(ranking.stages) > 1
+        yield _rows(ranking, scale, width, narrow=narrow, staged=staged)
+        yield from (Text(line, style="dim") for line in ("" if narrow or staged else scale.note, self.note) if line)
+
+
+def ranking_table(ranking: Ranking) -> RankingView:
+    """The ranking as a rich renderable."""
+    return RankingView(ranking)
+
+
+def print_ranking(ranking: Ranking, stream: TextIO, note: str = "") -> None:
+    """Prints `ranking` to `stream`, in colour if it is a terminal and NO_COLOR is unset. `note` is its last line."""
+    Console(file=stream, highlight=False).print(RankingView(ranking, note))
+
+
+def ranking_text(ranking: Ranking, stream: TextIO, note: str = "") -> str:
+    """The text that `print_ranking` prints, with the escape codes of the terminal that `stream` is."""
     console = Console(file=stream, highlight=False)
-    console.print(ranking_table(ranking, console.width))
+    with console.capture() as capture:
+        console.print(RankingView(ranking, note))
+    return capture.get()
 
 
-def ranking_table(ranking: Ranking, width: int = 100) -> Table:
-    """A rich Table of the ranking for a terminal of `width` columns."""
+def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: bool) -> Table:
     terms = query_terms(ranking.query)
-    with_ids = any(hit.id is not None for hit in ranking)
-    scores = [hit.score for hit in ranking if hit.score is not None]
-    low, high = min(scores, default=0.0), max(scores, default=0.0)
-    table = Table(box=SIMPLE_HEAD, title=_title(ranking), title_justify="left", pad_edge=False, expand=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("moved", justify="right", no_wrap=True)
-    staged = len(ranking.stages) > 1  # scores of two models do not compare: show the ranks instead
-    table.add_column("by stage" if staged else "score", no_wrap=True)
-    if with_ids:
-        table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=max(8, width // 6))
+    # header -> cells; the widths of all columns but the last are known, the last gets the rest
+    columns: dict[str, list[Text]] = {"#": [Text(str(hit.rank)) for hit in ranking]}
+    if not narrow:
+        columns["moved"] = [_movement(hit) for hit in ranking]
+    if staged:
+        columns["by stage"] = [_ranks(hit, len(ranking.stages)) for hit in ranking]
+    if not staged or scale.relevance:
+        columns[scale.name] = [_measured(hit, scale, bar=not narrow and not staged) for hit in ranking]
+    if scale.relevance and not staged and width >= _WIDE:
+        columns["score"] = [_raw(hit) for hit in ranking]
+    if any(hit.id is not None for hit in ranking):
+        columns["id"] = [Text(plain(hit.id or "")) for hit in ranking]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=False)
+    taken = 2  # at the edges
+    for name, cells in columns.items():
+        longest = max(len(name), *(cell.cell_len for cell in cells))
+        size = min(longest, max(8, width // 6)) if name == "id" else longest
+        right = name in ("#", "moved", "score") or (narrow and name == scale.name)
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", max_width=size)
+        taken += size + _BETWEEN
     table.add_column("document", overflow="fold")
-    ids = max((len(plain(hit.id or "")) for hit in ranking), default=0)
-    room = max(20, width - 32 - (min(ids, width // 6) + 2 if with_ids else 0))
-    for hit in ranking:
-        score = _ranks(hit, len(ranking.stages)) if staged else _score(hit.score, low, high)
-        cells = [Text(str(hit.rank)), _movement(hit), score]
-        if with_ids:
-            cells.append(Text(plain(hit.id or "")))
-        table.add_row(*cells, _document(hit, terms, 2 * room - 4))
+    room = max(_LEAST_ROOM, width - taken)
+    for row, hit in enumerate(ranking):
+        table.add_row(*(cells[row] for cells in columns.values()), _document(hit, terms, 2 * room - 4))
     return table
 
 
 def _title(ranking: Ranking) -> Text:
     title = Text(plain(snippet(ranking.query, set(), 200)), style="bold")
-    if len(ranking) < ranking.total:
+    if 0 < len(ranking) < ranking.total:
         title.append(f"  (best {len(ranking)} of {ranking.total})", style="not bold dim")
     return title
 
 
 def _movement(hit: Hit) -> Text:
     """The number of ranks that the document moved up or down from the caller's order."""
-    moved = hit.index + 1 - hit.rank
+    moved = movement(hit)
     if moved == 0:
         return Text("·", style="dim")
     return Text(f"▲ {moved}", style="green") if moved > 0 else Text(f"▼ {-moved}", style="red")
 
 
-def _score(score: float | None, low: float, high: float) -> Text:
-    """The score as a bar, from the lowest to the highest score shown, and as a number."""
-    if score is None:
+def _measured(hit: Hit, scale: Scale, *, bar: bool) -> Text:
+    """The relevance or the score as a number, with a bar before it where there is one."""
+    number, share = scale.number(hit), scale.share(hit)
+    if not number:
         return Text("not scored", style="dim")
-    share = 1.0 if high == low else (score - low) / (high - low)
-    eighths = round(share * _BAR_WIDTH * 8)
-    bar = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
-    return Text.assemble((f"{bar:<{_BAR_WIDTH}}", "cyan"), f" {score:7.3f}")
+    if not bar or (scale.low is None and not scale.relevance):
+        return Text(number)
+    eighths = round((share or 0.0) * _BAR_WIDTH * 8)
+    blocks = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return Text.assemble((f"{blocks:<{_BAR_WIDTH}}", "cyan"), f" {number:>{4 if scale.relevance else 7}}")
+
+
+def _raw(hit: Hit) -> Text:
+    """The raw score, dimmed: it means nothing across queries."""
+    return Text("" if hit.score is None else f"{hit.score:.3f}", style="dim")
 
 
 def _ranks(hit: Hit, stages: int) -> Text:

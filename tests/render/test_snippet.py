@@ -28,3 +28,15 @@ def test_a_text_of_megabytes_is_shown_by_its_beginning():
     assert shown.endswith("…")
     assert len(plain(text)) <= LONGEST + 1
     assert len(snippet(text, {"falls"}, 240)) <= 240
+
+
+def test_a_part_begins_with_its_sentence_unless_a_term_would_be_lost():
+    text = "A long first sentence that says nothing of the matter. It was late. Rain fell on the hill all day long."
+    assert snippet(text, {"rain", "hill"}, 60) == "…Rain fell on the hill all day long."
+    assert snippet("Ships carry grain. " + text, {"rain", "hill"}, 60) == "…Rain fell on the hill all day long."
+    # The sentence's beginning is too far from its words.
+    far = (
+        "Ships carry. On that morning, when nobody had thought of it any more and all were asleep, rain fell on a hill."
+    )
+    assert snippet(far, {"rain", "hill"}, 40).endswith("rain fell on a hill.")
+    assert snippet("雪が降る。雨が 丘 に降る。" * 1 + "x" * 40, {"丘"}, 30).startswith("…雨が")
