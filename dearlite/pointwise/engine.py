@@ -5,9 +5,7 @@ A score depends on its row alone: never on other rows, their order, or the numbe
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,13 +20,12 @@ from dearlite.pointwise.memory import MemoryLimits, ran_out_of_memory
 from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices, onnxruntime
 from dearlite.pointwise.session import open_session
 from dearlite.pointwise.tokens import TokenRow
+from dearlite.pointwise.workers import side_by_side
 from dearlite.processor import processor_class
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Rows queued per worker: enough to keep all workers busy while the next chunk is tokenised.
-_LOOK_AHEAD_ROWS = 32
 _PADDED_SORT_ROWS = 1024  # rows sorted by length before they are cut into padded batches
 
 
@@ -109,7 +106,7 @@ def _one_document(session: Any, rows: Iterable[TokenRow], threads: int, limits: 
         feeds = {"ids": row.ids, "types": row.types} if takes_types else {"ids": row.ids}
         return float(session.run(["score"], feeds)[0][0, 0])
 
-    yield from _side_by_side((partial(score, row) for row in rows), threads, limits)
+    yield from side_by_side(((len(row.ids), partial(score, row)) for row in rows), threads, limits)
 
 
 def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
@@ -134,7 +131,7 @@ def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, limits:
     def score(ids: NDArray[np.int64], past: NDArray[np.float32]) -> float:
         return float(session.run(["score"], {"ids": ids, "past": past})[0][0, 0])
 
-    def jobs() -> Iterator[Callable[[], float]]:
+    def jobs() -> Iterator[tuple[float, Callable[[], float]]]:
         prefix, past = None, np.zeros(sides, np.float32)
         for row in rows:
             # The score is read at the last token, which must be computed with the document and not with the prefix,
@@ -143,24 +140,9 @@ def _shared_prefix(session: Any, rows: Iterable[TokenRow], threads: int, limits:
             head = row.ids[:length].tobytes()
             if head != prefix:
                 prefix, past = head, limits.call(partial(prefix_state, row.ids[:length]))
-            yield partial(score, row.ids[length:], past)
+            yield len(row.ids) - length, partial(score, row.ids[length:], past)
 
-    yield from _side_by_side(jobs(), threads, limits)
-
-
-def _side_by_side(jobs: Iterable[Callable[[], float]], threads: int, limits: MemoryLimits) -> Scores:
-    """The jobs' results in order, computed by `threads` workers; jobs are taken `_LOOK_AHEAD_ROWS` per worker ahead."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="dearlite")
-    waiting: deque[Future[float]] = deque()
-    try:
-        for job in jobs:
-            waiting.append(pool.submit(limits.call, job))
-            while len(waiting) > _LOOK_AHEAD_ROWS * threads or (waiting and waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    yield from side_by_side(jobs(), threads, limits)
 
 
 def _padded(session: Any, rows: Iterable[TokenRow], threads: int, limits: MemoryLimits) -> Scores:
