@@ -34,7 +34,7 @@ from dearlite.errors import (
     UsageError,
 )
 from dearlite.fields import Fields
-from dearlite.offline import evaluate, rerank_run
+from dearlite.offline import compare, evaluate, rerank_run
 from dearlite.options import Listwise, Long
 from dearlite.ranking import Hit, Ranking
 from dearlite.reranker import Reranker
@@ -76,6 +76,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "arerank",
+    "compare",
     "evaluate",
     "make_collection",
     "rerank",

@@ -50,9 +50,10 @@ def command(
 ) -> None:
     """Rerank a run of many queries. The same command resumes a run that was stopped.
 
-    SOURCE is a folder with queries.jsonl, corpus.jsonl(.gz) and run.trec (BEIR's folders too), or a JSON file in the
-    format of RankGPT or rank_llm. --queries, --corpus and --run replace a file of the folder. Without -o the TREC run
-    is written to stdout.
+    SOURCE is a folder with queries.jsonl, corpus.jsonl(.gz) and run.trec (BEIR's folders too), a JSON file in the
+    format of RankGPT or rank_llm, or a dataset of ir_datasets, such as irds:beir/nfcorpus/test. --queries, --corpus and
+    --run replace a file of the folder. With --queries FILE and no run, SOURCE are files of documents, as for rerank,
+    and every document is ranked for every query. Without -o the TREC run is written to stdout.
 
     Every result is written to a journal at once. After a kill the same command resumes from it and reports so. It never
     uses results of another model, option or text.
@@ -68,7 +69,7 @@ def command(
     options.check_outputs({}, {})
     if options.files.output is None:
         check_stdout()
-    collection = open_source(options.source)
+    collection = open_source(options)
     check_run_can_hold(collection)
     reranked = rerank(collection, options)
     if options.files.output is None:

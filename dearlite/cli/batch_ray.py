@@ -13,7 +13,8 @@ from dearlite.errors import UsageError, need
 from dearlite.fields import USUAL
 from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
-from dearlite.offline.collection.collection import FOLDER_LAYOUT, Source
+from dearlite.offline.collection.collection import FOLDER_LAYOUT, Collection
+from dearlite.offline.collection.source import Source
 from dearlite.offline.run.run_files import RunFiles, input_files
 from dearlite.render.bar import DocumentProgress
 
@@ -28,7 +29,9 @@ def rerank_blocks(
     _check_output(output, options)
     scoring = _scoring_of(options)
     folder = _folder_of_shards(options.source)
-    source = open_source(options.source) if folder is None else folder
+    source = open_source(options) if folder is None else folder
+    if isinstance(source, Collection) and not source.first_stage:
+        raise UsageError("--ray divides a run, and none is named: give --run, or leave out --ray")
     with DocumentProgress(0, visible=not options.quiet, unit="blocks") as progress:
         try:
             blocks, resumed = rerank_on_ray(

@@ -1,55 +1,22 @@
-"""`dearlite eval SOURCE`: a reranked run, measured beside the first stage and other runs."""
+"""`dearlite eval`: a reranked run measured beside its first stage and other runs, or existing runs alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import click
 
+from dearlite.cli.eval_reports import Reports, write_reports
+from dearlite.cli.eval_runs import check_options, files_of, measure_runs, parse_run, runs_of
 from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
-from dearlite.cli.streams import check_stdout, has_stdout
+from dearlite.cli.streams import check_stdout
 from dearlite.errors import UsageError, need
-from dearlite.files.targets import ending_of, leads_to_stdout
-from dearlite.files.writing import write_text
+from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
+from dearlite.offline.evaluation.comparisons import TESTS, Statistics
 from dearlite.offline.evaluation.evaluation import Evaluation
-from dearlite.offline.evaluation.measures import TIES
-from dearlite.offline.run.results import RerankedRun
-
-_ENDINGS = {
-    "--json": ("json",),
-    "--csv": ("csv",),
-    "--latex": ("tex", "latex", "txt"),
-    "--per-query": ("csv",),
-    "--report": ("html", "htm"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reports:
-    """The files that an evaluation is written to, "-" for stdout, None for none."""
-
-    json: str | None
-    csv: str | None
-    latex: str | None
-    per_query: str | None
-    report: str | None
-
-    def paths(self) -> dict[str, str]:
-        """Option -> path of each file that is written."""
-        paths = {
-            "--json": self.json,
-            "--csv": self.csv,
-            "--latex": self.latex,
-            "--per-query": self.per_query,
-            "--report": self.report,
-        }
-        return {option: path for option, path in paths.items() if path is not None}
-
-    def check_endings(self) -> None:
-        """Raises UsageError for a file whose ending is that of another format."""
-        for option, path in self.paths().items():
-            ending_of(path, _ENDINGS[option], remedy=f", each also .gz, for {option}")
+from dearlite.offline.evaluation.measures import TIES, check_measures
 
 
 @click.command()
@@ -72,6 +39,23 @@ class Reports:
     show_default=True,
     help="Order of documents with equal scores: their rank in the run, or their id as in trec_eval.",
 )
+@click.option("--all-pairs", is_flag=True, help="Compare each two runs, not the last or reranked one with each other.")
+@click.option(
+    "--test",
+    type=click.Choice(list(TESTS)),
+    default="randomisation",
+    show_default=True,
+    help="Test of the differences by query, paired and two-sided.",
+)
+@click.option(
+    "--confidence",
+    type=float,
+    metavar="SHARE",
+    help="Bootstrap confidence intervals of means and differences, such as 0.95. [default: none]",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the test and of the bootstrap."
+)
 @click.option("--scored", metavar="FILE", help="Measure this run, which was reranked before, and load no model.")
 @click.option(
     "--baseline",
@@ -91,16 +75,30 @@ class Reports:
 @click.option(
     "--per-query", metavar="FILE", help="CSV file of the values per query to write, one row per query; - is stdout."
 )
+@click.option(
+    "--per-query-long",
+    metavar="FILE",
+    help="CSV file of the same in long form to write: qid,measure,value,run; - is stdout.",
+)
+@click.option(
+    "--plot",
+    metavar="FILE",
+    help="Plot of the values per query to write, as .svg or .png: a scatter and the differences, for each other run.",
+)
 @click.option("--latex", metavar="FILE", help="LaTeX file of the table to write, for booktabs; - is stdout.")
 @run_options
-@click.pass_obj
+@click.pass_context
 def command(
-    command_line: str | None,
+    ctx: click.Context,
     *,
     options: RunOptions,
     qrels: str | None,
     measures: tuple[str, ...],
     ties: str,
+    all_pairs: bool,
+    test: str,
+    confidence: float | None,
+    seed: int,
     scored: str | None,
     baselines: tuple[str, ...],
     suite: str | None,
@@ -108,101 +106,85 @@ def command(
     json: str | None,
     csv: str | None,
     per_query: str | None,
+    per_query_long: str | None,
+    plot: str | None,
     latex: str | None,
 ) -> None:
-    """Rerank a run as batch does, and measure it beside the first stage and other runs.
+    """Rerank a run as batch does, and measure it beside the first stage and other runs; or measure existing runs.
+
+    `dearlite eval --qrels FILE RUN...` compares runs that exist, and needs neither texts nor a model; each RUN is
+    [NAME=]FILE[@SECONDS], and the last is compared with the others. `dearlite eval SOURCE RUN...` takes the judgements
+    of a folder or of a dataset of ir_datasets, such as irds:beir/nfcorpus/test.
 
     The measures are those of trec_eval, computed by ir-measures. Queries that are judged but missing in a run count as
-    zero. Every other run is compared query by query; p values are those of a paired randomisation test with Holm's
-    correction.
+    zero. Every other run is compared query by query; p values are those of a paired test with Holm's correction.
     """
     need("ir_measures", extra="eval")
-    reports = Reports(json=json, csv=csv, latex=latex, per_query=per_query, report=report)
+    command_line = ctx.obj or ""
+    statistics = Statistics(test=test, confidence=confidence, all_pairs=all_pairs, seed=seed)
+    reports = Reports(
+        json=json,
+        csv=csv,
+        latex=latex,
+        per_query=per_query,
+        per_query_long=per_query_long,
+        report=report,
+        plot=plot,
+    )
     if suite is not None:
         from dearlite.cli.eval_suite import evaluate_suite
 
-        single = {"--qrels": qrels, "--scored": scored, "--baseline": baselines or None}
-        named = [*reports.paths(), *(option for option, value in single.items() if value is not None)]
+        single = {"--qrels": qrels, "--scored": scored, "--baseline": baselines, "RUN": options.sources[1:]}
+        named = [*reports.paths(), *(option for option, value in single.items() if value)]
         if refused := [option for option in named if option != "--json"]:
             raise UsageError(f"{refused[0]} is for one collection: give its folder, without --suite")
-        evaluate_suite(suite, options, measures=measures, ties=ties, json=json, command=command_line or "")
+        chosen = EvaluationOptions(measures=measures, ties=ties, command=command_line, statistics=statistics)
+        evaluate_suite(suite, options, chosen, json=json)
         return
-    runs = [_parse_baseline(text) for text in baselines]
+    runs = [parse_run(text, "--baseline ") for text in baselines]
+    existing = runs_of(options, qrels=qrels, scored=scored)
+    if existing is not None:
+        check_options(ctx)
     if scored is not None:
         options.files.refuse_any("--scored")
     reports.check_endings()
-    inputs = {"--qrels": qrels, "--scored": scored, "--baseline": [run.path for run in runs]}
+    inputs: dict[str, Any] = {"--qrels": qrels, "--scored": scored, "--baseline": [run.path for run in runs]}
+    if existing is not None:
+        inputs["RUN"] = files_of(existing)
     options.check_outputs(reports.paths(), inputs)
     if not reports.paths():
         check_stdout()
     if len({run.name for run in runs}) < len(runs):
         raise UsageError("two baselines have one name: give them names, --baseline NAME=FILE")
-    from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
-    from dearlite.offline.evaluation.measures import check_measures
-
     evaluation_options = EvaluationOptions(
         qrels=qrels,
         baselines={run.name: run.path for run in runs},
         seconds={run.name: run.seconds for run in runs if run.seconds is not None},
         measures=check_measures(measures or None),
         ties=ties,
-        command=command_line or "",
+        command=command_line,
         skip_bad=options.source.skip_bad,
+        statistics=statistics,
     )
-    collection = open_source(replace(options.source, qrels=qrels))
-    assessment = prepare(collection, evaluation_options)
-    result = rerank(collection, options) if scored is None else scored
-    evaluation = assessment.of(result)
-    _write_reports(evaluation, reports)
+    if existing is not None:
+        evaluation = measure_runs(existing, evaluation_options, scored=scored)
+        printed: Sequence[str] = []
+    else:
+        evaluation, printed = _measure(options, evaluation_options, scored)
+    write_reports(evaluation, reports)
     if "-" in reports.paths().values() and not options.quiet:  # the table, which has the notes, is not printed
-        printed = {*collection.notes, *result.notes} if isinstance(result, RerankedRun) else set()
         for note in evaluation.notes:
             if note not in printed:
                 click.echo(f"dearlite: {note}", err=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """One --baseline: the name and the file of a run, and its time per query if that is given."""
-
-    name: str
-    path: str
-    seconds: float | None
-
-
-def _parse_baseline(text: str) -> Baseline:
-    """The run that `[NAME=]FILE[@S]` names; the path of an existing file is used unchanged. Raises UsageError."""
-    name, path, seconds = Path(text).name, text, None
-    if not Path(path).exists():
-        head, at, tail = path.rpartition("@")
-        if at:
-            try:
-                path, seconds = head, float(tail)
-            except ValueError:
-                raise UsageError(f"--baseline {text}: {tail!r} is no number of seconds (NAME=FILE@SECONDS)") from None
-            name = Path(path).name
-    if not Path(path).exists() and "=" in path:
-        name, _, path = path.partition("=")
-    if not Path(path).is_file():
-        raise UsageError(f"--baseline {text}: no such file {path}")
-    return Baseline(name, path, seconds)
-
-
-def _write_reports(evaluation: Evaluation, reports: Reports) -> None:
-    """Writes the files, and the table to stdout if no file is stdout."""
-    from dearlite.render import evaluation as render
-
-    if reports.json is not None:
-        write_text(reports.json, render.evaluation_json(evaluation), json=True)
-    if reports.csv is not None:
-        write_text(reports.csv, render.evaluation_csv(evaluation))
-    if reports.per_query is not None:
-        write_text(reports.per_query, render.per_query_csv(evaluation))
-    if reports.latex is not None:
-        write_text(reports.latex, render.evaluation_latex(evaluation))
-    if reports.report is not None:
-        from dearlite.render.report import report_html
-
-        write_text(reports.report, report_html(evaluation))
-    if has_stdout() and not any(map(leads_to_stdout, reports.paths().values())):
-        render.print_evaluation(evaluation)
+def _measure(
+    options: RunOptions, evaluation_options: EvaluationOptions, scored: str | None
+) -> tuple[Evaluation, Sequence[str]]:
+    """The evaluation of SOURCE, reranked unless its reranked run is `scored`; and the notes that are on stderr."""
+    collection = open_source(replace(options, source=replace(options.source, qrels=evaluation_options.qrels)))
+    assessment = prepare(collection, evaluation_options)
+    if scored is not None:
+        return assessment.of(scored), []
+    reranked = rerank(collection, options)
+    return assessment.of(reranked), [*collection.notes, *reranked.notes]

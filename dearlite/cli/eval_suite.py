@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dearlite.cli.options.run import RunOptions, open_source, rerank
+from dearlite.cli.options.run import RunOptions, rerank
 from dearlite.errors import UsageError
 from dearlite.files.json_text import json_text
 from dearlite.files.targets import ending_of, leads_to_stdout
@@ -30,17 +30,16 @@ class SuiteResult:
     evaluation: Evaluation
 
 
-def evaluate_suite(
-    name: str, options: RunOptions, *, measures: Sequence[str], ties: str, json: str | None, command: str
-) -> None:
+def evaluate_suite(name: str, options: RunOptions, evaluation_options: EvaluationOptions, *, json: str | None) -> None:
     """Evaluates every collection of the suite that SOURCE holds; prints a table of each and one of all.
 
     The collections that are missing are reported on stderr. `json` is the file for all results, "-" for stdout.
-    `command` is the command line, which the results record.
+    `evaluation_options` are those of the user, whose measures replace those of the suite.
     """
     suite = find_suite(name)
     root = _root_of(suite, options)
-    measures = check_measures(measures) if measures else ()
+    named = evaluation_options.measures
+    chosen = replace(evaluation_options, measures=check_measures(named) if named else ())
     present = [(collection, folder) for collection in suite.collections if (folder := collection.folder(root))]
     missing = [collection for collection in suite.collections if collection.folder(root) is None]
     if json is not None:
@@ -53,7 +52,7 @@ def evaluate_suite(
         raise UsageError(f"{root} holds none of the {len(suite.collections)} collections of {name}")
     results = []
     for collection, folder in present:
-        evaluation = _evaluate(collection, folder, options, measures=measures, ties=ties, command=command)
+        evaluation = _evaluate(collection, folder, options, chosen)
         results.append(SuiteResult(collection, evaluation))
         if not leads_to_stdout(json):
             print_evaluation(evaluation)
@@ -83,32 +82,25 @@ def _root_of(suite: Suite, options: RunOptions) -> Path:
 
 
 def _evaluate(
-    suite_collection: SuiteCollection,
-    folder: Path,
-    options: RunOptions,
-    *,
-    measures: Sequence[str],
-    ties: str,
-    command: str,
+    suite_collection: SuiteCollection, folder: Path, options: RunOptions, evaluation_options: EvaluationOptions
 ) -> Evaluation:
     """The evaluation of one collection with the run and the depth of the suite, beside its published results."""
     title, depth = suite_collection.title, suite_collection.depth
     if not options.quiet:
         click.echo(f"dearlite: {title}: {folder}, depth {depth}", err=True)
     source = replace(options.source, source=str(folder), run=_run_file(suite_collection, folder), depth=depth)
-    collection = open_source(source)
+    collection = source.open()
     published = [
         System(method, "published", None, values.get("seconds"), published=_shares(values))
         for method, values in [*suite_collection.published.items(), *suite_collection.timed.items()]
     ]
-    evaluation_options = EvaluationOptions(
-        measures=measures or suite_collection.measures,
-        ties=ties,
-        command=command,
+    assessed = replace(
+        evaluation_options,
+        measures=evaluation_options.measures or suite_collection.measures,
         published=published,
         title=f"{title} ({collection.name}, depth {depth})",
     )
-    assessment = prepare(collection, evaluation_options)
+    assessment = prepare(collection, assessed)
     return assessment.of(rerank(collection, options))
 
 

@@ -68,6 +68,16 @@ def write_text(path: str | Path, text: str, *, json: bool = False) -> None:
         stream.write(text)
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes `content` to the output `path`, whole or not at all. Raises DearliteError if it cannot be written."""
+    try:
+        with Draft(path) as draft:
+            draft.path.write_bytes(content)
+            draft.commit()
+    except OSError as err:
+        raise DearliteError(f"cannot write {path}: {reason_of(err)}") from None
+
+
 def is_utf8(encoding: str | None) -> bool:
     """True for a name of UTF-8; no encoding is that of a stream of str, which takes every character."""
     try:

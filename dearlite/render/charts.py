@@ -57,6 +57,42 @@ def gain_chart(bars: Sequence[Bar], title: str) -> str:
     return _svg(height, title, parts)
 
 
+def scatter_chart(points: Sequence[tuple[float, float, str]], title: str, *, across: str, up: str) -> str:
+    """A square scatter of (value of one run, value of another, label) by query, with the diagonal of equal values.
+
+    `across` and `up` name the two runs. Both axes have one range: 0 to 1, or that of larger values.
+    """
+    size, left, right, top, bottom = 400, 52, 12, 14, 44
+    values = [value for x, y, _ in points for value in (x, y)]
+    low, high = min([0.0, *values]), max([1.0, *values])
+    room = size - left - right
+    scale, floor = room / (high - low), size - bottom - (size - left - right - (size - top - bottom)) / 2
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + (x - low) * scale, floor - (y - low) * (floor - top) / (high - low)
+
+    parts = []
+    for step in range(6):
+        tick = low + (high - low) * step / 5
+        x, y = at(tick, tick)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{floor:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{left}" x2="{size - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 16:.1f}" text-anchor="middle">{tick:.3g}</text>')
+        parts.append(f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
+    (x1, y1), (x2, y2) = at(low, low), at(high, high)
+    parts.append(f'<line class="axis" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>')
+    for ours, theirs, label in points:
+        x, y = at(ours, theirs)
+        kind = "gain" if theirs > ours else "loss" if theirs < ours else "same"
+        parts.append(
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(label)}: {ours:.4f}, {theirs:.4f}'
+            "</title></circle>"
+        )
+    parts.append(f'<text class="tick" x="{left}" y="{size - 8}">across: {escape(_short(across))}</text>')
+    middle = f'<text class="tick" x="{size - right}" y="{size - 8}" text-anchor="end">up: {escape(_short(up))}</text>'
+    return _svg(size, title, [*parts, middle], width=size)
+
+
 def time_chart(points: Sequence[Point], title: str, measure: str) -> str:
     """Quality over seconds per query, on a logarithmic axis. A dashed line: a system without a time."""
     height, left, right, top, bottom = 340, 52, 150, 16, 44
@@ -108,9 +144,13 @@ def time_chart(points: Sequence[Point], title: str, measure: str) -> str:
     return _svg(height, title, parts)
 
 
-def _svg(height: int, title: str, parts: Sequence[str]) -> str:
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _svg(height: int, title: str, parts: Sequence[str], width: int = _WIDTH) -> str:
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from dearlite.files.json_text import json_text
+from dearlite.offline.evaluation.comparisons import TESTS
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.render.snippet import plain
 
 SIGNIFICANT = 0.05
 _PIPE_WIDTH = 200
+_TEXT_WIDTH = 80
+_NAME_WIDTH = 24  # of names that are not folded, on the narrowest terminal
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -26,58 +31,125 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Prints the table, the comparison with each other run, and the notes to stdout."""
+    """Prints the table, the comparisons, and the notes to stdout."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(evaluation_table(evaluation))
+    _print(evaluation, console, soft_wrap=not sys.stdout.isatty())
+
+
+def evaluation_text(evaluation: Evaluation) -> str:
+    """The table, the comparisons and the notes as plain text of at most 80 columns, for `print`."""
+    console = Console(file=io.StringIO(), highlight=False, width=_TEXT_WIDTH, color_system=None, no_color=True)
+    _print(evaluation, console, soft_wrap=False)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).rstrip()
+
+
+def _print(evaluation: Evaluation, console: Console, *, soft_wrap: bool) -> None:
+    console.print(evaluation_tables(evaluation))
     for line in difference_lines(evaluation):
-        console.print(Text(plain(line)), soft_wrap=not sys.stdout.isatty())
+        console.print(Text(plain(line)), soft_wrap=soft_wrap)
     for note in evaluation.notes:
-        console.print(Text(f"note: {plain(note)}", style="dim"), soft_wrap=not sys.stdout.isatty())
+        console.print(Text(f"note: {plain(note)}", style="dim"), soft_wrap=soft_wrap)
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """A rich Table with one row per system; the best measured value of each column is bold."""
-    queries = len(evaluation.qrels)
-    table = Table(
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        pad_edge=False,
-        title=Text(f"{plain(evaluation.name)}, {queries} queries"),
-    )
-    table.add_column("", overflow="fold")
-    for measure in evaluation.measures:
-        table.add_column(measure, justify="right", no_wrap=True)
-    timed = any(system.seconds_per_query is not None for system in evaluation.systems)
-    if timed:
-        table.add_column("s/query", justify="right", no_wrap=True)
-        table.add_column("tokens/s", justify="right", no_wrap=True)
-    best = best_values(evaluation)
-    for system in evaluation.systems:
-        name = Text(plain(system.name), style="bold" if system.name == evaluation.subject else "")
-        if system.role == "published":
-            name.append(" (published)")
-        cells = [_cell(evaluation, system, measure, best) for measure in evaluation.measures]
-        if timed:
-            cells += [Text(number(system.seconds_per_query, 3)), Text(number(system.tokens_per_second, 0))]
-        table.add_row(name, *cells, style="dim" if system.role == "published" else "")
-    return table
+@dataclass(frozen=True, slots=True)
+class EvaluationTables:
+    """The table of an evaluation for rich: on a narrow terminal, several below each other, each with all names."""
+
+    evaluation: Evaluation
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The title and the tables, as wide as the console at most."""
+        evaluation = self.evaluation
+        yield Text(f"{plain(evaluation.name)}, {_count(len(evaluation.qrels), 'query', 'queries')}", style="italic")
+        columns = _columns(evaluation)
+        names = [_name(evaluation, system) for system in evaluation.systems]
+        width = min(max(name.cell_len for name in names), max(_NAME_WIDTH, options.max_width // 3))
+        for part in _parts(columns, options.max_width - width - 2):
+            table = Table(box=SIMPLE_HEAD, pad_edge=False)
+            table.add_column("", overflow="fold", width=width)
+            for column in part:
+                table.add_column(column.head, justify="right", no_wrap=True)
+            for row, system in enumerate(evaluation.systems):
+                style = "dim" if system.role == "published" else ""
+                table.add_row(names[row], *(column.cells[row] for column in part), style=style)
+            yield table
+
+
+def evaluation_tables(evaluation: Evaluation) -> EvaluationTables:
+    """One row per system; the best measured value of each column is bold."""
+    return EvaluationTables(evaluation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table: its head, and a cell for each system."""
+
+    head: str
+    cells: Sequence[Text]
+
+    @property
+    def width(self) -> int:
+        """The width with the space between two columns."""
+        return max(len(self.head), *(cell.cell_len for cell in self.cells)) + 3
+
+
+def _columns(evaluation: Evaluation) -> list[_Column]:
+    best, systems = best_values(evaluation), evaluation.systems
+    columns = [
+        _Column(measure, [_cell(evaluation, system, measure, best) for system in systems])
+        for measure in evaluation.measures
+    ]
+    if any(system.seconds_per_query is not None for system in systems):
+        columns.append(_Column("s/query", [Text(number(system.seconds_per_query, 3)) for system in systems]))
+    if any(system.tokens_per_second is not None for system in systems):
+        columns.append(_Column("tokens/s", [Text(number(system.tokens_per_second, 0)) for system in systems]))
+    return columns
+
+
+def _parts(columns: Sequence[_Column], room: int) -> list[list[_Column]]:
+    """The columns in groups that fit into `room`; each has one column at least."""
+    parts: list[list[_Column]] = [[]]
+    for column in columns:
+        if parts[-1] and sum(other.width for other in parts[-1]) + column.width > room:
+            parts.append([])
+        parts[-1].append(column)
+    return parts
+
+
+def _name(evaluation: Evaluation, system: System) -> Text:
+    name = Text(plain(system.name), style="bold" if system.name == evaluation.subject else "")
+    return name.append(" (published)") if system.role == "published" else name
 
 
 def difference_lines(evaluation: Evaluation) -> list[str]:
-    """One line per comparison of the subject with another run in the main measure, and a line on the test."""
+    """One line per comparison and interval in the main measure, and a line on the test."""
     measure, lines = evaluation.main_measure, []
-    for baseline in dict.fromkeys(comparison.baseline for comparison in evaluation.comparisons):
-        result = evaluation.comparison(baseline, measure)
-        assert result is not None
-        lines.append(
-            f"{measure} of {evaluation.subject} against {baseline}: {result.delta:+.4f} "
-            f"(better {result.wins}, same {result.ties}, worse {result.losses} queries; p {p_text(result.p_holm)})"
-        )
-    if lines:
-        lines.append(
-            "† p below 0.05; p: paired randomisation test over queries, two-sided, Holm's correction over the runs"
-        )
+    for system, intervals in evaluation.intervals.items():
+        if measure in intervals:
+            lines.append(f"{measure} of {system}: {evaluation.values[system][measure]:.4f}{_ends(intervals[measure])}")
+    for result in evaluation.comparisons:
+        if result.measure == measure:
+            lines.append(
+                f"{measure} of {result.subject} against {result.baseline}: {result.delta:+.4f}"
+                f"{_ends(result.interval, signed=True)} (better {result.wins}, same {result.ties}, worse "
+                f"{_count(result.losses, 'query', 'queries')}; p {p_text(result.p_holm)})"
+            )
+    if evaluation.comparisons:
+        dagger = f" against {evaluation.subject}" if evaluation.statistics.all_pairs else ""
+        lines.append(f"† p below 0.05{dagger}; {evaluation.statistics.sentence()}")
     return lines
+
+
+def _ends(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """The ends of an interval in brackets; nothing for None."""
+    if interval is None:
+        return ""
+    return " [{:+.4f}, {:+.4f}]".format(*interval) if signed else " [{:.4f}, {:.4f}]".format(*interval)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def best_values(evaluation: Evaluation) -> dict[str, float]:
@@ -111,10 +183,14 @@ def evaluation_csv(evaluation: Evaluation) -> str:
     """The table as CSV, one row per system."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["system", "role", *evaluation.measures, "seconds_per_query", "tokens_per_second"])
+    with_intervals = [name for name in evaluation.measures if name in next(iter(evaluation.intervals.values()), {})]
+    ends = [f"{name} {end}" for name in with_intervals for end in ("low", "high")]
+    rows.writerow(["system", "role", *evaluation.measures, *ends, "seconds_per_query", "tokens_per_second"])
     for system in evaluation.systems:
         values = [evaluation.values[system.name].get(measure) for measure in evaluation.measures]
         cells = [number(value, 6) for value in values]
+        for name in with_intervals:
+            cells += [number(end, 6) for end in evaluation.intervals.get(system.name, {}).get(name, (None, None))]
         rows.writerow(
             [system.name, system.role, *cells, number(system.seconds_per_query, 6), number(system.tokens_per_second, 1)]
         )
@@ -130,6 +206,17 @@ def per_query_csv(evaluation: Evaluation) -> str:
     for query_id in evaluation.qrels:
         values = (evaluation.per_query[system][measure][query_id] for system, measure in columns)
         rows.writerow([query_id, *(f"{value:.6f}" for value in values)])
+    return out.getvalue()
+
+
+def per_query_long_csv(evaluation: Evaluation) -> str:
+    """CSV with one row per run, measure and query: qid, measure, value, run."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(["qid", "measure", "value", "run"])
+    for system, measures in evaluation.per_query.items():
+        for measure, values in measures.items():
+            rows.writerows([query_id, measure, f"{value:.6f}", system] for query_id, value in values.items())
     return out.getvalue()
 
 
@@ -160,7 +247,7 @@ def evaluation_latex(evaluation: Evaluation) -> str:
         r"\bottomrule",
         r"\end{tabular}",
         rf"% $\dagger$: differs from {evaluation.subject}, p < {SIGNIFICANT}, "
-        "paired randomisation test, Holm's correction".replace("\n", " "),
+        f"{TESTS[evaluation.statistics.test]}, Holm's correction".replace("\n", " "),
     ]
     return "\n".join(lines) + "\n"
 

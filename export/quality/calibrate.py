@@ -28,7 +28,9 @@ from dearlite.models.gguf import GgufFile, is_gguf
 from dearlite.models.gguf_writer import seal, write_with_text
 from dearlite.models.registry import find_model
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection, Source, collection_files, open_collection
+from dearlite.offline.collection.collection import Collection, collection_files, open_collection
+from dearlite.offline.collection.runs import open_qrels
+from dearlite.offline.collection.source import Source
 from dearlite.offline.run.run_files import input_files
 from dearlite.progress import Progress
 from dearlite.reranker import Reranker
@@ -188,7 +190,7 @@ def _judged_collection(
         judgements = source.qrels if qrels is None else qrels
         if judgements is None:
             raise UsageError(f"the collection {source.name} has no judgements: name them with qrels")
-        return source, judgements if isinstance(judgements, Mapping) else read_qrels(judgements)
+        return source, open_qrels(judgements)
     parts = {"queries": queries, "run": run}
     parts |= {} if isinstance(qrels, Mapping) else {"qrels": qrels}
     files = collection_files(source, parts, [corpus] if isinstance(corpus, (str, Path)) else corpus)

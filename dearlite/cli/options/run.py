@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +20,9 @@ from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import DiskFull, UsageError
-from dearlite.offline.collection.collection import Collection, Source
+from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.irds import is_dataset
+from dearlite.offline.collection.source import Source
 from dearlite.offline.run.rerank_run import rerank_run
 from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.run_files import RunFiles, input_files
@@ -28,7 +31,7 @@ from dearlite.progress import Progress
 from dearlite.render.bar import DocumentProgress
 
 _FILES: tuple[Option, ...] = (
-    click.argument("source", required=False, metavar="[SOURCE]"),
+    click.argument("sources", nargs=-1, metavar="[SOURCE...]"),
     click.option("--queries", metavar="FILE", help="Queries: JSON Lines with _id and text, or TSV."),
     click.option(
         "--corpus",
@@ -74,6 +77,7 @@ class RunOptions:
 
     model: ModelOptions
     source: Source
+    sources: tuple[str, ...]
     files: RunFiles
     together: int
     quiet: bool
@@ -114,7 +118,7 @@ def run_options(command: Command) -> Command:
         *,
         model: ModelOptions,
         reading: Reading,
-        source: str | None,
+        sources: tuple[str, ...],
         queries: str | None,
         corpus: tuple[str, ...],
         run: str | None,
@@ -133,12 +137,13 @@ def run_options(command: Command) -> Command:
             warnings.simplefilter("ignore")
         if journal and no_journal:
             raise UsageError("--journal and --no-journal exclude each other: leave one out")
+        of_documents = _are_documents(sources, queries=queries, run=run, corpus=corpus)
         options = RunOptions(
             model=model,
             source=Source(
-                source=source,
+                source=None if of_documents else next(iter(sources), None),
                 queries=queries,
-                corpus=corpus,
+                corpus=sources if of_documents else corpus,
                 run=run,
                 depth=depth,
                 skip_bad=skip_bad,
@@ -146,6 +151,7 @@ def run_options(command: Command) -> Command:
                 delimiter=reading.delimiter,
             ),
             files=RunFiles(output=output, jsonl=jsonl, journal=False if no_journal else journal or True, cache=cache),
+            sources=sources,
             together=together,
             quiet=quiet,
         )
@@ -154,10 +160,26 @@ def run_options(command: Command) -> Command:
     return with_options(field_options(model_options()(callback)), _FILES)
 
 
-def open_source(source: Source) -> Collection:
-    """The collection of `source`. Raises UsageError if neither a folder nor a run was named."""
-    if source.source is None and source.run is None:
-        raise UsageError("nothing to rerank: give a collection's folder, or --queries, --corpus and --run")
+def _are_documents(sources: Sequence[str], *, queries: str | None, run: str | None, corpus: Sequence[str]) -> bool:
+    """True if the arguments are files of documents, all of which are ranked for every query of `queries`."""
+    if not sources or queries is None or run is not None or corpus:
+        return False
+    return not any(is_dataset(name) or Path(name).is_dir() for name in sources)
+
+
+def open_source(options: RunOptions) -> Collection:
+    """The collection of the options. Raises UsageError if neither a folder, a run nor documents were named."""
+    source = options.source
+    if source.source is None and source.run is None and not (source.queries and source.corpus):
+        raise UsageError(
+            "nothing to rerank: give a collection's folder, --queries, --corpus and --run, or --queries and files of "
+            "documents"
+        )
+    if source.source is not None and len(options.sources) > 1:
+        raise UsageError(
+            f"{len(options.sources)} sources are given, and one collection is reranked: files of documents go with "
+            "--queries, without --run"
+        )
     return source.open()
 
 

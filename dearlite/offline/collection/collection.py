@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from dearlite.checks import whole_number
@@ -26,25 +25,27 @@ FOLDER_LAYOUT: dict[str, tuple[str, ...]] = {
     "run": ("run.trec", "run.trec.gz"),
 }
 DEFAULT_DEPTH = 100
-_FROM_MEMORY = "give a path, or a collection from memory: dearlite.make_collection(queries, corpus, run)"
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
     """Queries with their first-stage run. `queries` has every query of `run`, `documents` every document of it.
 
-    `run` holds the documents of each query, best first, with the first stage's scores. `notes` are remarks on the
-    input (skipped records, for example), a line each. Ids and numbers of NumPy and pandas become plain ones. Raises
-    InvalidInput for a score that is not a number, and for queries or documents of `run` that are missing.
+    `run` holds the documents of each query, best first, with the first stage's scores; without a first stage
+    (`first_stage` is False) all documents in the order of their file. `notes` are remarks on the input (skipped
+    records, for example), a line each. `qrels` is what `runs.open_qrels` takes. Ids and numbers of NumPy and pandas
+    become plain ones. Raises InvalidInput for a score that is not a number, and for queries or documents of `run` that
+    are missing.
     """
 
     name: str
     queries: Mapping[str, str]
     documents: Mapping[str, Document]
     run: Run
-    qrels: Path | None = None
+    qrels: Any = None
     sources: Mapping[str, str] = field(default_factory=dict)  # part -> the file or files that it was read from
     notes: tuple[str, ...] = ()
+    first_stage: bool = True
 
     def __post_init__(self) -> None:
         queries, documents = dict(self.queries), dict(self.documents)
@@ -65,51 +66,6 @@ class Collection:
     def pairs(self) -> int:
         """Number of (query, document) pairs to score."""
         return sum(map(len, self.run.values()))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The arguments that name a collection, as `dearlite.rerank_run` and `dearlite.evaluate` take them."""
-
-    source: str | Path | Collection | None = None
-    queries: str | Path | None = None
-    corpus: str | Path | Sequence[str | Path] = ()
-    run: str | Path | None = None
-    qrels: Any = None
-    depth: int | None = DEFAULT_DEPTH
-    skip_bad: bool = False
-    fields: Fields = USUAL
-    delimiter: str | None = None
-
-    def open(self) -> Collection:
-        """The collection: that of `open_collection`, or `source` itself if it is a Collection.
-
-        A Collection keeps all its documents under the default depth; another depth cuts it.
-        """
-        if isinstance(self.source, Collection):
-            parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "run": self.run}
-            parts |= {"fields": self.fields != USUAL, "delimiter": self.delimiter}
-            if named := [name for name, value in parts.items() if value]:
-                raise UsageError(f"a Collection holds its {named[0]} itself: leave out {' and '.join(named)}")
-            return _cut(self.source, self.depth)
-        for name in ("source", "queries", "run"):
-            if not isinstance(value := getattr(self, name), (str, Path, NoneType)):
-                raise UsageError(f"{name} is a {type(value).__name__}: {_FROM_MEMORY}")
-        if not isinstance(self.corpus, (str, Path)) and not all(isinstance(path, (str, Path)) for path in self.corpus):
-            raise UsageError(f"corpus is a {type(self.corpus).__name__} of other things than paths: {_FROM_MEMORY}")
-        if isinstance(self.corpus, Mapping):
-            raise UsageError(f"corpus is a {type(self.corpus).__name__}: {_FROM_MEMORY}")
-        return open_collection(
-            self.source,
-            queries=self.queries,
-            corpus=[self.corpus] if isinstance(self.corpus, (str, Path)) else self.corpus,
-            run=self.run,
-            qrels=self.qrels if isinstance(self.qrels, (str, Path)) else None,
-            depth=self.depth,
-            skip_bad=self.skip_bad,
-            fields=self.fields,
-            delimiter=self.delimiter,
-        )
 
 
 def open_collection(
@@ -163,7 +119,8 @@ def open_collection(
         files["corpus"], ids=named_documents, skip_bad=skip_bad, fields=fields, delimiter=delimiter
     )
     kept = {query_id: scores for query_id, scores in first_stage.items() if query_id in texts}
-    kept_run, notes_on_run = _with_texts(kept, documents, files, skip_bad)
+    corpus_names = ", ".join(path.name for path in files["corpus"])
+    kept_run, notes_on_run = keep_with_texts(kept, documents, files["run"][0].name, corpus_names, skip_bad)
     return Collection(
         name=_name(folder, files["run"][0]),
         queries=texts,
@@ -211,18 +168,11 @@ def collection_files(
     return files | {"corpus": list(chain.from_iterable(shards))}
 
 
-def _cut(collection: Collection, depth: int | None) -> Collection:
-    """`collection` with the best `depth` documents of each query; unchanged for the default depth and None."""
-    if depth is None or whole_number("depth", depth) == DEFAULT_DEPTH:
-        return collection
-    run = {query_id: dict(islice(scores.items(), depth)) for query_id, scores in collection.run.items()}
-    return replace(collection, run=run)
-
-
-def _with_texts(
+def keep_with_texts(
     run: Mapping[str, Mapping[str, float]],
     documents: Mapping[str, Document],
-    files: Mapping[str, Sequence[Path]],
+    run_name: str,
+    corpus_name: str,
     skip_bad: bool,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """`run` without the documents that have no text, and notes. Raises InvalidInput for them unless `skip_bad`."""
@@ -237,9 +187,8 @@ def _with_texts(
     query_id, document_id = lost[0]
     count = f"{len({name for _, name in lost})} documents ({document_id!r} of query {query_id!r} first)"
     if not skip_bad:
-        corpus = ", ".join(path.name for path in files["corpus"])
         raise InvalidInput(
-            f"{files['run'][0].name} names {count} that {corpus} lacks: give the corpus that this run was made over "
+            f"{run_name} names {count} that {corpus_name} lacks: give the corpus that this run was made over "
             "(or go on without them: --skip-bad)"
         )
     kept = {
@@ -247,6 +196,14 @@ def _with_texts(
         for query_id, scores in run.items()
     }
     return kept, [f"left out {len(lost)} pairs of {count} that have no text"]
+
+
+def folder_part(part: str, folder: str | Path, *, needed: bool = True) -> Path | None:
+    """The file of a part in a collection's folder; if it is not `needed`, None for a part that is not there."""
+    root = Path(folder)
+    if not needed and not any((root / name).exists() for name in FOLDER_LAYOUT[part]):
+        return None
+    return _part(part, None, root)
 
 
 def _part(part: str, name: str | Path | None, folder: Path | None) -> Path:

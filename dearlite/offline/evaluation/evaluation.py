@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from dearlite.display import shown_by
 from dearlite.errors import InvalidInput, UsageError, need
 from dearlite.files.trec import Qrels, Run
+from dearlite.offline.evaluation.comparisons import (
+    Comparison,
+    Interval,
+    Statistics,
+    compare_runs,
+    differences,
+    intervals_of_means,
+)
 from dearlite.offline.evaluation.measures import DEFAULT_MEASURES, aggregate, measure_run
-from dearlite.offline.evaluation.significance import holm, randomisation_test
 
 MAIN_MEASURE = "nDCG@10"
 
@@ -28,30 +35,14 @@ class System:
     published: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The subject against one other run in one measure: mean difference, queries won, tied and lost, and p values.
-
-    `p_holm` is `p` with Holm's correction.
-    """
-
-    baseline: str
-    measure: str
-    delta: float
-    wins: int
-    ties: int
-    losses: int
-    p: float
-    p_holm: float
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
-    """Measures of several systems.
+    """Measures of several systems; printed, a table of them.
 
     `values[system][measure]` are means of `per_query[system][measure][query id]`, or sums for measures that count
-    (NumRet, NumRel, NumQ). `comparisons` compare the system `subject` with each other run. `facts` are the settings,
-    hashes and versions needed to repeat the evaluation.
+    (NumRet, NumRel, NumQ). `comparisons` compare the system `subject` with each other run, or each two runs
+    (`statistics.all_pairs`). `intervals[system][measure]` are the confidence intervals of the means, empty unless
+    `statistics` asks for them. `facts` are the settings, hashes and versions needed to repeat the evaluation.
     """
 
     name: str
@@ -67,6 +58,8 @@ class Evaluation:
     qrels: Qrels
     queries: Mapping[str, str]
     documents: Mapping[str, tuple[str, str]]
+    statistics: Statistics = field(default_factory=Statistics)
+    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
 
     @property
     def main_measure(self) -> str:
@@ -79,7 +72,8 @@ class Evaluation:
 
     def comparison(self, baseline: str, measure: str) -> Comparison | None:
         """The comparison of the subject with `baseline` in `measure`; None if there is none."""
-        matching = (entry for entry in self.comparisons if (entry.baseline, entry.measure) == (baseline, measure))
+        key = (self.subject, baseline, measure)
+        matching = (entry for entry in self.comparisons if (entry.subject, entry.baseline, entry.measure) == key)
         return next(matching, None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,6 +88,7 @@ class Evaluation:
                     "name": system.name,
                     "role": system.role,
                     "values": dict(self.values[system.name]),
+                    "intervals": {name: list(ends) for name, ends in self.intervals.get(system.name, {}).items()},
                     "seconds_per_query": system.seconds_per_query,
                     "tokens_per_second": system.tokens_per_second,
                     "facts": dict(system.facts),
@@ -109,8 +104,12 @@ class Evaluation:
             ],
             "deltas": {
                 baseline: {measure: self.deltas(baseline, measure) for measure in self.measures}
-                for baseline in dict.fromkeys(comparison.baseline for comparison in self.comparisons)
+                for baseline in self.per_query
+                if baseline != self.subject
             },
+            "test": self.statistics.test,
+            "confidence": self.statistics.confidence,
+            "seed": self.statistics.seed,
             "notes": list(self.notes),
             "command": self.command,
             "facts": {name: str(value) for name, value in self.facts.items()},
@@ -118,8 +117,7 @@ class Evaluation:
 
     def deltas(self, baseline: str, measure: str) -> dict[str, float]:
         """Query id -> (value of the subject) - (value of `baseline`)."""
-        ours, theirs = self.per_query[self.subject][measure], self.per_query[baseline][measure]
-        return {query_id: ours[query_id] - theirs[query_id] for query_id in ours}
+        return differences(self.per_query, self.subject, baseline, measure)
 
     def to_pandas(self) -> Any:
         """A DataFrame with one row per query, system and measure. Raises MissingExtra without pandas."""
@@ -131,7 +129,17 @@ class Evaluation:
         ]
         return need("pandas", extra="pandas").DataFrame(rows)
 
-    __rich__ = shown_by("dearlite.render.evaluation", "evaluation_table")
+    def __repr__(self) -> str:
+        """The subject and its main measure, short: `print` shows the table."""
+        value = self.values[self.subject][self.main_measure]
+        others = ", ".join(system.name for system in self.systems if system.name != self.subject) or "no other run"
+        return (
+            f"<Evaluation of {self.subject} over {len(self.qrels)} queries: {self.main_measure} {value:.4f}; beside "
+            f"{others}>"
+        )
+
+    __str__ = shown_by("dearlite.render.evaluation", "evaluation_text")
+    __rich__ = shown_by("dearlite.render.evaluation", "evaluation_tables")
     _repr_html_ = shown_by("dearlite.render.evaluation", "evaluation_html")
 
 
@@ -148,11 +156,12 @@ def compare(
     facts: Mapping[str, object] | None = None,
     queries: Mapping[str, str] | None = None,
     documents: Mapping[str, tuple[str, str]] | None = None,
+    statistics: Statistics | None = None,
 ) -> Evaluation:
     """The measures of `systems` over `qrels`, and the comparison of `subject` with each other run.
 
-    `subject` is the name of a system, by default the reranked one. `ties` is as in `measure_run`. Holm's correction is
-    over the other runs, separately for each measure. Raises UsageError if two systems have the same name.
+    `subject` is the name of a system, by default the reranked one, or the last run. `ties` is as in `measure_run`.
+    Raises UsageError if two systems have the same name, and for a subject that is no run.
     """
     names = [system.name for system in systems]
     if repeated := [name for name in names if names.count(name) > 1]:
@@ -162,6 +171,8 @@ def compare(
     runs = {system.name: system.run for system in systems if system.run is not None}
     if subject is None:
         subject = next((system.name for system in systems if system.role == "reranked"), [*runs][-1])
+    if subject not in runs:
+        raise UsageError(f"the subject {subject!r} is none of the runs: {', '.join(runs)}")
     per_query = {system: measure_run(run, qrels, measures, ties=ties) for system, run in runs.items()}
     values = {
         system.name: {measure: aggregate(measure, of_queries) for measure, of_queries in per_query[system.name].items()}
@@ -170,11 +181,7 @@ def compare(
         for system in systems
     }
     measured = tuple(per_query[subject])
-    comparisons = []
-    for measure in measured:
-        of_measure = [_compare(per_query, subject, baseline, measure) for baseline in runs if baseline != subject]
-        corrected = holm([comparison.p for comparison in of_measure])
-        comparisons += [replace(entry, p_holm=p_holm) for entry, p_holm in zip(of_measure, corrected, strict=True)]
+    chosen = statistics or Statistics()
     return Evaluation(
         name=name,
         systems=tuple(systems),
@@ -182,27 +189,16 @@ def compare(
         measures=measured,
         values=values,
         per_query=per_query,
-        comparisons=tuple(comparisons),
+        comparisons=compare_runs(per_query, subject, measured, chosen),
         notes=(*notes, *_notes_on(runs, qrels, ties)),
         command=command,
         facts=facts or {},
         qrels=qrels,
         queries=queries or {},
         documents=documents or {},
+        statistics=chosen,
+        intervals=intervals_of_means(per_query, measured, chosen),
     )
-
-
-def _compare(
-    per_query: Mapping[str, Mapping[str, Mapping[str, float]]], subject: str, baseline: str, measure: str
-) -> Comparison:
-    """One comparison, `p_holm` not corrected yet. Differences below 1e-9 are rounding errors and count as ties."""
-    ours, theirs = per_query[subject][measure], per_query[baseline][measure]
-    deltas = [value - theirs[query_id] for query_id, value in ours.items()]
-    deltas = [0.0 if abs(delta) < 1e-9 else delta for delta in deltas]
-    wins, losses = sum(delta > 0 for delta in deltas), sum(delta < 0 for delta in deltas)
-    p = randomisation_test(deltas)
-    delta = sum(deltas) / len(deltas)
-    return Comparison(baseline, measure, delta, wins, len(deltas) - wins - losses, losses, p, p)
 
 
 def _notes_on(runs: Mapping[str, Run], qrels: Qrels, ties: str) -> list[str]:

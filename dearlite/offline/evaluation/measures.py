@@ -90,9 +90,13 @@ def mean(values: Mapping[str, float]) -> float:
 
 def aggregate(measure: str, values: Mapping[str, float]) -> float:
     """The value of `measure` over all queries: the sum for the measures that count (NumRet, …), otherwise the mean."""
+    return math.fsum(values.values()) if is_count(measure) else mean(values)
+
+
+def is_count(measure: str) -> bool:
+    """True for a measure whose value over all queries is a sum (NumRet, …)."""
     ir_measures = need("ir_measures", extra="eval")
-    counts = isinstance(parse_measures(measure)[0].aggregator(), ir_measures.SumAgg)
-    return math.fsum(values.values()) if counts else mean(values)
+    return isinstance(parse_measures(measure)[0].aggregator(), ir_measures.SumAgg)
 
 
 def _compute(parsed: Sequence[Any], qrels: Qrels, scores: Run) -> dict[str, dict[str, float]]:

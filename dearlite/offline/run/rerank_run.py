@@ -13,7 +13,8 @@ from dearlite.errors import UsageError
 from dearlite.files.trec import check_run_ids
 from dearlite.models.chain import Model, resolve
 from dearlite.models.registry import home
-from dearlite.offline.collection.collection import Collection, Source
+from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.source import Source
 from dearlite.offline.run.cache import ScoreCache
 from dearlite.offline.run.emptiness import without_empty
 from dearlite.offline.run.journal import Journal

@@ -185,9 +185,13 @@ class RerankedRun:
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row per pair: texts, rank and score in both stages, token counts, and a listwise model's reason."""
         for scores in self.results:
-            first_stage = list(self.collection.run[scores.query_id].values())
+            first_scores = list(self.collection.run[scores.query_id].values())
             for rank, position in enumerate(scores.ranked(), start=1):
                 document, score = self.collection.documents[scores.ids[position]], scores.own(position)
+                stages: list[dict[str, Any]] = [{"name": self.model, "rank": rank, "score": score}]
+                if self.collection.first_stage:
+                    first = {"name": "first stage", "rank": position + 1, "score": first_scores[position]}
+                    stages.insert(0, first)
                 row: dict[str, Any] = {
                     "query_id": scores.query_id,
                     "query": self.collection.queries[scores.query_id],
@@ -196,10 +200,7 @@ class RerankedRun:
                     "text": document.text,
                     "rank": rank,
                     "score": score,
-                    "stages": [
-                        {"name": "first stage", "rank": position + 1, "score": first_stage[position]},
-                        {"name": self.model, "rank": rank, "score": score},
-                    ],
+                    "stages": stages,
                 }
                 if reason := scores.texts.get("reasons", {}).get(str(position)):
                     row["reason"] = reason

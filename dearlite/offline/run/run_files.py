@@ -10,7 +10,8 @@ from typing import Any
 from dearlite.errors import UsageError
 from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.files.targets import Name, ending_of, find_target
-from dearlite.offline.collection.collection import FOLDER_LAYOUT, Collection, Source
+from dearlite.offline.collection.collection import FOLDER_LAYOUT, Collection
+from dearlite.offline.collection.source import Source
 
 RUN_ENDINGS = ("trec", "run", "res", "txt")
 ROW_ENDINGS = ("jsonl", "ndjson")

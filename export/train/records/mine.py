@@ -23,7 +23,8 @@ from dearlite.files.trec import read_qrels, read_run
 from dearlite.files.writing import standard_output, whole_file
 from dearlite.models.registry import DEFAULT_MODEL, find_model
 from dearlite.offline import rerank_run
-from dearlite.offline.collection.collection import Collection, Source, collection_files, make_collection
+from dearlite.offline.collection.collection import Collection, collection_files, make_collection
+from dearlite.offline.collection.source import Source
 from dearlite.offline.collection.texts import read_corpus, read_queries
 from dearlite.offline.run.run_files import ROW_ENDINGS, RunFiles, input_files
 

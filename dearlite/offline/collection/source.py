@@ -1,0 +1,127 @@
+"""The arguments of a reranking that name its input, and the collection that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from dearlite.checks import whole_number
+from dearlite.errors import UsageError
+from dearlite.fields import USUAL, Fields
+from dearlite.offline.collection import irds
+from dearlite.offline.collection.collection import DEFAULT_DEPTH, Collection, keep_with_texts, open_collection
+from dearlite.offline.collection.pairs import all_pairs
+from dearlite.offline.collection.runs import open_run
+
+_FROM_MEMORY = "give a path, or a collection from memory: dearlite.make_collection(queries, corpus, run)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The arguments that name a collection, as `dearlite.rerank_run` and `dearlite.evaluate` take them.
+
+    `source` may also be a dataset of ir_datasets, as its id `irds:ID` or as an object.
+    """
+
+    source: Any = None
+    queries: str | Path | None = None
+    corpus: str | Path | Sequence[str | Path] = ()
+    run: str | Path | None = None
+    qrels: Any = None
+    depth: int | None = DEFAULT_DEPTH
+    skip_bad: bool = False
+    fields: Fields = USUAL
+    delimiter: str | None = None
+
+    def open(self) -> Collection:
+        """The collection: that of `open_collection`, or `source` itself if it is a Collection.
+
+        A Collection keeps all its documents under the default depth; another depth cuts it.
+        """
+        if isinstance(self.source, Collection):
+            parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "run": self.run}
+            parts |= {"fields": self.fields != USUAL, "delimiter": self.delimiter}
+            if named := [name for name, value in parts.items() if value]:
+                raise UsageError(f"a Collection holds its {named[0]} itself: leave out {' and '.join(named)}")
+            return _cut(self.source, self.depth)
+        if irds.is_dataset(self.source):
+            return self._dataset()
+        for name in ("source", "queries", "run"):
+            if not isinstance(value := getattr(self, name), (str, Path, NoneType)):
+                raise UsageError(f"{name} is a {type(value).__name__}: {_FROM_MEMORY}")
+        if not isinstance(self.corpus, (str, Path)) and not all(isinstance(path, (str, Path)) for path in self.corpus):
+            raise UsageError(f"corpus is a {type(self.corpus).__name__} of other things than paths: {_FROM_MEMORY}")
+        if isinstance(self.corpus, Mapping):
+            raise UsageError(f"corpus is a {type(self.corpus).__name__}: {_FROM_MEMORY}")
+        corpus = [self.corpus] if isinstance(self.corpus, (str, Path)) else self.corpus
+        if self.source is None and self.run is None and self.queries is not None and corpus:
+            return self._pairs(self.queries, corpus)
+        return open_collection(
+            self.source,
+            queries=self.queries,
+            corpus=corpus,
+            run=self.run,
+            qrels=self._qrels_file,
+            depth=self.depth,
+            skip_bad=self.skip_bad,
+            fields=self.fields,
+            delimiter=self.delimiter,
+        )
+
+    @property
+    def _qrels_file(self) -> str | Path | None:
+        """The file of the judgements; None if they are in memory or of a dataset."""
+        return self.qrels if isinstance(self.qrels, (str, Path)) and not irds.is_dataset(self.qrels) else None
+
+    def _pairs(self, queries: str | Path, documents: Sequence[str | Path]) -> Collection:
+        """Every document for every query, as there is no run that names the documents of each."""
+        if self.depth not in (None, DEFAULT_DEPTH):
+            raise UsageError(
+                f"--depth {self.depth} takes the best documents of a run, and none is named: leave it out to rank "
+                "every document for every query, or give --run"
+            )
+        return all_pairs(
+            queries,
+            documents,
+            qrels=self._qrels_file,
+            skip_bad=self.skip_bad,
+            fields=self.fields,
+            delimiter=self.delimiter,
+        )
+
+    def _dataset(self) -> Collection:
+        """The collection of a dataset of ir_datasets, over its own run or the one named by `run`."""
+        name = irds.dataset_name(self.source)
+        parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "delimiter": self.delimiter}
+        if named := [part for part, value in parts.items() if value]:
+            raise UsageError(f"{name} holds queries and documents itself: leave out {' and '.join(named)}")
+        whole, notes = open_run(self.source if self.run is None else self.run, "the run", skip_bad=self.skip_bad)
+        depth = None if self.depth is None else whole_number("depth", self.depth)
+        texts = irds.dataset_queries(self.source)
+        run = {query: dict(islice(scores.items(), depth)) for query, scores in whole.items() if query in texts}
+        if len(run) < len(whole):
+            notes.append(f"left out {len(whole) - len(run)} queries of the run that {name} lacks")
+        ids = {document_id for scores in run.values() for document_id in scores}
+        documents, bad = irds.dataset_documents(self.source, ids, fields=self.fields, skip_bad=self.skip_bad)
+        kept, lost = keep_with_texts(run, documents, str(self.run or name), name, self.skip_bad)
+        return Collection(
+            name=name if self.run is None else f"{name}, {Path(self.run).name}",
+            queries={query_id: texts[query_id] for query_id in kept},
+            documents=documents,
+            run=kept,
+            qrels=self.source,
+            sources={"dataset": name} | ({} if self.run is None else {"run": str(self.run)}),
+            notes=(*notes, *bad, *lost),
+        )
+
+
+def _cut(collection: Collection, depth: int | None) -> Collection:
+    """`collection` with the best `depth` documents of each query; unchanged for the default depth and None."""
+    if depth is None or whole_number("depth", depth) == DEFAULT_DEPTH:
+        return collection
+    run = {query_id: dict(islice(scores.items(), depth)) for query_id, scores in collection.run.items()}
+    return replace(collection, run=run)
