@@ -14,43 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.checks import whole_number
+from dearlite.cores import fast_cores, physical_cores
 from dearlite.errors import need
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def check_threads(threads: int | None) -> int:
-    """The number of threads for a `threads` option, None for one per physical core. Raises UsageError."""
+def check_threads(threads: int | None, *, in_step: bool = False) -> int:
+    """The number of threads for a `threads` option, None for `default_threads`. Raises UsageError."""
     if threads is None:
-        return default_threads()
+        return default_threads(in_step=in_step)
     return whole_number("threads", threads)
 
 
 @cache
-def default_threads() -> int:
+def default_threads(*, in_step: bool = False) -> int:
     """Number of physical cores that this process may use, within its affinity mask and its container's CPU quota.
 
-    Two hyperthreads of a core share its multipliers, so that int8 products gain nothing from the second.
+    Two hyperthreads of a core share its multipliers, so that int8 products gain nothing from the second. All kinds of
+    cores count (P and E cores), since a document is scored by one of them alone. With `in_step` threads wait for each
+    other at every operator, as llama.cpp's do: only cores count that are about as fast as the fastest.
     """
-    return max(1, min(_physical_cores(), _cgroup_quota() or sys.maxsize))
-
-
-def _physical_cores() -> int:
-    """Number of physical cores within this process' affinity mask: from /sys on Linux, from psutil elsewhere."""
-    if hasattr(os, "sched_getaffinity"):
-        return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
-    psutil: Any = need("psutil", extra=None)
-    cores: int = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    process = psutil.Process()
-    return min(cores, len(process.cpu_affinity())) if hasattr(process, "cpu_affinity") else cores  # none on macOS
-
-
-def _siblings(cpu: int) -> str:
-    """A text that is the same for all hyperthreads of one core."""
-    try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
-    except OSError:
-        return str(cpu)
+    cores = physical_cores()
+    return max(1, min(fast_cores(cores) if in_step else len(cores), _cgroup_quota() or sys.maxsize))
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -57,7 +57,7 @@ def _arm_has(name: str) -> bool:
     auxiliary, bit, on_macos, on_windows = _ARM[name]
     with suppress(AttributeError, OSError):  # a C library without the call
         if sys.platform == "darwin":
-            return _sysctl(f"hw.optional.arm.{on_macos}")
+            return bool(sysctl(f"hw.optional.arm.{on_macos}"))
         if sys.platform == "win32":
             return on_windows is not None and _windows_has(on_windows)
         return bool(_auxiliary(auxiliary) >> bit & 1)
@@ -71,12 +71,13 @@ def _auxiliary(number: int) -> int:
     return int(library.getauxval(number))
 
 
-def _sysctl(name: str) -> bool:
-    """True if macOS has a value other than 0 under `name`."""
+def sysctl(name: str) -> int:
+    """The number that macOS has under `name`; 0 if it has none."""
     value, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
-    library: Any = ctypes.CDLL(None)
-    failed = library.sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
-    return not failed and bool(value.value)
+    with suppress(AttributeError, OSError):  # another system
+        library: Any = ctypes.CDLL(None)
+        library.sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return value.value
 
 
 def _windows_has(number: int) -> bool:

@@ -1,13 +1,14 @@
 """Cores, quota, GPU driver and peak memory on Linux, and on Windows and macOS through stand-ins for what they lack."""
 
 import os
+import struct
 import sys
 from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 
-from dearlite import machine
+from dearlite import cores, machine
 from dearlite.errors import MissingExtra
 
 
@@ -65,6 +66,108 @@ def test_a_missing_psutil_is_named(elsewhere):
     elsewhere(None)
     with pytest.raises(MissingExtra, match="psutil is needed here"):
         machine.default_threads()
+
+
+def test_macos_counts_both_kinds_and_those_of_the_fast_one_where_threads_wait(elsewhere, monkeypatch):
+    elsewhere(Psutil(cores=10))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(cores, "sysctl", {"hw.perflevel0.physicalcpu": 4}.get)
+    assert machine.default_threads() == 10
+    assert machine.default_threads(in_step=True) == 4
+
+
+def test_an_intel_mac_has_one_kind_of_cores(elsewhere, monkeypatch):
+    elsewhere(Psutil(cores=6))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(cores, "sysctl", lambda name: 0)
+    assert machine.default_threads(in_step=True) == 6
+
+
+def record(kind, mask, group=0, relationship=0):
+    """A record of GetLogicalProcessorInformationEx: a core of an efficiency class and its logical processors."""
+    flags = bin(mask).count("1") > 1
+    return struct.pack("<LLBB20xHQH6x", relationship, 48, flags, kind, 1, mask, group)
+
+
+class Kernel32:
+    """GetLogicalProcessorInformationEx of a machine with these records."""
+
+    def __init__(self, *records):
+        self.data = b"".join(records)
+
+    def GetLogicalProcessorInformationEx(self, relationship, buffer, size):  # noqa: N802
+        assert relationship == 0
+        size._obj.value = len(self.data)
+        if buffer is not None:
+            buffer.raw = self.data
+        return int(buffer is not None)
+
+
+P_AND_E = [*(record(1, 3 << 2 * n) for n in range(2)), *(record(0, 1 << n) for n in range(4, 12))]  # 2 P, 8 E
+
+
+@pytest.mark.parametrize(
+    ("records", "affinity", "all_cores", "fast"),
+    [
+        (P_AND_E, range(12), 10, 2),
+        (P_AND_E, [0, 1, 4], 2, 1),  # one P core with both its threads, and an E core
+        (P_AND_E, [6, 7], 2, 2),
+        ([record(0, 3), record(0, 12)], range(4), 2, 2),
+        ([record(0, 3), record(7, 1, relationship=3), record(0, 12)], range(4), 2, 2),
+        ([record(0, 3), record(0, 12, group=1)], range(2), 2, 2),  # more than 64 processors
+        ([], range(6), 3, 3),  # the call failed: psutil
+    ],
+)
+def test_windows_counts_cores_by_their_class(elsewhere, monkeypatch, records, affinity, all_cores, fast):
+    elsewhere(Psutil(cores=3, affinity=list(affinity)))
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(cores.ctypes, "windll", SimpleNamespace(kernel32=Kernel32(*records)), raising=False)
+    assert (machine.default_threads(), machine.default_threads(in_step=True)) == (all_cores, fast)
+
+
+@pytest.fixture
+def linux(monkeypatch, tmp_path):
+    """Linux with these files under /sys/devices, and these CPUs in the affinity mask."""
+
+    def install(files, cpus):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        monkeypatch.setattr(cores, "_CPUS", tmp_path / "system" / "cpu")
+        monkeypatch.setattr(cores, "_ATOMS", [tmp_path / path.relative_to("/sys/devices") for path in cores._ATOMS])
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(cpus), raising=False)
+        monkeypatch.setattr(machine, "_cgroup_quota", lambda: None)
+
+    return install
+
+
+def cpu_files(name, values):
+    return {f"system/cpu/cpu{cpu}/{name}": f"{value}\n" for cpu, value in enumerate(values)}
+
+
+HYPERTHREADS = cpu_files("topology/thread_siblings_list", ["0-1", "0-1", "2-3", "2-3", *range(4, 12)])
+INTEL = HYPERTHREADS | {"cpu_core/cpus": "0-3\n", "cpu_atom/cpus": "4-11\n"}
+RK3588 = cpu_files("cpu_capacity", [530] * 4 + [1024] * 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus", "all_cores", "fast"),
+    [
+        (INTEL, range(12), 10, 2),
+        (INTEL | {"cpu_lowpower/cpus": "10,11\n", "cpu_atom/cpus": "4-9\n"}, range(12), 10, 2),
+        (INTEL, range(4, 12), 8, 8),  # bound to the E cores: they are alike
+        (INTEL, [0, 1], 1, 1),
+        (HYPERTHREADS, range(12), 10, 10),
+        (RK3588, range(8), 8, 4),
+        (cpu_files("cpu_capacity", [280] * 4 + [870] * 3 + [1024]), range(8), 8, 4),  # Snapdragon 888
+        (cpu_files("cpu_capacity", [0, "damaged"]), range(2), 2, 2),
+        ({"cpu_atom/cpus": "damaged"}, range(3), 3, 3),
+        ({}, range(3), 3, 3),
+    ],
+)
+def test_linux_counts_cores_by_their_kind(linux, files, cpus, all_cores, fast):
+    linux(files, cpus)
+    assert (machine.default_threads(), machine.default_threads(in_step=True)) == (all_cores, fast)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /sys")

@@ -48,10 +48,8 @@ def _macos(values):
     """A C library of macOS with these values of sysctl."""
 
     def sysctlbyname(name, value, size, new, new_size):
-        if name.decode() not in values:
-            return -1
-        value._obj.value = values[name.decode()]
-        return 0
+        value._obj.value = values.get(name.decode(), value._obj.value)
+        return 0 if name.decode() in values else -1
 
     return SimpleNamespace(sysctlbyname=sysctlbyname)
 

@@ -114,7 +114,7 @@ def _listwise_engine() -> dict[str, Any]:
         "package": build.package,
         "CPU features used": ", ".join(build.cpu_features) or "none of the relevant ones",
         "GPU": build.gpu or f"none: {gpu_build_command()}",
-        "threads": default_threads(),
+        "threads": default_threads(in_step=True),
     }
     return facts | ({"advice": build.advice} if build.advice else {})
 

@@ -92,7 +92,7 @@ class ListwiseReranker(Reranker):
         self.recipe = Recipe(lasting_name(path), {"device": device, "threads": threads}, options)
         try:
             self._backend = LlamaBackend(
-                file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads), adapter=lora
+                file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads, in_step=True), adapter=lora
             )
         except EngineError as err:
             raise ModelFileError(f"{path} cannot be loaded: {err.reason}: fetch or export it again") from err

@@ -43,7 +43,7 @@ class GgufReranker(PointwiseReranker):
         self.recipe = Recipe(lasting_name(file.path), {"device": device, "threads": threads}, pointwise=own)
         try:
             self._backend = self._llama = backend = GgufBackend(
-                file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads)
+                file, device=device, gpu_layers=gpu_layers, threads=check_threads(threads, in_step=True)
             )
         except EngineError as err:
             raise ModelFileError(f"{file.path} cannot be loaded: {err.reason}: fetch or export it again") from err

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dearlite.checks import whole_number
 from dearlite.deadline import check_budget
 from dearlite.errors import UsageError
-from dearlite.machine import available_memory_mb, check_threads
+from dearlite.machine import available_memory_mb
 from dearlite.models.registry import ModelEntry, load_registry, model_file
 from dearlite.recommend.clock import Clock
 from dearlite.recommend.prediction import Workload, peak_memory_mb, tokens_of
@@ -108,7 +108,7 @@ def recommend(
     limits = Limits(
         check_budget(within_s), available_memory_mb() if memory_mb is None else float(memory_mb), bool(commercial)
     )
-    clock = Clock(check_threads(threads), again=measure, report=report)
+    clock = Clock(threads, again=measure, report=report)
     candidates = [_candidate(entry, work, limits, clock) for entry in load_registry().values()]
     ranked = [c for c in candidates if c.quality is not None]
     unranked = sorted((c for c in candidates if c.quality is None), key=lambda c: (not c.fits, _seconds(c), c.name))

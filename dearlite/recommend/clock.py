@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dearlite.errors import LibraryNotLoaded, MissingExtra
-from dearlite.machine import versions_of
+from dearlite.machine import check_threads, versions_of
 from dearlite.models.registry import ModelEntry
 from dearlite.recommend.prediction import Workload, gguf_type, seconds_in_llama, seconds_in_onnx
 from dearlite.recommend.rates import GgufRates, OnnxRates, kept
@@ -18,11 +18,15 @@ _PACKAGES = {True: ("onnxruntime", "onnxruntime-gpu"), False: ("llama-cpp-python
 class Clock:
     """The rates of this machine with `threads` threads, measured again if `again` is set.
 
-    `report` is called with a line before a measurement.
+    None: as many as the engines take, which may be fewer for llama.cpp. `report` is called with a line before a
+    measurement.
     """
 
-    def __init__(self, threads: int, *, again: bool = False, report: Callable[[str], None] | None = None) -> None:
-        self.threads, self._again = threads, again
+    def __init__(
+        self, threads: int | None, *, again: bool = False, report: Callable[[str], None] | None = None
+    ) -> None:
+        self.threads, self._again = check_threads(threads), again
+        self._llama_threads = check_threads(threads, in_step=True)
         self._report = report or (lambda line: None)
         self._rates: dict[str, OnnxRates | GgufRates | str] = {}
 
@@ -53,7 +57,7 @@ class Clock:
         library = " ".join(f"{package} {number}" for package, number in versions_of(*_PACKAGES[name == ONNX]).items())
         if name == ONNX:
             return kept(OnnxRates, name, library, self.threads, self._measure_onnx, again=self._again)
-        return kept(GgufRates, name, library, self.threads, partial(self._measure_gguf, name), again=self._again)
+        return kept(GgufRates, name, library, self._llama_threads, partial(self._measure_gguf, name), again=self._again)
 
     def _measure_onnx(self) -> OnnxRates:
         from dearlite.pointwise.onnxruntime import onnxruntime
@@ -69,4 +73,4 @@ class Clock:
 
         library()
         self._report(f"measuring llama.cpp with {name} on this machine, once")
-        return probe_gguf(name, self.threads)
+        return probe_gguf(name, self._llama_threads)
