@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import BudgetTooShort, Cancelled
 from dearlite.options import Call, Long
-from dearlite.passages import Span, best_passages, part_of_document
+from dearlite.passages import Span, part_of_document, rank_by_passages
 from dearlite.progress import Progress
 from dearlite.ranking import Hit, Ranking, check_top_k, unread_hit
 from dearlite.reranker import Job, Reranker
@@ -68,8 +69,9 @@ class PointwiseStage:
                 for span in spans
             ]
             of_parts = [positions[start + part.index] for part in parts]
-            ranking = self._rank([part.document for part in parts], replace(call, long=None, positions=of_parts))
-            return best_passages(ranking, parts, documents, self.long.keep)
+            of_passages = replace(call, long=None, positions=of_parts)
+            rank = partial(self._rank, [part.document for part in parts], of_passages)
+            return rank_by_passages(rank, parts, documents, self.long.keep)
         return self._rank(documents, call)
 
     def _rank(self, documents: Sequence[Document], call: Call) -> Ranking:

@@ -50,7 +50,8 @@ def rerank(
     - `instruction`: the task in words, for a model whose prompt has a place for it. None: the model's own.
     - `listwise`: options of a listwise model, or of the listwise stages of a cascade. None: the model file's.
     - `progress`: function that is called with (done, total) documents.
-    - `cancel`: event whose setting ends the call: with Cancelled, or, if there is a budget, with the best order so far.
+    - `cancel`: event whose setting ends the call: with Cancelled, which has the ranking so far as `partial`, or, if
+      there is a budget, with the best order so far.
     - `budget_s`: time limit in seconds, above 0, infinity for none. When it ends, the best order so far is returned:
       all documents are in it, and `complete` is False. None: no limit.
     - `long`: treatment of documents that are longer than a pointwise model's input. None: they are cut.

@@ -25,7 +25,7 @@ from dearlite.reranker import Job, Reranker, needs_two_stages
 from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
-    from dearlite.options import Call, Listwise
+    from dearlite.options import Call, Listwise, Long
 
 Value = TypeVar("Value")
 
@@ -179,12 +179,16 @@ class CascadeReranker(Reranker):
         deadline = None if call.budget_s is None else Deadline(call.budget_s, call.cancel)
         total = sum(query.head_size(stage.depth) for stage in self._stages for query in queries)
         meter = StageMeter(total, call.progress)
-        for position, stage in enumerate(self._stages):
-            if deadline is None and call.cancel is not None and call.cancel.is_set():
-                raise Cancelled(meter.done, meter.total)
-            self._try(stage, partial(self._rank_stage, stage, queries, call, deadline, meter, top_k), queries)
-            if position + 1 < len(self._stages):
-                self._unload(stage)
+        try:
+            for position, stage in enumerate(self._stages):
+                if deadline is None and call.cancel is not None and call.cancel.is_set():
+                    raise Cancelled(meter.done, meter.total)
+                self._try(stage, partial(self._rank_stage, stage, queries, call, deadline, meter, top_k), queries)
+                if position + 1 < len(self._stages):
+                    self._unload(stage)
+        except Cancelled as err:
+            err.partial = queries[0].partial(self.model, time.perf_counter() - start) if len(queries) == 1 else None
+            raise
         elapsed_s = (time.perf_counter() - start) / max(1, len(queries))
         return [query.ranking(self.model, elapsed_s, top_k) for query in queries]
 
@@ -224,47 +228,50 @@ class CascadeReranker(Reranker):
             cut = top_k or MARGIN_CUT
             heads = [head[: query.band(head, cut)] for query, head in zip(queries, heads, strict=True)]
         with meter.stage(sum(map(len, heads))) as progress:
-            if reranker.pointwise:
-                query_progress = progress if len(queries) == 1 else None
-                pointwise_stages = [
-                    PointwiseStage(reranker, query.text, *query.head_of(head), long, query_progress, call.cancel, head)
-                    for query, head in zip(queries, heads, strict=True)
-                ]
-                if deadline is None:
-                    results = [(each.rank(), set(range(each.total))) for each in pointwise_stages]
-                else:
-                    results = [score_within(pointwise_stages[0], deadline, progress, first=first)]
-            else:
-                shown = [
-                    query.shown(head, passages=long is not None) for query, head in zip(queries, heads, strict=True)
-                ]
-                results = self._compare(reranker, queries, shown, call, deadline, progress, first=first)
+            try:
+                results = self._results(reranker, queries, heads, long, call, deadline, progress, first=first)
+            except Cancelled as err:
+                if len(queries) == 1 and err.partial is not None:
+                    read = {hit.index for hit in err.partial if hit.score is not None}
+                    queries[0].add_result(reranker.model, heads[0], err.partial, read, reranker.margin)
+                raise
         for query, head, (ranking, read) in zip(queries, heads, results, strict=True):
             query.add_result(reranker.model, head, ranking, read, reranker.margin)
 
-    def _compare(
+    def _results(
         self,
         reranker: Reranker,
         queries: Sequence[QueryState],
-        shown: Sequence[list[Document]],
+        heads: Sequence[list[int]],
+        long: Long | None,
         call: Call,
         deadline: Deadline | None,
         progress: Progress,
         *,
         first: bool,
     ) -> list[tuple[Ranking, set[int]]]:
-        """Per query, a listwise model's ranking of the documents `shown`, and the indices of those it had time for."""
+        """Per query, the ranking of the documents `heads`, and the indices of those that there was time for."""
+        if not reranker.pointwise:
+            shown = [query.shown(head, passages=long is not None) for query, head in zip(queries, heads, strict=True)]
+            if deadline is not None:
+                text, listwise = queries[0].text, call.listwise
+                return [order_within(reranker, text, shown[0], listwise, deadline, progress, first=first)]
+            rankings = reranker.rerank_many(
+                [(query.text, documents) for query, documents in zip(queries, shown, strict=True)],
+                together=call.together,
+                listwise=call.listwise,
+                progress=progress if len(queries) == 1 else None,
+                cancel=call.cancel,
+            )
+            return [(ranking, set(range(len(ranking)))) for ranking in rankings]
+        query_progress = progress if len(queries) == 1 else None
+        stages = [
+            PointwiseStage(reranker, query.text, *query.head_of(head), long, query_progress, call.cancel, head)
+            for query, head in zip(queries, heads, strict=True)
+        ]
         if deadline is not None:
-            return [order_within(reranker, queries[0].text, shown[0], call.listwise, deadline, progress, first=first)]
-        jobs = [(query.text, documents) for query, documents in zip(queries, shown, strict=True)]
-        rankings = reranker.rerank_many(
-            jobs,
-            together=call.together,
-            listwise=call.listwise,
-            progress=progress if len(queries) == 1 else None,
-            cancel=call.cancel,
-        )
-        return [(ranking, set(range(len(ranking)))) for ranking in rankings]
+            return [score_within(stages[0], deadline, progress, first=first)]
+        return [(stage.rank(), set(range(stage.total))) for stage in stages]
 
     def _try(self, stage: CascadeStage, job: Callable[[], object], queries: Sequence[QueryState]) -> None:
         """Runs `job`. With `best_effort`, an error of a later stage goes into the reports of `queries`."""

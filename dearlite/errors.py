@@ -28,6 +28,7 @@ import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
@@ -124,7 +125,13 @@ class EngineError(DearliteError):
 
 
 class Cancelled(DearliteError):
-    """The caller's `cancel` event was set before the work was done."""
+    """The caller's `cancel` event was set before the work was done.
+
+    `partial` is the Ranking so far of the query in progress, with `complete` False: documents that no model has read
+    have no score. It is None if none has been read, and for a group of queries.
+    """
+
+    partial: Any = None
 
     def __init__(self, done: int, total: int) -> None:
         super().__init__(f"cancelled after {done} of {total} documents")

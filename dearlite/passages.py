@@ -6,11 +6,13 @@ cheap model first is intra-document cascading (Hofstätter et al. 2021, arXiv 21
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dearlite.documents import Document
+from dearlite.errors import Cancelled
+from dearlite.ranking import unread_hit
 from dearlite.readable import readable
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def best_passages(ranking: Ranking, parts: Sequence[DocumentPart], documents: Se
     hits: dict[int, Hit] = {}  # of the best passage of each document
     spans: dict[int, list[Span]] = {}
     for hit in ranking:
+        if hit.score is None:  # a call that was ended early
+            continue
         part = parts[hit.index]
         document_spans = spans.setdefault(part.index, [])
         if len(document_spans) < keep:
@@ -67,4 +71,18 @@ def best_passages(ranking: Ranking, parts: Sequence[DocumentPart], documents: Se
         replace(hit, rank=rank, index=index, text=documents[index].text, passages=tuple(spans[index]))
         for rank, (index, hit) in enumerate(hits.items(), start=1)
     ]
-    return replace(ranking, hits=tuple(document_hits), total=len(documents))
+    unread = [index for index in range(len(documents)) if index not in hits]
+    document_hits += [unread_hit(documents[i], rank, i) for rank, i in enumerate(unread, start=len(hits) + 1)]
+    return replace(ranking, hits=tuple(document_hits), total=len(documents), unscored=len(unread))
+
+
+def rank_by_passages(
+    rank: Callable[[], Ranking], parts: Sequence[DocumentPart], documents: Sequence[Document], keep: int
+) -> Ranking:
+    """`best_passages` of the ranking that `rank` makes of `parts`; of a cancelled call, of the ranking so far."""
+    try:
+        return best_passages(rank(), parts, documents, keep)
+    except Cancelled as err:
+        if err.partial is not None:
+            err.partial = best_passages(err.partial, parts, documents, keep)
+        raise

@@ -221,17 +221,16 @@ def make_hits(
     relevance: Callable[[float], float] | None = None,
     relevance_from: str | None = None,
 ) -> tuple[Hit, ...]:
-    """The best `top_k` documents (all if None) as hits; `tokens` has one entry per document.
+    """The best `top_k` documents (all if None) as hits; `tokens` has one entry per score.
 
+    Documents beyond the `scores` were not read: they come last, in the caller's order.
     `relevance` maps a score to a probability, and `relevance_from` says where it comes from; None without one.
     """
-    hits = (
-        make_hit(documents[i], rank, i, scores[i], tokens[i])
-        for rank, i in enumerate(rank_order(scores)[:top_k], start=1)
-    )
-    if relevance is None:
-        return tuple(hits)
-    return tuple(replace(hit, relevance=relevance(scores[hit.index]), relevance_from=relevance_from) for hit in hits)
+    hits = [make_hit(documents[i], rank, i, scores[i], tokens[i]) for rank, i in enumerate(rank_order(scores), start=1)]
+    if relevance is not None:
+        hits = [replace(hit, relevance=relevance(scores[hit.index]), relevance_from=relevance_from) for hit in hits]
+    hits += [unread_hit(documents[i], i + 1, i) for i in range(len(scores), len(documents))]
+    return tuple(hits[:top_k])
 
 
 def unread_hit(document: Document, rank: int, index: int) -> Hit:

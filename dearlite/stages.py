@@ -102,6 +102,10 @@ class QueryState:
             unscored=count - len(self.stages),
         )
 
+    def partial(self, model: str, elapsed_s: float) -> Ranking | None:
+        """The ranking so far of a call that was ended early; None if no model has read a document."""
+        return replace(self.ranking(model, elapsed_s, None), complete=False) if self.stages else None
+
     def _hit(self, index: int, rank: int) -> Hit:
         document, hit = self.documents[index], self.hits.get(index)
         if hit is None:

@@ -13,7 +13,7 @@ import pytest
 from posix_only import need_posix
 
 import dearlite
-from dearlite import DearliteError, Fields, Reranker, rerank
+from dearlite import DearliteError, Fields, Long, Reranker, rerank
 from dearlite.errors import Cancelled, DeviceUnavailable, InvalidInput, UnknownModel, UsageError
 from dearlite.pointwise.reranker import PointwiseReranker
 
@@ -185,6 +185,49 @@ def test_cancel_ends_soon_and_says_how_far(reranker):
 
     with pytest.raises(Cancelled, match=r"after 3 of 5000 documents"):
         reranker.rerank(QUERY, ["some words"] * 5000, progress=stop, cancel=event)
+
+
+def cancelled_after(reranker, count, docs, **options):
+    """The ranking so far of a call that is cancelled after `count` documents, or passages."""
+    event = threading.Event()
+    with pytest.raises(Cancelled) as ended:
+        reranker.rerank(
+            QUERY, docs, cancel=event, progress=lambda done, total: done >= count and event.set(), **options
+        )
+    return ended.value.partial
+
+
+def test_a_cancelled_call_has_the_ranking_so_far(reranker):
+    docs = ["Tea.", "Edison invented the light bulb.", "Rain falls.", "A lamp.", "The bulb of Edison"]
+    whole = {hit.index: hit for hit in reranker.rerank(QUERY, docs)}
+    partial = cancelled_after(reranker, 3, docs)
+    assert [hit.index for hit in partial[:3]] == sorted([0, 1, 2], key=lambda index: -whole[index].score)
+    assert [(hit.score, hit.relevance) for hit in partial[:3]] == [
+        (whole[hit.index].score, whole[hit.index].relevance) for hit in partial[:3]
+    ]
+    assert [(hit.index, hit.score, hit.rank, hit.document) for hit in partial[3:]] == [
+        (3, None, 4, docs[3]),
+        (4, None, 5, docs[4]),
+    ]
+    assert (partial.complete, partial.unscored, partial.total, partial.query) == (False, 2, 5, QUERY)
+    assert partial.top(2).hits == partial.hits[:2]
+
+
+def test_a_call_that_is_cancelled_within_passages_has_documents(reranker):
+    docs = ["light bulb " * 60, "Edison", "tea " * 60]
+    partial = cancelled_after(reranker, 3, docs, long=Long("chunk", 64))
+    assert [hit.text for hit in partial] == [docs[0], docs[1], docs[2]]
+    assert [hit.score is None for hit in partial] == [False, True, True]
+    assert len(partial[0].passages) == 1
+    assert partial.unscored == 2
+
+
+def test_a_call_that_is_cancelled_before_the_first_document_has_no_ranking(reranker):
+    event = threading.Event()
+    event.set()
+    with pytest.raises(Cancelled) as ended:
+        Reranker.load(["minilm-l12", "minilm-l12:2"], threads=1).rerank(QUERY, DOCS, cancel=event)
+    assert ended.value.partial is None
 
 
 def test_error_in_progress_comes_through_and_ends_the_work(reranker):

@@ -7,6 +7,7 @@ import shlex
 from contextlib import closing
 from pathlib import Path
 
+from dearlite.cli.reports import note_waiting
 from dearlite.documents import check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS
@@ -47,6 +48,7 @@ def _text_of(path: str, docs: str) -> str:
     ending = _ending(path)
     if ending and ending in FORMATS and f".{ending}" not in _TEXT:
         raise UsageError(_swapped(path, docs, f"is {ending.upper()}"))
+    note_waiting(path, "the query")
     try:
         with closing(open_stream(path)) as stream:
             data = stream.read()

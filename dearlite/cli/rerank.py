@@ -9,30 +9,39 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dearlite.checks import whole_number
 from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.query import query_and_docs
+from dearlite.cli.reports import note_waiting, report, report_dropped
+from dearlite.cli.screen import BEST, interrupt_as_event, on_terminal, show_ranking
 from dearlite.cli.streams import check_stdout
 from dearlite.documents import Document
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import Cancelled, InvalidInput, UsageError, counted
 from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, DocumentFile, read_documents
 from dearlite.options import Call, Listwise
-from dearlite.ranking import Ranking, check_top_k
+from dearlite.ranking import Ranking
 from dearlite.render.bar import DocumentProgress
 from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking
 
 if TYPE_CHECKING:
     from dearlite.reranker import Reranker
 
-_SHOWN = 5  # messages of one kind on stderr
-
 
 @click.command()
 @click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
 @click.option("-q", "--query", metavar="TEXT", help="Text of the query, in place of the file QUERY.")
-@click.option("-k", "--top-k", type=int, metavar="N", help="Write only the best N documents. [default: all]")
+@click.option(
+    "-k",
+    "--top-k",
+    type=int,
+    metavar="N",
+    help=f"Write only the best N documents. [default: all; on a terminal the best {BEST}, or as many as fit]",
+)
+@click.option("--all", "every", is_flag=True, help="Write all documents, on a terminal too.")
+@click.option("--no-pager", is_flag=True, help="On a terminal: do not show a long result with PAGER.")
 @click.option(
     "--format",
     "form",
@@ -70,6 +79,8 @@ def command(
     arguments: tuple[str, ...],
     query: str | None,
     top_k: int | None,
+    every: bool,
+    no_pager: bool,
     form: str | None,
     output: str | None,
     min_relevance: float | None,
@@ -94,16 +105,11 @@ def command(
     if quiet:
         warnings.simplefilter("ignore")
     text, docs, remark = query_and_docs(arguments, query)
-    check_top_k(top_k)
-    if min_relevance is not None and not 0 <= min_relevance <= 1:
-        raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
-    if budget_s is not None and model.loading.low_memory:
-        raise UsageError(
-            "--low-memory loads a stage within the call, and loading cannot keep to --budget: drop one of the two"
-        )
+    _check_values(top_k, every, min_relevance, budget_s, model)
     form = form or format_of(output)
     _check_output(output, arguments, docs, model)
     model.chain.check(calibrated=min_relevance is not None)
+    note_waiting(docs, "documents")
     records = read_documents(
         docs, format=docs_format, skip_bad=skip_bad, fields=reading.fields, delimiter=reading.delimiter
     )
@@ -120,14 +126,38 @@ def command(
         long=model.long,
         budget_s=budget_s,
     )
-    ranking = complete = _rank(text, records, model, call, skip_bad=skip_bad, quiet=quiet)
+    screen = on_terminal(form, output)
+    ranking, interrupted = _rank(text, records, model, call, skip_bad=skip_bad, quiet=quiet, screen=screen)
+    complete = ranking
     if min_relevance is not None:
-        ranking = complete.above(min_relevance).top(top_k)
+        ranking = complete.above(min_relevance)
+    ranking = ranking.top(top_k)
     if not quiet:
-        _report(ranking, records.skipped)
+        report(ranking, records.skipped, interrupted=interrupted)
         if min_relevance is not None:
-            _report_dropped(complete, min_relevance)
-    write_ranking(ranking, form, output, query_id=query_id)
+            report_dropped(complete, min_relevance)
+    if screen:
+        show_ranking(ranking, every=every or top_k is not None, pager=not no_pager)
+    else:
+        write_ranking(ranking, form, output, query_id=query_id)
+    if interrupted:
+        sys.exit(130)
+
+
+def _check_values(
+    top_k: int | None, every: bool, min_relevance: float | None, budget_s: float | None, model: ModelOptions
+) -> None:
+    """Raises UsageError for values out of range, and for options that exclude each other."""
+    if top_k is not None:
+        whole_number("--top-k", top_k, otherwise="; for all documents leave it out, or on a terminal give --all")
+    if every and top_k is not None:
+        raise UsageError(f"--all and -k {top_k} exclude each other: leave one out")
+    if min_relevance is not None and not 0 <= min_relevance <= 1:
+        raise UsageError(f"--min-relevance {min_relevance:g}: it is a probability from 0 to 1")
+    if budget_s is not None and model.loading.low_memory:
+        raise UsageError(
+            "--low-memory loads a stage within the call, and loading cannot keep to --budget: drop one of the two"
+        )
 
 
 def _check_output(output: str | None, arguments: tuple[str, ...], docs: str, model: ModelOptions) -> None:
@@ -156,8 +186,13 @@ def _write_text(text: str) -> None:
     sys.stderr.flush()
 
 
-def _rank(text: str, records: DocumentFile, model: ModelOptions, call: Call, *, skip_bad: bool, quiet: bool) -> Ranking:
-    """The ranking, with progress on stderr. An interruption exits with 130."""
+def _rank(
+    text: str, records: DocumentFile, model: ModelOptions, call: Call, *, skip_bad: bool, quiet: bool, screen: bool
+) -> tuple[Ranking, bool]:
+    """The ranking, with progress on stderr, and True if it is the one so far of an interrupted call.
+
+    That is for a `screen`, a table on a terminal. Another interruption exits with 130.
+    """
     from dearlite.reranker import Reranker, no_tokens
 
     streams = call.listwise is not None and call.listwise.on_text is not None
@@ -170,15 +205,18 @@ def _rank(text: str, records: DocumentFile, model: ModelOptions, call: Call, *, 
             documents = _without_empty(records, reranker, skip_bad)
             if streams:
                 click.echo(f"reasoning of {reranker.model}:", err=True)
-            (ranking,) = reranker.rank([(text, documents)], replace(call, progress=progress.update))
+            with interrupt_as_event(active=screen) as stop:
+                call = replace(call, progress=progress.update, cancel=stop)
+                (ranking,) = reranker.rank([(text, documents)], call)
             if streams:
                 click.echo(err=True)
-            return ranking
-        except KeyboardInterrupt:
+            return ranking, stop is not None and stop.is_set() and not ranking.complete
+        except (KeyboardInterrupt, Cancelled) as err:
             progress.close()
-            click.echo(
-                f"dearlite: interrupted: {progress.done} of {len(documents)} documents scored, none written", err=True
-            )
+            if isinstance(err, Cancelled) and err.partial is not None:
+                return err.partial, True
+            count = counted(len(documents), "document")
+            click.echo(f"dearlite: interrupted: {progress.done} of {count} scored, none written", err=True)
             sys.exit(130)
 
 
@@ -195,53 +233,3 @@ def _without_empty(records: DocumentFile, reranker: Reranker, skip_bad: bool) ->
         raise InvalidInput(f"{reasons[0]}; no document is left to rank")
     records.skipped += reasons
     return [document for index, document in enumerate(documents) if index not in empty]
-
-
-def _report_dropped(ranking: Ranking, min_relevance: float) -> None:
-    """Reports the documents below `min_relevance` and those without a relevance. An empty result is valid."""
-    kept = len(ranking.above(min_relevance))
-    unscored = sum(hit.relevance is None for hit in ranking)
-    dropped = len(ranking) - kept - unscored
-    message = f"dearlite: {dropped} of {len(ranking)} documents have a relevance below {min_relevance:g}"
-    message += f", and {unscored} were not scored" if unscored else ""
-    click.echo(message if kept else f"{message}: no document answers the query", err=True)
-
-
-def _report(ranking: Ranking, skipped: list[str]) -> None:
-    for line in skipped[:_SHOWN]:
-        click.echo(f"dearlite: skipped: {line}", err=True)
-    if len(skipped) > _SHOWN:
-        click.echo(f"dearlite: skipped {len(skipped)} records in all", err=True)
-    for problem in ranking.problems[:_SHOWN]:
-        click.echo(f"dearlite: the model's answer is not a complete order: {problem}", err=True)
-    for stage in ranking.stages:
-        if stage.error:
-            click.echo(
-                f"dearlite: stage {stage.model} did not run, the order is that of the other stages: {stage.error}",
-                err=True,
-            )
-    if not ranking.complete:
-        counts = ", ".join(f"{stage.model} read {stage.looked_at} of {stage.depth}" for stage in ranking.stages)
-        click.echo(
-            f"dearlite: the time budget ran out: {counts} documents; the others keep their earlier order", err=True
-        )
-    if ranking.agreement is not None:
-        click.echo(f"dearlite: agreement of the passes: Kendall's tau {ranking.agreement:.2f}", err=True)
-    if ranking.query_truncated:
-        click.echo("dearlite: the query is longer than the model's input: only its beginning was read", err=True)
-    truncated = sum(hit.truncated for hit in ranking)
-    if truncated:
-        click.echo(
-            f"dearlite: {truncated} of the {len(ranking)} documents shown are longer than the model's input and were "
-            "truncated",
-            err=True,
-        )
-    if sys.stderr.isatty():
-        scored = ranking.total - ranking.unscored
-        rate = scored / ranking.elapsed_s
-        count = f"{scored} of {ranking.total}" if ranking.unscored else f"{ranking.total}"
-        click.echo(
-            f"{ranking.model} on {ranking.device}: {count} documents in {ranking.elapsed_s:.2f} s "
-            f"({rate:.{int(rate < 10)}f} documents/s)",
-            err=True,
-        )

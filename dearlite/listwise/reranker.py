@@ -172,7 +172,11 @@ class ListwiseReranker(Reranker):
             for (query, documents), orders_of_query in zip(queries, orders, strict=True)
             for order in orders_of_query
         ]
-        rankings = self._rank_groups(shuffled, call, None)
+        try:
+            rankings = self._rank_groups(shuffled, call, None)
+        except Cancelled as err:
+            err.partial = None  # the passes are fused at their end
+            raise
         return [
             fuse(rankings[number * passes : (number + 1) * passes], orders_of_query, top_k)
             for number, orders_of_query in enumerate(orders)
@@ -196,9 +200,13 @@ class ListwiseReranker(Reranker):
         running = [(state, state.windows()) for state in states if state.documents]
         pending = [(state, windows, next(windows)) for state, windows in running]
         while pending:
-            orders = self._order_windows(
-                [(state, span) for state, _, span in pending], encoder, options, call.cancel, meter
-            )
+            windows_now = [(state, span) for state, _, span in pending]
+            try:
+                orders = self._order_windows(windows_now, encoder, options, call.cancel, meter)
+            except Cancelled as err:
+                if len(states) == 1:
+                    err.partial = states[0].partial(self.model, self.device, time.perf_counter() - start)
+                raise
             remaining = []
             for (state, windows, _), order in zip(pending, orders, strict=True):
                 try:

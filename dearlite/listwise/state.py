@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from dearlite.documents import Document
 from dearlite.listwise.answers import sentences_naming
@@ -12,7 +13,7 @@ from dearlite.listwise.tokens import Passage, PromptEncoder, WindowPrompt
 from dearlite.listwise.windows import window_spans
 from dearlite.options import Listwise
 from dearlite.progress import Meter, Progress
-from dearlite.ranking import Ranking, TokenCounts, make_hit
+from dearlite.ranking import Ranking, TokenCounts, make_hit, unread_hit
 
 
 class WindowState:
@@ -32,12 +33,14 @@ class WindowState:
         self._reasons: dict[int, str] = {}
         self._texts: list[str] = []
         self._problems: list[str] = []
+        self._read: set[int] = set()  # indices of the documents in the windows whose order was applied
 
     def windows(self) -> Generator[tuple[int, int], Order, None]:
         """Yields the span of each window, from the end of the list; is sent the window's order and applies it."""
         for start, end in self.spans:
             order = yield start, end
             indices = self.order[start:end]
+            self._read.update(indices)
             self.order[start:end] = [indices[position] for position in order.positions]
             if order.scores is not None:
                 self._scores.update(zip(indices, order.scores, strict=True))
@@ -80,8 +83,11 @@ class WindowState:
                 self._scores[index] = min(self._scores[index] - drop, floor)
 
     def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
-        """The Ranking of the current order; without scores from a window, a hit's score counts the documents below."""
-        count = len(self.order)
+        """The Ranking of the current order; without scores from a window, a hit's score counts the documents below.
+
+        Of a call that was ended early, the documents of no window keep their places and have no score.
+        """
+        count, unscored = len(self.order), len(self.order) - len(self._read)
         hits = tuple(
             make_hit(
                 self.documents[i],
@@ -91,6 +97,8 @@ class WindowState:
                 self._tokens[i],
                 self._reasons.get(i),
             )
+            if i in self._read
+            else unread_hit(self.documents[i], rank, i)
             for rank, i in enumerate(self.order[:top_k], start=1)
         )
         return Ranking(
@@ -102,7 +110,13 @@ class WindowState:
             total=count,
             reasoning=tuple(self._texts),
             problems=tuple(self._problems),
+            complete=not unscored,
+            unscored=unscored,
         )
+
+    def partial(self, model: str, device: str, elapsed_s: float) -> Ranking | None:
+        """The ranking so far of a call that was ended early; None if no window was read."""
+        return replace(self.ranking(model, device, elapsed_s, None), complete=False) if self._read else None
 
 
 class WindowMeter(Meter):

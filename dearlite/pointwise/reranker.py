@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,14 +24,15 @@ from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_activation, read_calibration
 from dearlite.options import Long
-from dearlite.passages import best_passages
+from dearlite.passages import rank_by_passages
 from dearlite.pointwise.arguments import check_no_listwise, check_pair
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.passages import split_documents
 from dearlite.pointwise.prompting import check_ids, check_place, has_tokens, prompt_of
 from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.pointwise.results import QueryResults
 from dearlite.progress import Progress, part_of
-from dearlite.ranking import PairScore, Ranking, check_top_k, make_hits
+from dearlite.ranking import PairScore, Ranking, check_top_k
 from dearlite.reranker import Job, Reranker, empty_document, name_of, no_tokens
 from dearlite.stages import QueryState
 
@@ -147,7 +148,6 @@ class PointwiseReranker(Reranker):
         cancel: Event | None,
         positions: Sequence[int] | None,
     ) -> Ranking:
-        start = time.perf_counter()
         query, documents = check_query(query), as_documents(docs)
         positions = range(len(documents)) if positions is None else positions
         self.refuse_empty(documents, positions)
@@ -157,29 +157,16 @@ class PointwiseReranker(Reranker):
                 passages = split_documents(documents, self._encoder, room, long)
             of_passages = [positions[passage.index] for passage in passages]
             texts = [passage.document for passage in passages]
-            ranking = self._ranked(query, texts, None, progress, cancel, of_passages)
-            return best_passages(ranking, passages, documents, long.keep)
-        tokens: list[tuple[int, int, bool]] = []
-        query_truncated = False
-
-        def rows() -> Iterator[TokenRow]:
-            nonlocal query_truncated
-            for row in self._rows(((query, document) for document in documents), positions):
-                tokens.append((row.tokens_used, row.tokens_total, row.tokens_total_is_bound))
-                query_truncated |= row.query_truncated
-                yield row
-
-        scores = self._scores(rows(), documents, positions, progress, cancel)
-        origin = None if self._relevance is None else self._relevance.origin
-        return Ranking(
-            hits=make_hits(documents, scores, tokens, None, self._relevance, origin),
-            query=query,
-            model=self.model,
-            device=self.device,
-            elapsed_s=time.perf_counter() - start,
-            total=len(documents),
-            query_truncated=query_truncated,
-        )
+            rank = partial(self._ranked, query, texts, None, progress, cancel, of_passages)
+            return rank_by_passages(rank, passages, documents, long.keep)
+        results = QueryResults(query, documents)
+        rows = results.noting(self._rows(((query, document) for document in documents), positions))
+        try:
+            self._score_all(rows, results.scores, documents, positions, progress, cancel)
+        except Cancelled as err:
+            err.partial = results.ranking(self.model, self.device, self._relevance) if results.scores else None
+            raise
+        return results.ranking(self.model, self.device, self._relevance)
 
     def score(
         self,
@@ -191,7 +178,10 @@ class PointwiseReranker(Reranker):
     ) -> list[float]:
         self.check_open()
         checked = [check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
-        return self._scores(self._rows(checked), [document for _, document in checked], None, progress, cancel)
+        scores: list[float] = []
+        documents = [document for _, document in checked]
+        self._score_all(self._rows(checked), scores, documents, None, progress, cancel)
+        return scores
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:
         self.check_open()
@@ -272,15 +262,17 @@ class PointwiseReranker(Reranker):
         """The score of each row, in order. An engine that can stop within a row ends early when `cancel` is set."""
         return self._backend.score(rows)
 
-    def _scores(
+    def _score_all(
         self,
         rows: Iterator[TokenRow],
+        scores: list[float],
         documents: Sequence[Document],
         positions: Sequence[int] | None,
         progress: Progress | None,
         cancel: Event | None,
-    ) -> list[float]:
-        scores, total = list[float](), len(documents)
+    ) -> None:
+        """Adds the score of each row to `scores` as it comes. Raises Cancelled."""
+        total = len(documents)
         with closing(self._stream(rows, cancel)) as stream:
             while len(scores) < total:
                 try:
@@ -289,11 +281,9 @@ class PointwiseReranker(Reranker):
                     at = len(scores) if err.position is None else err.position
                     position = at if positions is None else positions[at]
                     raise err.about(self.model, name_of(documents[at], position)) from err.__cause__
-                if score is None:
+                if score is not None:
+                    scores.append(score)
+                    if progress is not None:
+                        progress(len(scores), total)
+                if score is None or (cancel is not None and cancel.is_set() and len(scores) < total):
                     raise Cancelled(len(scores), total)
-                scores.append(score)
-                if progress is not None:
-                    progress(len(scores), total)
-                if cancel is not None and cancel.is_set() and len(scores) < total:
-                    raise Cancelled(len(scores), total)
-        return scores

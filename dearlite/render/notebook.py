@@ -47,7 +47,7 @@ def _measured(hit: Hit, scale: Scale) -> str:
     """The relevance or the score as a number, with a bar below it where there is one."""
     number, share = scale.number(hit), scale.share(hit)
     if not number:
-        return "<i>not scored</i>"
+        return "<i>not scored</i>" if hit.score is None else ""
     if share is None:
         return number
     bar = f"width:{100 * share:.0f}%;height:100%;border-radius:.3em;background:#2a7fb8"

@@ -110,8 +110,8 @@ def _movement(hit: Hit) -> Text:
 def _measured(hit: Hit, scale: Scale, *, bar: bool) -> Text:
     """The relevance or the score as a number, with a bar before it where there is one."""
     number, share = scale.number(hit), scale.share(hit)
-    if not number:
-        return Text("not scored", style="dim")
+    if not number:  # a listwise stage gives no relevance
+        return Text("not scored" if hit.score is None else "", style="dim")
     if not bar or (scale.low is None and not scale.relevance):
         return Text(number)
     eighths = round((share or 0.0) * _BAR_WIDTH * 8)

@@ -223,6 +223,24 @@ def test_event_ends_an_anytime_call_at_once_and_cancels_another():
     assert not nothing.complete
 
 
+@pytest.mark.parametrize(("count", "read"), [(3, [3, 0]), (10, [8, 2])])
+def test_a_cancelled_cascade_has_the_order_so_far(count, read):
+    """Progress counts 8 documents of the first stage and 4 of the second."""
+    chain = Reranker.load(["minilm-l12", "minilm-l12:4"], threads=1)
+    whole = chain.rerank(QUERY, DOCS)
+    stop = threading.Event()
+    with pytest.raises(Cancelled) as ended:
+        chain.rerank(QUERY, DOCS, cancel=stop, progress=lambda done, total: done >= count and stop.set())
+    partial = ended.value.partial
+    assert not partial.complete
+    assert [stage.looked_at for stage in partial.stages] == read[: len(partial.stages)]
+    assert [len(hit.stages) for hit in partial] == [2] * read[1] + [1] * (read[0] - read[1]) + [0] * (8 - read[0])
+    assert partial.unscored == 8 - read[0]
+    if read[0] == 8:
+        assert {hit.index for hit in partial[:4]} == {hit.index for hit in whole[:4]}
+        assert [hit.index for hit in partial[4:]] == [hit.index for hit in whole[4:]]
+
+
 @pytest.mark.parametrize("budget", [0, -1, float("nan"), "5", True])
 def test_budget_that_is_none_is_refused(budget):
     with pytest.raises(UsageError, match="the budget is"):

@@ -187,9 +187,35 @@ def test_cancel_before_and_within(tiny):
     def stop(done, total):
         cancel.set()
 
-    with pytest.raises(Cancelled, match="cancelled after"):
+    with pytest.raises(Cancelled, match="cancelled after") as ended:
         tiny.rerank("q", [f"document {n}" for n in range(60)], cancel=cancel, progress=stop)
+    assert ended.value.partial is None  # it ended in the first window
     assert len(tiny.rerank("q", ["a", "b"])) == 2
+
+
+def test_a_cancelled_call_has_the_order_of_the_windows_so_far(tiny):
+    cancel = threading.Event()
+    docs = [f"document {n}" for n in range(9)]
+    whole = tiny.rerank("q", docs, listwise=Listwise(window=4, stride=2))
+    passed = []
+
+    def stop(done, total):
+        passed.append(done)
+        if done >= 4:  # of the second window
+            cancel.set()
+
+    with pytest.raises(Cancelled) as ended:
+        tiny.rerank("q", docs, listwise=Listwise(window=4, stride=2), cancel=cancel, progress=stop)
+    partial = ended.value.partial
+    assert sorted(hit.index for hit in partial) == list(range(9))
+    assert [hit.index for hit in partial[: partial.unscored]] == list(range(partial.unscored))
+    assert [hit.score is None for hit in partial] == [True] * partial.unscored + [False] * (9 - partial.unscored)
+    assert [hit.index for hit in partial[-2:]] == [hit.index for hit in whole[-2:]]  # no later window has them
+    assert 0 < partial.unscored < 9 and not partial.complete
+    cancel.clear()
+    with pytest.raises(Cancelled) as ended:
+        tiny.rerank("q", docs, listwise=Listwise(window=4, stride=2, passes=3), cancel=cancel, progress=stop)
+    assert ended.value.partial is None
 
 
 def test_reasons_belong_to_the_passages_they_name(tiny, monkeypatch):

@@ -1,0 +1,104 @@
+"""A ranking on a terminal: as many documents as fit, a pager for more, and the ranking so far after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event
+from typing import Any
+
+from dearlite.ranking import Ranking
+
+BEST = 10  # documents that a terminal shows unless the caller names a number
+_LEAST = 3  # also on a terminal of few lines
+_BESIDE = 2  # lines beside the table: the speed of the call, and the next prompt
+_PAGER_OPTIONS = "FRX"  # of less, as git sets them: leave if all fits, pass colours, keep the text on the screen
+
+
+def on_terminal(form: str, output: str | None) -> bool:
+    """True if a result in the format `form` is a table on a terminal."""
+    return form == "table" and output in (None, "-") and sys.stdout is not None and sys.stdout.isatty()
+
+
+def show_ranking(ranking: Ranking, *, every: bool, pager: bool) -> None:
+    """Prints `ranking` on the terminal: the best documents that fit, or `every` one, with a `pager` if it is long."""
+    from dearlite.render.table import ranking_text
+
+    lines = shutil.get_terminal_size().lines
+    if every:
+        text = ranking_text(ranking, sys.stdout)
+        if not (pager and text.count("\n") >= lines and page(text)):
+            _write(text)
+        return
+    for count in range(min(BEST, len(ranking)), _LEAST - 1, -1):
+        text = _best(ranking, count)
+        if text.count("\n") + _BESIDE <= lines:
+            break
+    else:
+        text = _best(ranking, _LEAST)
+    _write(text)
+
+
+def _best(ranking: Ranking, count: int) -> str:
+    from dearlite.render.table import ranking_text
+
+    left, more = len(ranking) - count, min(len(ranking), 2 * BEST)
+    return ranking_text(ranking.top(count), sys.stdout, f"{left:,} more: -k {more}, or --all" if left > 0 else "")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def page(text: str) -> bool:
+    """Shows `text` with the pager of the variable PAGER, else `less`. False if there is none, or if it fails at once.
+
+    An empty PAGER and `cat` are none.
+    """
+    command = shlex.split(os.environ.get("PAGER", "less"), posix=os.name == "posix")
+    program = shutil.which(command[0]) if command and command != ["cat"] else None
+    if program is None or os.environ.get("TERM") == "dumb":
+        return False
+    sys.stdout.flush()
+    environment = {"LESS": _PAGER_OPTIONS, "LESSCHARSET": "utf-8"} | os.environ
+    try:
+        pager = subprocess.Popen([program, *command[1:]], stdin=subprocess.PIPE, env=environment)
+    except OSError:
+        return False
+    assert pager.stdin is not None
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # the reader has left before the end
+        pager.stdin.write(text.encode("utf-8", "replace"))
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        pager.stdin.close()
+    while True:
+        try:
+            return pager.wait() not in (126, 127)
+        except KeyboardInterrupt:  # it is the pager's
+            continue
+
+
+@contextmanager
+def interrupt_as_event(*, active: bool) -> Iterator[Event | None]:
+    """An event that the first Ctrl-C sets; the second one interrupts as usual. None unless `active`."""
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    stop = Event()
+
+    def interrupt(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,178 @@
+"""`rerank` on a terminal: what fits, the pager, Ctrl-C, standard input without a pipe. A pipe has all as before."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from posix_only import need_posix
+
+ROOT = Path(__file__).parents[2]
+DEARLITE = [sys.executable, "-m", "dearlite"]
+
+
+@pytest.fixture
+def docs(tmp_path):
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps({"id": f"d{n}", "text": f"Rain falls on hill {n}."}) + "\n" for n in range(30)))
+    return path
+
+
+@pytest.fixture
+def terminal(cli, monkeypatch):
+    """Runs the command line as on a terminal of 80 columns and some lines; gives exit code, stdout, stderr."""
+
+    def call(lines, *args):
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("LINES", str(lines))
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        code, out, err = cli(*args)
+        return code, without_styles(out), err
+
+    return call
+
+
+def without_styles(text):
+    """`text` without the codes of colours and of bold, which NO_COLOR keeps."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+def ranks(text):
+    return [int(rank) for rank in re.findall(r"^ +(\d+) ", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("lines", "count"), [(60, 10), (17, 9), (12, 4), (5, 3)])
+def test_a_terminal_gets_the_best_that_fit_and_the_way_to_more(terminal, docs, lines, count):
+    code, out, err = terminal(lines, "rerank", "-q", "rain", docs)
+    assert (code, err) == (0, "")
+    assert ranks(out) == list(range(1, count + 1))
+    assert f"(best {count} of 30)" in out
+    assert out.rstrip().endswith(f"{30 - count} more: -k 20, or --all")
+    assert out.count("\n") + 2 <= lines or count == 3
+
+
+def test_a_named_number_and_all_are_shown_whole(terminal, docs, monkeypatch):
+    monkeypatch.setenv("PAGER", "")
+    assert ranks(terminal(12, "rerank", "-q", "rain", docs, "-k", "12")[1]) == list(range(1, 13))
+    out = terminal(12, "rerank", "-q", "rain", docs, "--all")[1]
+    assert ranks(out) == list(range(1, 31))
+    assert "more:" not in out and "best" not in out
+
+
+def test_other_outputs_have_all_documents(terminal, cli, docs, tmp_path):
+    assert len(terminal(12, "rerank", "-q", "rain", docs, "--format", "jsonl")[1].splitlines()) == 30
+    assert terminal(12, "rerank", "-q", "rain", docs, "-o", tmp_path / "o.trec")[1] == ""
+    assert len((tmp_path / "o.trec").read_text().splitlines()) == 30
+
+
+def test_a_pipe_has_all_documents(cli, docs):
+    assert len(cli("rerank", "-q", "rain", docs)[1].splitlines()) == 30
+    table = cli("rerank", "-q", "rain", docs, "--format", "table")[1]
+    assert ranks(table) == list(range(1, 31))
+    assert "more:" not in table
+
+
+@pytest.fixture
+def pager(tmp_path, monkeypatch):
+    """A pager that keeps its input and its options in a file."""
+    need_posix()
+    script = tmp_path / "pager"
+    script.write_text(f'#!/bin/sh\necho "$LESS" "$@" > {tmp_path}/paged\ncat >> {tmp_path}/paged\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PAGER", f"{script} -x")
+    monkeypatch.delenv("LESS", raising=False)
+    return tmp_path / "paged"
+
+
+def test_a_long_result_goes_to_the_pager_and_a_short_one_does_not(terminal, docs, pager):
+    code, out, _ = terminal(24, "rerank", "-q", "rain", docs, "--all")
+    assert (code, out) == (0, "")
+    options, _, text = pager.read_text().partition("\n")
+    assert options == "FRX -x"
+    assert ranks(without_styles(text)) == list(range(1, 31))
+    pager.unlink()
+    assert ranks(terminal(60, "rerank", "-q", "rain", docs, "--all")[1]) == list(range(1, 31))
+    assert ranks(terminal(24, "rerank", "-q", "rain", docs, "--all", "--no-pager")[1]) == list(range(1, 31))
+    terminal(24, "rerank", "-q", "rain", docs)
+    assert not pager.exists()
+
+
+@pytest.mark.parametrize("command", ["no-such-pager", "cat", "", "sh -c 'exit 127'"])
+def test_without_a_pager_the_result_is_printed(terminal, docs, monkeypatch, command):
+    monkeypatch.setenv("PAGER", command)
+    assert ranks(terminal(24, "rerank", "-q", "rain", docs, "--all")[1]) == list(range(1, 31))
+
+
+def test_a_pager_that_is_left_early_is_no_failure(terminal, docs, monkeypatch):
+    need_posix()
+    monkeypatch.setenv("PAGER", "head -n 1")
+    assert terminal(24, "rerank", "-q", "rain", docs, "--all")[::2] == (0, "")
+
+
+def test_one_document_is_no_plural(terminal, docs, tmp_path, monkeypatch):
+    (tmp_path / "one.txt").write_text("Rain falls. " * 400 + "\n")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    _, _, err = terminal(24, "rerank", "-q", "rain", tmp_path / "one.txt", "--min-relevance", "0")
+    assert "1 document in " in err
+    assert "1 of the 1 document is longer than the model's input and was truncated" in err
+    assert "1 documents" not in err
+
+
+def test_standard_input_without_a_pipe_is_told(cli, monkeypatch, tmp_path):
+    import io
+
+    typed = io.TextIOWrapper(io.BytesIO(b'{"text": "rain"}\n'))
+    typed.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", typed)
+    code, out, err = cli("rerank", "-q", "x", "-")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert err.startswith("dearlite: reading documents from the terminal; Ctrl-")
+    piped = io.TextIOWrapper(io.BytesIO(b'{"text": "rain"}\n'))
+    monkeypatch.setattr("sys.stdin", piped)
+    assert cli("rerank", "-q", "x", "-")[2] == ""
+
+
+def on_terminal(arguments, interrupt_at):
+    """Exit code and output of a process on a terminal, which gets SIGINT once `interrupt_at` is in its output."""
+    main, side = pytest.importorskip("pty").openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "80", "LINES": "24"}
+    with subprocess.Popen(
+        [*DEARLITE, *arguments],
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        cwd=ROOT,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no other thread runs)
+    ) as process:
+        os.close(side)
+        text, sent = b"", False
+        try:
+            while block := os.read(main, 65536):
+                text += block
+                if not sent and interrupt_at in text:
+                    process.send_signal(signal.SIGINT)
+                    sent = True
+        except OSError:  # the terminal closes with its last process
+            pass
+        os.close(main)
+    assert sent, text
+    return process.returncode, without_styles(text.decode().replace("\r", ""))
+
+
+def test_ctrl_c_on_a_terminal_prints_the_ranking_so_far(tmp_path):
+    need_posix()
+    (tmp_path / "d.txt").write_text(("rain falls on hills " * 60 + "\n") * 5000)
+    code, text = on_terminal(["rerank", "-q", "rain", str(tmp_path / "d.txt")], b"documents/s")
+    assert code == 130
+    done, total = re.search(r"interrupted: minilm-l12 read (\d+) of (\d+) documents", text).groups()
+    assert 0 < int(done) < int(total) == 5000
+    shown = ranks(text.partition("rain  (best")[2].partition("\n")[2])
+    assert shown == list(range(1, len(shown) + 1))
+    assert 3 <= len(shown) <= 10
+    assert "Traceback" not in text
