@@ -69,8 +69,7 @@ def install(folder: Path) -> Emulator:
     emulator = Emulator(folder / "qemu" / "usr" / "bin" / "qemu-aarch64", folder / "root", folder / "site")
     if emulator.site.exists():
         return emulator
-    folder.mkdir(parents=True, exist_ok=True)
-    _unpack(_download(folder, "amd64", ["qemu-user"]), folder / "qemu")
+    install_qemu(folder)
     _unpack(_download(folder, "arm64", PACKAGES), emulator.root)
     if not (emulator.root / "lib").exists():
         (emulator.root / "lib").symlink_to("usr/lib")
@@ -86,6 +85,15 @@ def install(folder: Path) -> Emulator:
             archive.extractall(unfinished)
     unfinished.rename(emulator.site)  # last: it marks a complete installation
     return emulator
+
+
+def install_qemu(folder: Path) -> Path:
+    """The folder of qemu's user emulators in `folder`, which are downloaded first where they are missing."""
+    programs = folder / "qemu" / "usr" / "bin"
+    if not programs.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _unpack(_download(folder, "amd64", ["qemu-user"]), folder / "qemu")
+    return programs
 
 
 def _download(folder: Path, architecture: str, packages: list[str]) -> list[Path]:

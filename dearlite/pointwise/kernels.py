@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _KERNELS = {
     "VNNI": "the fastest of x86 CPUs, exact for all weights",
     "AVX2 exact": "this CPU has no VNNI, so that products are exact only for weights that were limited in the export",
-    "SSE4.1 exact": "this CPU has no AVX2; slow, and exact only for weights that were limited in the export",
+    "SSE4.1": "this CPU has no AVX2; slow, exact for all weights",
     "Arm matrix": "matrix instructions (i8mm), the fastest of Arm CPUs, exact for all weights",
     "Arm dot product": "exact for all weights",
     "Arm without dot product": "this CPU is older than Arm's dot products; slow, and exact",
@@ -52,7 +52,9 @@ def kernels() -> str:
     """The name of the kernels of int8 products on this CPU, a key of the table above."""
     features = cpu_features()
     if architecture() == "x86_64":
-        return "VNNI" if multiplies_u8s8_exactly() else "AVX2 exact" if "AVX2" in features else "SSE4.1 exact"
+        if "AVX2" not in features:
+            return "SSE4.1"
+        return "VNNI" if multiplies_u8s8_exactly() else "AVX2 exact"
     if architecture() == "arm64":
         if "I8MM" in features and sys.platform == "linux":  # ONNX Runtime has these for Linux only
             return "Arm matrix"
