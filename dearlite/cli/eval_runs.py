@@ -68,14 +68,14 @@ def _holds_candidates(name: str) -> bool:
 def check_options(ctx: click.Context) -> None:
     """Raises UsageError for an option of a reranking, which existing runs leave without effect."""
     for param in ctx.command.params:
-        given = param.name is not None and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
-        if given and param.name not in _USED:
+        name = param.name or ""
+        if name not in _USED and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"{max(param.opts, key=len)} is for a reranking, and runs are only measured: leave it out")
 
 
-def measure_runs(found: Runs, options: EvaluationOptions, *, scored: str | None) -> Evaluation:
+def measure_runs(named: Runs, options: EvaluationOptions, *, scored: str | None) -> Evaluation:
     """The measures of the runs, in the order of the command line, after the baselines. The last run is the subject."""
-    runs = [parse_run(text) for text in dict.fromkeys((*found.runs, *([scored] if scored else [])))]
+    runs = [parse_run(text) for text in dict.fromkeys((*named.runs, *([scored] if scored else [])))]
     names = [run.name for run in runs]
     alike = {name for name in names if names.count(name) > 1}
     runs = [replace(run, name=run.path) if run.name in alike and run.is_unnamed else run for run in runs]
@@ -87,9 +87,9 @@ def measure_runs(found: Runs, options: EvaluationOptions, *, scored: str | None)
     seconds = {run.name: run.seconds for run in runs if run.seconds is not None}
     qrels = options.qrels
     queries: Mapping[str, str] = {}
-    if found.source is not None:
-        qrels = _qrels_of(found.source) if qrels is None else qrels
-        queries = _queries_of(found.source)
+    if named.source is not None:
+        qrels = _qrels_of(named.source) if qrels is None else qrels
+        queries = _queries_of(named.source)
     return compare_alone(
         by_name,
         replace(options, qrels=qrels, subject=runs[-1].name, seconds={**options.seconds, **seconds}),
@@ -109,9 +109,9 @@ def _queries_of(source: str) -> Mapping[str, str]:
     return {} if path is None else read_queries(path)
 
 
-def files_of(found: Runs) -> Sequence[str]:
+def files_of(named: Runs) -> Sequence[str]:
     """The files among the runs, which no output may replace."""
-    return [run.path for run in map(parse_run, found.runs) if not is_dataset(run.path)]
+    return [run.path for run in map(parse_run, named.runs) if not is_dataset(run.path)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class EvaluationTables:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The title and the tables, as wide as the console at most."""
         evaluation = self.evaluation
-        yield Text(f"{plain(evaluation.name)}, {_count(len(evaluation.qrels), 'query', 'queries')}", style="italic")
+        yield Text(f"{plain(evaluation.name)}, {_queries(len(evaluation.qrels))}", style="italic")
         columns = _columns(evaluation)
         names = [_name(evaluation, system) for system in evaluation.systems]
         width = min(max(name.cell_len for name in names), max(_NAME_WIDTH, options.max_width // 3))
@@ -133,7 +133,7 @@ def difference_lines(evaluation: Evaluation) -> list[str]:
             lines.append(
                 f"{measure} of {result.subject} against {result.baseline}: {result.delta:+.4f}"
                 f"{_ends(result.interval, signed=True)} (better {result.wins}, same {result.ties}, worse "
-                f"{_count(result.losses, 'query', 'queries')}; p {p_text(result.p_holm)})"
+                f"{_queries(result.losses)}; p {p_text(result.p_holm)})"
             )
     if evaluation.comparisons:
         dagger = f" against {evaluation.subject}" if evaluation.statistics.all_pairs else ""
@@ -148,8 +148,9 @@ def _ends(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
     return " [{:+.4f}, {:+.4f}]".format(*interval) if signed else " [{:.4f}, {:.4f}]".format(*interval)
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _queries(count: int) -> str:
+    """A number of queries in words. Example: 1 -> "1 query"."""
+    return f"{count} {'query' if count == 1 else 'queries'}"
 
 
 def best_values(evaluation: Evaluation) -> dict[str, float]:

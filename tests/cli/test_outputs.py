@@ -68,6 +68,8 @@ ROWS = {
     ("eval", "--json", ""): measured("--json", "json"),
     ("eval", "--csv", ""): measured("--csv", "csv"),
     ("eval", "--per-query", ""): measured("--per-query", "csv"),
+    ("eval", "--per-query-long", ""): measured("--per-query-long", "csv"),
+    ("eval", "--plot", ""): measured("--plot", "svg"),
     ("eval", "--latex", ""): measured("--latex", "tex"),
     ("eval", "--report", ""): measured("--report", "html"),
     ("eval", "--json", "of a suite"): Row(

@@ -42,7 +42,11 @@ CALLS = {
         ("batch", "COLLECTION", "--no-journal"),
         ("batch", "COLLECTION", "--no-journal", "--jsonl", "-", "-o", "OUT.trec"),
     ],
-    "eval": [EVAL, *((*EVAL, option, "-") for option in ("--json", "--csv", "--latex", "--per-query", "--report"))],
+    "eval": [
+        EVAL,
+        *((*EVAL, option, "-") for option in ("--json", "--csv", "--latex", "--per-query", "--report")),
+        *((*EVAL, option, "-") for option in ("--per-query-long", "--plot")),
+    ],
     "models list": [("models",), ("models", "list")],
     "models show": [("models", "show", "minilm-l12")],
     "models get": [("models", "get", "minilm-l12")],
@@ -150,7 +154,7 @@ def test_a_stdout_that_is_not_utf8(call, words, encoding):
     elif (
         words[0] == "batch"
         or form in ("csv", "tsv", "trec")
-        or {"--csv", "--latex", "--per-query", "--report"} & set(words)
+        or {"--csv", "--latex", "--per-query", "--per-query-long", "--plot", "--report"} & set(words)
     ):
         assert TEXT.encode() in written or "雨1".encode() in written or "☔".encode() in written or form == "trec"
         written.decode("utf-8")

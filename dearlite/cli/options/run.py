@@ -172,8 +172,8 @@ def open_source(options: RunOptions) -> Collection:
     source = options.source
     if source.source is None and source.run is None and not (source.queries and source.corpus):
         raise UsageError(
-            "nothing to rerank: give a collection's folder, --queries, --corpus and --run, or --queries and files of "
-            "documents"
+            "nothing to rerank: give a collection's folder, or --queries, --corpus and --run; or --queries and files "
+            "of documents, which are ranked for every query"
         )
     if source.source is not None and len(options.sources) > 1:
         raise UsageError(
