@@ -20,10 +20,10 @@ from pathlib import Path
 from measure import describe_machine, peak_rss_mb, rss_mb
 
 from dearlite import Document, Ranking, Reranker, rerank_run
+from dearlite.jobs import Job
 from dearlite.offline.collection.collection import open_collection
 from dearlite.options import Call
 from dearlite.ranking import PairScore
-from dearlite.reranker import Job
 
 
 class Constant(Reranker):

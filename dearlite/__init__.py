@@ -4,6 +4,18 @@
     for hit in rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"]):
         print(hit.rank, hit.score, hit.text)
 
+Where to start:
+
+    rerank(query, docs)       a Ranking of Hits, best first; the model stays loaded until `unload()`
+    Reranker.load(model)      a model or a cascade, for many calls: rerank, rerank_many, score, arerank, astream
+    Listwise(...), Long(...)  options of listwise models and of long documents
+    Fields(text=..., id=...)  names of the fields of your records
+    rerank_run, evaluate      a whole run of queries, and its measures
+    DearliteError             the base of all errors, Cancelled among them
+
+Models are named in `dearlite models` on the command line; `dearlite.export` makes them, `dearlite.integrations` has
+rerankers for other frameworks, `dearlite.recommend` chooses a model for this machine.
+
 Importing this package loads no model library: ONNX Runtime and the others are imported at their first use, and so are
 the classes of offline evaluation.
 """
@@ -11,7 +23,7 @@ the classes of offline evaluation.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dearlite.api import arerank, rerank
+from dearlite.api import arerank, rerank, unload
 from dearlite.documents import Document
 from dearlite.errors import (
     BudgetTooShort,
@@ -36,7 +48,7 @@ from dearlite.errors import (
 from dearlite.fields import Fields
 from dearlite.offline import compare, evaluate, rerank_run
 from dearlite.options import Listwise, Long
-from dearlite.ranking import Hit, Ranking
+from dearlite.ranking import Hit, Ranking, StageReport, StageScore
 from dearlite.reranker import Reranker
 from dearlite.tasks import ProgressEvent, RankingEvent, RerankEvent, TextEvent
 from dearlite.version import __version__
@@ -71,6 +83,8 @@ __all__ = [
     "RerankedRun",
     "Reranker",
     "ScoringError",
+    "StageReport",
+    "StageScore",
     "TextEvent",
     "UnknownModel",
     "UsageError",
@@ -81,6 +95,7 @@ __all__ = [
     "make_collection",
     "rerank",
     "rerank_run",
+    "unload",
 ]
 
 # name -> module that defines it, imported at the first use of the name

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import BudgetTooShort, Cancelled
+from dearlite.hits import unread_hit
+from dearlite.jobs import Job
 from dearlite.options import Call, Long
 from dearlite.passages import Span, part_of_document, rank_by_passages
 from dearlite.progress import Progress
-from dearlite.ranking import Hit, Ranking, check_top_k, unread_hit
-from dearlite.reranker import Job, Reranker
+from dearlite.ranking import Hit, Ranking, check_top_k
+from dearlite.reranker import Reranker
 from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
@@ -143,7 +145,8 @@ def order_within(
         while depth:
             pass_start = time.perf_counter()
             try:
-                ranking = reranker.rerank(query, [documents[i] for i in order[:depth]], listwise=listwise, cancel=stop)
+                head: list[object] = [documents[index] for index in order[:depth]]
+                ranking = reranker.rerank(query, head, listwise=listwise, cancel=stop)
             except Cancelled:
                 break
             order[:depth] = [order[hit.index] for hit in ranking]

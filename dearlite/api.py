@@ -1,42 +1,47 @@
-"""`rerank` and `arerank`: each loads a model and ranks the documents of one query."""
+"""`rerank` and `arerank` rank the documents of one query and keep the model that they loaded; `unload` frees it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from dearlite.reranker import Reranker
+from dearlite.kept import KEPT
 from dearlite.tasks import call_in_thread, new_threads
 
 if TYPE_CHECKING:
     from dearlite.fields import Fields
     from dearlite.models.chain import Model
-    from dearlite.options import Listwise, Long
+    from dearlite.options import Device, Listwise, Long
     from dearlite.progress import Progress
     from dearlite.ranking import Ranking
+
+T = TypeVar("T")
 
 
 def rerank(
     query: str,
-    docs: Iterable[object],
+    docs: Iterable[T],
     *,
     model: Model = None,
     top_k: int | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     instruction: str | None = None,
     listwise: Listwise | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     cancel: Event | None = None,
     budget_s: float | None = None,
     long: Long | None = None,
     fields: Fields | None = None,
-) -> Ranking:
+) -> Ranking[T]:
     """`docs` sorted by relevance to `query`, best first.
 
-    The model is loaded for each call, before the time of `budget_s` begins. Load a `Reranker` once for several calls.
+    The model is loaded before the time of `budget_s` begins, and stays loaded for the next call with the same `model`,
+    `device`, `threads` and `instruction`; a call with others loads anew and keeps that one. A file that has changed is
+    loaded anew. `unload` frees it, which on Windows its file needs before it can be replaced. Programs that use several
+    models in turn load a `Reranker` for each.
 
     - `query`: the question or search terms, not empty.
     - `docs`: strings, or records with a text and optionally an id and a title, under the usual names: mappings, named
@@ -49,7 +54,8 @@ def rerank(
     - `threads`: number of CPU threads, 1 or more. None: the number of physical cores.
     - `instruction`: the task in words, for a model whose prompt has a place for it. None: the model's own.
     - `listwise`: options of a listwise model, or of the listwise stages of a cascade. None: the model file's.
-    - `progress`: function that is called with (done, total) documents.
+    - `progress`: function that is called with (done, total) documents. True: a bar on a terminal, after one second; a
+      line on stderr elsewhere, as in a notebook.
     - `cancel`: event whose setting ends the call: with Cancelled, which has the ranking so far as `partial`, or, if
       there is a budget, with the best order so far.
     - `budget_s`: time limit in seconds, above 0, infinity for none. When it ends, the best order so far is returned:
@@ -62,14 +68,15 @@ def rerank(
     does not apply (`listwise` without a listwise model, say), Cancelled, OutOfMemory, ScoringError, and the errors of
     `Reranker.load`.
 
-    ```python
-    from dearlite import rerank
+    Examples:
+        >>> from dearlite import rerank
+        >>> for hit in rerank("Who invented the light bulb?", ["Coffee is good for diet", "Edison invented the bulb"]):
+        ...     print(hit.rank, hit.index, f"{hit.relevance:.1f}", hit.document)
+        1 1 0.8 Edison invented the bulb
+        2 0 0.0 Coffee is good for diet
 
-    ranking = rerank("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"], top_k=1)
-    print(ranking[0].rank, ranking[0].index, ranking[0].text)  # 1 1 Edison's bulb, 1879
-    ```
     """
-    reranker = Reranker.load(model, device=device, threads=threads, instruction=instruction)
+    reranker = KEPT.load(model, {"device": device, "threads": threads, "instruction": instruction})
     return reranker.rerank(
         query,
         docs,
@@ -85,24 +92,23 @@ def rerank(
 
 async def arerank(
     query: str,
-    docs: Iterable[object],
+    docs: Iterable[T],
     *,
     model: Model = None,
     top_k: int | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     instruction: str | None = None,
     listwise: Listwise | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     cancel: Event | None = None,
     budget_s: float | None = None,
     long: Long | None = None,
     fields: Fields | None = None,
-) -> Ranking:
+) -> Ranking[T]:
     """The ranking that `rerank` returns, computed in a thread while the event loop goes on.
 
-    The model is loaded for each call: load a `Reranker` once for several, and await its `arerank`, which says how a
-    cancelled task ends. Loading is not interrupted: the thread ends after it.
+    `Reranker.arerank` says how a cancelled task ends. Loading is not interrupted: the thread ends after it.
     """
     options = {
         "model": model,
@@ -118,3 +124,8 @@ async def arerank(
         "fields": fields,
     }
     return await call_in_thread(new_threads(1), partial(rerank, query, docs), options)
+
+
+def unload() -> None:
+    """Frees the model that `rerank` and `arerank` keep; the next call loads it again. Calls that run end first."""
+    KEPT.drop()

@@ -16,12 +16,13 @@ from dearlite.anytime import PointwiseStage, order_within, score_within
 from dearlite.deadline import Deadline, check_budget
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, UsageError
+from dearlite.jobs import Job
 from dearlite.lifetime import closed
 from dearlite.machine import check_threads
 from dearlite.models.calibration import MARGIN_CUT
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, StageReport, check_top_k
-from dearlite.reranker import Job, Reranker, needs_two_stages
+from dearlite.reranker import Reranker, needs_two_stages
 from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class CascadeReranker(Reranker):
         """The cascade of `stages`: (name, depth, kind, load function) each. The options are those of `__init__`."""
         lock = Lock()  # one for all: a file in two stages is loaded once
         return cls([CascadeStage(*stage, lock) for stage in stages], **options)
+
+    def __repr__(self) -> str:
+        loaded = sum(stage.loaded is not None for stage in self._stages)
+        state = "closed" if self._closed else f"{loaded} of {len(self._stages)} models loaded"
+        return f"<{type(self).__name__} {self.model}, {state}>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         if self.recipe is None:

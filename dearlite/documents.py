@@ -74,7 +74,11 @@ def as_document(item: object, where: str, fields: Fields = USUAL) -> Document:
     """
     if isinstance(item, Document):
         return _checked(
-            _clean(item.text, where), _id_text(item.id, where), _clean(item.title, where), item.record, where
+            _clean(item.text, where),
+            _id_text(item.id, where),
+            _clean(item.title, where),
+            item if item.record is None else item.record,
+            where,
         )
     if isinstance(item, str):
         return _checked(item, None, "", item, where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dearlite.checks import instance, whole_number
 from dearlite.errors import UsageError
@@ -13,8 +13,12 @@ from dearlite.errors import UsageError
 if TYPE_CHECKING:
     from dearlite.progress import Progress
 
+Device = Literal["auto", "cpu", "cuda"]
+LongMode = Literal["truncate", "chunk", "cascade"]
+ListwiseMode = Literal["permute", "first", "reason", "generate"]
+
 # mode -> description, for --help
-LONG_MODES = {
+LONG_MODES: dict[LongMode, str] = {
     "truncate": "cut at the length that the model reads, as in its training",
     "chunk": "read in overlapping passages, the best passage counts",
     "cascade": "the previous stage picks the best passages of a document",
@@ -22,7 +26,7 @@ LONG_MODES = {
 LEAST_PASSAGE_TOKENS = 16  # a shorter passage carries too little meaning to score
 
 # mode -> description, for --help
-LISTWISE_MODES = {
+LISTWISE_MODES: dict[ListwiseMode, str] = {
     "permute": "decodes identifiers under a mask, always a permutation",
     "first": "one forward pass, order and scores from the first token",
     "reason": "writes its reasoning first, then as permute",
@@ -50,7 +54,7 @@ class Listwise:
     A call with a value outside these ranges raises UsageError.
     """
 
-    mode: str = "permute"
+    mode: ListwiseMode = "permute"
     window: int | None = None
     stride: int | None = None
     passage_tokens: int | None = None
@@ -129,7 +133,7 @@ class Long:
     for `passage_tokens` or `keep` in mode "truncate", which has no passages.
     """
 
-    mode: str = "truncate"
+    mode: LongMode = "truncate"
     passage_tokens: int | None = None
     keep: int = 1
 

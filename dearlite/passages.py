@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dearlite.documents import Document
 from dearlite.errors import Cancelled
-from dearlite.ranking import unread_hit
+from dearlite.hits import unread_hit
 from dearlite.readable import readable
 
 if TYPE_CHECKING:

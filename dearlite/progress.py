@@ -1,14 +1,36 @@
-"""Progress of a call: the type of the callback, a counter that calls it, and a callback that writes a line."""
+"""Progress of a call: the type of the callback, a counter that calls it, and callbacks that show it on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from dearlite.errors import UsageError
 
 _LINE_S = 0.5  # minimum time between two lines
 
 Progress = Callable[[int, int], None]  # (done, total)
+
+
+@contextmanager
+def shown(progress: Progress | bool | None, unit: str = "documents") -> Iterator[Progress | None]:
+    """The callback for a `progress` argument, within the call that it shows; None for none.
+
+    True is a bar on stderr if that is a terminal, after one second, and a line elsewhere, in a notebook too. `unit` is
+    the plural noun of the counted things.
+    """
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise UsageError(f"progress is {progress!r}: it must be True, or a function that is called with (done, total)")
+    if progress is not True:
+        yield progress or None
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with import_module("dearlite.render.bar").DocumentProgress(0, visible=True, unit=unit) as bar:
+            yield bar.update
+    else:
+        yield line_progress(unit)
 
 
 class Meter:

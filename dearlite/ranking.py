@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, overload
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
 from dearlite.checks import whole_number
 from dearlite.display import shown_by
-from dearlite.documents import Document
 from dearlite.errors import UsageError, need
-from dearlite.scores import rank_order
 
-# Tokens used, tokens in total, and True if the latter is a lower bound (left out: False).
-TokenCounts = tuple[int, int] | tuple[int, int, bool]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True, default=object)  # the caller's own type of document
+else:  # PEP 696's default is for type checkers
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
 
 
 class PairScore(NamedTuple):
@@ -38,20 +43,20 @@ class StageReport:
     """The work of one stage of a cascade.
 
     `depth` is the number of documents that it was given, `looked_at` the number that it read, `elapsed_s` its time in
-    seconds. `error` is the reason why it did not run, empty if it ran.
+    seconds, which is not compared. `error` is the reason why it did not run, empty if it ran.
     """
 
     model: str
     device: str
     depth: int
     looked_at: int
-    elapsed_s: float
+    elapsed_s: float = field(compare=False)
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """One document of a ranking.
+class Hit(Generic[T_co]):
+    """One document of a ranking, `Hit[T]` for documents of type T. Hits of equal values are equal.
 
     - `rank`: its position in the ranking, from 1.
     - `index`: its position in the caller's list, from 0.
@@ -64,7 +69,7 @@ class Hit:
       of its makers.
     - `relevance_from`: "calibration" for a `relevance` that `dearlite models calibrate` fitted, "activation" for the
       makers' own, None without one.
-    - `text`, `title`: the document's text and title; `document`: the caller's own object.
+    - `text`, `title`: the document's text and title; `document`: the caller's own object, of a table a row's dict.
     - `tokens_used`, `tokens_total`: number of tokens read, and before truncation. They count query and document for a
       pointwise model, the document for a listwise model.
     - `truncated`: True if tokens were cut.
@@ -83,7 +88,7 @@ class Hit:
     relevance: float | None
     text: str
     title: str
-    document: object
+    document: T_co
     tokens_used: int
     tokens_total: int
     truncated: bool
@@ -98,10 +103,40 @@ class Hit:
         """(start, end) characters in `text` of the best passage; None if the document was not read in passages."""
         return self.passages[0] if self.passages else None
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hit):
+            return NotImplemented
+        names = (each.name for each in fields(self) if each.name != "document")
+        values_equal = all(getattr(self, name) == getattr(other, name) for name in names)
+        return values_equal and _equal(self.document, other.document)
+
+    def __hash__(self) -> int:  # without the document, which may be a dict
+        return hash((self.rank, self.index, self.id, self.score, self.text))
+
+    def __repr__(self) -> str:
+        text = repr(shorten(f"{self.title} {self.text[:200]}", 60, placeholder="…"))
+        name = "" if self.id is None else f" {self.id!r}"
+        score = "not scored" if self.score is None else f"score {self.score:.3f}"
+        probability = "" if self.relevance is None else f", relevance {self.relevance:.3f}"
+        return f"<Hit {self.rank}{name}: {text}, {score}{probability}>"
+
+    __rich__ = shown_by("dearlite.render.hit", "hit_table")
+    _repr_html_ = shown_by("dearlite.render.hit", "hit_html")
+
+
+def _equal(a: object, b: object) -> bool:
+    """True for equal documents, and for the same object; False where == gives no truth value, as that of arrays."""
+    try:
+        return a is b or bool(a == b)
+    except (ValueError, TypeError):
+        return False
+
 
 @dataclass(frozen=True, slots=True)
-class Ranking(Sequence[Hit]):
-    """A sequence of hits, best first, with the facts of the call.
+class Ranking(Sequence[Hit[T_co]]):
+    """A sequence of hits, best first, with the facts of the call. `ranking[:3]` is a Ranking too.
+
+    `Ranking[T]` has documents of type T. Rankings are equal if all but their times is. `in`, `len` and `reversed` work.
 
     - `query`: the query without spaces around it.
     - `model`, `device`: the model's name and the device that ran it; several are separated by ">" and ", ".
@@ -117,11 +152,11 @@ class Ranking(Sequence[Hit]):
     - `agreement`: mean Kendall's tau between the passes of a listwise model, None for a single pass.
     """
 
-    hits: tuple[Hit, ...]
+    hits: tuple[Hit[T_co], ...]
     query: str
     model: str
     device: str
-    elapsed_s: float
+    elapsed_s: float = field(compare=False)
     total: int
     query_truncated: bool = False
     reasoning: tuple[str, ...] = ()
@@ -132,23 +167,30 @@ class Ranking(Sequence[Hit]):
     unscored: int = 0
 
     @overload
-    def __getitem__(self, position: int) -> Hit: ...
+    def __getitem__(self, position: int) -> Hit[T_co]: ...
     @overload
-    def __getitem__(self, position: slice) -> Sequence[Hit]: ...
-    def __getitem__(self, position: int | slice) -> Hit | Sequence[Hit]:
-        return self.hits[position]
+    def __getitem__(self, position: slice) -> Ranking[T_co]: ...
+    def __getitem__(self, position: int | slice) -> Hit[T_co] | Ranking[T_co]:
+        return replace(self, hits=self.hits[position]) if isinstance(position, slice) else self.hits[position]
 
     def __len__(self) -> int:
         return len(self.hits)
 
-    def __iter__(self) -> Iterator[Hit]:
+    def __iter__(self) -> Iterator[Hit[T_co]]:
         return iter(self.hits)
 
-    def above(self, min_relevance: float) -> Ranking:
+    def above(self, min_relevance: float) -> Ranking[T_co]:
         """The hits with a relevance of at least `min_relevance`, a probability from 0 to 1. Ranks count from 1 again.
 
         Hits that no model scored have no relevance and are dropped. Raises UsageError for a number outside 0 to 1, and
         if the model has no calibration.
+
+        Examples:
+            >>> from dearlite import rerank
+            >>> ranking = rerank("Who invented the light bulb?", ["Coffee is healthy", "Edison invented the bulb"])
+            >>> [hit.document for hit in ranking.above(0.5)]
+            ['Edison invented the bulb']
+
         """
         if isinstance(min_relevance, bool) or not 0 <= min_relevance <= 1:
             raise UsageError(f"min_relevance is {min_relevance!r}: it must be a probability from 0 to 1")
@@ -160,7 +202,7 @@ class Ranking(Sequence[Hit]):
         kept = tuple(hit for hit in self.hits if hit.relevance is not None and hit.relevance >= min_relevance)
         return replace(self, hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1)))
 
-    def top(self, count: int | None) -> Ranking:
+    def top(self, count: int | None) -> Ranking[T_co]:
         """The first `count` hits, all if None. Raises UsageError unless `count` is 1 or more."""
         return replace(self, hits=self.hits[: check_top_k(count)])
 
@@ -170,6 +212,13 @@ class Ranking(Sequence[Hit]):
         `relevance` (with `relevance_from` where it is the makers' own), `reason`, `passage`, `stages`, and of a
         truncated document `truncated`, `tokens_used`, `tokens_total` and `tokens_total_is_bound` are added where they
         exist. A field of the caller with one of these names is kept as `input_NAME`.
+
+        Examples:
+            >>> from dearlite import rerank
+            >>> rows = rerank("light bulb", [{"id": 7, "text": "Edison's bulb, 1879", "page": 3}]).to_dicts()
+            >>> [(row["id"], row["page"], row["rank"], row["index"]) for row in rows]
+            [(7, 3, 1, 0)]
+
         """
         return [hit_fields(hit) for hit in self.hits]
 
@@ -211,53 +260,6 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         added["tokens_total_is_bound"] = True
     kept = {name: value for name, value in row.items() if name not in added}
     return kept | {f"input_{name}": row[name] for name in added if name in row} | added
-
-
-def make_hits(
-    documents: Sequence[Document],
-    scores: Sequence[float],
-    tokens: Sequence[TokenCounts],
-    top_k: int | None,
-    relevance: Callable[[float], float] | None = None,
-    relevance_from: str | None = None,
-) -> tuple[Hit, ...]:
-    """The best `top_k` documents (all if None) as hits; `tokens` has one entry per score.
-
-    Documents beyond the `scores` were not read: they come last, in the caller's order.
-    `relevance` maps a score to a probability, and `relevance_from` says where it comes from; None without one.
-    """
-    hits = [make_hit(documents[i], rank, i, scores[i], tokens[i]) for rank, i in enumerate(rank_order(scores), start=1)]
-    if relevance is not None:
-        hits = [replace(hit, relevance=relevance(scores[hit.index]), relevance_from=relevance_from) for hit in hits]
-    hits += [unread_hit(documents[i], i + 1, i) for i in range(len(scores), len(documents))]
-    return tuple(hits[:top_k])
-
-
-def unread_hit(document: Document, rank: int, index: int) -> Hit:
-    """The hit for a `document` that no model read."""
-    return make_hit(document, rank, index, None, (0, 0))
-
-
-def make_hit(
-    document: Document, rank: int, index: int, score: float | None, tokens: TokenCounts, reason: str | None = None
-) -> Hit:
-    """The hit for `document`."""
-    used, total, is_bound = tokens if len(tokens) == 3 else (*tokens, False)
-    return Hit(
-        rank=rank,
-        index=index,
-        id=document.id,
-        score=None if score is None else float(score),
-        relevance=None,
-        text=document.text,
-        title=document.title,
-        document=document.record,
-        tokens_used=used,
-        tokens_total=total,
-        truncated=used < total,
-        reason=reason,
-        tokens_total_is_bound=is_bound,
-    )
 
 
 def check_top_k(top_k: int | None) -> int | None:

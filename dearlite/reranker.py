@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from dearlite.checks import whole_number
-from dearlite.documents import as_documents
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import UsageError
+from dearlite.jobs import Job, checked_jobs, empty_document, read_docs
 from dearlite.models.calibration import SIGMOID
 from dearlite.options import Call, Listwise, check_instruction
-from dearlite.progress import Progress
+from dearlite.progress import Progress, shown
 from dearlite.tasks import Tasks
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from dearlite.documents import Document
     from dearlite.fields import Fields
     from dearlite.models.calibration import Calibration
     from dearlite.models.chain import Model
-    from dearlite.options import Long
+    from dearlite.options import Device, Long
     from dearlite.ranking import PairScore, Ranking
 
-Job = tuple[str, Iterable[object]]  # a query and its documents
+T = TypeVar("T")
 
 
 class Reranker(Tasks, ABC):
@@ -44,11 +46,17 @@ class Reranker(Tasks, ABC):
     pointwise = True
     _relevance: Calibration | None = None
 
+    def __new__(cls, *args: object, **options: object) -> Self:
+        if cls is Reranker:
+            model = ", ".join(map(repr, args))
+            raise UsageError(f"a Reranker is loaded, not constructed: Reranker.load({model})")
+        return super().__new__(cls)
+
     @staticmethod
     def load(
         model: Model = None,
         *,
-        device: str = "auto",
+        device: Device = "auto",
         threads: int | None = None,
         instruction: str | None = None,
         gpu_layers: int | None = None,
@@ -95,6 +103,12 @@ class Reranker(Tasks, ABC):
         )
         return reranker
 
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<{type(self).__name__} {self.model}, closed>"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"<{type(self).__name__} {self.model}, {self.quantisation} on {self.device}, {threads}>"
+
     @property
     @abstractmethod
     def device(self) -> str:
@@ -122,62 +136,70 @@ class Reranker(Tasks, ABC):
     def rerank(
         self,
         query: str,
-        docs: Iterable[object],
+        docs: Iterable[T],
         *,
         top_k: int | None = None,
         listwise: Listwise | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         cancel: Event | None = None,
         budget_s: float | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
-    ) -> Ranking:
-        """`docs` sorted by relevance to `query`, best first. Arguments and errors are those of `dearlite.rerank`."""
+    ) -> Ranking[T]:
+        """`docs` sorted by relevance to `query`, best first. Arguments and errors are those of `dearlite.rerank`.
+
+        Examples:
+            >>> from dearlite import Reranker
+            >>> with Reranker.load() as reranker:
+            ...     ranking = reranker.rerank("light bulb", ["Coffee is good for diet", "Edison's bulb, 1879"])
+            >>> ranking[0].document, len(ranking[:1])
+            ("Edison's bulb, 1879", 1)
+
+        """
         self.check_open()
-        call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, budget_s=budget_s, long=long)
-        self._check_stages(call)
-        return self.rank([(query, _read(docs, fields))], call)[0]
+        with shown(progress) as callback:
+            call = Call(top_k=top_k, listwise=listwise, progress=callback, cancel=cancel, budget_s=budget_s, long=long)
+            self._check_stages(call)
+            return cast("Ranking[T]", self.rank([(query, read_docs(docs, fields))], call)[0])
 
     def rerank_many(
         self,
-        jobs: Iterable[tuple[str, Iterable[object]]],
+        jobs: Iterable[tuple[str, Iterable[T]]],
         *,
         together: int = 8,
         top_k: int | None = None,
         listwise: Listwise | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         cancel: Event | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
-    ) -> list[Ranking]:
+    ) -> list[Ranking[T]]:
         """One Ranking per job, in order, equal to what `rerank` returns for its query.
 
         - `jobs`: (query, docs) pairs.
         - `together`: number of queries that a listwise model decodes at once, 1 or more. More are faster and need more
           memory: 128 KiB per token of each prompt for a model of 8B parameters. Default: 8.
-        - `progress`: function that is called with (done, total) documents. A listwise model or cascade counts within
-          each group of `together` queries.
+        - `progress`: True, or a function that is called with (done, total) documents. A listwise model or cascade
+          counts within each group of `together` queries.
 
         The other arguments and the errors are those of `dearlite.rerank`.
 
-        ```python
-        from dearlite import Reranker
+        Examples:
+            >>> from dearlite import Reranker
+            >>> docs = ["Coffee is good for diet", "Edison's bulb, 1879"]
+            >>> jobs = [("who invented the light bulb?", docs), ("is coffee healthy?", docs)]
+            >>> for ranking in Reranker.load().rerank_many(jobs, top_k=1):
+            ...     print(ranking.query, "->", ranking[0].text)
+            who invented the light bulb? -> Edison's bulb, 1879
+            is coffee healthy? -> Coffee is good for diet
 
-        reranker = Reranker.load()
-        jobs = [
-            ("who invented the light bulb?", ["Coffee is good for diet", "Edison's bulb, 1879"]),
-            ("is coffee healthy?", ["Coffee is good for diet", "Edison's bulb, 1879"]),
-        ]
-        for ranking in reranker.rerank_many(jobs, top_k=1):
-            print(ranking.query, "->", ranking[0].text)
-        # who invented the light bulb? -> Edison's bulb, 1879
-        # is coffee healthy? -> Coffee is good for diet
-        ```
         """
         self.check_open()
-        call = Call(top_k=top_k, listwise=listwise, progress=progress, cancel=cancel, long=long, together=together)
-        self._check_stages(call)
-        return self.rank([(query, _read(docs, fields)) for query, docs in _checked_jobs(jobs)], call)
+        with shown(progress) as callback:
+            call = Call(top_k=top_k, listwise=listwise, progress=callback, cancel=cancel, long=long, together=together)
+            self._check_stages(call)
+            rankings = self.rank([(query, read_docs(docs, fields)) for query, docs in checked_jobs(jobs)], call)
+            return cast("list[Ranking[T]]", rankings)
 
     @abstractmethod
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
@@ -212,19 +234,28 @@ class Reranker(Tasks, ABC):
         self,
         pairs: Iterable[tuple[str, object]],
         *,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         cancel: Event | None = None,
         fields: Fields | None = None,
     ) -> list[float]:
         """One raw logit per (query, document) pair, in order.
 
         - `pairs`: a document is a string, a mapping or an object, as for `dearlite.rerank`.
-        - `progress`: function that is called with (done, total) pairs.
+        - `progress`: True, or a function that is called with (done, total) pairs; as for `dearlite.rerank`.
         - `cancel`: event whose setting ends the call with Cancelled.
         - `fields`: the fields of the documents, as for `dearlite.rerank`.
 
         Raises UsageError for a listwise model or a cascade, which have no score of a single document, and InvalidInput
         for a pair that cannot be read.
+
+        Examples:
+            >>> from dearlite import Reranker
+            >>> query = "Who invented the light bulb?"
+            >>> documents = ["Thomas Edison invented the light bulb in 1879", "Coffee is good for diet"]
+            >>> scores = Reranker.load().score([(query, document) for document in documents])
+            >>> [f"{score:+.0f}" for score in scores]
+            ['+10', '-11']
+
         """
         raise UsageError(_no_score(self.model))
 
@@ -245,38 +276,6 @@ class Reranker(Tasks, ABC):
         query encode it once. Raises UsageError for a listwise model or a cascade.
         """
         raise UsageError(_no_score(self.model))
-
-
-def _checked_jobs(jobs: Iterable[object]) -> Iterator[Job]:
-    """`jobs` one by one. Raises InvalidInput for what is no pair of a query and its documents."""
-    if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
-        remedy = "give its items(), the pairs" if isinstance(jobs, Mapping) else "give a list of (query, docs) pairs"
-        raise InvalidInput(f"jobs is a {type(jobs).__name__}: {remedy}")
-    for position, job in enumerate(jobs):
-        if not isinstance(job, Sequence) or isinstance(job, (str, bytes)) or len(job) != 2:
-            raise InvalidInput(f"job {position} is a {type(job).__name__}: it must be a pair (query, docs)")
-        yield job[0], job[1]
-
-
-def _read(docs: Iterable[object], fields: Fields | None) -> Iterable[object]:
-    """`docs` as Documents, by the caller's `fields`; unchanged without: every kind of model knows the usual names."""
-    return docs if fields is None else as_documents(docs, fields)
-
-
-def name_of(document: Document, position: int) -> str:
-    """The name of a document in a message: its id, or its position in the call, from 0."""
-    return f"document {position if document.id is None else repr(document.id)}"
-
-
-def no_tokens(document: Document, model: str) -> str:
-    """The reason why `model` cannot read `document`, as the rest of a sentence about it."""
-    text = ascii((document.title + document.text).strip()[:20])
-    return f"is empty for {model}, whose tokenizer makes no token of {text}"
-
-
-def empty_document(document: Document, position: int, model: str) -> InvalidInput:
-    """The error for a document of which the tokenizer of `model` makes no token."""
-    return InvalidInput(f"{name_of(document, position)} {no_tokens(document, model)}: remove it, or give it a text")
 
 
 def _no_score(model: str) -> str:

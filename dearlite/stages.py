@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from dearlite.documents import Document
+from dearlite.hits import unread_hit
 from dearlite.passages import Span, part_of_document
 from dearlite.progress import Meter, Progress
-from dearlite.ranking import Hit, Ranking, StageReport, StageScore, unread_hit
+from dearlite.ranking import Hit, Ranking, StageReport, StageScore
 
 
 @dataclass(slots=True)

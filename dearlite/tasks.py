@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dearlite.errors import Cancelled
 from dearlite.lifetime import Lifetime
 from dearlite.options import Listwise
+from dearlite.ranking import Ranking, T_co
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from dearlite.fields import Fields
     from dearlite.options import Long
     from dearlite.progress import Progress
-    from dearlite.ranking import Ranking
 
 # Calls of one Reranker that run at the same time; the others wait in order. Each uses all of the model's threads: more
 # calls at once finish no sooner, and one alone would let a small call wait for a large one.
 CALLS_AT_ONCE = 4
 
 Result = TypeVar("Result")
+T = TypeVar("T")
 _starting = Lock()
 
 
@@ -45,14 +46,14 @@ class TextEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class RankingEvent:
+class RankingEvent(Generic[T_co]):
     """The end of a call, and its result."""
 
-    ranking: Ranking
+    ranking: Ranking[T_co]
 
 
-RerankEvent = ProgressEvent | TextEvent | RankingEvent
-"""An item of `astream`."""
+RerankEvent = ProgressEvent | TextEvent | RankingEvent[T_co]
+"""An item of `astream`; `RerankEvent[T]` for documents of type T."""
 
 
 class Tasks(Lifetime):
@@ -63,16 +64,16 @@ class Tasks(Lifetime):
     async def arerank(
         self: Reranks,
         query: str,
-        docs: Iterable[object],
+        docs: Iterable[T],
         *,
         top_k: int | None = None,
         listwise: Listwise | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         cancel: Event | None = None,
         budget_s: float | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
-    ) -> Ranking:
+    ) -> Ranking[T]:
         """The ranking that `rerank` returns, computed in a thread while the event loop goes on.
 
         When the task is cancelled, its `await` ends at once and the model stops within a document (llama.cpp: within a
@@ -95,7 +96,7 @@ class Tasks(Lifetime):
     async def astream(
         self: Reranks,
         query: str,
-        docs: Iterable[object],
+        docs: Iterable[T],
         *,
         top_k: int | None = None,
         listwise: Listwise | None = None,
@@ -103,7 +104,7 @@ class Tasks(Lifetime):
         budget_s: float | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
-    ) -> AsyncIterator[RerankEvent]:
+    ) -> AsyncIterator[RerankEvent[T]]:
         """Yields a ProgressEvent per count of documents, a TextEvent per piece of reasoning, and last a RankingEvent.
 
         The arguments and errors are those of `arerank`. Leaving the loop ends the call; where the generator is kept,
@@ -111,7 +112,7 @@ class Tasks(Lifetime):
         """
         import asyncio
 
-        events: asyncio.Queue[RerankEvent | None] = asyncio.Queue()
+        events: asyncio.Queue[RerankEvent[T] | None] = asyncio.Queue()
         if isinstance(listwise, Listwise):  # another type is refused by the call
             listwise = replace(
                 listwise, on_text=_both(listwise.on_text, lambda text: events.put_nowait(TextEvent(text)))
@@ -128,7 +129,7 @@ class Tasks(Lifetime):
             fields=fields,
         )
 
-        def end(task: asyncio.Task[Ranking]) -> None:
+        def end(task: asyncio.Task[Ranking[T]]) -> None:
             if not task.cancelled():
                 task.exception()  # asyncio logs an error that nobody has read, after the loop was left
             events.put_nowait(None)
@@ -154,9 +155,9 @@ class Reranks(Protocol):
     """A Reranker as its coroutines see it."""
 
     @property
-    def rerank(self) -> Callable[..., Ranking]: ...
+    def rerank(self) -> Callable[..., Ranking[Any]]: ...
     @property
-    def arerank(self) -> Callable[..., Coroutine[Any, Any, Ranking]]: ...
+    def arerank(self) -> Callable[..., Coroutine[Any, Any, Ranking[Any]]]: ...
     def check_open(self) -> None: ...
     def call_threads(self) -> Executor: ...
 
@@ -193,7 +194,7 @@ async def call_in_thread(threads: Executor, call: Callable[..., Result], options
         return call_later
 
     changed: dict[str, Any] = {"cancel": stop}
-    if options["progress"] is not None:
+    if callable(options["progress"]):  # True is a bar, which the thread draws
         changed["progress"] = in_loop(options["progress"])
     listwise = options["listwise"]
     if isinstance(listwise, Listwise) and listwise.on_text is not None:

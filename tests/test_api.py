@@ -336,3 +336,18 @@ assert Collection is same
 def test_arguments_of_another_type_are_refused_in_words(call, message):
     with pytest.raises(DearliteError, match=message):
         call(Reranker.load())
+
+
+def test_a_reranker_that_is_constructed_names_load():
+    with pytest.raises(UsageError, match=r"^a Reranker is loaded, not constructed: Reranker.load\('minilm-l12'\)$"):
+        Reranker("minilm-l12")
+
+
+def test_a_reranker_says_in_one_line_what_it_is():
+    with Reranker.load(threads=1) as model:
+        assert repr(model) == "<PointwiseReranker minilm-l12, int8-per-row on cpu, 1 thread>"
+    assert repr(model) == "<PointwiseReranker minilm-l12, closed>"
+    chain = Reranker.load(["minilm-l12", "minilm-l12:3"])
+    assert repr(chain) == "<CascadeReranker minilm-l12>minilm-l12, 0 of 2 models loaded>"
+    chain.rerank(QUERY, DOCS)
+    assert "2 of 2 models loaded" in repr(chain)

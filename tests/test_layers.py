@@ -8,12 +8,12 @@ from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
 _BASE = "errors progress display version checks readable prefixes foreign fields"
-_RECORDS = f"{_BASE} documents options deadline machine processor scores ranking passages"
+_RECORDS = f"{_BASE} documents options deadline machine processor scores ranking hits jobs passages"
 _RUNTIME = f"{_RECORDS} files templates models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
 MAY_IMPORT = {
     "errors": "",
-    "progress": "",
+    "progress": "errors",
     "display": "",
     "version": "",
     "checks": "errors",
@@ -28,26 +28,29 @@ MAY_IMPORT = {
     "options": "errors checks progress",
     "documents": "errors readable fields",
     "scores": "errors",
-    "ranking": "errors checks display documents scores",
-    "passages": "errors readable documents ranking",
+    "ranking": "errors checks display",
+    "hits": "documents scores ranking",
+    "passages": "errors readable documents ranking hits",
     "files": "errors readable fields documents ranking",
     "templates": "errors prefixes",
     "models": "errors checks options files templates",
     "loading": "errors options models",
     "lifetime": "errors options loading",
     "tasks": "errors fields options progress ranking lifetime",
-    "reranker": "tasks errors checks progress fields documents options ranking models loading",
+    "reranker": "tasks errors checks progress fields documents options ranking jobs models loading",
     "relevance": "scores ranking reranker",
-    "stages": "errors progress documents ranking passages",
-    "anytime": "errors progress documents options deadline ranking passages reranker stages",
+    "jobs": "errors fields documents",
+    "stages": "errors progress documents ranking hits passages",
+    "anytime": "errors progress documents options deadline ranking hits jobs passages reranker stages",
     "pointwise": f"{_RUNTIME} llama",
     "llama": "errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
     "cascade": f"{_RUNTIME} lifetime",
     "recommend": "errors checks deadline foreign machine processor files templates models pointwise llama",
     "frozen": "",
-    "integrations": "errors readable documents progress ranking relevance models reranker",
-    "api": "fields options progress ranking models reranker tasks",
+    "integrations": "errors options readable documents progress ranking relevance models reranker",
+    "kept": "models reranker",
+    "api": "fields options progress ranking models reranker kept tasks",
     "offline.collection": "errors checks fields documents files",
     "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
     "offline.cluster": f"{_RECORDS} files models loading reranker offline.collection offline.run",

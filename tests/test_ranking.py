@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import FrozenInstanceError, dataclass
+import io
+from dataclasses import FrozenInstanceError, dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from dearlite.documents import as_documents
+from dearlite.documents import Document, as_documents
 from dearlite.errors import ScoringError, UsageError
-from dearlite.ranking import Hit, Ranking, check_top_k, hit_fields, make_hits
+from dearlite.hits import make_hits
+from dearlite.ranking import Hit, Ranking, check_top_k, hit_fields
 from dearlite.scores import rank_order
 
 
@@ -199,3 +202,46 @@ def test_a_top_k_that_is_no_whole_number_from_one_is_a_usage_error(top_k):
     with pytest.raises(UsageError, match="top_k is") as caught:
         check_top_k(top_k)
     assert caught.value.exit_code == 2
+
+
+def test_a_slice_is_a_ranking_and_an_index_a_hit():
+    ranking = ranking_of(["a", "b", "c"], [1.0, 3.0, 2.0])
+    assert isinstance(ranking[:2], Ranking)
+    assert [(hit.rank, hit.text) for hit in ranking[1:]] == [(2, "c"), (3, "a")]
+    assert (ranking[:2].query, ranking[:2].total) == ("snow", 3)
+    assert ranking[-1] is ranking.hits[2]
+    assert ranking[0] in ranking[:1]
+
+
+def test_rankings_of_equal_values_are_equal_whatever_time_they_took():
+    first, second = (ranking_of([{"text": "a", "tags": [1]}], [1.0]) for _ in range(2))
+    assert first == replace(second, elapsed_s=9.0)
+    assert hash(first) == hash(second)
+    assert len({first, second, first[0], second[0]}) == 2
+    assert first != ranking_of([{"text": "a", "tags": [2]}], [1.0])
+    assert first != ranking_of([{"text": "a", "tags": [1]}], [2.0])
+    assert first[0] != "a"
+
+
+def test_documents_without_a_truth_value_of_equality_are_equal_as_the_same_object():
+    first, second = ({"text": "a", "vector": np.arange(3)} for _ in range(2))
+    assert ranking_of([first], [1.0]) == ranking_of([first], [1.0])
+    assert ranking_of([first], [1.0]) != ranking_of([second], [1.0])
+
+
+def test_a_hit_says_in_one_line_what_it_is_and_all_of_it_in_a_notebook():
+    long = {"id": "a", "title": "Snow", "text": "<b>white</b> " * 300}
+    (hit,) = ranking_of([long], [2.0], tokens=[(5, 9)])
+    assert repr(hit) == "<Hit 1 'a': 'Snow <b>white</b> <b>white</b> <b>white</b> <b>white</b>…', score 2.000>"
+    assert repr(replace(hit, id=None, title="", text="x", score=None)) == "<Hit 1: 'x', not scored>"
+    page = hit._repr_html_()
+    assert "<b>" not in page and "&lt;b&gt;white" in page
+    assert "read 5 of 9" in page and "relevance" not in page
+    console = Console(file=io.StringIO(), width=60)
+    console.print(hit)
+    assert "2.000" in console.file.getvalue()
+
+
+def test_a_document_record_is_the_callers_own_object():
+    own, wrapped = Document("a"), Document("b", record={"page": 1})
+    assert [hit.document for hit in ranking_of([own, wrapped], [2.0, 1.0])] == [own, {"page": 1}]

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from dearlite.documents import as_documents
-from dearlite.ranking import Ranking, make_hits, unread_hit
+from dearlite.hits import make_hits, unread_hit
+from dearlite.ranking import Ranking
 from dearlite.render.notebook import ranking_html
 from dearlite.render.table import ranking_table
 from dearlite.render.writers import WRITERS

@@ -1,6 +1,9 @@
 """mypy --strict reads both packages: an error in either is reported."""
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,15 @@ def test_a_type_error_is_reported(checkout):
         assert f"{file}:{text.count(chr(10)) + 1}: error: Incompatible types in assignment" in report
     assert code == 1
     assert "Found 3 errors in 3 files" in report
+
+
+def test_wrong_uses_of_an_app_are_errors_and_no_others():
+    """The lines that an app must not write, each of them, and no other line."""
+    path = ROOT / "tests" / "support" / "typed_app.py"
+    cache = str(ROOT / ".mypy_cache" / "app")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "--cache-dir", cache, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    wrong = {number for number, line in enumerate(lines, start=1) if line.endswith("# WRONG")}
+    errors = {int(number) for number in re.findall(r"typed_app\.py:(\d+): error", done.stdout)}
+    assert errors == wrong, done.stdout

@@ -9,6 +9,7 @@ import click
 from dearlite.files.json_text import json_text
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL, find_model
+from dearlite.options import Device
 from dearlite.pointwise.bench import DEFAULT_TOKENS, Measurement, measure
 from dearlite.render.facts import print_facts, print_rows
 
@@ -29,7 +30,9 @@ from dearlite.render.facts import print_facts, print_rows
     "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device that runs the model."
 )
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
-def command(model: str, docs: int | None, tokens: int | None, threads: int | None, device: str, as_json: bool) -> None:
+def command(
+    model: str, docs: int | None, tokens: int | None, threads: int | None, device: Device, as_json: bool
+) -> None:
     """Measure a pointwise model on this machine: load time, documents per second, memory, and the cost of long runs.
 
     The input is one query and documents of random words from the model's own vocabulary. Rates are medians of five

@@ -193,7 +193,8 @@ def _rank(
 
     That is for a `screen`, a table on a terminal. Another interruption exits with 130.
     """
-    from dearlite.reranker import Reranker, no_tokens
+    from dearlite.jobs import no_tokens
+    from dearlite.reranker import Reranker
 
     streams = call.listwise is not None and call.listwise.on_text is not None
     documents = records.documents
@@ -222,7 +223,7 @@ def _rank(
 
 def _without_empty(records: DocumentFile, reranker: Reranker, skip_bad: bool) -> list[Document]:
     """The documents of which the model's tokenizer makes a token. The others are refused, or skipped and reported."""
-    from dearlite.reranker import name_of, no_tokens
+    from dearlite.jobs import name_of, no_tokens
 
     documents = records.documents
     empty = set(reranker.empty_documents(documents))

@@ -125,7 +125,7 @@ class Draft:
             self._unlock()
 
     def _is_locked(self) -> bool:
-        """Whether the draft is this process's: locks it, unless another process has removed it or is about to."""
+        """True if the draft is this process's: locks it, unless another process has removed it or is about to."""
         try:
             lock_alone(self._lock)
         except BlockingIOError:

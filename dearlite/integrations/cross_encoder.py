@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.integrations.ordering import as_reranker, order_texts
+from dearlite.options import Device
 from dearlite.progress import line_progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class CrossEncoder:
         self,
         model: Model | Reranker = None,
         *,
-        device: str | None = None,
+        device: Device | None = None,
         threads: int | None = None,
         instruction: str | None = None,
         raw_scores: bool = False,

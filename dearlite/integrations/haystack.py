@@ -6,6 +6,7 @@ from typing import Any
 
 from dearlite.errors import UsageError
 from dearlite.integrations.ordering import Order, aorder_texts, as_reranker, missing, order_texts
+from dearlite.options import Device
 from dearlite.reranker import Reranker
 
 try:
@@ -34,7 +35,7 @@ class DearliteRanker:
         model: Any = None,
         *,
         top_k: int | None = None,
-        device: str = "auto",
+        device: Device = "auto",
         threads: int | None = None,
         instruction: str | None = None,
         meta_fields_to_embed: list[str] | None = None,

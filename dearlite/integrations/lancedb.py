@@ -15,6 +15,7 @@ except ModuleNotFoundError as err:
 
 if TYPE_CHECKING:
     from dearlite.models.chain import Model
+    from dearlite.options import Device
     from dearlite.reranker import Reranker
 
 
@@ -35,7 +36,7 @@ class DearliteReranker(LanceReranker):
         *,
         column: str = "text",
         return_score: str = "relevance",
-        device: str = "auto",
+        device: Device = "auto",
         threads: int | None = None,
         instruction: str | None = None,
         raw_scores: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import to_thread
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dearlite.documents import Document
 from dearlite.errors import MissingExtra, UsageError, pip_install, warn
@@ -15,6 +15,7 @@ from dearlite.reranker import Reranker
 
 if TYPE_CHECKING:
     from dearlite.models.chain import Model
+    from dearlite.options import Device
     from dearlite.ranking import Ranking
 
 Order = list[tuple[int, float]]  # (position in the framework's list, score), best first
@@ -28,7 +29,7 @@ def as_reranker(
     Raises UsageError for options beside a loaded model, which has its own.
     """
     if not isinstance(model, Reranker):
-        return Reranker.load(model, device=device, threads=threads, instruction=instruction)
+        return Reranker.load(model, device=cast("Device", device), threads=threads, instruction=instruction)
     if device != "auto" or threads is not None or instruction is not None:
         raise UsageError(f"{model.model} is loaded already: give device, threads and instruction to Reranker.load")
     model.check_open()

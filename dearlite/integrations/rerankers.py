@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from dearlite.models.chain import Model
+    from dearlite.options import Device
     from dearlite.reranker import Reranker
 
     Docs: TypeAlias = str | Document | Sequence[str | Document]
@@ -39,7 +40,7 @@ class DearliteRanker(BaseRanker):
         self,
         model: Model | Reranker = None,
         *,
-        device: str = "auto",
+        device: Device = "auto",
         threads: int | None = None,
         instruction: str | None = None,
         raw_scores: bool = False,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dearlite.models.chain import Model
+    from dearlite.options import Device
     from dearlite.reranker import Reranker
 
 
@@ -26,7 +27,7 @@ class DearliteSimilarity:
         self,
         model: Model | Reranker = None,
         *,
-        device: str = "auto",
+        device: Device = "auto",
         threads: int | None = None,
         instruction: str | None = None,
         raw_scores: bool = False,

@@ -15,6 +15,7 @@ from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError, warn
 from dearlite.foreign import naming
+from dearlite.jobs import Job, name_of
 from dearlite.listwise.agreement import fuse, shuffled_orders
 from dearlite.listwise.decoding import (
     Answer,
@@ -39,7 +40,7 @@ from dearlite.models.gguf import GgufFile
 from dearlite.options import Call, Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k
-from dearlite.reranker import Job, Reranker, name_of
+from dearlite.reranker import Reranker
 from dearlite.stages import QueryState
 from dearlite.templates.chat import ChatTemplate
 

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from dearlite.documents import Document
+from dearlite.hits import TokenCounts, make_hit, unread_hit
 from dearlite.listwise.answers import sentences_naming
 from dearlite.listwise.decoding import Order
 from dearlite.listwise.tokens import Passage, PromptEncoder, WindowPrompt
 from dearlite.listwise.windows import window_spans
 from dearlite.options import Listwise
 from dearlite.progress import Meter, Progress
-from dearlite.ranking import Ranking, TokenCounts, make_hit, unread_hit
+from dearlite.ranking import Ranking
 
 
 class WindowState:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dearlite.offline.collection.collection import Collection
     from dearlite.offline.evaluation.evaluation import Evaluation
     from dearlite.offline.run.results import RerankedRun
-    from dearlite.options import Listwise, Long
+    from dearlite.options import Device, Listwise, Long
     from dearlite.progress import Progress
     from dearlite.reranker import Reranker
 
@@ -35,7 +35,7 @@ def rerank_run(
     fields: Fields | None = None,
     delimiter: str | None = None,
     model: Model | Reranker = None,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     instruction: str | None = None,
     listwise: Listwise | None = None,
@@ -60,14 +60,15 @@ def rerank_run(
     Each result is written to the journal at once, and the same call resumes from it. The journal is OUTPUT.journal, or
     a file in dearlite's own folder if there is no output, or the path `journal`; False writes none. `cache` is a SQLite
     file of pair scores. `long` selects the handling of long documents, as in `dearlite.rerank`. `together` is the
-    number of queries that a listwise model decodes side by side. `progress(done, total)` counts pairs; True writes a
-    progress line to stderr, which notebooks show too. Setting `cancel` raises Cancelled.
+    number of queries that a listwise model decodes side by side. `progress(done, total)` counts pairs; True is a bar
+    or a line on stderr. Setting `cancel` raises Cancelled.
     """
     from dearlite.fields import USUAL
     from dearlite.offline.collection.source import Source
     from dearlite.offline.run import rerank_run as runs
     from dearlite.offline.run.run_files import RunFiles, input_files
     from dearlite.options import Call
+    from dearlite.progress import shown
 
     origin = Source(
         source=source,
@@ -81,14 +82,15 @@ def rerank_run(
     )
     files = RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache)
     files.check(input_files(origin, runs.model_inputs(model, {})))
-    return runs.rerank_run(
-        origin.open(),
-        model,
-        files=files,
-        call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
-        loading={"device": device, "threads": threads, "instruction": instruction},
-        skip_bad=skip_bad,
-    )
+    with shown(progress, "pairs") as callback:
+        return runs.rerank_run(
+            origin.open(),
+            model,
+            files=files,
+            call=Call(listwise=listwise, long=long, together=together, progress=callback, cancel=cancel),
+            loading={"device": device, "threads": threads, "instruction": instruction},
+            skip_bad=skip_bad,
+        )
 
 
 def compare(
@@ -157,7 +159,7 @@ def evaluate(
     confidence: float | None = None,
     seed: int = 0,
     model: Model | Reranker = None,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     instruction: str | None = None,
     listwise: Listwise | None = None,
@@ -192,6 +194,7 @@ def evaluate(
     from dearlite.offline.run import rerank_run as runs
     from dearlite.offline.run.run_files import RunFiles, input_files
     from dearlite.options import Call
+    from dearlite.progress import shown
 
     options = assess.EvaluationOptions(
         qrels=qrels,
@@ -226,12 +229,13 @@ def evaluate(
     assessment = assess.prepare(collection, options)
     if scored is not None:
         return assessment.of(scored)
-    reranked = runs.rerank_run(
-        collection,
-        model,
-        files=files,
-        call=Call(listwise=listwise, long=long, together=together, progress=runs.callback_of(progress), cancel=cancel),
-        loading={"device": device, "threads": threads, "instruction": instruction},
-        skip_bad=skip_bad,
-    )
+    with shown(progress, "pairs") as callback:
+        reranked = runs.rerank_run(
+            collection,
+            model,
+            files=files,
+            call=Call(listwise=listwise, long=long, together=together, progress=callback, cancel=cancel),
+            loading={"device": device, "threads": threads, "instruction": instruction},
+            skip_bad=skip_bad,
+        )
     return assessment.of(reranked)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import UsageError
 from dearlite.machine import Memory, memory_now
+from dearlite.options import Device
 
 if TYPE_CHECKING:
     from dearlite.models.manifest import Build, Manifest
@@ -77,7 +78,7 @@ def measure(
     documents: int | None = None,
     tokens: int | None = None,
     threads: int | None = None,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> Measurement:
     """The speed and memory of a pointwise model on this machine.
 

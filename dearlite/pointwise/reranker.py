@@ -19,6 +19,7 @@ from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, EngineError, InvalidInput, ModelFileError, warn
 from dearlite.fields import USUAL, Fields
 from dearlite.foreign import naming
+from dearlite.jobs import Job, empty_document, name_of, no_tokens
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
 from dearlite.models.bundle import Bundle
@@ -31,9 +32,9 @@ from dearlite.pointwise.passages import split_documents
 from dearlite.pointwise.prompting import check_ids, check_place, has_tokens, prompt_of
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.pointwise.results import QueryResults
-from dearlite.progress import Progress, part_of
+from dearlite.progress import Progress, part_of, shown
 from dearlite.ranking import PairScore, Ranking, check_top_k
-from dearlite.reranker import Job, Reranker, empty_document, name_of, no_tokens
+from dearlite.reranker import Reranker
 from dearlite.stages import QueryState
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class PointwiseReranker(Reranker):
         self,
         pairs: Iterable[tuple[str, object]],
         *,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         cancel: Event | None = None,
         fields: Fields | None = None,
     ) -> list[float]:
@@ -180,7 +181,8 @@ class PointwiseReranker(Reranker):
         checked = [check_pair(pair, position, fields or USUAL) for position, pair in enumerate(pairs)]
         scores: list[float] = []
         documents = [document for _, document in checked]
-        self._score_all(self._rows(checked), scores, documents, None, progress, cancel)
+        with shown(progress, "pairs") as callback:
+            self._score_all(self._rows(checked), scores, documents, None, callback, cancel)
         return scores
 
     def stream(self, pairs: Iterable[tuple[str, Document]]) -> Iterator[PairScore]:

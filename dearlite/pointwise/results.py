@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dearlite.ranking import Ranking, TokenCounts, make_hits
+from dearlite.hits import TokenCounts, make_hits
+from dearlite.ranking import Ranking
 
 if TYPE_CHECKING:
     from dearlite.documents import Document

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput, UsageError
+from dearlite.hits import unread_hit
 from dearlite.options import Listwise, Long
 from dearlite.progress import Progress
-from dearlite.ranking import Ranking, unread_hit
+from dearlite.ranking import Ranking
 from dearlite.relevance import shown_scores
 from dearlite.reranker import Reranker
 from dearlite.serve.requests import Asked, PairsRequest, RerankRequest

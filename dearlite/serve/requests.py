@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
-from dearlite.options import Long
+from dearlite.options import Long, LongMode
 from dearlite.readable import readable
 from dearlite.serve.body import Body
 from dearlite.serve.limits import Limits
@@ -222,7 +222,7 @@ def _long(body: Body) -> Long | None:
         mode = value
     else:
         raise InvalidInput(f"{name} must be a mode, truncate, chunk or cascade, or an object with one")
-    return Long(mode, passage_tokens, keep or 1).checked()
+    return Long(cast(LongMode, mode), passage_tokens, keep or 1).checked()
 
 
 def _listwise(body: Body) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 from dearlite.export.train.config import ListwiseConfig, PointwiseConfig, read_config
 from dearlite.machine import DEVICES
 from dearlite.models.registry import DEFAULT_MODEL
+from dearlite.options import Device
 from dearlite.render.bar import DocumentProgress
 
 
@@ -100,7 +101,7 @@ def mine(
     limit: int | None,
     seed: int,
     listwise: bool,
-    device: str,
+    device: Device,
     threads: int | None,
     skip_bad: bool,
 ) -> None:

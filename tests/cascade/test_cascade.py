@@ -17,11 +17,12 @@ from dearlite.cli.options.types import Duration
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
+from dearlite.hits import make_hits
 from dearlite.models import registry
 from dearlite.models.bundle import Bundle
 from dearlite.models.chain import Stage, parse_chain, parse_stage, resolve
 from dearlite.models.registry import find_model
-from dearlite.ranking import Ranking, make_hits
+from dearlite.ranking import Ranking
 
 QUERY = "Who invented the light bulb?"
 DOCS = [{"id": f"d{n}", "text": text} for n, text in enumerate(

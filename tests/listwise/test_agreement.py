@@ -6,8 +6,9 @@ from llama import need_llama
 from dearlite import Listwise, Reranker
 from dearlite.documents import as_documents
 from dearlite.errors import UsageError
+from dearlite.hits import make_hits
 from dearlite.listwise.agreement import fuse, shuffled_orders
-from dearlite.ranking import Ranking, make_hits
+from dearlite.ranking import Ranking
 from dearlite.scores import kendall_tau
 
 

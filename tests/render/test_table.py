@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from dearlite.documents import as_documents
-from dearlite.ranking import Ranking, StageReport, StageScore, make_hits
+from dearlite.hits import make_hits
+from dearlite.ranking import Ranking, StageReport, StageScore
 from dearlite.render.table import print_ranking
 
 

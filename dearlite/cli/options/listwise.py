@@ -9,7 +9,7 @@ import click
 from dearlite.cli.options.types import GpuLayers, Option
 from dearlite.errors import UsageError
 from dearlite.listwise.prompts import LIST_FORMS
-from dearlite.options import DEFAULT_REASONING_TOKENS, LISTWISE_MODES, Listwise
+from dearlite.options import DEFAULT_REASONING_TOKENS, LISTWISE_MODES, Listwise, ListwiseMode
 from dearlite.templates.families import FAMILIES
 
 _MODES = "; ".join(f"{name} ({description})" for name, description in LISTWISE_MODES.items())
@@ -78,7 +78,7 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
 
 def listwise_of(
     *,
-    mode: str | None,
+    mode: ListwiseMode | None,
     explain: bool,
     window: int | None,
     stride: int | None,

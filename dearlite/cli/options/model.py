@@ -20,7 +20,7 @@ from dearlite.loading import GOES_WITH
 from dearlite.machine import DEVICES
 from dearlite.models.chain import DEFAULT_HEAD, Chain, resolve
 from dearlite.models.registry import DEFAULT_MODEL
-from dearlite.options import LONG_MODES, Listwise, Long, check_instruction
+from dearlite.options import LONG_MODES, Device, Listwise, ListwiseMode, Long, LongMode, check_instruction
 from dearlite.templates.families import FAMILIES
 
 _LONG_MODES = "; ".join(f"{name} ({description})" for name, description in LONG_MODES.items())
@@ -85,7 +85,7 @@ _ONE_CALL: tuple[Option, ...] = (
 class Loading:
     """The options of `Reranker.load`. `gpu_layers` is None for all layers, if there is a GPU."""
 
-    device: str = "auto"
+    device: Device = "auto"
     threads: int | None = None
     instruction: str | None = None
     prompt: str | None = None  # the family as which a GGUF is run
@@ -184,14 +184,14 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
         def callback(
             *,
             names: tuple[str, ...],
-            device: str,
+            device: Device,
             threads: int | None,
             instruction: str | None,
-            long_mode: str,
+            long_mode: LongMode,
             chunk_tokens: int | None,
             keep: int | None,
             adaptive: bool,
-            mode: str | None,
+            mode: ListwiseMode | None,
             explain: bool,
             window: int | None,
             stride: int | None,
@@ -239,7 +239,7 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
     return decorate
 
 
-def long_of(mode: str, chunk_tokens: int | None, keep: int | None) -> Long | None:
+def long_of(mode: LongMode, chunk_tokens: int | None, keep: int | None) -> Long | None:
     """The treatment of long documents, None for truncation. Raises UsageError for options that `mode` does not use."""
     if keep is not None and mode != "cascade":
         raise UsageError("--keep goes with --long cascade: the other modes pass no passages on")

@@ -30,7 +30,7 @@ from dearlite.offline.collection.collection import Collection
 from dearlite.offline.run.emptiness import without_empty
 from dearlite.offline.run.journal import differences, settings_key
 from dearlite.offline.run.scoring import rerank_collection
-from dearlite.options import Call, Listwise
+from dearlite.options import Call, Device, Listwise
 from dearlite.reranker import Reranker
 from dearlite.version import __version__
 
@@ -59,7 +59,7 @@ class Scoring:
     """
 
     model: str
-    device: str
+    device: Device
     threads: int
     depth: int
     skip_bad: bool

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from dearlite.documents import Document
 from dearlite.errors import InvalidInput
+from dearlite.jobs import name_of, no_tokens
 from dearlite.offline.collection.collection import Collection
-from dearlite.reranker import Reranker, name_of, no_tokens
+from dearlite.reranker import Reranker
 
 
 def without_empty(collection: Collection, reranker: Reranker, *, skip_bad: bool) -> Collection:

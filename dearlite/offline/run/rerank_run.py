@@ -22,7 +22,6 @@ from dearlite.offline.run.results import RerankedRun
 from dearlite.offline.run.run_files import RunFiles, input_files
 from dearlite.offline.run.scoring import rerank_collection
 from dearlite.options import Call
-from dearlite.progress import Progress, line_progress
 from dearlite.reranker import Reranker
 
 
@@ -72,11 +71,6 @@ def model_inputs(model: Model | Reranker, loading: Mapping[str, Any]) -> dict[st
         "--model": [stage.path for stage in stages if stage.path is not None],
         "--adapter": loading.get("adapter"),
     }
-
-
-def callback_of(progress: Progress | bool | None) -> Progress | None:
-    """The callback for a `progress` argument; True is one that rewrites a line of stderr."""
-    return line_progress() if progress is True else progress or None
 
 
 def journal_path(collection: Collection, model: Model | Reranker, files: RunFiles) -> Path | None:

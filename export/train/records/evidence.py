@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dearlite.listwise.prompts import find_form
+from dearlite.options import Device
 from dearlite.readable import readable
 from dearlite.reranker import Reranker
 
@@ -34,7 +35,7 @@ def listwise_records(
     groups: Sequence[Mapping[str, Any]],
     *,
     model: str | None,
-    device: str,
+    device: Device,
     threads: int | None,
     seed: int = 42,
     form: str = "chat",

@@ -27,6 +27,7 @@ from dearlite.offline.collection.collection import Collection, collection_files,
 from dearlite.offline.collection.source import Source
 from dearlite.offline.collection.texts import read_corpus, read_queries
 from dearlite.offline.run.run_files import ROW_ENDINGS, RunFiles, input_files
+from dearlite.options import Device
 
 if TYPE_CHECKING:
     from dearlite.progress import Progress
@@ -95,7 +96,7 @@ def mine(
     qrels: str | Path | None = None,
     run: str | Path | None = None,
     model: str | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     threads: int | None = None,
     output: str | Path | None = None,
     journal: str | Path | None = None,
