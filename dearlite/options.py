@@ -33,6 +33,7 @@ LISTWISE_MODES: dict[ListwiseMode, str] = {
     "generate": "free text, parsed strictly",
 }
 DEFAULT_REASONING_TOKENS = 512
+MOST_PASSES = 100  # the orders of all passes are in memory at once, and the mean rank has settled long before
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Listwise:
     - `passage_tokens`: maximum number of tokens of a document in the prompt, 4 or more.
     - `prompt`: name of a prompt form, a key of `dearlite.listwise.prompts.LIST_FORMS`.
     - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, 1 or more; the other modes refuse it.
-    - `passes`: number of passes, 1 or more. Each pass after the first shuffles the documents; the mean rank counts.
+    - `passes`: number of passes, 1 to 100. Each pass after the first shuffles the documents; the mean rank counts.
     - `on_text`: function that is called with each piece of text as the model writes it.
 
     A call with a value outside these ranges raises UsageError.
@@ -73,6 +74,8 @@ class Listwise:
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
+        if self.passes > MOST_PASSES:
+            raise UsageError(f"passes is {self.passes}: it must be {MOST_PASSES} or less")
         if self.reasoning_tokens != DEFAULT_REASONING_TOKENS and self.mode != "reason":
             raise UsageError(
                 f"reasoning_tokens is {self.reasoning_tokens}, and mode {self.mode} writes no reasoning: "

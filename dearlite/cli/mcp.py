@@ -11,6 +11,7 @@ from dearlite.checks import whole_number
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.serve import load_models, own_stdout
+from dearlite.cli.streams import check_stdout
 from dearlite.errors import need
 from dearlite.serve.limits import Limits
 
@@ -48,6 +49,7 @@ def command(also: tuple[str, ...], max_documents: int, max_time: float, model: M
     and the resource dearlite://models lists the models. It ends when its input ends.
     """
     limits = Limits(documents=whole_number("--max-documents", max_documents), seconds=max_time)
+    check_stdout()
     need("mcp", extra="mcp")
     from dearlite.serve.mcp import run_mcp
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+from click.core import ParameterSource
 
 from dearlite.checks import whole_number
 from dearlite.cli.options.model import ModelOptions, model_options
@@ -19,7 +20,7 @@ from dearlite.cli.streams import check_stdout
 from dearlite.errors import UsageError, need
 from dearlite.models.chain import resolve
 from dearlite.models.registry import find_cascade
-from dearlite.serve.access import Access, is_loopback, lowered, read_keys
+from dearlite.serve.access import Access, allowed_hosts, allowed_origins, is_loopback, read_keys
 from dearlite.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def command(
         queue=whole_number("--max-queue", max_queue),
         seconds=max_time,
     )
+    if stdio:
+        _refuse_options_of_http()
     access = _access(host, api_key_file, allow_host, allow_origin)
     check_stdout()
     if stdio:
@@ -195,8 +198,19 @@ def _name(chain: Chain, text: str | None) -> str:
     return ">".join(stage.name for stage in chain.stages)
 
 
+def _refuse_options_of_http() -> None:
+    """Raises UsageError for an option that has no effect beside --stdio."""
+    context = click.get_current_context()
+    for name in ("port", "host", "api_key_file", "allow_host", "allow_origin"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} does not go with --stdio, which opens no port: leave one of them out")
+
+
 def _access(host: str, key_file: str | None, hosts: tuple[str, ...], origins: tuple[str, ...]) -> Access:
     """The access by the options. Raises UsageError for an address that other machines reach without a key."""
+    if not host.isascii() or not host.isprintable() or len(host.split()) != 1:
+        raise UsageError(f"--host {host!a} is no address: give one, such as 127.0.0.1")
     loopback = is_loopback(host.lower())
     if not loopback and key_file is None:
         raise UsageError(
@@ -205,8 +219,8 @@ def _access(host: str, key_file: str | None, hosts: tuple[str, ...], origins: tu
     return Access(
         loopback=loopback,
         keys=() if key_file is None else read_keys(key_file),
-        hosts=lowered(hosts),
-        origins=lowered(origins),
+        hosts=allowed_hosts(hosts),
+        origins=allowed_origins(origins),
     )
 
 

@@ -79,7 +79,7 @@ def _read_whole(lines: list[bytes], name: str, *, listed: bool) -> Iterator[Reco
         if not listed and _is_json_lines([raw for raw in lines if raw.strip()]):
             yield from _read_each(iter(lines), name, 1)
             return
-        reason = str(err) if isinstance(err, _TwoValues) else f"is not JSON ({_reason(err, name)}): {_REMEDY}"
+        reason = str(err) if isinstance(err, TwoValues) else f"is not JSON ({_reason(err, name)}): {_REMEDY}"
         raise InvalidInput(f"{name} {reason}") from None
     if len(values) == 1:
         yield from _of_one_value(values[0][1], name)
@@ -134,7 +134,7 @@ class _NotJson(InvalidInput):
         self.reason, self.whole = reason, whole
 
 
-class _TwoValues(ValueError):
+class TwoValues(ValueError):
     """An object has a field twice."""
 
 
@@ -146,7 +146,7 @@ def _parsed(raw: bytes, where: str) -> object:
         return not_utf8(where, raw, err.start)
     try:
         return _DECODER.decode(line)
-    except _TwoValues as err:
+    except TwoValues as err:
         return InvalidInput(f"{where} {err}")
     except (ValueError, RecursionError) as err:
         whole = isinstance(err, json.JSONDecodeError) and (
@@ -161,14 +161,14 @@ def _reason(err: Exception, name: str) -> str:
     return "nested too deeply" if isinstance(err, RecursionError) else "a number in it is too long"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of `pairs`. Raises _TwoValues for a field with two values: JSON keeps the last in silence."""
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of `pairs`. Raises TwoValues for a field with two values: JSON keeps the last in silence."""
     record = dict(pairs)
     if len(record) < len(pairs):
         for name, value in pairs:
             if repr(record[name]) != repr(value):
-                raise _TwoValues(f"has the field {name!r} twice with different values: keep one of them")
+                raise TwoValues(f"has the field {name!r} twice with different values: keep one of them")
     return record
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of)

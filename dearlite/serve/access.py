@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +18,9 @@ from dearlite.errors import UsageError
 from dearlite.serve.refusals import Refused
 
 _LEAST_KEY = 16  # characters
+_KEY = re.compile(r"[!-~]+")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:/@\[\]]*))(?::[0-9]*)?")  # an address in brackets or a name; a port
+_SITE = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/]+")
 # path of the page -> its file in the folder page
 PAGE_PATHS = {
     "/": "index.html",
@@ -70,9 +74,12 @@ class Access:
 
 
 def read_keys(path: str | Path) -> tuple[bytes, ...]:
-    """The digests of the keys in a file, one a line. Raises UsageError if there is none, and for a short one."""
+    """The digests of the keys in a file, one a line.
+
+    Raises UsageError if there is none, and for one that is short or that no header can carry.
+    """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8"
         raise UsageError(f"cannot read the keys in {path}: {reason}") from None
@@ -83,15 +90,21 @@ def read_keys(path: str | Path) -> tuple[bytes, ...]:
         raise UsageError(
             f"{path} holds a key of fewer than {_LEAST_KEY} characters, which can be guessed: use a longer one"
         )
+    if not all(_KEY.fullmatch(key) for key in keys):
+        raise UsageError(
+            f"{path} holds a key with a space, or another character than ASCII's letters, digits and signs, which a "
+            "header cannot carry: write another key"
+        )
     return tuple(_digest(key) for key in keys)
 
 
 def host_name(host: str) -> str:
-    """The name in a `Host` header, in lower case and without its port. Example: "[::1]:8080" -> "::1"."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
+    """The name in a `Host` header, in lower case and without its port; "" for a header that no client may send.
+
+    Example: "[::1]:8080" -> "::1".
+    """
+    match = _HOST.fullmatch(host.strip().lower())
+    return "" if match is None else match[1] or match[2].removesuffix(".")
 
 
 def is_loopback(name: str) -> bool:
@@ -104,9 +117,28 @@ def is_loopback(name: str) -> bool:
         return False
 
 
-def lowered(names: Iterable[str]) -> frozenset[str]:
-    """Names as they are compared."""
-    return frozenset(name.strip().rstrip("/").lower() for name in names)
+def allowed_hosts(names: Iterable[str]) -> frozenset[str]:
+    """Names of hosts as they are compared. Raises UsageError for what no `Host` header can name."""
+    hosts = set()
+    for name in names:
+        host = name.strip().lower().removesuffix(".")
+        if not host or host_name(f"[{host}]" if ":" in host else host) != host:
+            raise UsageError(
+                f"--allow-host {name!a} is no name of a host: give it without scheme, port and path, such as box.lan"
+            )
+        hosts.add(host)
+    return frozenset(hosts)
+
+
+def allowed_origins(names: Sequence[str]) -> frozenset[str]:
+    """Sites as they are compared with `Origin`. Raises UsageError for what no browser sends."""
+    sites = [name.strip().rstrip("/").lower() for name in names]
+    for name, site in zip(names, sites, strict=True):
+        if not _SITE.fullmatch(site):
+            raise UsageError(
+                f"--allow-origin {name!a} is no site: give its scheme, host and port, such as http://localhost:3000"
+            )
+    return frozenset(sites)
 
 
 def _own(host: str) -> tuple[str, str]:

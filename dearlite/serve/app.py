@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -96,18 +97,17 @@ class Server:
     async def score(self, http: Request) -> Response:
         """Scores pairs of a query and a document."""
         start = time.perf_counter()
-        request = read_pairs(parse_json(await self._body(http)), self.limits)
+        request = read_pairs(parse_json(await self._body(http)), self.limits, timeout_ms=_timeout_ms(http))
         model = self.models.find(request.options.model)
         turn = self.desk.admit(model)
-        parts = await self.desk.run(
-            turn, lambda: model.score(request, turn, lambda done, total: None), lambda: _gone(http)
-        )
-        cut = sum(hit.truncated for part in parts for hit in part.ranking)
+
+        def work() -> tuple[dict[str, Any], dict[str, str]]:
+            return score_answer(model, request, model.score(request, turn, lambda done, total: None))
+
+        answer, headers = await self.desk.run(turn, work, lambda: _gone(http))
+        cut = int(headers["X-Dearlite-Truncated"])
         self.metrics.count_ranking(time.perf_counter() - start, len(request.pairs), cut)
-        return Json(
-            score_answer(model, parts),
-            headers={"X-Dearlite-Model": model.name, "X-Dearlite-Truncated": str(cut)},
-        )
+        return Json(answer, headers=headers)
 
     async def list_models(self, http: Request) -> Response:
         """The models that a request can name."""
@@ -146,6 +146,9 @@ class Server:
         """The body of a request. Raises Refused if it is too large, or comes too slowly."""
         most = self.limits.body_bytes
         large = Refused(413, f"the body is larger than the {most} bytes that this server takes: send fewer documents")
+        coding = http.headers.get("content-encoding", "identity").lower()
+        if coding != "identity":
+            raise Refused(415, f"the body is compressed ({coding[:20]!a}): send it as it is")
         stated = http.headers.get("content-length", "0")
         if not stated.isdecimal() or int(stated) > most:
             raise large
@@ -227,7 +230,8 @@ def _logged(http: Request, err: Exception) -> Refused:
 async def _http_error(http: Request, err: Exception) -> Response:
     """The response to a path or method that does not exist."""
     assert isinstance(err, HTTPException)
-    reasons = {404: "no such endpoint: /openapi.json lists them", 405: "this endpoint has another method"}
+    method = (err.headers or {}).get("Allow", "another method")
+    reasons = {404: "no such endpoint: /openapi.json lists them", 405: f"this endpoint takes {method}: send it so"}
     refusal = Refused(err.status_code, reasons.get(err.status_code, err.detail))
     log_refusal(http.method, http.url.path, refusal)
     response = refused(refusal)

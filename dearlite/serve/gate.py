@@ -94,6 +94,6 @@ def _allowed(origin: str) -> dict[str, str]:
     return {
         "Access-Control-Allow-Origin": origin,
         "Vary": "Origin",
-        "Access-Control-Expose-Headers": "X-Dearlite-Model, X-Dearlite-Truncated, Retry-After",
+        "Access-Control-Expose-Headers": "X-Dearlite-Model, X-Dearlite-Truncated, X-Dearlite-Warnings, Retry-After",
         "Cross-Origin-Resource-Policy": "cross-origin",
     }

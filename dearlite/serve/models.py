@@ -105,7 +105,13 @@ class ServedModel:
             jobs[-1][1].append(document)
         reranker = self._reranker_of(request.options)
         with turn.held():
-            rankings = reranker.rerank_many(jobs, progress=self._pausing(progress, turn), cancel=turn.cancel)
+            rankings = reranker.rerank_many(
+                jobs,
+                listwise=self._listwise(request.options, None),
+                long=request.options.long or self.long,
+                progress=self._pausing(progress, turn),
+                cancel=turn.cancel,
+            )
         raw = request.options.raw_scores
         return [Scored(ranking, shown_scores(self.reranker, ranking, raw=raw)) for ranking in rankings]
 

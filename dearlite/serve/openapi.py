@@ -133,6 +133,7 @@ _REFUSALS = {
     "403": "a host or an origin that is not allowed",
     "408": "the body came too slowly",
     "413": "too many documents, or too large a body",
+    "415": "a compressed body",
     "422": "a document is too long, and cutting was forbidden",
     "429": "too many requests at once",
     "500": "the model failed",

@@ -15,6 +15,7 @@ _KINDS = {
     405: ("method_not_allowed", "Validation"),
     408: ("timeout_error", "Validation"),
     413: ("request_too_large", "Validation"),
+    415: ("invalid_request_error", "Validation"),
     422: ("invalid_request_error", "Tokenizer"),
     429: ("rate_limit_error", "Overloaded"),
     500: ("server_error", "Backend"),
@@ -41,8 +42,10 @@ def refusal_of(err: Exception) -> Refused:
     """The refusal for an error of the library. An error that no user can meet is named only in the log."""
     if isinstance(err, Refused):
         return err
-    if isinstance(err, (UsageError, InvalidInput)):
-        return Refused(504 if isinstance(err, BudgetTooShort) else 400, str(err))
+    if isinstance(err, (UsageError, InvalidInput, RecursionError)):
+        nested = "a document is nested too deeply: send flat objects"
+        status = 504 if isinstance(err, BudgetTooShort) else 400
+        return Refused(status, nested if isinstance(err, RecursionError) else str(err))
     if isinstance(err, Cancelled):
         return Refused(503, "the work was stopped before its end: send the request again", retry_after_s=1)
     if isinstance(err, (OutOfMemory, MemoryError)):

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
 from dearlite.options import Long, LongMode
 from dearlite.readable import readable
-from dearlite.serve.body import Body
+from dearlite.serve.body import Body, kind_of
 from dearlite.serve.limits import Limits
 from dearlite.serve.refusals import Refused
 
 DOCUMENTS = ("documents", "texts", "passages", "docs")
 # The pairs of lists that /score takes, in vLLM's names
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
-_SHOWN_NAMES = 8
 _WAIT_S = 0.005  # a shorter wait is no queue
 
 
@@ -104,8 +103,9 @@ def read_rerank(value: object, limits: Limits, *, timeout_ms: float | None = Non
     query = check_query(text)
     name, items = body.items(*DOCUMENTS)
     _check_count(len(items), limits)
-    _, rank_fields = body.value("rank_fields")
+    rank_fields = body.texts("rank_fields")
     documents = [_document(item, index, rank_fields) for index, item in enumerate(items)]
+    others = sum(not _has_fields(item, rank_fields) for item in items) if rank_fields else 0
     kept = [index for index, document in enumerate(documents) if _has_text(document)]
     if not kept:
         raise InvalidInput("every document is empty: send at least one with a text")
@@ -119,26 +119,35 @@ def read_rerank(value: object, limits: Limits, *, timeout_ms: float | None = Non
         returns_documents=body.flag("return_documents", "return_text"),
         is_tei=name == "texts",
         is_voyage=any(body.value(name)[1] is not None for name in ("top_k", "truncation")),
-        options=_options(body, start, timeout_ms),
+        options=_options(
+            body,
+            start,
+            timeout_ms,
+            [f"{others} of {len(items)} documents have none of the rank_fields: their text was read"] if others else [],
+        ),
     )
 
 
-def read_pairs(value: object, limits: Limits) -> PairsRequest:
+def read_pairs(value: object, limits: Limits, *, timeout_ms: float | None = None) -> PairsRequest:
     """The request of /score in the JSON `value`: one query and N documents, or N of each. Raises as `read_rerank`."""
     start, body = time.perf_counter(), Body(value)
-    names = next((names for names in _PAIRS if all(body.value(name)[1] is not None for name in names)), _PAIRS[0])
+    names = next((names for names in _PAIRS if all(map(body.has, names))), _PAIRS[0])
     queries, documents = (_as_list(*body.value(name)) for name in names)
     _check_count(max(len(queries), len(documents)), limits)
     if len(queries) not in (1, len(documents)):
         raise InvalidInput(
             f"{names[0]} has {len(queries)} texts and {names[1]} {len(documents)}: send one query, or one per document"
         )
-    texts = [check_query(query.get("text") if isinstance(query, Mapping) else query) for query in queries]
+    texts = [_query(query, index) for index, query in enumerate(queries)]
     pairs = [
-        (texts[index % len(texts)], as_document(document, f"document {index}"))
+        (texts[index % len(texts)], as_document(_text_or_object(document, index), f"document {index}"))
         for index, document in enumerate(documents)
     ]
-    return PairsRequest(pairs=pairs, options=_options(body, start, None))
+    options = _options(body, start, timeout_ms)
+    if options.budget_s is not None:
+        sentence = "the budget has no effect on scores: every pair is read"
+        options = replace(options, budget_s=None, warnings=(*options.warnings, sentence))
+    return PairsRequest(pairs=pairs, options=options)
 
 
 def _check_count(count: int, limits: Limits) -> None:
@@ -156,15 +165,34 @@ def _as_list(name: str, value: object) -> list[Any]:
     return value
 
 
-def _document(item: object, index: int, rank_fields: object) -> Document:
+def _query(item: object, index: int) -> str:
+    """The query of a pair. Raises InvalidInput for what is no string, and no object with a text."""
+    text = item.get("text") if isinstance(item, Mapping) else item
+    if not isinstance(text, str):
+        raise InvalidInput(f"query {index} is {kind_of(item)}: it must be a string or an object with a text")
+    return check_query(text)
+
+
+def _text_or_object(item: object, index: int) -> object:
+    """`item`, a string or an object. Raises InvalidInput for another value."""
+    if not isinstance(item, (str, Mapping)):
+        raise InvalidInput(f"document {index} is {kind_of(item)}: it must be a string or an object with a text")
+    return item
+
+
+def _has_fields(item: object, names: Sequence[str]) -> bool:
+    return isinstance(item, Mapping) and any(isinstance(item.get(name), str) for name in names)
+
+
+def _document(item: object, index: int, rank_fields: Sequence[str]) -> Document:
     """A document as it was sent, as a record. Raises InvalidInput for what has no text; an empty text is left as it is.
 
     `rank_fields` are the fields of an object that make its text, as in Cohere's v1.
     """
-    if isinstance(rank_fields, list) and isinstance(item, Mapping):
-        values = [item[name] for name in rank_fields if isinstance(name, str) and isinstance(item.get(name), str)]
-        if values:
-            return as_document({"text": "\n".join(values)}, f"document {index}") if any(values) else Document("")
+    _text_or_object(item, index)
+    if isinstance(item, Mapping) and _has_fields(item, rank_fields):
+        values = [item[name] for name in rank_fields if isinstance(item.get(name), str)]
+        return as_document({"text": "\n".join(values)}, f"document {index}") if any(values) else Document("")
     text = item.get("text") if isinstance(item, Mapping) else item
     title = item.get("title") if isinstance(item, Mapping) else None
     if isinstance(text, str) and not readable(text) and not (isinstance(title, str) and readable(title)):
@@ -176,7 +204,8 @@ def _has_text(document: Document) -> bool:
     return bool(document.text or document.title)
 
 
-def _options(body: Body, start: float, timeout_ms: float | None) -> Asked:
+def _options(body: Body, start: float, timeout_ms: float | None, sentences: Sequence[str] = ()) -> Asked:
+    """The options of a request, with `sentences` about it. `body` has no other field to read."""
     truncate = body.flag("truncate", "truncation")
     model, raw_scores = body.text("model"), body.flag("raw_scores")
     activates = body.flag("use_activation", "activation")  # vLLM's: false is a raw score
@@ -186,12 +215,10 @@ def _options(body: Body, start: float, timeout_ms: float | None) -> Asked:
     if budget_ms is not None and budget_ms <= 0:
         raise InvalidInput(f"budget_ms is {budget_ms:g}: it must be a number of milliseconds above 0")
     budgets = [budget for budget in (budget_ms, timeout_ms) if budget is not None]
-    warnings = list[str]()
+    warnings = list(sentences)
     if side is not None and side.lower() != "right":
         warnings.append("texts were cut at their end: this server has no other truncation direction")
-    if unread := body.unread():
-        names = ", ".join(ascii(name[:40]) for name in unread[:_SHOWN_NAMES])
-        warnings.append(f"fields without effect here: {names}" + (", ..." if len(unread) > _SHOWN_NAMES else ""))
+    warnings += body.without_effect()
     return Asked(
         model=model,
         raw_scores=bool(raw_scores) or activates is False,

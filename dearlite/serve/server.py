@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from http import HTTPStatus
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dearlite.errors import UsageError
+from dearlite.files.json_text import json_text
+from dearlite.serve.gate import log
+from dearlite.serve.refusals import error_body
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -29,13 +35,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with a limit on the time in which the headers of a request must have come.
+    """uvicorn's HTTP/1.1 with limits on the time in which headers must have come, and an answer must be read.
 
-    Without it a client that sends a byte now and then holds a connection for ever.
+    Without them a client that sends or reads a byte now and then holds a connection for ever, and with it the end of
+    the server. What is no HTTP is refused in the body that all refusals have.
     """
 
     headers_s = 30.0
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,7 +59,37 @@ class TimedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._forget_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Starts the clock when the client does not read what was sent."""
+        super().pause_writing()
+        self._forget_unread()
+        self._unread = self.loop.call_later(self.headers_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._forget_unread()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses bytes that are no HTTP request; the error of the parser, which is being handled, has the reason."""
+        err = sys.exc_info()[1]
+        status = getattr(err, "error_status_hint", 400)
+        self._refuse(status, f"no HTTP request that can be read ({err or msg}): send HTTP/1.1")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: such a request is answered as if it asked for no other protocol."""
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Ends the connection, with an answer unless one has begun."""
+        log.warning("a client: %d: %s", status, message)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json_text(error_body(status, message)).encode()
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+            lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
+            self.transport.write("\r\n".join(lines).encode() + body)
+        self.transport.close()
 
     def _watch(self) -> None:
         """Starts the clock when the headers of a request are awaited or have begun, stops it when they are there."""
@@ -69,9 +107,15 @@ class TimedProtocol(H11Protocol):
 
     def _close(self) -> None:
         self._timer = None
-        if self.conn.our_state is h11.IDLE:
-            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        self.transport.close()
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(408, f"the headers did not come within {self.headers_s:g} s: send the request again")
+        else:
+            self.transport.close()
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 class _Server(uvicorn.Server):
@@ -80,10 +124,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._report, self._stop = started, stop
+        self._signals = 0
+        self.failure: Exception | None = None  # of the report: no program knows of the server then
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._report()
+        try:
+            self._report()
+        except Exception as err:
+            self.failure, self.should_exit = err, True
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -98,9 +147,15 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The first signal ends the server when the running requests are answered; a second one stops their work."""
-        if self.should_exit:
+        """The first signal ends the server when the running requests are answered; a second one stops their work.
+
+        A third one does not wait for clients to read their answers.
+        """
+        if self._signals > 1:
+            self.force_exit = True
+        elif self._signals:
             self._stop()
+        self._signals += 1
         self.should_exit = True
 
 
@@ -146,10 +201,19 @@ def run_server(app: Starlette, bound: socket.socket, limits: Limits, started: Ca
         "timeout_keep_alive": _KEEP_ALIVE_S,
         "timeout_graceful_shutdown": int(limits.seconds) + 1,
     }
+    server = _Server(uvicorn.Config(app, **settings), started, desk.stop)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     try:
-        _Server(uvicorn.Config(app, **settings), started, desk.stop).run(sockets=[bound])
+        server.run(sockets=[bound])
     finally:
         desk.close()
+    if server.failure is not None:
+        raise server.failure
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for a line of uvicorn that says less than that of `TimedProtocol`."""
+    return record.msg != "Invalid HTTP request received."
 
 
 def _reason(err: Exception) -> str:

@@ -5,16 +5,18 @@ TEI's answer is a bare list. The table `FORMS` has the endpoints and the documen
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import quote
 
 from dearlite.ranking import Hit, Ranking
 from dearlite.serve.models import Models, Scored, ServedModel
 from dearlite.serve.refusals import Refused
-from dearlite.serve.requests import RerankRequest
+from dearlite.serve.requests import Asked, PairsRequest, RerankRequest
 from dearlite.version import __version__
 
 
@@ -44,14 +46,15 @@ def rerank_answer(
 ) -> tuple[list[Any] | dict[str, Any], dict[str, str]]:
     """The body and the headers for a ranking of all documents. Raises Refused if cutting was forbidden."""
     ranking = scored.ranking
-    cut = sum(hit.truncated for hit in ranking)
-    if cut and not request.options.truncate:
-        raise Refused(422, f"{cut} of {ranking.total} documents are longer than {model.name} reads: allow truncation")
+    cut = _count_cut([ranking], model, request.options)
     rows = list(zip(ranking, scored.scores, strict=True))[: request.top_n]
     form = FORMS[path]
     returns = form.returns_documents if request.returns_documents is None else request.returns_documents
-    headers = {"X-Dearlite-Model": model.name, "X-Dearlite-Truncated": str(cut)}
+    headers = _headers(model, cut)
+    warnings = warnings_of(model, request, scored)
     if request.is_tei:
+        if warnings:  # a bare list has no place for them
+            headers["X-Dearlite-Warnings"] = json.dumps(warnings)
         return [
             {"index": hit.index, "score": score} | ({"text": hit.text} if request.returns_documents else {})
             for hit, score in rows
@@ -72,28 +75,65 @@ def rerank_answer(
             "api_version": {"version": "2"},
             "billed_units": {"search_units": 0},
             "tokens": {"input_tokens": tokens, "output_tokens": 0},
-            "warnings": warnings_of(model, request, scored),
+            "warnings": warnings,
             "dearlite": _facts(ranking),
         },
     }
     return answer, headers
 
 
-def score_answer(model: ServedModel, parts: Sequence[Scored]) -> dict[str, Any]:
-    """The body for the scores of pairs, in vLLM's form. `parts` are rankings of the documents, in their order."""
+def score_answer(
+    model: ServedModel, request: PairsRequest, parts: Sequence[Scored]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body for the scores of pairs, in vLLM's form, and the headers. Raises Refused if cutting was forbidden.
+
+    `parts` are rankings of the documents, in their order.
+    """
+    rankings = [part.ranking for part in parts]
+    cut = _count_cut(rankings, model, request.options)
+    query_cut = any(ranking.query_truncated for ranking in rankings)
     scores: list[float] = []
     for part in parts:
         by_index = {hit.index: score for hit, score in zip(part.ranking, part.scores, strict=True)}
         scores += [by_index[index] for index in sorted(by_index)]
     tokens = sum(hit.tokens_used for part in parts for hit in part.ranking)
-    return {
+    answer = {
         "id": f"score-{uuid.uuid4()}",
         "object": "list",
         "created": int(time.time()),
         "model": model.name,
         "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "meta": {"warnings": _warnings(model, request.options, cut, len(scores), query_cut=query_cut)},
     }
+    return answer, _headers(model, cut)
+
+
+def _count_cut(rankings: Sequence[Ranking], model: ServedModel, options: Asked) -> int:
+    """Number of documents that were cut. Raises Refused if that was forbidden."""
+    cut = sum(hit.truncated for ranking in rankings for hit in ranking)
+    if cut and not options.truncate:
+        total = sum(ranking.total for ranking in rankings)
+        raise Refused(422, f"{cut} of {total} documents are longer than {model.name} reads: allow truncation")
+    return cut
+
+
+def _headers(model: ServedModel, cut: int) -> dict[str, str]:
+    """The headers of an answer; a name of a model with other characters than ASCII is percent-encoded."""
+    name = model.name if model.name.isascii() else quote(model.name)
+    return {"X-Dearlite-Model": name, "X-Dearlite-Truncated": str(cut)}
+
+
+def _warnings(model: ServedModel, options: Asked, cut: int, total: int, *, query_cut: bool) -> list[str]:
+    """Sentences about texts that were cut, and about fields without effect."""
+    sentences = {
+        f"{cut} of {total} documents are longer than the model's input and were cut": cut,
+        "the query is longer than the model's input: a part of it was read": query_cut,
+        f"the instruction had no effect: the prompt of {model.name} has no place for one": (
+            options.instruction and not model.takes_instruction
+        ),
+    }
+    return [*(text for text, holds in sentences.items() if holds), *options.warnings]
 
 
 def warnings_of(model: ServedModel, request: RerankRequest, scored: Scored) -> list[str]:
@@ -102,16 +142,12 @@ def warnings_of(model: ServedModel, request: RerankRequest, scored: Scored) -> l
     cut = sum(hit.truncated for hit in ranking)
     failed = [f"stage {stage.model} did not run: {stage.error}" for stage in ranking.stages if stage.error]
     sentences = {
-        f"{cut} of {ranking.total} documents are longer than the model's input and were cut": cut,
-        "the query is longer than the model's input: a part of it was read": ranking.query_truncated,
         f"{empty} of {ranking.total} documents are empty and were put last": empty,
         "the budget ended before every document was read: the others keep their order": not ranking.complete,
         f"the model's answer was no complete order ({len(ranking.problems)} problems)": ranking.problems,
-        f"the instruction had no effect: the prompt of {model.name} has no place for one": (
-            request.options.instruction and not model.takes_instruction
-        ),
     }
-    return [*(text for text, holds in sentences.items() if holds), *failed, *request.options.warnings]
+    common = _warnings(model, request.options, cut, ranking.total, query_cut=ranking.query_truncated)
+    return [*(text for text, holds in sentences.items() if holds), *failed, *common]
 
 
 def models_answer(models: Models, started: int) -> dict[str, Any]:

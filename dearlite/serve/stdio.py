@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock, Timer
+from threading import TIMEOUT_MAX, Lock, Timer
 from typing import Any, BinaryIO
 
 from dearlite.errors import Cancelled, DearliteError, InvalidInput
@@ -108,10 +108,10 @@ class StdioServer:
                     _REQUEST, "a message is an object with jsonrpc, id, method and params, alone on its line"
                 )
             given_id = message.get("id")
-            if isinstance(given_id, (str, int, float)) and not isinstance(given_id, bool):
+            if _is_id(given_id):
                 message_id = given_id
-            elif given_id is not None:
-                raise RpcError(_REQUEST, "the id of a message must be a string or a number")
+            elif "id" in message:  # null too: a request with it would wait for ever for its answer
+                raise RpcError(_REQUEST, "the id of a message must be a string or a number; a notification has none")
             if message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
                 raise RpcError(_REQUEST, 'a message needs "jsonrpc": "2.0" and a method')
             params = message.get("params", {})
@@ -123,7 +123,9 @@ class StdioServer:
 
     def _call(self, method: str, message_id: Id | None, params: Mapping[str, Any], pool: ThreadPoolExecutor) -> None:
         if method == "cancel":
-            self._cancel(params.get("id"))
+            if not _is_id(params.get("id")):
+                raise RpcError(_PARAMS, "cancel needs the id of a request, a string or a number")
+            self._cancel(params["id"])
             if message_id is not None:
                 self._answer(message_id, None)
         elif method == "models":
@@ -156,12 +158,12 @@ class StdioServer:
         pool.submit(self._run, message_id, running, work)
 
     def _run(self, message_id: Id, running: _Running, work: Callable[[], Any]) -> None:
-        timer = Timer(self._limits.seconds, running.stop_late)
+        timer = Timer(min(self._limits.seconds, TIMEOUT_MAX), running.stop_late)
         timer.daemon = True
         timer.start()
-        error, answer = None, None
+        error, line = None, b""
         try:
-            answer = work()
+            line = _encoded({"jsonrpc": "2.0", "id": message_id, "result": work()})
         except Exception as err:
             error = self._error_of(err, running)
         timer.cancel()
@@ -171,7 +173,7 @@ class StdioServer:
         if closed:
             return
         if error is None:
-            self._answer(message_id, answer)
+            self._send(line)
         else:
             self._refuse(message_id, error)
 
@@ -195,11 +197,11 @@ class StdioServer:
         request = read_pairs(params, self._limits)
         model = self._models.find(request.options.model)
         turn = Turn(model.turns)
-        return turn, lambda: score_answer(model, model.score(request, turn, lambda done, total: None))
+        return turn, lambda: score_answer(model, request, model.score(request, turn, lambda done, total: None))[0]
 
-    def _cancel(self, message_id: object) -> None:
+    def _cancel(self, message_id: Id) -> None:
         with self._lock:
-            running = self._running.get(message_id) if isinstance(message_id, (str, int, float)) else None
+            running = self._running.get(message_id)
             if running is not None:
                 running.cancelled = True
                 running.turn.stop()
@@ -226,10 +228,21 @@ class StdioServer:
         self._write({"jsonrpc": "2.0", "method": method, "params": params})
 
     def _write(self, message: Any) -> None:
+        self._send(_encoded(message))
+
+    def _send(self, line: bytes) -> None:
         """Writes a line. A reader that has gone ends the server."""
         try:
             with self._output:
-                self._sink.write(json_text(message).encode() + b"\n")
+                self._sink.write(line)
                 self._sink.flush()
         except (OSError, ValueError):
             self._closed = True
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _encoded(message: Any) -> bytes:
+    return json_text(message).encode() + b"\n"

@@ -139,3 +139,13 @@ def test_stdout_has_the_protocol_only_and_the_end_of_the_input_ends_it(tiny_bund
     assert answers[0]["id"] == 1 and answers[0]["result"]["serverInfo"]["name"] == "dearlite"
     assert "error" in answers[-1] and rest == ""
     assert "Traceback" not in errors
+
+
+def test_without_a_stdout_there_is_one_line(tiny_bundle, capsys, monkeypatch):
+    from dearlite.cli.main import run
+
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        run(["mcp", "-m", str(tiny_bundle)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("dearlite: there is no standard output")

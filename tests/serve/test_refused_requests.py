@@ -1,10 +1,14 @@
 """Bad input to the server: one clear sentence in a body that every family of clients reads, and never a 5xx."""
 
+import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
-from dearlite.serve.access import Access, host_name, read_keys
+from dearlite.errors import UsageError
+from dearlite.options import Listwise
+from dearlite.serve.access import Access, allowed_hosts, allowed_origins, host_name, read_keys
 from dearlite.serve.limits import Limits
 
 GOOD = {"query": "bulb", "documents": ["Edison"]}
@@ -35,6 +39,8 @@ def refusal(response, status):
         (b'{"query": "a", "documents": ["b"], "budget_ms": -Infinity}', "-Infinity"),
         (b'{"query": "a", "documents": ["b"], "budget_ms": 1e999}', "out of range"),
         (b'{"query": "a", "documents": ["b"], "top_n": ' + b"9" * 5000 + b"}", "no JSON"),
+        (b'{"query": "a", "documents": [{"text": "b", "n": 1e999}]}', "1e999, which is out of range"),
+        (b'{"query": "a", "query": "b", "documents": ["c"]}', "the field 'query' twice with different values"),
         (b'{"query": "a\xff", "documents": ["b"]}', "not UTF-8 (byte 0xff at 12)"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"query": "a", "documents": ' + b'{"text":' * 100_000, "nested too deeply"),
@@ -54,7 +60,7 @@ def test_a_body_that_is_no_json_object(client, body, reason):
         ({"documents": []}, "documents is empty"),
         ({"documents": "Edison"}, "documents is a string"),
         ({"documents": {"text": "a"}}, "documents is an object"),
-        ({"documents": ["a", 7]}, "document 1 is a int"),
+        ({"documents": ["a", 7]}, "document 1 is a number: it must be a string or an object with a text"),
         ({"documents": ["a", None]}, "document 1 is null"),
         ({"documents": ["a", ["b"]]}, "document 1 is a list"),
         ({"documents": [{"image": "data:"}]}, "document 0 has no text"),
@@ -73,6 +79,8 @@ def test_a_body_that_is_no_json_object(client, body, reason):
         ({"long": "cascade"}, "needs a stage before it"),
         ({"mode": "permute"}, "pointwise model"),
         ({"window": 0}, "window is 0"),
+        ({"rank_fields": "title"}, "rank_fields must be a list of strings"),
+        ({"rank_fields": [5]}, "rank_fields must be a list of strings"),
     ],
 )
 def test_a_field_that_cannot_be_read(client, changes, reason):
@@ -86,7 +94,10 @@ def test_a_field_that_cannot_be_read(client, changes, reason):
         ({"text_1": "a"}, "text_2 is missing"),
         ({"text_1": ["a", "b"], "text_2": ["c"]}, "text_1 has 2 texts and text_2 1"),
         ({"text_1": [], "text_2": ["c"]}, "text_1 is empty"),
-        ({"text_1": [5], "text_2": ["c"]}, "the query is a int"),
+        ({"text_1": [5], "text_2": ["c"]}, "query 0 is a number: it must be a string"),
+        ({"text_1": [{"x": "a"}], "text_2": ["c"]}, "query 0 is an object: it must be a string"),
+        ({"text_1": "a", "text_2": [5]}, "document 0 is a number: it must be a string"),
+        ({"text_1": "a", "text_2": ["b"], "mode": "reason"}, "pointwise model"),
         ({"text_1": "a", "text_2": [{}]}, "document 0 has no text"),
         ({"text_1": "a", "text_2": ["b", ""]}, "document 1 is empty"),
     ],
@@ -148,12 +159,16 @@ def test_a_path_as_a_model_name_opens_nothing(client, tmp_path, monkeypatch):
 
 def test_wrong_paths_and_methods(client):
     assert "no such endpoint" in refusal(client.get("/v3/rerank"), 404)
-    assert "another method" in refusal(client.get("/rerank"), 405)
+    assert "this endpoint takes POST" in refusal(client.get("/rerank"), 405)
     assert client.get("/rerank").headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]"]
+    "host",
+    [
+        *("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]"),
+        *("[::1]evil.example", "[localhost]", "localhost:80@evil.example", "localhost:x", "localhost, evil.example"),
+    ],
 )
 def test_another_host_is_refused_on_loopback(client, host, caplog):
     """A page whose name was bound to 127.0.0.1 after it was loaded sends that name."""
@@ -214,13 +229,19 @@ def test_keys(serve, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("", "holds no key"), ("short\n", "fewer than 16 characters"), (None, "cannot read the keys")]
+    ("text", "reason"),
+    [
+        ("", "holds no key"),
+        ("short\n", "fewer than 16 characters"),
+        (None, "cannot read the keys"),
+        ("0123456789 abcdef\n", "which a header cannot carry"),
+        ("schl\u00fcssel-schl\u00fcssel\n", "which a header cannot carry"),
+        ("0123456789\0abcdef\n", "which a header cannot carry"),
+    ],
 )
 def test_files_of_keys(tmp_path, text, reason):
-    from dearlite.errors import UsageError
-
     if text is not None:
-        (tmp_path / "keys").write_text(text)
+        (tmp_path / "keys").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=reason):
         read_keys(tmp_path / "keys")
 
@@ -243,3 +264,99 @@ def test_a_fault_of_the_server_is_named_only_in_its_log(serve, tiny, monkeypatch
 @pytest.mark.parametrize("text", ["x", "-5", "nan", "inf", "0", ""])
 def test_a_wrong_timeout_header(client, text):
     assert "X-Timeout-Ms" in refusal(client.post("/rerank", json=GOOD, headers={"x-timeout-ms": text}), 400)
+
+
+def test_a_file_of_keys_from_an_editor_of_windows(tmp_path):
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf0123456789abcdef\r\n")
+    assert Access(keys=read_keys(tmp_path / "keys")).knows("0123456789abcdef")
+
+
+@pytest.mark.parametrize("name", ["", " ", "http://box", "box:80", "box/", "a b", "[::1]", "box..:"])
+def test_names_that_no_host_header_has_are_refused(name):
+    with pytest.raises(UsageError, match=r"--allow-host .* is no name of a host"):
+        allowed_hosts([name])
+
+
+@pytest.mark.parametrize("name", ["", "*", "localhost:3000", "http://", "http://a/b", "null", "http://a b"])
+def test_sites_that_no_browser_sends_are_refused(name):
+    with pytest.raises(UsageError, match=r"--allow-origin .* is no site"):
+        allowed_origins([name])
+
+
+def test_names_and_sites_are_compared_in_lower_case():
+    assert allowed_hosts(["Box.LAN.", "fe80::1"]) == {"box.lan", "fe80::1"}
+    assert allowed_origins(["HTTP://Box.lan:3000/", "vscode-webview://abc"]) == {
+        "http://box.lan:3000",
+        "vscode-webview://abc",
+    }
+
+
+def test_of_two_names_of_a_field_the_one_without_effect_is_named(client):
+    body = {**GOOD, "texts": ["Coffee"], "top_n": 1, "top_k": 2, "k": 1}
+    assert client.post("/rerank", json=body).json()["meta"]["warnings"] == [
+        "the field 'texts' has no effect beside documents",
+        "the field 'top_k' has no effect beside top_n",
+    ]
+
+
+def test_rank_fields_that_a_document_lacks_are_reported(client):
+    documents = [{"text": "a", "title": "b"}, {"text": "a"}, "c"]
+    answer = client.post("/rerank", json={**GOOD, "documents": documents, "rank_fields": ["title"]}).json()
+    assert answer["meta"]["warnings"] == ["2 of 3 documents have none of the rank_fields: their text was read"]
+
+
+def test_a_bare_list_has_its_warnings_in_a_header(client):
+    body = {"query": "bulb", "texts": ["Edison"], "instruction": "find", "caf\u00e9": 1}
+    response = client.post("/rerank", json=body)
+    assert json.loads(response.headers["x-dearlite-warnings"]) == [
+        "the instruction had no effect: the prompt of tiny has no place for one",
+        "fields without effect here: 'caf\\xe9'",
+    ]
+    assert "x-dearlite-warnings" not in client.post("/rerank", json={"query": "bulb", "texts": ["Edison"]}).headers
+
+
+def test_options_of_scores_have_their_effect_or_are_named(client):
+    pair = {"text_1": "bulb", "text_2": ["Edison " * 2000, "short"]}
+    for name in ("truncate", "truncation"):
+        assert "1 of 2 documents are longer" in refusal(client.post("/score", json={**pair, name: False}), 422)
+    whole = client.post("/score", json={**pair, "long": "chunk"}).json()
+    assert whole["meta"]["warnings"] == []
+    answer = client.post("/score", json={**pair, "budget_ms": 1, "top_n": 1, "queries": ["x"]}).json()
+    assert len(answer["data"]) == 2
+    assert answer["data"][0]["score"] != whole["data"][0]["score"]
+    assert answer["meta"]["warnings"] == [
+        "1 of 2 documents are longer than the model's input and were cut",
+        "fields without effect here: 'top_n', 'queries'",
+        "the budget has no effect on scores: every pair is read",
+    ]
+    assert "X-Timeout-Ms" in refusal(client.post("/score", json=pair, headers={"x-timeout-ms": "soon"}), 400)
+
+
+def test_a_compressed_body_is_refused_by_its_coding(client):
+    body = gzip.compress(json.dumps(GOOD).encode())
+    response = client.post("/rerank", content=body, headers={"content-encoding": "gzip"})
+    assert "the body is compressed ('gzip')" in refusal(response, 415)
+
+
+def test_a_document_too_deep_for_the_answer_is_the_clients_fault(serve, tiny, monkeypatch):
+    """The depth that can be written is not the one that can be read in every Python."""
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    monkeypatch.setattr("dearlite.serve.shapes._document", lambda *_: {"document": nested})
+    assert "nested too deeply" in refusal(serve().post("/v1/rerank", json=GOOD), 400)
+
+
+def test_a_model_with_a_name_that_no_header_can_carry(serve, tiny):
+    client = serve(replace(tiny, name="\u6a21\u578b"))
+    for path, body in (("/rerank", GOOD), ("/score", {"text_1": "bulb", "text_2": "Edison"})):
+        response = client.post(path, json=body)
+        assert (response.status_code, response.json()["model"]) == (200, "\u6a21\u578b")
+        assert response.headers["x-dearlite-model"] == "%E6%A8%A1%E5%9E%8B"
+
+
+def test_a_listwise_model_has_a_limit_of_passes():
+    """The orders of all passes are in memory at once: a large number ended the server."""
+    with pytest.raises(UsageError, match="passes is 2147483648: it must be 100 or less"):
+        Listwise(passes=2**31).checked(20, 10)
+    assert Listwise(passes=100).checked(20, 10).passes == 100

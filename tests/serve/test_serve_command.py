@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -127,6 +127,62 @@ def test_requests_that_smuggle_another_are_refused(process, head):
     assert b"model_id" not in answer
 
 
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"POST /rerank HTTP/1.1\r\n\r\n", 400, "Missing mandatory Host: header"),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400, "illegal request line"),
+        (b"GET /info HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000, 431, "Receive buffer too long"),
+        (b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400, "chunk header"),
+        (b"POST /rerank HTTP/1.1\r\nHost: local", 408, "the headers did not come within 1 s"),
+    ],
+)
+def test_what_is_no_request_has_the_body_of_all_refusals(process, data, status, reason):
+    head, _, body = exchange(process[1], data).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    error = json.loads(body)
+    assert error["message"] == error["detail"] == error["error"]["message"]
+    assert reason in error["message"]
+    process[2].seek(0)
+    log = process[2].read()
+    assert f"{status}: {error['message']}" in log
+    assert "Invalid HTTP request received" not in log
+
+
+def test_bytes_that_are_no_chunk_after_the_answer_end_the_connection_only(process):
+    head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with closing(socket.create_connection(("127.0.0.1", process[1]), 10)) as client:
+        client.sendall(head)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += client.recv(65536)
+        client.sendall(b"xyz\r\n")
+        assert client.recv(65536) == b""
+    assert answer.startswith(b"HTTP/1.1 404")
+    process[2].seek(0)
+    assert "Traceback" not in process[2].read()
+
+
+def test_a_request_for_another_protocol_is_answered_without_a_word(process):
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    assert exchange(process[1], head).startswith(b"HTTP/1.1 200")
+    process[2].seek(0)
+    assert "uvicorn" not in process[2].read()
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(process):
+    body = json.dumps({"query": "bulb", "documents": [{"text": "Edison", "more": "x" * 24_000_000}]}).encode()
+    with closing(socket.create_connection(("127.0.0.1", process[1]), 60)) as client:
+        client.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        time.sleep(2.5)
+        size = 0
+        with suppress(ConnectionResetError):
+            while chunk := client.recv(1 << 16):
+                size += len(chunk)
+    assert size < len(body)
+
+
 def test_content_length_beside_chunks_counts_once(process):
     """h11 follows RFC 9112: chunks count, and the connection may not carry a hidden request."""
     body = json.dumps(BODY).encode()
@@ -190,6 +246,17 @@ def test_a_second_signal_ends_the_work_too(tiny_bundle):
         assert "Traceback" not in errors
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_stdout_that_cannot_be_written_ends_the_server(tiny_bundle):
+    """The program that started it never learns of its port."""
+    command = [sys.executable, "-m", "dearlite", "serve", "-m", str(tiny_bundle), "--port", "0"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dearlite: cannot write to standard output: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_another_address_needs_a_key(cli, tmp_path):
     for host in ("0.0.0.0", "::", "192.168.0.7", "box.lan"):
         code, _, err = cli("serve", "--host", host)
@@ -206,7 +273,13 @@ def test_another_address_needs_a_key(cli, tmp_path):
     [
         (["--also", "no-such-model"], "no-such-model"),
         (["--also", "minilm-l12"], "two of the served models are called minilm-l12"),
-        (["--host", "no such host"], "--api-key-file"),
+        (["--host", "no such host"], "--host 'no such host' is no address"),
+        (["--host", "a\nb"], "--host 'a\\nb' is no address"),
+        (["--host", ""], "--host '' is no address"),
+        (["--host", "box.lan"], "--api-key-file"),
+        (["--allow-host", "box:80"], "--allow-host 'box:80' is no name of a host"),
+        (["--allow-origin", "*"], "--allow-origin '*' is no site"),
+        (["--stdio"], "--port does not go with --stdio"),
         (["--max-documents", "0"], "--max-documents is 0"),
         (["-m", "no-such-model"], "no-such-model"),
     ],

@@ -106,7 +106,16 @@ def test_rerank_score_and_models(sidecar, tiny):
         (b'{"jsonrpc": "2.0", "id": 1, "method": "exec"}', -32601, 1, "no method 'exec'"),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "rerank", "params": [1]}', -32602, 1, "params must be an object"),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "rerank"}', -32602, 1, "query is missing"),
-        (b'{"jsonrpc": "2.0", "id": 1, "method": "rerank", "params": {"query": "a", "texts": [5]}}', -32602, 1, "int"),
+        (
+            b'{"jsonrpc": "2.0", "id": 1, "method": "rerank", "params": {"query": "a", "texts": [5]}}',
+            -32602,
+            1,
+            "document 0 is a number",
+        ),
+        (b'{"jsonrpc": "2.0", "id": null, "method": "models"}', -32600, None, "must be a string or a number"),
+        (b'{"jsonrpc": "2.0", "id": 1e999, "method": "models"}', -32700, None, "out of range"),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "cancel"}', -32602, 1, "cancel needs the id of a request"),
+        (b'{"jsonrpc": "2.0", "id": 2, "method": "cancel", "params": {"id": true}}', -32602, 2, "cancel needs the id"),
     ],
 )  # fmt: skip
 def test_bad_lines_are_answered_and_the_next_one_too(sidecar, line, code, message_id, reason):
@@ -116,6 +125,24 @@ def test_bad_lines_are_answered_and_the_next_one_too(sidecar, line, code, messag
     assert reason in message["error"]["message"]
     sidecar.send("models", id=9)
     assert sidecar.next()["id"] == 9
+
+
+def test_an_answer_that_cannot_be_written_is_an_error(sidecar, monkeypatch):
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    monkeypatch.setattr("dearlite.serve.shapes._result", lambda *_: {"document": nested})
+    sidecar.send("rerank", {"query": QUERY, "documents": DOCS}, id=1)
+    message = sidecar.next("error")
+    assert (message["id"], message["error"]["code"]) == (1, -32602)
+    assert "nested too deeply" in message["error"]["message"]
+
+
+def test_a_time_limit_beyond_that_of_threads(tiny):
+    sidecar = Sidecar(tiny, Limits(seconds=1e300))
+    sidecar.send("rerank", {"query": QUERY, "documents": DOCS}, id=1)
+    assert len(sidecar.next("result")["result"]["results"]) == len(DOCS)
+    sidecar.end()
 
 
 def test_half_a_line_ends_without_work(sidecar):
