@@ -16,41 +16,13 @@ Where to start:
 Models are named in `dearlite models` on the command line; `dearlite.export` makes them, `dearlite.integrations` has
 rerankers for other frameworks, `dearlite.recommend` chooses a model for this machine.
 
-Importing this package loads no model library: ONNX Runtime and the others are imported at their first use, and so are
-the classes of offline evaluation.
+Importing this package loads no model library, and no module of its own: each is imported when a name is first used.
 """
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dearlite.api import arerank, rerank, unload
-from dearlite.documents import Document
-from dearlite.errors import (
-    BudgetTooShort,
-    Cancelled,
-    CheckpointError,
-    DearliteError,
-    DearliteWarning,
-    DeviceUnavailable,
-    DiskFull,
-    EngineError,
-    FetchError,
-    InvalidInput,
-    JournalInUse,
-    LibraryNotLoaded,
-    MissingExtra,
-    ModelFileError,
-    OutOfMemory,
-    ScoringError,
-    UnknownModel,
-    UsageError,
-)
-from dearlite.fields import Fields
-from dearlite.offline import compare, evaluate, rerank_run
-from dearlite.options import Listwise, Long
-from dearlite.ranking import Hit, Ranking, StageReport, StageScore
-from dearlite.reranker import Reranker
-from dearlite.tasks import ProgressEvent, RankingEvent, RerankEvent, TextEvent
 from dearlite.version import __version__
 
 __all__ = [
@@ -98,25 +70,67 @@ __all__ = [
     "unload",
 ]
 
-# name -> module that defines it, imported at the first use of the name
-_LAZY = {
-    "Collection": "dearlite.offline.collection.collection",
-    "Evaluation": "dearlite.offline.evaluation.evaluation",
-    "RerankedRun": "dearlite.offline.run.results",
-    "make_collection": "dearlite.offline.collection.collection",
+# module -> names that it defines, imported at the first use of one: the command line starts without them
+_MODULES = {
+    "api": "arerank rerank unload",
+    "documents": "Document",
+    "errors": "BudgetTooShort Cancelled CheckpointError DearliteError DearliteWarning DeviceUnavailable DiskFull "
+    "EngineError FetchError InvalidInput JournalInUse LibraryNotLoaded MissingExtra ModelFileError "
+    "OutOfMemory ScoringError UnknownModel UsageError",
+    "fields": "Fields",
+    "offline": "compare evaluate rerank_run",
+    "offline.collection.collection": "Collection make_collection",
+    "offline.evaluation.evaluation": "Evaluation",
+    "offline.run.results": "RerankedRun",
+    "options": "Listwise Long",
+    "ranking": "Hit Ranking StageReport StageScore",
+    "reranker": "Reranker",
+    "tasks": "ProgressEvent RankingEvent RerankEvent TextEvent",
 }
+_LAZY = {name: f"dearlite.{module}" for module, names in _MODULES.items() for name in names.split()}
 
 if TYPE_CHECKING:
+    from dearlite.api import arerank, rerank, unload
+    from dearlite.documents import Document
+    from dearlite.errors import (
+        BudgetTooShort,
+        Cancelled,
+        CheckpointError,
+        DearliteError,
+        DearliteWarning,
+        DeviceUnavailable,
+        DiskFull,
+        EngineError,
+        FetchError,
+        InvalidInput,
+        JournalInUse,
+        LibraryNotLoaded,
+        MissingExtra,
+        ModelFileError,
+        OutOfMemory,
+        ScoringError,
+        UnknownModel,
+        UsageError,
+    )
+    from dearlite.fields import Fields
+    from dearlite.offline import compare, evaluate, rerank_run
     from dearlite.offline.collection.collection import Collection, make_collection
     from dearlite.offline.evaluation.evaluation import Evaluation
     from dearlite.offline.run.results import RerankedRun
+    from dearlite.options import Listwise, Long
+    from dearlite.ranking import Hit, Ranking, StageReport, StageScore
+    from dearlite.reranker import Reranker
+    from dearlite.tasks import ProgressEvent, RankingEvent, RerankEvent, TextEvent
 else:  # a type checker that saw __getattr__ would accept any name
 
     def __getattr__(name: str) -> object:
-        if name not in _LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-        return value
+        if name in _LAZY:
+            value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+            return value
+        if not name.startswith("_"):  # dearlite.errors, say, after `import dearlite` alone
+            with suppress(ModuleNotFoundError):
+                return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dearlite.cli.help import refuse_unknown, with_help
 from dearlite.cli.options.repeats import refusing_repeats
 from dearlite.cli.streams import StreamFailed, guarded_streams
 from dearlite.errors import DearliteError, load_failure, need
@@ -16,7 +17,7 @@ from dearlite.files.targets import reason_of
 from dearlite.version import __version__
 
 # name -> (module that defines `command`, line in --help, required extra)
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, str, str | None]] = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
     "batch": ("dearlite.cli.batch", "Rerank a run of many queries; resume it after a stop.", "cpu"),
     "eval": ("dearlite.cli.eval", "Measure a reranked run beside its first stage and other runs.", "eval"),
@@ -39,7 +40,15 @@ COMMANDS = {
     ),
     "bench": ("dearlite.cli.bench", "Measure a model on this machine: load time, documents per second, memory.", "cpu"),
     "doctor": ("dearlite.cli.doctor", "Report installed packages, working devices, and the places of files.", "cpu"),
+    "help": ("dearlite.cli.help", "Show the help page of a command.", None),
+    "version": ("dearlite.cli.version", "Show the version of dearlite.", None),
 }
+
+
+# A group without a command, whose help is an error for click since 8.2.
+_NO_ARGUMENTS: tuple[type[click.UsageError], ...] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
 
 
 class LazyGroup(click.Group):
@@ -53,7 +62,13 @@ class LazyGroup(click.Group):
             return None
         module, _, extra = COMMANDS[cmd_name]
         command: click.Command = need(module, extra=extra).command
-        return refusing_repeats(command)
+        return with_help(refusing_repeats(command), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        refuse_unknown(self, ctx, args)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -62,12 +77,16 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="`dearlite COMMAND -h` explains a command. Try: dearlite rerank -q 'your question' docs.jsonl",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dearlite")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """State-of-the-art document reranking on a laptop."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def run(args: list[str] | None = None) -> None:
@@ -91,6 +110,9 @@ def _exit_code(args: list[str] | None) -> int:
         code = main.main(args, prog_name="dearlite", standalone_mode=False, obj=command_line, windows_expand_args=False)
     except SystemExit as err:
         code = err.code
+    except _NO_ARGUMENTS as err:
+        click.echo(err.ctx.get_help() if err.ctx else err.message)
+        code = 0
     except (Exception, KeyboardInterrupt) as err:
         failure = None if isinstance(err, StreamFailed) else _failure(err)
         if failure is None:

@@ -98,9 +98,8 @@ def command(
     A record needs a text, in `text`, `contents`, `content`, `body`, `page_content` or --text-field, and may
     have an id and a title; its other fields are kept.
 
-    A listwise model (a .gguf file) compares documents instead of scoring each alone. Options whose help begins with
-    "Listwise" apply only to listwise models, with "GGUF" only to models in a .gguf file, and with "Cascade" only to
-    cascades of several -m.
+    A listwise model (a .gguf file) compares documents instead of scoring each alone; several -m are a cascade. The
+    options of these sections apply to them alone, and those whose help begins with "GGUF" to models in a .gguf file.
     """
     if quiet:
         warnings.simplefilter("ignore")
