@@ -24,8 +24,9 @@ from random_shapes import SHAPES, make_file
 
 from dearlite import Reranker
 from dearlite.machine import check_threads
+from dearlite.models.entries import ModelEntry
 from dearlite.models.gguf import GgufFile
-from dearlite.models.registry import ModelEntry, load_registry
+from dearlite.models.registry import load_registry
 from dearlite.recommend.gguf_probe import probe_gguf
 from dearlite.recommend.onnx_probe import probe_onnx
 from dearlite.recommend.prediction import QUERY_TOKENS, Workload, seconds_in_llama, seconds_in_onnx, tokens_of

@@ -16,18 +16,10 @@ from dearlite.export.source.fetch import fetch_file
 from dearlite.export.source.inputs import output_path
 from dearlite.files.drafts import Draft
 from dearlite.files.targets import reason_of
+from dearlite.models.entries import ModelEntry
 from dearlite.models.formats import runner_of
-from dearlite.models.registry import (
-    ModelEntry,
-    check_extra,
-    check_licence,
-    disk_mb,
-    licence_of,
-    load_cascades,
-    load_registry,
-    model_file,
-    unknown_model,
-)
+from dearlite.models.registry import find_entry, load_cascades, model_file, unknown_model
+from dearlite.models.requirements import check_extra, check_licence, disk_mb, licence_of
 from dearlite.templates.families import FAMILIES
 
 
@@ -44,9 +36,10 @@ class GetResult:
 def get(name: str, *, accept_licence: bool = False, force: bool = False, report: Report | None = None) -> GetResult:
     """The file of the model `name` of models.toml: what is on this machine, or else fetched or exported.
 
-    A model whose entry names a published file is fetched as it is, and every byte is compared with the Hub's hash. Any
-    other is made by an export with the default options. With `force` a file on this machine is made again. `report`
-    receives each note as one line, the licence before anything is fetched.
+    `name` may also be an alias, or the model's repository at the Hub. A model whose entry names a published file is
+    fetched as it is, and every byte is compared with the Hub's hash. Any other is made by an export with the default
+    options. With `force` a file on this machine is made again. `report` receives each note as one line, the licence
+    before anything is fetched.
 
     Raises UsageError for a name that models.toml does not have and, without `accept_licence`, for a licence that
     forbids commercial use; FetchError for a download that failed, and what `export` raises.
@@ -66,12 +59,12 @@ def get(name: str, *, accept_licence: bool = False, force: bool = False, report:
     check_extra(entry)
     if not entry.file:
         options = ExportOptions(force=force, accept_licence=accept_licence)
-        result = export_model(name, options, report)
+        result = export_model(entry.name, options, report)
         return GetResult(path=result.path, how="exported", size_bytes=result.size_bytes, export=result)
     if report is not None:
         report(
-            f"{name}: licence {licence_of(entry)}; downloads {entry.size_mb / 1000:.1f} GB from {entry.repository}, "
-            f"needs {disk_mb(entry) / 1000:.1f} GB of disk"
+            f"{entry.name}: licence {licence_of(entry)}; downloads {entry.size_mb / 1000:.1f} GB from "
+            f"{entry.repository}, needs {disk_mb(entry) / 1000:.1f} GB of disk"
         )
     path = output_path(None, entry, force, suffix=".gguf")
     _fetch_to(path, entry, quiet=report is None)
@@ -79,13 +72,13 @@ def get(name: str, *, accept_licence: bool = False, force: bool = False, report:
 
 
 def _entry_of(name: str) -> ModelEntry:
-    known, cascades = load_registry(), load_cascades()
+    cascades = load_cascades()
     if name in cascades:
         stages = ", ".join(f"`dearlite models get {stage.partition(':')[0]}`" for stage in cascades[name].stages)
         raise UsageError(f"{name} is a cascade: get its models ({stages})")
-    if name not in known:
-        raise unknown_model(name, "`dearlite models get {}`")
-    return known[name]
+    if (entry := find_entry(name)) is None:
+        raise unknown_model(name, files=False)
+    return entry
 
 
 def _fetch_to(path: Path, entry: ModelEntry, *, quiet: bool) -> None:

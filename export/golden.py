@@ -18,9 +18,9 @@ from typing import Any
 from dearlite.errors import UsageError
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import Calibration, read_activation
+from dearlite.models.entries import ModelEntry
 from dearlite.models.gguf import GgufFile, is_gguf
 from dearlite.models.gguf_kinds import exported_record, scoring_kind
-from dearlite.models.registry import ModelEntry
 from dearlite.reranker import Reranker
 from dearlite.templates.families import FAMILIES
 

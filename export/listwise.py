@@ -16,8 +16,8 @@ from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import output_path, source_folders
 from dearlite.export.source.merge import MergedCheckpoint, check_base, refuse_other_base
 from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.models.entries import ModelEntry
 from dearlite.models.facts import NOT_STATED
-from dearlite.models.registry import ModelEntry
 
 _DEFAULT_PROMPT = "chat"
 _MOST_TOKENS = 5000  # DeAR's cut-off in training (arXiv 2508.16998)

@@ -13,7 +13,9 @@ from dearlite.export.options import ExportOptions, Report
 from dearlite.export.results import ExportResult, WrittenModel
 from dearlite.export.source.inputs import states_scorer
 from dearlite.machine import peak_memory_mb
-from dearlite.models.registry import ModelEntry, check_extra, check_licence, licence_of, load_registry, unknown_model
+from dearlite.models.entries import ModelEntry
+from dearlite.models.registry import find_entry
+from dearlite.models.requirements import check_extra, check_licence, licence_of
 from dearlite.templates.families import FAMILIES
 
 
@@ -121,12 +123,9 @@ def _silent(line: str) -> None:
 
 def _entry_of(name: str) -> ModelEntry:
     """The registered model `name`. Raises UsageError unless it can be exported."""
-    known = load_registry()
-    if name not in known:
-        if any(entry.repository.lower() == name.lower() for entry in known.values()):
-            raise unknown_model(name, "`dearlite export {}`")
+    if (entry := find_entry(name)) is None:
         raise UsageError(f"{name} is neither a folder nor a name of models.toml: `dearlite models` lists the names")
-    entry = known[name]
+    name = entry.name
     if entry.kind == "cascade" or entry.embedded:
         reason = "is part of the package already" if entry.embedded else "is a cascade: export each of its models"
         raise UsageError(f"{name} {reason}")

@@ -29,8 +29,8 @@ from dearlite.export.source.merge import HEADS, MergedCheckpoint, check_base
 from dearlite.export.source.modules import stated_activation
 from dearlite.export.source.prompts import PromptOfModel, prompt_of_folder
 from dearlite.export.source.tokenizer import check_tokenizer, probe_texts, tokenizer_json
+from dearlite.models.entries import ModelEntry
 from dearlite.models.facts import NOT_STATED, PointwiseFacts
-from dearlite.models.registry import ModelEntry
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.templates.families import FAMILIES as TEMPLATES
 

@@ -10,9 +10,10 @@ from dearlite.errors import UsageError, need
 from dearlite.export.golden import ComparedScore, compare, golden_names, golden_sets, verdict
 from dearlite.export.options import Report
 from dearlite.models.bundle import Bundle
+from dearlite.models.entries import ModelEntry
 from dearlite.models.formats import runner_of
 from dearlite.models.gguf import GgufFile, is_gguf
-from dearlite.models.registry import ModelEntry, find_model, load_registry
+from dearlite.models.registry import find_entry, find_model
 
 if TYPE_CHECKING:
     from dearlite.export.decoders.published_scores import ScoreReading
@@ -68,7 +69,7 @@ def _verify_gguf(model: str, path: Path, report: Report | None) -> Verification:
     if report is not None:
         outcome = "the file matches its sha256" if hashed else "it records no sha256, so its bytes are not checked"
         report(f"{path}: {len(file.tensors)} tensors within the file, and {outcome}")
-    entry = load_registry().get(model)
+    entry = find_entry(model)
     kind = runner_of(path)[0].kind if entry is None else entry.kind
     whole = Verification(path=path, kind=kind, parts=len(file.tensors), hashed=hashed)
     return whole if entry is None or not entry.golden else _compared(whole, entry)
@@ -87,8 +88,7 @@ def _verify_bundle(model: str, path: Path, report: Report | None) -> Verificatio
     members, name = len(bundle.manifest.members), bundle.manifest.name
     if report is not None:
         report(f"{path}: {members} members match their sha256")
-    known = load_registry()
-    entry = known.get(model) or known.get(name)
+    entry = find_entry(model) or find_entry(name)
     if entry is None or not entry.golden:
         if report is not None:
             report(f"{name}: models.toml names no published scores to compare it with")

@@ -1,4 +1,4 @@
-"""`dearlite models list|show|recommend|get|verify|calibrate`."""
+"""`dearlite models list|show|recommend|get|path|remove|verify|calibrate`."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Any
 
 import click
 
+from dearlite.cli.models_files import get_model, path_model, remove_model
 from dearlite.cli.models_recommend import recommend_models
 from dearlite.cli.models_show import show_entry, show_file
-from dearlite.errors import ModelFileError, need
+from dearlite.errors import ModelFileError, UsageError, need
 from dearlite.files.targets import leads_to_stdout
+from dearlite.machine import available_memory_mb
 from dearlite.models.chain import parse_chain, parse_stage
+from dearlite.models.entries import ModelEntry
 from dearlite.models.formats import DEAR, LISTWISE_GGUF
-from dearlite.models.registry import (
-    ModelEntry,
-    find_model,
-    load_cascades,
-    load_registry,
-    model_file,
-)
+from dearlite.models.registry import find_entry, find_model, load_cascades, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 from dearlite.templates.families import STATED
 
 
 @click.group(invoke_without_command=True)
+@click.option("-v", "--verbose", is_flag=True, help="Describe each model of the list, too.")
 @click.pass_context
-def command(ctx: click.Context) -> None:
-    """List, show, choose, fetch and verify the models of models.toml, and of your own DEARLITE_HOME/models.toml."""
+def command(ctx: click.Context, verbose: bool) -> None:
+    """List, show, choose, fetch, remove and verify models: those of models.toml, and of your own in DEARLITE_HOME."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(list_models)
+        ctx.invoke(list_models, verbose=verbose)
+    elif verbose:
+        raise UsageError("-v describes the models of the list: `dearlite models -v`, or `dearlite models list -v`")
 
 
 @command.command("list")
-def list_models() -> None:
-    """List name, kind, size, memory and licence of each model; those on this machine come first.
+@click.option("-v", "--verbose", is_flag=True, help="Describe each model, too.")
+def list_models(verbose: bool = False) -> None:
+    """List name, kind, size, memory and licence of each model: those on this machine first, then those that fit it.
 
     `dearlite models show NAME` has parameters, published quality, source and download, `dearlite models get NAME`
-    fetches or makes the file.
+    fetches or makes the file. The repository at the Hub, OWNER/NAME, is a name too.
     """
     known = load_registry()
     places = {entry.name: _place_of(entry) for entry in known.values()}
-    entries = sorted(known.values(), key=lambda entry: _PLACES.index(places[entry.name]))
+    memory_mb = available_memory_mb()
+    entries = sorted(known.values(), key=lambda e: (_PLACES.index(places[e.name]), e.memory_mb > memory_mb))
     rows = [(e.name, e.kind, _gb(e.size_mb), _gb(e.memory_mb), e.licence, places[e.name]) for e in entries]
     print_rows(("name", "kind", "GB", "memory", "licence", "here"), rows, numbers=("GB", "memory"))
     cascades = []
@@ -51,6 +53,8 @@ def list_models() -> None:
         complete = all(places.get(model) in _PLACES[:2] for model in models)
         cascades.append((cascade.name, ", then ".join(cascade.stages), "yes" if complete else "no"))
     print_rows(("cascade", "stages", "here"), cascades)
+    if verbose:
+        print_rows(("name", "about"), [(entry.name, entry.about) for entry in (*entries, *load_cascades().values())])
 
 
 _PLACES = ("embedded", "yes", "unusable", "no")  # of a model's file, best first
@@ -71,35 +75,6 @@ def _gb(megabytes: int) -> str:
     return f"{megabytes / 1000:.{1 if megabytes >= 10_000 else 2}f}"
 
 
-@command.command("get")
-@click.argument("name", metavar="NAME")
-@click.option("--accept-licence", is_flag=True, help="Accept a licence that forbids commercial use.")
-@click.option("--force", is_flag=True, help="Fetch or make a file that is on this machine again.")
-def get_model(name: str, accept_licence: bool, force: bool) -> None:
-    """Fetch the file of a model, or make it by an export with the default options.
-
-    A model that is published as a GGUF is fetched as it is; its bytes are compared with the hash that the Hub lists. Of
-    any other the weights are fetched and exported, as `dearlite export NAME` does. Interrupted downloads resume.
-    """
-    export = need("dearlite.export", extra="export")
-    result = export.get(name, accept_licence=accept_licence, force=force, report=_note)
-    if result.export is not None:
-        for line in need("dearlite.export.command", extra="export").summary(result.export):
-            click.echo(line)
-        return
-    size = f"{result.path}: {result.size_bytes / 1e9:.2f} GB"
-    notes = {
-        "embedded": ", part of the package",
-        "here": ", fetched or made before (--force does it again)",
-        "fetched": ", as published",
-    }
-    click.echo(size + notes[result.how])
-
-
-def _note(line: str) -> None:
-    click.echo(f"dearlite: {line}", err=True)
-
-
 @command.command("show")
 @click.argument("model", metavar="NAME|FILE")
 def show_model(model: str) -> None:
@@ -112,14 +87,15 @@ def show_model(model: str) -> None:
         stages = enumerate(parse_chain([model]), start=1)
         print_rows(("stage", "model", "documents"), [(n, s.model, s.depth or "all") for n, s in stages])
         return
-    entry = load_registry().get(model)
+    entry = find_entry(model)
     if entry is not None and not model_file(entry).is_file():
         show_entry(entry)
         return
     show_file(find_model(model), entry)
 
 
-command.add_command(recommend_models)
+for subcommand in (recommend_models, get_model, path_model, remove_model):
+    command.add_command(subcommand)
 
 
 @command.command("verify")

@@ -12,8 +12,9 @@ from dearlite.cli.options.types import Duration, Size
 from dearlite.errors import pip_install
 from dearlite.files.json_text import json_text
 from dearlite.machine import nvidia_gpu_present
-from dearlite.models.registry import load_registry, missing_extra
+from dearlite.models.registry import load_registry
 from dearlite.models.registry_values import QUALITY
+from dearlite.models.requirements import missing_extra
 from dearlite.recommend import Candidate, Recommendation, recommend
 from dearlite.recommend.choice import MEASURE, seconds_text
 from dearlite.recommend.prediction import QUERY_TOKENS

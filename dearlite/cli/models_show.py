@@ -7,11 +7,13 @@ from typing import Any
 
 from dearlite.models.bundle import Bundle
 from dearlite.models.calibration import read_activation
+from dearlite.models.entries import ModelEntry
 from dearlite.models.gguf import GgufFile, is_gguf
 from dearlite.models.gguf_kinds import TWO_LABELS, exported_record, prompts_of, scoring_kind
 from dearlite.models.manifest import Manifest
-from dearlite.models.registry import ModelEntry, how_to_get, licence_of, model_file
+from dearlite.models.registry import how_to_get, model_file
 from dearlite.models.registry_values import QUALITY
+from dearlite.models.requirements import licence_of
 from dearlite.render.facts import print_facts, print_rows
 from dearlite.templates.families import FAMILIES
 
@@ -76,7 +78,7 @@ def show_entry(entry: ModelEntry) -> None:
     facts = {
         "name": entry.name,
         "file": f"not on this machine: {how_to_get(entry, model_file(entry))}",
-        "size": f"{entry.size_mb} MB, {entry.memory_mb} MB of memory",
+        "size": f"{_size(entry.size_mb)}, {_size(entry.memory_mb)} of memory",
         "kind": entry.kind,
         "architecture": entry.architecture,
         "licence": licence_of(entry),
@@ -88,6 +90,11 @@ def show_entry(entry: ModelEntry) -> None:
         **_registered(entry),
     }
     print_facts({key: value for key, value in facts.items() if value != ""})
+
+
+def _size(megabytes: int) -> str:
+    """A size in words. Example: 7519 -> "7.5 GB"."""
+    return f"{megabytes} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
 def _known_difference(entry: ModelEntry | None) -> dict[str, Any]:

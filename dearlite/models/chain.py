@@ -19,7 +19,14 @@ from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageEr
 from dearlite.models.formats import Runner, runner_of
 from dearlite.models.gguf import GgufFile
 from dearlite.models.gguf_kinds import how_to_instruct, scoring_kind, states_relevance, takes_instruction
-from dearlite.models.registry import DEFAULT_MODEL, find_cascade, find_model, load_registry
+from dearlite.models.registry import (
+    DEFAULT_MODEL,
+    check_all_here,
+    find_cascade,
+    find_model,
+    load_registry,
+    registered_name,
+)
 from dearlite.templates.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -174,6 +181,8 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
     names = [model or DEFAULT_MODEL] if model is None or isinstance(model, (str, Path)) else list(model)
     stages = parse_chain(names)
     cascade = len(stages) > 1 or stages[0].depth is not None or find_cascade(stages[0].model) is not None
+    if not best_effort:
+        check_all_here([stage.model for stage in stages])
     resolved: list[ResolvedStage] = []
     for stage in stages:
         try:
@@ -209,6 +218,7 @@ def _registered_family(name: str) -> str | None:
 def parse_stage(text: StageLike) -> Stage:
     """A Stage from `NAME`, `NAME:DEPTH` or (name, depth). Raises UsageError for a depth that is not a whole number.
 
+    An alias of a registered model, and its repository at the Hub, become its name.
     Example: "minilm-l12:100" -> Stage("minilm-l12", 100). A colon without digits after it belongs to the name.
     """
     if isinstance(text, tuple):
@@ -224,7 +234,7 @@ def parse_stage(text: StageLike) -> Stage:
             model, depth = str(text), None
     if depth is not None:
         depth = whole_number(f"the depth of stage {model}", depth, otherwise=", or None for all")
-    return Stage(model, depth)
+    return Stage(registered_name(model), depth)
 
 
 def parse_chain(names: Sequence[StageLike]) -> tuple[Stage, ...]:

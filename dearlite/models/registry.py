@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
@@ -16,65 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dearlite.errors import MissingExtra, UnknownModel, UsageError, first_line, pip_install
-from dearlite.models.registry_values import TRACED, faults, is_name
+from dearlite.errors import UnknownModel, UsageError, first_line, pip_install
+from dearlite.models.entries import CascadeEntry, ModelEntry
+from dearlite.models.registry_values import faults, is_name
+from dearlite.models.requirements import disk_mb, licence_of, missing_extra
 
 DEFAULT_MODEL = "minilm-l12"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """One table of models.toml.
-
-    `max_tokens` limits the whole pair or prompt, `max_query_tokens` the query's share of it where its authors state
-    one. `base` is the repository of the model under a LoRA. `embedded` is the file inside this package, None for a
-    model whose file is made by `dearlite export`. `download_mb` is the size of the download that this needs, base
-    included; `size_mb` and `memory_mb` are those of the file and of the process that runs it. `golden` names the
-    published scores that `dearlite models verify` compares the file with; `known_difference` is how far these are
-    known to lie from the scores of a file whose weights its publisher rounded. `file` is a file of the repository that
-    is used as it is published; without it the model's file is made by an export.
-
-    `parameters` counts all parameters; `matrix_parameters` those of the matrices that every token passes through: no
-    embedding, and no output matrix of the vocabulary where only a score is read. `quality` maps benchmarks (see
-    registry_values.QUALITY) to published nDCG@10. `commercial` is False for a licence that forbids commercial use, or
-    that could not be read.
-    """
-
-    name: str
-    kind: str
-    repository: str
-    architecture: str
-    prompt: str
-    pooling: str
-    max_tokens: int
-    licence: str
-    size_mb: int
-    memory_mb: int
-    revision: str = "main"
-    base: str = ""
-    max_query_tokens: int | None = None
-    download_mb: int | None = None
-    embedded: str | None = None
-    golden: str = ""
-    known_difference: float | None = None
-    about: str = ""
-    file: str = ""
-    commercial: bool = True
-    parameters: int | None = None
-    matrix_parameters: int | None = None
-    layers: int | None = None
-    hidden: int | None = None
-    quality: Mapping[str, float] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class CascadeEntry:
-    """A table of models.toml of kind "cascade": a chain of models, each `NAME` or `NAME:DEPTH`."""
-
-    name: str
-    kind: str
-    stages: tuple[str, ...]
-    about: str = ""
 
 
 def home() -> Path:
@@ -114,14 +59,38 @@ def find_cascade(name: str) -> tuple[str, ...] | None:
     return None if entry is None else entry.stages
 
 
+def registered_name(name: str) -> str:
+    """The name in models.toml of a model that is called `name`: its own, an alias, or its repository at the Hub.
+
+    A file, and a name that no entry has, is returned unchanged. Raises UsageError for a repository or an alias that
+    several entries state.
+
+    Example: "cross-encoder/ms-marco-MiniLM-L-12-v2" -> "minilm-l12".
+    """
+    tables = _tables()
+    if name in tables or Path(name).is_file():
+        return name
+    lower = name.lower()
+    entries = [entry for entry in tables.values() if isinstance(entry, ModelEntry)]
+    names = [e.name for e in entries if lower in (e.repository.lower(), *map(str.lower, e.aliases))]
+    if len(names) > 1:
+        raise UsageError(f"{name} has several models here: name one of them, {' or '.join(names)}")
+    return names[0] if names else name
+
+
+def find_entry(name: str) -> ModelEntry | None:
+    """The entry of a model by its name, alias or repository; None for a file and an unknown name."""
+    return load_registry().get(registered_name(name))
+
+
 def find_model(name: str) -> Path:
-    """The file for a model's name, or for a path to one. Raises UnknownModel with the nearest names."""
+    """The file for a model's name, alias or repository, or for a path. Raises UnknownModel with the nearest names."""
     path = Path(name)
     if path.suffix in (".dear", ".gguf") or path.is_file():
         if not path.is_file():
             raise UsageError(f"no model file {name}: `dearlite models` lists the models that have a name")
         return path
-    known = load_registry()
+    known, name = load_registry(), registered_name(name)
     if name not in known:
         cascades = load_cascades()
         if name in cascades:
@@ -134,35 +103,47 @@ def find_model(name: str) -> Path:
 
 
 def model_file(entry: ModelEntry) -> Path:
-    """The path of the entry's file, which need not exist."""
+    """The path of the entry's file, which need not exist; a file under a former name stays in use."""
     if entry.embedded is not None:
         return Path(str(resources.files("dearlite").joinpath(entry.embedded)))
     suffix = ".gguf" if entry.kind == "listwise" or entry.file else ".dear"
-    return home() / "models" / (entry.name + suffix)
+    folder = home() / "models"
+    former = (folder / (name + suffix) for name in entry.aliases if is_name(name))
+    path = folder / (entry.name + suffix)
+    return path if path.is_file() else next((other for other in former if other.is_file()), path)
 
 
-def unknown_model(name: str, use: str = "-m {}") -> UnknownModel:
+def unknown_model(name: str, *, files: bool = True) -> UnknownModel:
     """The error for a `name` that models.toml does not have: the nearest names, or what is made of OWNER/NAME.
 
-    `use` is what the caller types for a registered model's name, {}.
+    `files`: the caller takes a model file too.
     """
-    known = load_registry()
     if "/" in name:
-        return UnknownModel(_of_the_hub(name, known, use))
-    near = ", ".join(get_close_matches(name, [*known, *load_cascades()], n=4, cutoff=0.4)) or "none is close"
-    file = ", or give a model file" if use.startswith("-m") else ""
+        short = name.rstrip("/").rpartition("/")[2]
+        return UnknownModel(
+            f"no model {name!r}: models of the Hub are exported first: `hf download {name} --local-dir {short}`, then "
+            f"`dearlite export {short} -o {short}.dear` (or .gguf); `dearlite models` lists those with a name"
+        )
+    known = [*load_registry(), *load_cascades()]
+    near = ", ".join(get_close_matches(name, known, n=4, cutoff=0.4)) or "none is close"
+    file = ", or give a model file" if files else ""
     return UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them{file}")
 
 
-def _of_the_hub(name: str, known: Mapping[str, ModelEntry], use: str) -> str:
-    """The error for `name`, OWNER/NAME of a repository: its name here, or the commands that make a file of it."""
-    names = [entry.name for entry in known.values() if entry.repository.lower() == name.lower()]
-    if names:
-        return f"no model {name!r}: that repository's model is {' or '.join(names)} here ({use.format(names[0])})"
-    short = name.rstrip("/").rpartition("/")[2]
-    return (
-        f"no model {name!r}: models of the Hub are exported first: `hf download {name} --local-dir {short}`, then "
-        f"`dearlite export {short} -o {short}.dear` (or .gguf); `dearlite models` lists those with a name"
+def check_all_here(names: Sequence[str]) -> None:
+    """Raises UsageError that names all models that are not on this machine, if there are several among `names`."""
+    entries = [entry for entry in map(find_entry, dict.fromkeys(names)) if entry is not None]
+    missing = [entry for entry in entries if not model_file(entry).is_file()]
+    if len(missing) < 2:
+        return
+    commands = []
+    for entry in missing:
+        consent = "" if entry.commercial else " --accept-licence"
+        size = "" if entry.download_mb is None else f" ({entry.download_mb / 1000:.1f} GB)"
+        commands.append(f"`dearlite models get {entry.name}{consent}`{size}")
+    listed = " and ".join(entry.name for entry in missing)
+    raise UsageError(
+        f"{listed} are not on this machine: {', '.join(commands)}; `dearlite models show NAME` has the details of each"
     )
 
 
@@ -186,53 +167,6 @@ def how_to_get(entry: ModelEntry, file: Path) -> str:
         f"{does} (downloads {entry.download_mb / 1000:.1f} GB from {source}; "
         f"needs {disk_mb(entry) / 1000:.1f} GB of disk, the download included{notes}){other}"
     )
-
-
-def missing_extra(entry: ModelEntry) -> str | None:
-    """The extra that `models get` needs for the entry's file and that is not installed; None if nothing is missing."""
-    extra, missing = _needs(entry)
-    return extra if missing else None
-
-
-def check_extra(entry: ModelEntry) -> None:
-    """Raises MissingExtra if a package that fetches or makes the entry's file is missing; nothing is downloaded."""
-    extra, missing = _needs(entry)
-    if missing:
-        does = "fetch" if entry.file else "make"
-        raise MissingExtra(f"{missing[0]} is needed to {does} {entry.name} and is not installed: {pip_install(extra)}")
-
-
-def _needs(entry: ModelEntry) -> tuple[str, list[str]]:
-    """The extra that fetches or makes the entry's file, and those of its modules that are not installed."""
-    extra, modules = "export", ["huggingface_hub"]
-    if entry.embedded is not None:
-        modules = []
-    elif not entry.file and entry.architecture in TRACED:
-        extra, modules = "encoders", ["torch", "transformers", "optimum", "onnx", *modules]
-    elif not entry.file:
-        modules.append("gguf" if entry.kind == "listwise" else "onnx")
-    return extra, [name for name in modules if importlib.util.find_spec(name) is None]
-
-
-def disk_mb(entry: ModelEntry) -> int:
-    """The disk that the entry's file and its download need together. The download stays in the Hub's cache."""
-    if entry.file:
-        return entry.download_mb or entry.size_mb  # a published file is both, by a link
-    return (entry.download_mb or 0) + entry.size_mb
-
-
-def licence_of(entry: ModelEntry) -> str:
-    """The licence, with the words that it forbids commercial use where it does."""
-    return entry.licence if entry.commercial else f"{entry.licence}, not for commercial use"
-
-
-def check_licence(entry: ModelEntry, *, accepted: bool) -> None:
-    """Raises UsageError for a licence that forbids commercial use, unless the user has accepted it."""
-    if not (entry.commercial or accepted):
-        raise UsageError(
-            f"{entry.name} has the licence {licence_of(entry)}: add --accept-licence (accept_licence=True) if your use "
-            "is allowed"
-        )
 
 
 def _shipped() -> Path:
@@ -291,4 +225,7 @@ def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
         raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
     if kind is CascadeEntry:
         return CascadeEntry(**{**table, "name": name, "stages": tuple(table["stages"])})
-    return ModelEntry(**{**table, "name": name, "quality": MappingProxyType(table.get("quality", {}))})
+    aliases = tuple(table.get("aliases", ()))
+    return ModelEntry(
+        **{**table, "name": name, "aliases": aliases, "quality": MappingProxyType(table.get("quality", {}))}
+    )

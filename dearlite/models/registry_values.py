@@ -80,6 +80,10 @@ def _is_quality(value: Any) -> bool:
     )
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
+
+
 def _are_stages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(stage, str) for stage in value)
 
@@ -103,5 +107,6 @@ _CHECKS: dict[str, Check] = {
     "revision": (_is_filled, "not the name of a revision"),
     "file": (_is_file, "not the path of a .gguf file inside the repository"),
     "quality": (_is_quality, f"not a table of numbers from 0 to 1 under {', '.join(QUALITY)}"),
+    "aliases": (_are_names, "not a list of names"),
     "stages": (_are_stages, "not a list of models"),
 }

@@ -10,7 +10,8 @@ from dearlite.checks import whole_number
 from dearlite.deadline import check_budget
 from dearlite.errors import UsageError
 from dearlite.machine import available_memory_mb
-from dearlite.models.registry import ModelEntry, load_registry, model_file
+from dearlite.models.entries import ModelEntry
+from dearlite.models.registry import load_registry, model_file
 from dearlite.recommend.clock import Clock
 from dearlite.recommend.prediction import Workload, peak_memory_mb, tokens_of
 

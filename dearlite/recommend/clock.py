@@ -7,7 +7,7 @@ from functools import partial
 
 from dearlite.errors import LibraryNotLoaded, MissingExtra
 from dearlite.machine import check_threads, versions_of
-from dearlite.models.registry import ModelEntry
+from dearlite.models.entries import ModelEntry
 from dearlite.recommend.prediction import Workload, gguf_type, seconds_in_llama, seconds_in_onnx
 from dearlite.recommend.rates import GgufRates, OnnxRates, kept
 

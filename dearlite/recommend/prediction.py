@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from dearlite.models.registry import ModelEntry
+from dearlite.models.entries import ModelEntry
 from dearlite.recommend.rates import GgufRates, OnnxRates
 from dearlite.templates.families import FAMILIES, Family
 

@@ -13,7 +13,8 @@ from dearlite.export.source.fetch import fetch
 from dearlite.export.source.tokenizer import read_settings
 from dearlite.files.outputs import check_outputs
 from dearlite.files.targets import ending_of, find_target, reason_of
-from dearlite.models.registry import ModelEntry, model_file
+from dearlite.models.entries import ModelEntry
+from dearlite.models.registry import model_file
 
 _MODEL_FILES = (".dear", ".gguf")  # of an earlier export into the folder: no export reads them
 

@@ -14,8 +14,8 @@ from test_layers import MAY_IMPORT
 import dearlite
 import dearlite.export
 from dearlite import errors
+from dearlite.models.entries import CascadeEntry, ModelEntry
 from dearlite.models.manifest import Build, Manifest, Member, Tensor
-from dearlite.models.registry import CascadeEntry, ModelEntry
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")))

@@ -1,17 +1,21 @@
 """models.toml and the names it gives: the zoo of shared/reference/dear.md row by row; what an absent model says."""
 
 import importlib.util
+import io
 import re
 from pathlib import Path
 
 import pytest
 from tiny_gguf import write_tiny
 
-from dearlite.errors import UnknownModel, UsageError
+from dearlite.errors import UsageError
 from dearlite.models import registry
-from dearlite.models.registry import find_model, how_to_get, load_registry, missing_extra, model_file
+from dearlite.models.chain import resolve
+from dearlite.models.registry import find_model, how_to_get, load_registry, model_file
 from dearlite.models.registry_values import TRACED
+from dearlite.models.requirements import missing_extra
 from dearlite.pointwise.prompts import PAIR_FORMS
+from dearlite.render import facts
 from dearlite.templates.families import FAMILIES
 
 L8, L3, L8_INSTRUCT = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"
@@ -123,22 +127,27 @@ def test_comments_of_models_toml_hold_the_counts():
 def test_absent_model_is_shown_with_the_command_that_makes_it(home, cli):
     code, out, err = cli("models", "show", "dear-8b-ce-lora")
     assert (code, err) == (0, "")
-    for word in ("llama3.1", f"{L8}", "7519 MB", "`dearlite models get dear-8b-ce-lora`", "downloads 16.2 GB"):
+    for word in (
+        "llama3.1",
+        f"{L8}",
+        "7.5 GB, 8.2 GB of memory",
+        "`dearlite models get dear-8b-ce-lora`",
+        "downloads 16.2 GB",
+    ):
         assert word in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cross-encoder/ms-marco-MiniLM-L-12-v2", "that repository's model is minilm-l12 here (-m minilm-l12)"),
-        ("Cross-Encoder/MS-MARCO-MiniLM-L-12-v2", "(-m minilm-l12)"),
-        ("abdoelsayed/dear-3b-reranker-ce-v1", "(-m dear-3b-ce)"),
-        ("BAAI/bge-reranker-base", "(-m bge-base)"),
+        ("abdoelsayed/dear-3b-reranker-ce-v1", "dear-3b-ce is not on this machine: `dearlite models get dear-3b-ce`"),
+        ("BAAI/bge-reranker-base", "bge-base is not on this machine: `dearlite models get bge-base`"),
+        ("cross-encoder/ms-marco-MiniLM-L-6-v2", "minilm-l6 is not on this machine"),  # its former name at the Hub
         ("BAAI/bge-m3", "`dearlite export bge-m3 -o bge-m3.dear`"),
     ],
 )
-def test_repository_of_the_hub_names_the_model_or_the_export(home, name, words):
-    with pytest.raises(UnknownModel) as caught:
+def test_repository_of_the_hub_is_the_registered_model_or_names_the_export(home, name, words):
+    with pytest.raises(UsageError) as caught:
         find_model(name)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -439,17 +448,23 @@ def test_model_that_is_published_as_a_gguf_too_names_it(home, name):
         find_model(name)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("models", "get", "BAAI/bge-reranker-base"), "is bge-base here (`dearlite models get bge-base`)"),
-        (("export", "BAAI/bge-reranker-base"), "is bge-base here (`dearlite export bge-base`)"),
-        (("models", "get", "bge-bse"), "nearest: bge-base"),
-    ],
-)
-def test_get_and_export_name_the_model_that_is_meant(home, cli, arguments, words):
-    code, out, err = cli(*arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1) and words in err
+@pytest.mark.parametrize("arguments", [("models", "get"), ("export",)])
+def test_get_and_export_take_the_repository_of_a_model(home, cli, monkeypatch, arguments):
+    pytest.importorskip("optimum", reason="the extra dearlite[encoders] is not installed")
+    fetched = []
+
+    def stop(repository, *_):
+        fetched.append(repository)
+        raise UsageError("stopped")
+
+    monkeypatch.setattr("dearlite.export.source.inputs.fetch", stop)
+    code, _, err = cli(*arguments, "baai/bge-reranker-base")
+    assert (code, fetched) == (2, ["BAAI/bge-reranker-base"]) and "bge-base: licence MIT" in err
+
+
+def test_get_names_the_nearest_model(home, cli):
+    code, out, err = cli("models", "get", "bge-bse")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "nearest: bge-base" in err and "model file" not in err
 
 
 @pytest.mark.parametrize("talks", [True, False])
@@ -475,3 +490,112 @@ def test_instruction_without_a_place_names_the_prompt_that_has_one(cli, tmp_path
     code, out, err = cli("rerank", "-q", "x", tmp_path / "d.txt", "-m", file, "--instruction", "Find it", *options)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"mine takes {words}" in err and "leave it out, or take --prompt yes-no (or ctxl-v2, tfrank, if" in err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cross-encoder/ms-marco-MiniLM-L-12-v2",
+        "Cross-Encoder/MS-MARCO-MiniLM-L-12-v2",
+        "cross-encoder/ms-marco-MiniLM-L12-v2",
+        "minilm-l12",
+    ],
+)
+def test_the_embedded_model_by_its_names_at_the_hub(name, embedded_path):
+    assert find_model(name) == embedded_path
+    (stage,) = resolve([f"{name}:5"]).stages
+    assert (stage.name, stage.depth, stage.kind) == ("minilm-l12", 5, "pointwise")
+
+
+def test_a_file_comes_before_a_name_at_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "BAAI" / "bge-reranker-base"
+    file.parent.mkdir()
+    write_tiny(file)
+    assert find_model("BAAI/bge-reranker-base") == Path("BAAI/bge-reranker-base")
+
+
+def test_two_models_of_one_repository_are_named(home):
+    shipped = (Path(__file__).parents[2] / "models.toml").read_text()
+    table = shipped[shipped.index("[bge-base]") : shipped.index("[bge-large]")]
+    (home / "models.toml").write_text(table.replace("[bge-base]", "[mine]"))
+    with pytest.raises(UsageError, match="BAAI/bge-reranker-base has several models here: name one of them, bge-base"):
+        find_model("BAAI/bge-reranker-base")
+
+
+def test_a_former_name_finds_the_model_and_the_file_made_under_it(home):
+    shipped = (Path(__file__).parents[2] / "models.toml").read_text()
+    table = shipped[shipped.index("[bge-base]") : shipped.index("[bge-large]")].replace(
+        "BAAI/bge-reranker-base", "me/x"
+    )
+    own = table.replace("[bge-base]", "[renamed]").replace("architecture", 'aliases = ["former"]\narchitecture')
+    (home / "models.toml").write_text(own)
+    (home / "models").mkdir()
+    file = home / "models" / "former.dear"
+    file.write_bytes(b"x")
+    assert find_model("renamed") == find_model("former") == file
+    (home / "models.toml").write_text(own.replace('["former"]', '"former"'))
+    with pytest.raises(UsageError, match="aliases 'former', which is not a list of names"):
+        find_model("renamed")
+
+
+def test_every_missing_model_of_a_cascade_is_named_at_once(home, cli):
+    code, _, err = cli("rerank", "-q", "x", "-m", "dear", __file__, "--docs-format", "txt")
+    assert code == 2 and len(err.strip().splitlines()) == 1
+    assert "dear-3b-ce and dear-8b-listwise are not on this machine" in err
+    assert "`dearlite models get dear-3b-ce` (6.4 GB), `dearlite models get dear-8b-listwise` (16.1 GB)" in err
+
+
+def test_list_fits_80_columns_and_describes_with_v(home, cli, monkeypatch):
+    monkeypatch.setattr(facts, "_PIPE_WIDTH", 80)
+    code, out, _ = cli("models")
+    lines = out.splitlines()
+    names = [line.split()[0] for line in lines if line.strip()]
+    assert code == 0 and max(map(len, lines)) <= 80 and names[names.index("name") + 2] == "minilm-l12"
+    assert set(load_registry()) <= set(names)  # one line a model
+    assert "The embedded default" not in out
+    code, out, _ = cli("models", "-v")
+    assert code == 0 and "The embedded default" in out and "DeAR's two stages" in out
+    code, _, err = cli("models", "-v", "show", "bge-base")
+    assert code == 2 and "`dearlite models list -v`" in err
+
+
+def test_path_and_removal_of_a_model(home, cli, monkeypatch):
+    assert cli("models", "path", "minilm-l12")[1].strip().endswith("minilm-l12.dear")
+    code, out, err = cli("models", "path", "bge-base")
+    assert (code, out) == (2, "") and "dearlite models get bge-base" in err
+    file = home / "models" / "bge-base.dear"
+    file.parent.mkdir()
+    file.write_bytes(b"x" * 10_000_000)
+    assert cli("models", "path", "BAAI/bge-reranker-base")[1].strip() == str(file)
+    code, _, err = cli("models", "remove", "bge-base")
+    assert code == 2 and "add --yes" in err and file.is_file()
+    monkeypatch.setattr("sys.stdin", Answers("n\n"))
+    code, _, err = cli("models", "remove", "bge-base")
+    assert code == 0 and "0.01 GB" in err and "nothing was removed" in err and file.is_file()
+    monkeypatch.setattr("sys.stdin", Answers("y\n"))
+    code, out, _ = cli("models", "remove", "BAAI/bge-reranker-base")
+    assert code == 0 and out.startswith(f"removed {file}: 0.01 GB") and not file.exists()
+    file.write_bytes(b"x")
+    assert cli("models", "remove", "bge-base", "--yes")[0] == 0 and not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("minilm-l12", "is a part of the package"),
+        ("dear", "is a cascade: name one of its models, dear-3b-ce, dear-8b-listwise"),
+        ("bge-base", "bge-base is not on this machine"),
+        ("bge-bass", "no model 'bge-bass' (nearest: bge-base"),
+    ],
+)
+def test_what_is_not_removed(home, cli, name, message):
+    code, _, err = cli("models", "remove", name, "--yes")
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1
+
+
+class Answers(io.StringIO):
+    """Standard input of a terminal."""
+
+    def isatty(self):
+        return True

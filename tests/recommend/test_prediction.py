@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dearlite.models.registry import ModelEntry, load_registry
+from dearlite.models.entries import ModelEntry
+from dearlite.models.registry import load_registry
 from dearlite.recommend.prediction import (
     Workload,
     gguf_type,
