@@ -54,7 +54,9 @@ def list_models(verbose: bool = False) -> None:
         cascades.append((cascade.name, ", then ".join(cascade.stages), "yes" if complete else "no"))
     print_rows(("cascade", "stages", "here"), cascades)
     if verbose:
-        print_rows(("name", "about"), [(entry.name, entry.about) for entry in (*entries, *load_cascades().values())])
+        descriptions = [(entry.name, entry.about) for entry in entries]
+        descriptions += [(cascade.name, cascade.about) for cascade in load_cascades().values()]
+        print_rows(("name", "about"), descriptions)
 
 
 _PLACES = ("embedded", "yes", "unusable", "no")  # of a model's file, best first

@@ -50,6 +50,8 @@ CALLS = {
     "models list": [("models",), ("models", "list")],
     "models show": [("models", "show", "minilm-l12")],
     "models get": [("models", "get", "minilm-l12")],
+    "models path": [("models", "path", "minilm-l12")],
+    "models remove": [("models", "remove", "-h")],  # the embedded model stays
     "models recommend": [("models", "recommend", "-h")],  # it measures the machine
     "serve": [("serve", "-h")],  # it runs until a signal (tests/serve)
     "mcp": [("mcp", "-h")],  # until its client ends
