@@ -39,6 +39,7 @@ __all__ = [
     "Evaluation",
     "FetchError",
     "Fields",
+    "FolderDocuments",
     "Hit",
     "InvalidInput",
     "JournalInUse",
@@ -48,6 +49,7 @@ __all__ = [
     "MissingExtra",
     "ModelFileError",
     "OutOfMemory",
+    "Passage",
     "ProgressEvent",
     "Ranking",
     "RankingEvent",
@@ -65,6 +67,7 @@ __all__ = [
     "compare",
     "evaluate",
     "make_collection",
+    "read_folder",
     "rerank",
     "rerank_run",
     "unload",
@@ -78,6 +81,8 @@ _MODULES = {
     "EngineError FetchError InvalidInput JournalInUse LibraryNotLoaded MissingExtra ModelFileError "
     "OutOfMemory ScoringError UnknownModel UsageError",
     "fields": "Fields",
+    "folders.passage": "Passage",
+    "folders.reading": "FolderDocuments read_folder",
     "offline": "compare evaluate rerank_run",
     "offline.collection.collection": "Collection make_collection",
     "offline.evaluation.evaluation": "Evaluation",
@@ -113,6 +118,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from dearlite.fields import Fields
+    from dearlite.folders.passage import Passage
+    from dearlite.folders.reading import FolderDocuments, read_folder
     from dearlite.offline import compare, evaluate, rerank_run
     from dearlite.offline.collection.collection import Collection, make_collection
     from dearlite.offline.evaluation.evaluation import Evaluation

@@ -79,6 +79,7 @@ class Hit(Generic[T_co]):
     - `stages`: the score and rank by each stage of a cascade that read the document.
     - `passages`: (start, end) characters in `text` of the best passages, best first. Empty if the document was not read
       in passages.
+    - `more`: ids of the other passages of the same file, best first, in a ranking that `group_by_file` made.
     """
 
     rank: int
@@ -97,6 +98,7 @@ class Hit(Generic[T_co]):
     passages: tuple[tuple[int, int], ...] = ()
     relevance_from: str | None = None
     tokens_total_is_bound: bool = False
+    more: tuple[str, ...] = ()
 
     @property
     def passage(self) -> tuple[int, int] | None:
@@ -209,7 +211,7 @@ class Ranking(Sequence[Hit[T_co]]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dict per hit: the fields of the caller's record, then `rank`, `score`, `index`.
 
-        `relevance` (with `relevance_from` where it is the makers' own), `reason`, `passage`, `stages`, and of a
+        `relevance` (with `relevance_from` where it is the makers' own), `reason`, `more`, `passage`, `stages`, and of a
         truncated document `truncated`, `tokens_used`, `tokens_total` and `tokens_total_is_bound` are added where they
         exist. A field of the caller with one of these names is kept as `input_NAME`.
 
@@ -243,6 +245,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
     else:
         fields = {"id": hit.id, "title": hit.title or None, "text": hit.text}
         row = {name: value for name, value in fields.items() if value is not None}
+        if hasattr(record, "place_fields"):  # a passage of a file
+            row |= record.place_fields()
     added: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
     if hit.relevance is not None:
         added["relevance"] = hit.relevance
@@ -250,6 +254,8 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         added["relevance_from"] = hit.relevance_from
     if hit.reason is not None:
         added["reason"] = hit.reason
+    if hit.more:
+        added["more"] = list(hit.more)
     if hit.passage is not None:
         added["passage"] = list(hit.passage)
     if hit.stages:

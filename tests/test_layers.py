@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "passages": "errors readable documents ranking hits",
     "files": "errors readable fields documents ranking",
     "templates": "errors prefixes",
+    "folders": "errors checks readable documents ranking",
     "models": "errors checks options files templates",
     "loading": "errors options models",
     "lifetime": "errors options loading",
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     "offline.evaluation",
     "serve": f"{_RUNTIME} relevance version",
     "render": "errors fields documents scores ranking files offline.evaluation",
-    "dearlite": f"{_RECORDS} tasks api reranker offline offline.collection offline.evaluation offline.run",
+    "dearlite": f"{_RECORDS} folders tasks api reranker offline offline.collection offline.evaluation offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise llama listwise recommend offline offline.collection offline.run offline.cluster "
     "offline.evaluation render serve cli.options",

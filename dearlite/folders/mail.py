@@ -1,0 +1,46 @@
+"""A mail (`.eml`): subject, sender, date and the text, by the standard library. Attachments are not opened."""
+
+from __future__ import annotations
+
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+from dearlite.errors import first_line
+from dearlite.folders.content import Content, Unreadable
+from dearlite.folders.encodings import decode
+from dearlite.folders.pages import read_html
+
+_HEADERS = ("Subject", "From", "Date")
+
+
+def read_mail(data: bytes) -> Content:
+    """The content of a mail: its text part, else its HTML part. It has no lines: what is read was decoded."""
+    try:
+        message = message_from_bytes(data, policy=policy.default)
+        headers = {name: _line(message.get(name)) for name in _HEADERS}
+        body, note = _body(message)
+    except Unreadable:
+        raise
+    except Exception as err:  # the parser of headers fails on damaged ones in many ways
+        raise Unreadable(f"is no mail that can be read ({first_line(err)})") from None
+    if not any(headers.values()) and not body.strip():
+        raise Unreadable("is no mail: it has no header and no text")
+    head = "\n".join(f"{name}: {value}" for name, value in headers.items() if value)
+    return Content(f"{head}\n\n{body}" if head else body, title=headers["Subject"], note=note)
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split()) if value else ""
+
+
+def _body(message: EmailMessage) -> tuple[str, str]:
+    part = message.get_body(preferencelist=("plain", "html"))
+    if part is None:
+        return "", ""
+    payload = part.get_payload(decode=True)
+    data = payload if isinstance(payload, bytes) else b""
+    charset = part.get_content_charset("")
+    if part.get_content_type() == "text/html":
+        page = read_html(data)
+        return page.text, page.note
+    return decode(data, charset)

@@ -1,0 +1,338 @@
+"""Readers of web pages, mails, PDF and Word: real small files that the tests write, and damaged ones."""
+
+import io
+import sys
+import zipfile
+from email.message import EmailMessage
+
+import pytest
+
+import dearlite
+from dearlite.folders import read_folder
+from dearlite.folders.content import Unreadable
+from dearlite.folders.mail import read_mail
+from dearlite.folders.pages import read_html
+from dearlite.folders.pdf import read_pdf
+from dearlite.folders.word import read_docx
+
+ANSWER = "The home office costs 1,260 euros a year."
+
+
+@pytest.fixture
+def lxml():
+    return pytest.importorskip("lxml.etree", reason="lxml is not installed (extra files)")
+
+
+def make_pdf(pages, password=None):
+    fpdf = pytest.importorskip("fpdf", reason="fpdf2 is not installed (extra test)")
+    pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed (extra files)")
+    pdf = fpdf.FPDF()
+    pdf.set_font("Helvetica", size=12)
+    for text in pages:
+        pdf.add_page()
+        if text:
+            pdf.multi_cell(0, text=text)
+    if password:
+        pdf.set_encryption(owner_password="owner", user_password=password)
+    return bytes(pdf.output())
+
+
+def make_docx(*blocks, title=""):
+    docx = pytest.importorskip("docx", reason="python-docx is not installed (extra files)")
+    document = docx.Document()
+    document.core_properties.title = title
+    for level, text in blocks:
+        if isinstance(text, list):
+            table = document.add_table(rows=0, cols=len(text[0]))
+            for row in text:
+                for cell, words in zip(table.add_row().cells, row, strict=True):
+                    cell.text = words
+        elif level:
+            document.add_heading(text, level)
+        else:
+            document.add_paragraph(text)
+    stream = io.BytesIO()
+    document.save(stream)
+    return stream.getvalue()
+
+
+def unreadable(reader, data):
+    """The reason for which `reader` refuses `data`."""
+    with pytest.raises(Unreadable) as caught:
+        reader(data)
+    return str(caught.value)
+
+
+def text_or_reason(reader, data):
+    """The text of damaged `data`, or the reason, which must be one line; any other error fails the test."""
+    try:
+        return reader(data).text
+    except Unreadable as err:
+        reason = str(err)
+    assert "\n" not in reason
+    return reason
+
+
+# Web pages
+
+PAGE = """<!doctype html>
+<html><head><title>My
+ page</title><style>p { color: red }</style></head>
+<body><!-- a
+comment --><script>var unseen = 1;</script>
+<h1>Head<i>ing</i></h1>
+<p>First <b>para</b>graph
+on &lt;two&gt; lines.</p>tail
+<table><tr><td>a</td><td>b</td></tr>
+<tr><td>c</td></tr></table>
+<h2>Second</h2><ul><li>x<li>y</ul>
+<template>unseen</template><p>end
+</body></html>
+"""
+
+
+def test_a_page_is_the_text_that_a_browser_shows(lxml):
+    content = read_html(PAGE.encode())
+    assert content.text == (
+        "Heading\n\nFirst paragraph\non <two> lines.\n\ntail\n\na b\nc\n\nSecond\n\nx\n\ny\n\nend".replace("\\\n", "\n")
+    )
+    assert [(heading.level, heading.title) for heading in content.headings] == [(1, "Heading"), (2, "Second")]
+    assert [content.text[heading.start : heading.end] for heading in content.headings] == ["Heading", "Second"]
+    assert content.title == "My page"
+
+
+def test_the_lines_of_a_page_are_those_of_its_source(lxml):
+    content, lines = read_html(PAGE.encode()), PAGE.split("\n")
+    for word in ("First", "lines", "tail", "a b", "c", "Second", "x", "y", "end"):
+        line = lines[
+            content.line(content.text.index("\n" + word) + 1 if word in "acxy" else content.text.index(word)) - 1
+        ]
+        assert word[0] in line and word.split()[-1] in line, word
+
+
+def test_a_page_declares_its_encoding_and_utf_8_comes_first(lxml):
+    russian = '<meta charset="koi8-r"><p>Привет, мир'
+    assert read_html(russian.encode("koi8-r")).text == "Привет, мир"
+    assert read_html(russian.encode()).text == "Привет, мир"
+    western = read_html('<meta charset="nonsense"><p>Straße in Köln'.encode("cp1252"))
+    assert western.text == "Straße in Köln"
+    assert western.note == "is not UTF-8 and is read as Windows-1252"
+
+
+@pytest.mark.parametrize("page", ["", "  \n", "<!-- only a comment -->", "<script>x</script>", "<?php echo 1 ?>"])
+def test_a_page_without_text_is_empty(lxml, page):
+    assert read_html(page.encode()).text == ""
+
+
+@pytest.mark.parametrize("part", ["<div>", "<!--", "<a ", "</", "&", "<![CDATA[", "<table><tr><td>", "<b><i>"])
+def test_a_hostile_page_ends_in_time(lxml, part):
+    """A megabyte of one construct that is never closed: linear work, and no limit of recursion."""
+    read_html((part * (1_000_000 // len(part)) + "text").encode())
+
+
+# Mails
+
+
+def make_mail(subject="Straße und Wege", **parts):
+    mail = EmailMessage()
+    mail["Subject"], mail["From"], mail["Date"] = subject, "Ann <ann@example.org>", "Mon, 01 Jan 2024 00:00:00 +0000"
+    if "plain" in parts:
+        mail.set_content(parts["plain"], cte="base64")
+    if "html" in parts:
+        (mail.add_alternative if "plain" in parts else mail.set_content)(parts["html"], subtype="html")
+    mail.add_attachment(b"secret attachment", maintype="application", subtype="zip", filename="a.zip")
+    return mail.as_bytes()
+
+
+def test_a_mail_has_its_headers_and_its_text_but_no_attachment():
+    content = read_mail(make_mail(plain=ANSWER, html="<p>other"))
+    assert content.text == (
+        "Subject: Straße und Wege\nFrom: Ann <ann@example.org>\nDate: Mon, 01 Jan 2024 00:00:00 +0000\n\n"
+        + ANSWER
+        + "\n"
+    )
+    assert content.title == "Straße und Wege"
+    assert content.line(0) is None
+
+
+def test_a_mail_of_html_alone_is_read_as_a_page(lxml):
+    assert read_mail(make_mail(html="<p>A <b>bold</b> text<script>x</script>")).text.endswith("\n\nA bold text")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Subject: =?utf-8?b?////?=\nFrom: <<>>\nDate: nonsense\n\ntext",
+        b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\ntext",
+        b"Subject: x\nContent-Type: text/plain; charset=nonsense\n\ntext",
+        b"Subject: x\nContent-Transfer-Encoding: base64\n\ntext",
+        b"Subject:\nFrom: @@,;<\nContent-Type: ;;;\n\ntext",
+    ],
+)
+def test_a_damaged_mail_is_read_as_far_as_it_goes(data):
+    assert text_or_reason(read_mail, data)
+
+
+def test_a_file_that_is_no_mail():
+    assert unreadable(read_mail, b"\n\n\n") == "is no mail: it has no header and no text"
+
+
+# PDF
+
+
+def test_the_passages_of_a_pdf_have_their_page(tmp_path):
+    (tmp_path / "report.pdf").write_bytes(make_pdf(["First page.", "Filler. " * 150 + ANSWER, "", "Last page."]))
+    documents = read_folder(tmp_path)
+    assert [document.id for document in documents] == [
+        f"{tmp_path / 'report.pdf'} {place}" for place in ("p. 1", "p. 2", "p. 2 (2)", "p. 4")
+    ]
+    assert [document.record.page for document in documents] == [1, 2, 2, 4]
+    assert {document.record.first_line for document in documents} == {None}
+    assert ANSWER in " ".join(documents[2].text.split())
+    content = read_pdf((tmp_path / "report.pdf").read_bytes())
+    assert all(content.text[d.record.start : d.record.end] == d.text for d in documents)
+
+
+def test_pdfs_that_cannot_be_read():
+    good = make_pdf(["text"])
+    assert unreadable(read_pdf, make_pdf(["text"], password="x")) == (
+        "is encrypted: save it without its password (qpdf --decrypt)"
+    )
+    assert unreadable(read_pdf, b"%PDF-1.4 nonsense").startswith("is no PDF that can be read (Failed to load document")
+    assert unreadable(read_pdf, good[:200]).startswith("is no PDF that can be read (")
+    assert unreadable(read_pdf, b"").startswith("is no PDF that can be read (")
+    assert unreadable(read_pdf, make_pdf(["", ""])) == (
+        "has no text: its pages are pictures (ocrmypdf adds their text)"
+    )
+
+
+def test_no_damage_to_a_pdf_ends_the_call(tmp_path):
+    good = make_pdf(["text of the page"])
+    for position in range(0, len(good), 41):
+        for data in (good[:position], good[:position] + b"\xff\0\n" + good[position + 3 :]):
+            text_or_reason(read_pdf, data)
+
+
+# Word
+
+
+def test_the_passages_of_a_word_document_have_their_heading(tmp_path):
+    data = make_docx(
+        (0, "Opening."),
+        (1, "Taxes"),
+        (2, "Costs"),
+        (0, ANSWER),
+        (0, [["a", "b"], ["c", "d"]]),
+        (1, "End"),
+        (0, "x" * 20),
+    )
+    (tmp_path / "letter.docx").write_bytes(data)
+    documents = read_folder(tmp_path)
+    assert [document.record.heading for document in documents] == ["", "Taxes > Costs", "End"]
+    assert [document.id for document in documents] == [
+        f"{tmp_path / 'letter.docx'}{place}" for place in ("", " § Costs", " § End")
+    ]
+    assert documents[1].text == f"Taxes\n\nCosts\n\n{ANSWER}\n\na\tb\nc\td"
+    text = read_docx(data).text
+    assert all(text[d.record.start : d.record.end] == d.text for d in documents)
+
+
+def bomb(size):
+    """A small ZIP of a Word document whose main part unpacks to `size` bytes."""
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(make_docx((0, "x")))) as good,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as bad,
+    ):
+        for name in good.namelist():
+            bad.writestr(name, good.read(name) if name != "word/document.xml" else b" " * size)
+    return stream.getvalue()
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked():
+    data = bomb(60_000_000)
+    assert len(data) < 100_000
+    assert unreadable(read_docx, data).startswith("unpacks to 61 MB in 17 parts: ")
+
+
+def test_a_zip_bomb_that_declares_a_small_size_gives_no_more_than_that():
+    data = bytearray(bomb(60_000_000))
+    declared, small = (60_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")
+    assert data.count(declared) == 2  # in the entry and in the directory
+    data = bytes(data).replace(declared, small)
+    assert unreadable(read_docx, data).startswith("is no Word document that can be read (Bad CRC-32")
+
+
+def test_word_documents_that_cannot_be_read():
+    assert unreadable(read_docx, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1").startswith("is encrypted, or an old .doc: ")
+    assert unreadable(read_docx, b"PK nonsense") == ("is no Word document that can be read (File is not a zip file)")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.txt", "x")
+    assert "\n" not in unreadable(read_docx, stream.getvalue())
+    good = make_docx((0, "text"))
+    for position in range(0, len(good), len(good) // 40):
+        text_or_reason(read_docx, good[:position] + b"\xff\0\n" + good[position + 3 :])
+
+
+def test_entities_of_a_word_document_read_no_file(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret words")
+    stream = io.BytesIO()
+    entity = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{(tmp_path / "secret.txt").as_uri()}">]>'
+    with zipfile.ZipFile(io.BytesIO(make_docx((0, "MARK")))) as good, zipfile.ZipFile(stream, "w") as bad:
+        for name in good.namelist():
+            part = good.read(name)
+            if name == "word/document.xml":
+                head, rest = part.split(b"?>", 1)
+                part = head + b"?>" + entity.encode() + rest.replace(b"MARK", b"MARK &e;")
+            bad.writestr(name, part)
+    assert "secret words" not in text_or_reason(read_docx, stream.getvalue())
+
+
+# All kinds together
+
+
+def test_the_answer_is_found_in_each_kind_and_its_place_opened(tmp_path, lxml, embedded_path):
+    """One folder per kind with the answer and two other texts: the best passage leads to the answer's line or page."""
+    other = "Mix flour and sugar.", "Bake the cake for an hour at 180 degrees."
+    files = {
+        "a.txt": "\n\n".join((*other, ANSWER)),
+        "a.md": f"# Cake\n\n{other[0]}\n{other[1]}\n\n# Taxes\n\n{ANSWER}\n",
+        "a.rst": f"Cake\n====\n\n{other[0]}\n\nTaxes\n=====\n\n{ANSWER}\n",
+        "a.py": f"{'x = 1' * 200}\n\n# {ANSWER}\n",
+        "a.html": f"<h1>Cake</h1>\n<p>{other[0]}\n<h1>Taxes</h1>\n<p>{ANSWER}",
+        "a.eml": make_mail(plain=ANSWER),
+        "a.pdf": make_pdf([*other, ANSWER]),
+        "a.docx": make_docx((1, "Cake"), (0, other[0]), (1, "Taxes"), (0, ANSWER)),
+    }
+    lines = {"a.txt": 5, "a.md": 8, "a.rst": 9, "a.py": 3, "a.html": 4}
+    reranker = dearlite.Reranker.load(embedded_path)
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        best = reranker.rerank("What does the home office cost?", read_folder(path))[0]
+        assert "1,260" in best.text
+        place = best.document
+        if name in lines:
+            assert place.first_line <= lines[name] <= place.last_line
+            assert ANSWER in path.read_text().split("\n")[lines[name] - 1]
+        assert place.page == (3 if name == "a.pdf" else None)
+        assert place.heading == ("Taxes" if name in ("a.md", "a.rst", "a.html", "a.docx") else "")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "data"),
+    [("pypdfium2", "a.pdf", b"%PDF"), ("docx", "a.docx", b"PK"), ("lxml.etree", "a.html", b"<p>x")],
+)
+def test_a_missing_library_is_one_line_and_the_others_are_read(tmp_path, monkeypatch, module, name, data):
+    monkeypatch.setitem(sys.modules, module, None)
+    for number in range(3):
+        (tmp_path / f"{number}{name}").write_bytes(data)
+    with pytest.raises(dearlite.MissingExtra, match=r'pip install "dearlite\[files\]"$'):
+        read_folder(tmp_path)
+    (tmp_path / "b.txt").write_text("text")
+    documents = read_folder(tmp_path)
+    assert [document.text for document in documents] == ["text"]
+    assert len(documents.skipped["without a reader"]) == 3
+    assert len(documents.problems) == 1
+    assert documents.problems[0].startswith(f"{tmp_path / ('0' + name)} is left out, and others of its kind: ")
