@@ -72,7 +72,7 @@ def budget(model: str, collection: Collection, rounds: int) -> None:
         assert sorted(hit.index for hit in ranking) == list(range(len(documents)))
         if number:
             late.append(1000 * (took - full / 2))
-            shares.append(ranking.stages[0].looked_at / len(documents))
+            shares.append(ranking.stages[0].scored / len(documents))
             state = "complete" if ranking.complete else "not complete"
             print(f"  given {full / 2:.2f} s of {full:.2f} s, took {took:.2f} s, {state}, {shares[-1]:.0%} read")
     share = statistics.median(shares)

@@ -20,7 +20,7 @@ from dearlite import Reranker, rerank_run
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
 from dearlite.offline.collection.collection import Collection, make_collection, open_collection
 
-_SCORING = Scoring("minilm-l12", "cpu", threads=1, depth=100, skip_bad=False, listwise=None, together=8, loading={})
+_SCORING = Scoring("minilm-l12", "cpu", threads=1, depth=100, skip_bad=False, listwise=None, batch_size=8, loading={})
 
 
 def on_ray(collection: Collection, actors: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ Where to start:
     Reranker.load(model)      a model or a cascade, for many calls: rerank, rerank_many, score, arerank, astream
     Listwise(...), Long(...)  options of listwise models and of long documents
     Fields(text=..., id=...)  names of the fields of your records
-    rerank_run, evaluate      a whole run of queries, and its measures
+    rerank_run, evaluate      a whole run of queries, and its measures; `compare` measures existing runs
     DearliteError             the base of all errors, Cancelled among them
 
 Models are named in `dearlite models` on the command line; `dearlite.export` makes them, `dearlite.integrations` has

@@ -8,6 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 from dearlite.kept import KEPT
+from dearlite.renamed import with_former_names
 from dearlite.tasks import call_in_thread, new_threads
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@with_former_names
 def rerank(
     query: str,
     docs: Iterable[T],
@@ -90,6 +92,7 @@ def rerank(
     )
 
 
+@with_former_names
 async def arerank(
     query: str,
     docs: Iterable[T],

@@ -168,10 +168,10 @@ class CascadeReranker(Reranker):
         return self._stages[0].reranker().empty_documents(documents)
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        """One Ranking per job. `call.together` queries go through all stages at a time."""
+        """One Ranking per job. `call.batch_size` queries go through all stages at a time."""
         rankings = list[Ranking]()
-        for start in range(0, len(jobs), call.together):
-            rankings += self._rank(jobs[start : start + call.together], call)
+        for start in range(0, len(jobs), call.batch_size):
+            rankings += self._rank(jobs[start : start + call.batch_size], call)
         return rankings
 
     def _rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
@@ -264,7 +264,7 @@ class CascadeReranker(Reranker):
                 return [order_within(reranker, text, shown[0], listwise, deadline, progress, first=first)]
             rankings = reranker.rerank_many(
                 [(query.text, documents) for query, documents in zip(queries, shown, strict=True)],
-                together=call.together,
+                batch_size=call.batch_size,
                 listwise=call.listwise,
                 progress=progress if len(queries) == 1 else None,
                 cancel=call.cancel,

@@ -3,6 +3,7 @@
 DearliteError            exit 1: something failed
 ├── UsageError           exit 2: the call is wrong (also a ValueError)
 │   ├── UnknownModel     no model has this name
+│   ├── BudgetTooShort   the budget ended before the first documents were read
 │   └── JournalInUse     another process writes this journal
 ├── InvalidInput         a query, document, run or judgement that cannot be read or ranked (also a ValueError)
 ├── ModelFileError       a model file that is damaged, foreign or too new; BundleError is its former name

@@ -20,17 +20,17 @@ ListwiseMode = Literal["permute", "first", "reason", "generate"]
 # mode -> description, for --help
 LONG_MODES: dict[LongMode, str] = {
     "truncate": "cut at the length that the model reads, as in its training",
-    "chunk": "read in overlapping passages, the best passage counts",
-    "cascade": "the previous stage picks the best passages of a document",
+    "chunk": "MaxP: read in overlapping passages, the best passage counts",
+    "cascade": "passage selection: the previous stage picks the best passages of a document",
 }
 LEAST_PASSAGE_TOKENS = 16  # a shorter passage carries too little meaning to score
 
 # mode -> description, for --help
 LISTWISE_MODES: dict[ListwiseMode, str] = {
     "permute": "decodes identifiers under a mask, always a permutation",
-    "first": "one forward pass, order and scores from the first token",
-    "reason": "writes its reasoning first, then as permute",
-    "generate": "free text, parsed strictly",
+    "first": "FIRST: one forward pass, order and scores from the first token",
+    "reason": "chain of thought: writes its reasoning first, then as permute",
+    "generate": "free generation, parsed strictly",
 }
 DEFAULT_REASONING_TOKENS = 512
 MOST_PASSES = 100  # the orders of all passes are in memory at once, and the mean rank has settled long before
@@ -98,10 +98,10 @@ class Listwise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The options of one call of `Reranker.rerank` or `rerank_many`; only the latter uses `together`.
+    """The options of one call of `Reranker.rerank` or `rerank_many`; only the latter uses `batch_size`.
 
     `positions` are those of the documents in the caller's list, for messages, where a part of them is ranked. Raises
-    UsageError if `together` is no whole number from 1.
+    UsageError if `batch_size` is no whole number from 1.
     """
 
     top_k: int | None = None
@@ -110,11 +110,11 @@ class Call:
     cancel: Event | None = None
     budget_s: float | None = None
     long: Long | None = None
-    together: int = 8
+    batch_size: int = 8
     positions: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        whole_number("together", self.together)
+        whole_number("batch_size", self.batch_size)
         if self.listwise is not None:
             instance("listwise", self.listwise, Listwise, "Listwise(mode=...)")
         if self.long is not None:

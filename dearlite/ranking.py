@@ -42,16 +42,25 @@ class StageScore:
 class StageReport:
     """The work of one stage of a cascade.
 
-    `depth` is the number of documents that it was given, `looked_at` the number that it read, `elapsed_s` its time in
+    `depth` is the number of documents that it was given, `scored` the number that it scored, `elapsed_s` its time in
     seconds, which is not compared. `error` is the reason why it did not run, empty if it ran.
     """
 
     model: str
     device: str
     depth: int
-    looked_at: int
+    scored: int
     elapsed_s: float = field(compare=False)
     error: str = ""
+
+    @property
+    def looked_at(self) -> int:
+        """The former name of `scored`, for one version."""
+        return self.scored
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, and `looked_at`, the former name of `scored`."""
+        return asdict(self) | {"looked_at": self.scored}
 
 
 @dataclass(frozen=True, slots=True)

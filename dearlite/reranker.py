@@ -14,6 +14,7 @@ from dearlite.jobs import Job, checked_jobs, empty_document, read_docs
 from dearlite.models.calibration import SIGMOID
 from dearlite.options import Call, Listwise, check_instruction
 from dearlite.progress import Progress, shown
+from dearlite.renamed import with_former_names
 from dearlite.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Reranker(Tasks, ABC):
         mixed, results of others may not. Raises UsageError for `listwise` on a pointwise model.
         """
 
+    @with_former_names
     def rerank(
         self,
         query: str,
@@ -162,11 +164,12 @@ class Reranker(Tasks, ABC):
             self._check_stages(call)
             return cast("Ranking[T]", self.rank([(query, read_docs(docs, fields))], call)[0])
 
+    @with_former_names
     def rerank_many(
         self,
         jobs: Iterable[tuple[str, Iterable[T]]],
         *,
-        together: int = 8,
+        batch_size: int = 8,
         top_k: int | None = None,
         listwise: Listwise | None = None,
         progress: Progress | bool | None = None,
@@ -177,10 +180,10 @@ class Reranker(Tasks, ABC):
         """One Ranking per job, in order, equal to what `rerank` returns for its query.
 
         - `jobs`: (query, docs) pairs.
-        - `together`: number of queries that a listwise model decodes at once, 1 or more. More are faster and need more
-          memory: 128 KiB per token of each prompt for a model of 8B parameters. Default: 8.
+        - `batch_size`: number of queries that a listwise model decodes at once, 1 or more. More are faster and need
+          more memory: 128 KiB per token of each prompt for a model of 8B parameters. Default: 8.
         - `progress`: True, or a function that is called with (done, total) documents. A listwise model or cascade
-          counts within each group of `together` queries.
+          counts within each group of `batch_size` queries.
 
         The other arguments and the errors are those of `dearlite.rerank`.
 
@@ -196,7 +199,9 @@ class Reranker(Tasks, ABC):
         """
         self.check_open()
         with shown(progress) as callback:
-            call = Call(top_k=top_k, listwise=listwise, progress=callback, cancel=cancel, long=long, together=together)
+            call = Call(
+                top_k=top_k, listwise=listwise, progress=callback, cancel=cancel, long=long, batch_size=batch_size
+            )
             self._check_stages(call)
             rankings = self.rank([(query, read_docs(docs, fields)) for query, docs in checked_jobs(jobs)], call)
             return cast("list[Ranking[T]]", rankings)

@@ -13,6 +13,7 @@ from dearlite.errors import Cancelled
 from dearlite.lifetime import Lifetime
 from dearlite.options import Listwise
 from dearlite.ranking import Ranking, T_co
+from dearlite.renamed import with_former_names
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -61,6 +62,7 @@ class Tasks(Lifetime):
 
     _threads_of = 0  # the process of the threads
 
+    @with_former_names
     async def arerank(
         self: Reranks,
         query: str,

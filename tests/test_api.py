@@ -113,7 +113,7 @@ def test_bad_document_is_named(reranker, doc):
 def test_bad_options_are_usage_errors(reranker):
     for call in (
         lambda: reranker.rerank(QUERY, ["a"], top_k=0),
-        lambda: reranker.rerank_many([(QUERY, ["a"])], together=0),
+        lambda: reranker.rerank_many([(QUERY, ["a"])], batch_size=0),
         lambda: Reranker.load(gpu_layers=-1),
         lambda: Reranker.load(threads=0),
         lambda: Reranker.load(device="tpu"),

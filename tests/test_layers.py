@@ -7,7 +7,7 @@ import pytest
 from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
-_BASE = "errors progress display version checks readable prefixes foreign fields"
+_BASE = "errors progress renamed display version checks readable prefixes foreign fields"
 _RECORDS = f"{_BASE} documents options deadline machine processor scores ranking hits jobs passages"
 _RUNTIME = f"{_RECORDS} files templates models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "errors": "",
     "progress": "errors",
     "display": "",
+    "renamed": "errors",
     "version": "",
     "checks": "errors",
     "readable": "",
@@ -37,8 +38,8 @@ MAY_IMPORT = {
     "models": "errors checks options files templates",
     "loading": "errors options models",
     "lifetime": "errors options loading",
-    "tasks": "errors fields options progress ranking lifetime",
-    "reranker": "tasks errors checks progress fields documents options ranking jobs models loading",
+    "tasks": "errors renamed fields options progress ranking lifetime",
+    "reranker": "tasks errors checks progress renamed fields documents options ranking jobs models loading",
     "relevance": "scores ranking reranker",
     "jobs": "errors fields documents",
     "stages": "errors progress documents ranking hits passages",
@@ -51,12 +52,12 @@ MAY_IMPORT = {
     "frozen": "",
     "integrations": "errors options readable documents progress ranking relevance models reranker",
     "kept": "models reranker",
-    "api": "fields options progress ranking models reranker kept tasks",
+    "api": "renamed fields options progress ranking models reranker kept tasks",
     "offline.collection": "errors checks fields documents files",
     "offline.run": f"{_RECORDS} files models loading reranker offline.collection",
     "offline.cluster": f"{_RECORDS} files models loading reranker offline.collection offline.run",
     "offline.evaluation": f"{_RECORDS} files offline.collection offline.run",
-    "offline": "fields options models files reranker loading progress offline.collection offline.run "
+    "offline": "renamed fields options models files reranker loading progress offline.collection offline.run "
     "offline.evaluation",
     "serve": f"{_RUNTIME} relevance version",
     "render": "errors fields documents scores ranking files offline.evaluation",

@@ -105,7 +105,7 @@ def _scoring_of(options: RunOptions) -> Scoring:
         depth=options.source.depth,
         skip_bad=options.source.skip_bad,
         listwise=options.model.listwise,
-        together=options.together,
+        batch_size=options.batch_size,
         loading={name: value for name, value in listwise_loading.items() if value is not None},
     )
 

@@ -71,7 +71,7 @@ SECTIONS = {
         "--passage-tokens",
         "--reasoning-tokens",
         "--passes",
-        "--together",
+        "--batch-size",
         "--batch-size",
     ),
     "Ray cluster": ("--ray", "--actors", "--actor-gpus", "--block-queries"),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dearlite.cli.help import refuse_unknown, with_help
+from dearlite.cli.options.renamed import accepting_former_names
 from dearlite.cli.options.repeats import refusing_repeats
 from dearlite.cli.streams import StreamFailed, guarded_streams
 from dearlite.errors import DearliteError, load_failure, need
@@ -62,7 +63,7 @@ class LazyGroup(click.Group):
             return None
         module, _, extra = COMMANDS[cmd_name]
         command: click.Command = need(module, extra=extra).command
-        return with_help(refusing_repeats(command), cmd_name)
+        return with_help(accepting_former_names(refusing_repeats(command)), cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -49,8 +49,8 @@ def report(ranking: Ranking, skipped: list[str], *, interrupted: bool = False) -
         if stage.error:
             note(f"stage {stage.model} did not run, the order is that of the other stages: {stage.error}")
     if not ranking.complete:
-        reason = "interrupted" if interrupted else "the time budget ran out"
-        note(f"{reason}: {_work(ranking)} documents; the others keep their earlier order")
+        reason = "interrupted" if interrupted else "the budget is exhausted"
+        note(f"{reason}: {_work(ranking)} documents; the others are left in their earlier order")
     if ranking.agreement is not None:
         note(f"agreement of the passes: Kendall's tau {ranking.agreement:.2f}")
     if ranking.query_truncated:
@@ -78,10 +78,10 @@ def _report_speed(ranking: Ranking) -> None:
 
 
 def _work(ranking: Ranking) -> str:
-    """The number of documents that each stage read of those it was given."""
+    """The number of documents that each stage scored of those it was given."""
     if not ranking.stages:
-        return f"{ranking.model} read {ranking.total - ranking.unscored} of {ranking.total}"
-    return ", ".join(f"{stage.model} read {stage.looked_at} of {stage.depth}" for stage in ranking.stages)
+        return f"{ranking.model} scored {ranking.total - ranking.unscored} of {ranking.total}"
+    return ", ".join(f"{stage.model} scored {stage.scored} of {stage.depth}" for stage in ranking.stages)
 
 
 def _documents(number: int) -> str:

@@ -142,7 +142,7 @@ class ListwiseReranker(Reranker):
         }
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        """One Ranking per job; the windows of `call.together` queries are decoded side by side.
+        """One Ranking per job; the windows of `call.batch_size` queries are decoded side by side.
 
         The keys and values of all of them are in memory at the same time (8B model: 128 KiB per token).
         """
@@ -161,7 +161,7 @@ class ListwiseReranker(Reranker):
         return self._rank_passes(jobs, call)
 
     def _rank_passes(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
-        """One Ranking per job. Each shuffled pass counts as one query towards `call.together`."""
+        """One Ranking per job. Each shuffled pass counts as one query towards `call.batch_size`."""
         top_k, passes = check_top_k(call.top_k), 1 if call.listwise is None else call.listwise.passes
         self.span(call.listwise)  # raises for wrong options before any work
         if passes == 1:
@@ -184,11 +184,11 @@ class ListwiseReranker(Reranker):
         ]
 
     def _rank_groups(self, jobs: Sequence[Job], call: Call, top_k: int | None) -> list[Ranking]:
-        """One Ranking per job, `call.together` jobs at a time."""
-        groups = (jobs[start : start + call.together] for start in range(0, len(jobs), call.together))
-        return [ranking for group in groups for ranking in self._rank_together(group, call, top_k)]
+        """One Ranking per job, `call.batch_size` jobs at a time."""
+        groups = (jobs[start : start + call.batch_size] for start in range(0, len(jobs), call.batch_size))
+        return [ranking for group in groups for ranking in self._rank_batch(group, call, top_k)]
 
-    def _rank_together(self, jobs: Sequence[Job], call: Call, top_k: int | None) -> list[Ranking]:
+    def _rank_batch(self, jobs: Sequence[Job], call: Call, top_k: int | None) -> list[Ranking]:
         """One Ranking per job; in each round, one window of every unfinished job is decoded."""
         start = time.perf_counter()
         options = (call.listwise or Listwise()).checked(self._settings.window, self._settings.stride)

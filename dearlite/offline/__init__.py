@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from dearlite.renamed import with_former_names
+
 if TYPE_CHECKING:
     from dearlite.fields import Fields
     from dearlite.files.trec import Qrels, Run
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from dearlite.reranker import Reranker
 
 
+@with_former_names
 def rerank_run(
     source: str | Path | Collection | Any = None,
     *,
@@ -40,7 +43,7 @@ def rerank_run(
     instruction: str | None = None,
     listwise: Listwise | None = None,
     long: Long | None = None,
-    together: int = 8,
+    batch_size: int = 8,
     output: str | Path | None = None,
     jsonl: str | Path | None = None,
     journal: str | Path | bool = True,
@@ -59,7 +62,7 @@ def rerank_run(
 
     Each result is written to the journal at once, and the same call resumes from it. The journal is OUTPUT.journal, or
     a file in dearlite's own folder if there is no output, or the path `journal`; False writes none. `cache` is a SQLite
-    file of pair scores. `long` selects the handling of long documents, as in `dearlite.rerank`. `together` is the
+    file of pair scores. `long` selects the handling of long documents, as in `dearlite.rerank`. `batch_size` is the
     number of queries that a listwise model decodes side by side. `progress(done, total)` counts pairs; True is a bar
     or a line on stderr. Setting `cancel` raises Cancelled.
     """
@@ -87,7 +90,7 @@ def rerank_run(
             origin.open(),
             model,
             files=files,
-            call=Call(listwise=listwise, long=long, together=together, progress=callback, cancel=cancel),
+            call=Call(listwise=listwise, long=long, batch_size=batch_size, progress=callback, cancel=cancel),
             loading={"device": device, "threads": threads, "instruction": instruction},
             skip_bad=skip_bad,
         )
@@ -138,6 +141,7 @@ def compare(
     return compare_alone(runs_by_name(runs), options, queries=queries)
 
 
+@with_former_names
 def evaluate(
     source: str | Path | Collection | Any = None,
     *,
@@ -164,7 +168,7 @@ def evaluate(
     instruction: str | None = None,
     listwise: Listwise | None = None,
     long: Long | None = None,
-    together: int = 8,
+    batch_size: int = 8,
     output: str | Path | None = None,
     jsonl: str | Path | None = None,
     journal: str | Path | bool = True,
@@ -234,7 +238,7 @@ def evaluate(
             collection,
             model,
             files=files,
-            call=Call(listwise=listwise, long=long, together=together, progress=callback, cancel=cancel),
+            call=Call(listwise=listwise, long=long, batch_size=batch_size, progress=callback, cancel=cancel),
             loading={"device": device, "threads": threads, "instruction": instruction},
             skip_bad=skip_bad,
         )

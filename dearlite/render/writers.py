@@ -6,7 +6,6 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, TextIO
 
 from dearlite.documents import Document
@@ -70,7 +69,7 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
     if ranking.agreement is not None:
         head["agreement"] = round(ranking.agreement, 4)
     if ranking.stages:
-        head["stages"] = [asdict(stage) for stage in ranking.stages]
+        head["stages"] = [stage.to_dict() for stage in ranking.stages]
     stream.write(json_text(head | {"hits": ranking.to_dicts()}, indent=2) + "\n")
 
 

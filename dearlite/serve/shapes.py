@@ -9,7 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -143,7 +143,7 @@ def warnings_of(model: ServedModel, request: RerankRequest, scored: Scored) -> l
     failed = [f"stage {stage.model} did not run: {stage.error}" for stage in ranking.stages if stage.error]
     sentences = {
         f"{empty} of {ranking.total} documents are empty and were put last": empty,
-        "the budget ended before every document was read: the others keep their order": not ranking.complete,
+        "the budget ended before every document was scored: the others keep their order": not ranking.complete,
         f"the model's answer was no complete order ({len(ranking.problems)} problems)": ranking.problems,
     }
     common = _warnings(model, request.options, cut, ranking.total, query_cut=ranking.query_truncated)
@@ -210,7 +210,7 @@ def _facts(ranking: Ranking) -> dict[str, Any]:
         "device": ranking.device,
         "elapsed_ms": round(ranking.elapsed_s * 1000, 3),
         "complete": ranking.complete,
-        "stages": [asdict(stage) for stage in ranking.stages],
+        "stages": [stage.to_dict() for stage in ranking.stages],
         "reasoning": list(ranking.reasoning),
         "agreement": ranking.agreement,
     }

@@ -106,7 +106,7 @@ def test_each_stage_reranks_the_head_and_keeps_the_rest():
         [("up", 4, 1)],
         [],
     ]
-    assert [(stage.model, stage.depth, stage.looked_at) for stage in ranking.stages] == [("up", 4, 4), ("down", 2, 2)]
+    assert [(stage.model, stage.depth, stage.scored) for stage in ranking.stages] == [("up", 4, 4), ("down", 2, 2)]
     assert ranking.complete
     assert (ranking.model, ranking.total) == ("up>down", 5)
     assert second.seen == ["9", "7"]
@@ -115,7 +115,7 @@ def test_each_stage_reranks_the_head_and_keeps_the_rest():
 def test_many_queries_go_stage_by_stage_to_the_same_rankings():
     chain = [(Counts("up"), 4), (Counts("down", lambda text: -float(text)), 2)]
     jobs = [("q", NUMBERS), ("r", ["1", "2"]), ("s", [])]
-    many = cascade(*chain).rerank_many(jobs, together=2)
+    many = cascade(*chain).rerank_many(jobs, batch_size=2)
     assert [[hit.index for hit in one] for one in many] == [
         [hit.index for hit in cascade(*chain).rerank(*job)] for job in jobs
     ]
@@ -151,7 +151,7 @@ def test_stage_that_fails_is_passed_over_only_with_best_effort(fails):
         cascade(*chain).rerank("q", NUMBERS)
     ranking = cascade(*chain, best_effort=True).rerank("q", NUMBERS)
     assert [hit.text for hit in ranking] == ["7", "9", "5", "3", "1"]
-    assert [(stage.model, stage.looked_at, stage.error) for stage in ranking.stages] == [
+    assert [(stage.model, stage.scored, stage.error) for stage in ranking.stages] == [
         ("a", 5, ""), ("b", 0, str(fails)), ("c", 2, "")
     ]  # fmt: skip
     with pytest.raises(DearliteError):  # there is nothing before the first to fall back to
@@ -163,7 +163,7 @@ def test_adaptive_stage_sees_what_lies_within_the_margin_of_the_cut():
     first.margin = 2.0
     ranking = cascade((first, None), (second, 4), adaptive=True).rerank("q", NUMBERS, top_k=2)
     assert second.seen == ["9", "7", "5"]  # the cut is 7: 5 is within the margin, 3 is not
-    assert [(stage.depth, stage.looked_at) for stage in ranking.stages] == [(5, 5), (3, 3)]
+    assert [(stage.depth, stage.scored) for stage in ranking.stages] == [(5, 5), (3, 3)]
     assert [hit.text for hit in ranking] == ["5", "7"]
     unknown = Counts("c", lambda text: -float(text))
     cascade((Counts("a"), None), (unknown, 4), adaptive=True).rerank("q", NUMBERS, top_k=2)
@@ -182,17 +182,17 @@ def test_half_the_time_gives_the_best_order_so_far():
     assert [hit.index for hit in ranking] == [*sorted(read, reverse=True), *range(len(read), 60)]
     assert [hit.score for hit in ranking] == [*map(float, sorted(read, reverse=True)), *[None] * (60 - len(read))]
     assert ranking.unscored == 60 - len(read)
-    assert ranking.stages[0].looked_at == len(read)
+    assert ranking.stages[0].scored == len(read)
 
 
 def test_what_time_is_left_after_a_stage_is_the_next_ones():
     chain = [(Counts("fast", pause_s=0.001), None), (Counts("slow", lambda text: -float(text), 0.02), 20)]
     ranking = cascade(*chain).rerank("q", [str(n) for n in range(40)], budget_s=0.25)
     first, second = ranking.stages
-    assert first.looked_at == 40
-    assert 0 < second.looked_at < 20
+    assert first.scored == 40
+    assert 0 < second.scored < 20
     assert sorted(hit.index for hit in ranking) == list(range(40))
-    assert {hit.index for hit in ranking if len(hit.stages) == 2} == set(range(40 - second.looked_at, 40))
+    assert {hit.index for hit in ranking if len(hit.stages) == 2} == set(range(40 - second.scored, 40))
 
 
 def test_budget_that_suffices_gives_the_same_order():
@@ -216,7 +216,7 @@ def test_event_ends_an_anytime_call_at_once_and_cancels_another():
     )
     assert not ranking.complete
     assert len(ranking) == 100
-    assert 3 <= ranking.stages[0].looked_at < 40
+    assert 3 <= ranking.stages[0].scored < 40
     with pytest.raises(Cancelled):
         cascade((Counts("a"), None), (Counts("b"), 2)).rerank("q", NUMBERS, cancel=stop)
     nothing = cascade((Counts("a"), None)).rerank("q", NUMBERS, cancel=stop, budget_s=1)
@@ -234,7 +234,7 @@ def test_a_cancelled_cascade_has_the_order_so_far(count, read):
         chain.rerank(QUERY, DOCS, cancel=stop, progress=lambda done, total: done >= count and stop.set())
     partial = ended.value.partial
     assert not partial.complete
-    assert [stage.looked_at for stage in partial.stages] == read[: len(partial.stages)]
+    assert [stage.scored for stage in partial.stages] == read[: len(partial.stages)]
     assert [len(hit.stages) for hit in partial] == [2] * read[1] + [1] * (read[0] - read[1]) + [0] * (8 - read[0])
     assert partial.unscored == 8 - read[0]
     if read[0] == 8:
@@ -258,7 +258,7 @@ def test_later_stage_that_is_too_slow_leaves_what_there_is():
     slow = Counts("slow", lambda text: -float(text), pause_s=0.2)
     ranking = cascade((Counts("a"), None), (slow, 4)).rerank("q", NUMBERS, budget_s=0.1)
     assert [hit.text for hit in ranking] == ["9", "7", "5", "3", "1"]  # one that was read late is still the first
-    assert [stage.looked_at for stage in ranking.stages] == [5, 1]
+    assert [stage.scored for stage in ranking.stages] == [5, 1]
     assert not ranking.complete
 
 
@@ -288,7 +288,7 @@ def test_cascade_has_a_name_in_the_registry(tmp_path, monkeypatch):
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
     (tmp_path / "models.toml").write_text('[mine]\nkind = "cascade"\nstages = ["minilm-l12", "minilm-l12:2"]\n')
     ranking = rerank(QUERY, DOCS, model="mine")
-    assert [(stage.depth, stage.looked_at) for stage in ranking.stages] == [(8, 8), (2, 2)]
+    assert [(stage.depth, stage.scored) for stage in ranking.stages] == [(8, 8), (2, 2)]
     for chain, says in ((["minilm-l12", "mine"], "is a cascade itself"), (["mine:5"], "depths of its own")):
         with pytest.raises(UsageError, match=says):
             Reranker.load(chain)
@@ -336,7 +336,8 @@ def run(*arguments):
 def test_command_takes_a_chain(files):
     found = run(*files, "-m", "minilm-l12", "-m", "minilm-l12:3", "--format", "json")
     report = json.loads(found.stdout)
-    assert [(stage["depth"], stage["looked_at"]) for stage in report["stages"]] == [(8, 8), (3, 3)]
+    assert [(stage["depth"], stage["scored"]) for stage in report["stages"]] == [(8, 8), (3, 3)]
+    assert [stage["looked_at"] for stage in report["stages"]] == [8, 3]  # the former name
     assert report["complete"] is True
     assert [len(hit["stages"]) for hit in report["hits"]] == [2, 2, 2, 1, 1, 1, 1, 1]
     table = run(*files, "-m", "minilm-l12", "-m", "minilm-l12:3", "--format", "table").stdout
@@ -362,7 +363,8 @@ def test_command_says_what_there_was_no_time_for(files, monkeypatch):
     monkeypatch.setattr("dearlite.deadline.Deadline.over", property(lambda self: True))
     found = run(*files, "--budget", "60s", "--format", "json")
     assert (
-        "the time budget ran out: minilm-l12 read 0 of 8 documents; the others keep their earlier order" in found.stderr
+        "the budget is exhausted: minilm-l12 scored 0 of 8 documents; the others are left in their earlier order"
+        in found.stderr
     )
     report = json.loads(found.stdout)
     assert report["complete"] is False

@@ -142,4 +142,4 @@ def test_event_ends_a_listwise_stage_and_keeps_the_one_before(tiny_path):
     ranking = model.rerank(QUERY, DOCS, cancel=stop, budget_s=math.inf, progress=after_the_first)
     assert not ranking.complete
     assert [hit.index for hit in ranking] == before
-    assert [stage.looked_at for stage in ranking.stages] == [30, 0]
+    assert [stage.scored for stage in ranking.stages] == [30, 0]

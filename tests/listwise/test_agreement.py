@@ -79,7 +79,7 @@ def test_model_reads_every_input_order(tiny):
     assert [hit.index for hit in fused] == [hit.index for hit in expected]
     assert fused.agreement == expected.agreement
     assert tiny.rerank("which?", docs, listwise=alone).agreement is None
-    many = tiny.rerank_many([("which?", docs), ("what?", []), ("q", docs[:2])], together=2, listwise=options, top_k=4)
+    many = tiny.rerank_many([("which?", docs), ("what?", []), ("q", docs[:2])], batch_size=2, listwise=options, top_k=4)
     assert [len(ranking) for ranking in many] == [4, 0, 2]
     assert [hit.index for hit in many[0]] == [hit.index for hit in fused][:4]
     assert tiny.identity(options) != tiny.identity(alone)

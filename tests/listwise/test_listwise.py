@@ -130,7 +130,7 @@ def test_many_together_equal_each_alone(tiny, mode):
     jobs = [(f"what is {word}?", [f"{word} is {n}" for n in range(count)]) for word, count in
             (("coffee", 3), ("light", 12), ("tea", 25), ("water", 1), ("sand", 5))]  # fmt: skip
     options = Listwise(mode=mode, passage_tokens=12, **reasoning(mode, 8))
-    together = tiny.rerank_many(jobs, together=3, listwise=options)
+    together = tiny.rerank_many(jobs, batch_size=3, listwise=options)
     agreed = 0
     for (query, docs), ranking in zip(jobs, together, strict=True):
         alone = tiny.rerank(query, docs, listwise=options)

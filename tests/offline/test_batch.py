@@ -363,7 +363,7 @@ def test_bad_files_are_one_line(small, cli, tmp_path, break_it, code, message):
         (["{small}", "-o", "none/out.trec"], "the folder none does not exist; make it first"),
         (["{small}", "--journal", "j", "--no-journal"], "exclude each other"),
         (["{small}", "--mode", "first"], "is a pointwise model"),
-        (["nowhere", "--together", "0"], "--together is 0: it must be a whole number from 1"),
+        (["nowhere", "--batch-size", "0"], "--batch-size is 0: it must be a whole number from 1"),
         (["nowhere", "--long", "chunk", "--cache", "c"], "a cache holds scores of whole pairs"),
         (
             ["nowhere", "-m", "minilm-l12:5", "--cache", "c"],

@@ -28,7 +28,14 @@ from ray.cluster_utils import Cluster
 @pytest.fixture(scope="module")
 def scoring(tiny_bundle):
     return Scoring(
-        model=str(tiny_bundle), device="cpu", threads=1, depth=6, skip_bad=False, listwise=None, together=8, loading={}
+        model=str(tiny_bundle),
+        device="cpu",
+        threads=1,
+        depth=6,
+        skip_bad=False,
+        listwise=None,
+        batch_size=8,
+        loading={},
     )
 
 

@@ -161,7 +161,7 @@ def test_a_budget_ends_the_work_and_every_document_comes_back(client):
         assert len(answer["results"]) == 1000
         assert answer["meta"]["dearlite"]["complete"] is False
         warnings = answer["meta"]["warnings"]
-        assert "the budget ended before every document was read: the others keep their order" in warnings
+        assert "the budget ended before every document was scored: the others keep their order" in warnings
         scores = [row["relevance_score"] for row in answer["results"]]
         assert scores == sorted(scores, reverse=True)
         assert scores[-1] == 0.0

@@ -60,7 +60,7 @@ _FILES: tuple[Option, ...] = (
     click.option("--no-journal", is_flag=True, help="Write no journal: a run that is stopped cannot be resumed."),
     click.option("--cache", metavar="FILE", help="SQLite file of pair scores that several runs share."),
     click.option(
-        "--together",
+        "--batch-size",
         type=int,
         default=8,
         show_default=True,
@@ -79,13 +79,13 @@ class RunOptions:
     source: Source
     sources: tuple[str, ...]
     files: RunFiles
-    together: int
+    batch_size: int
     quiet: bool
 
     def __post_init__(self) -> None:
         if self.source.depth is not None:
             whole_number("--depth", self.source.depth)
-        whole_number("--together", self.together)
+        whole_number("--batch-size", self.batch_size)
         if self.files.cache is None:
             return
         chain = self.model.chain
@@ -129,7 +129,7 @@ def run_options(command: Command) -> Command:
         journal: str | None,
         no_journal: bool,
         cache: str | None,
-        together: int,
+        batch_size: int,
         quiet: bool,
         **others: Any,
     ) -> None:
@@ -152,7 +152,7 @@ def run_options(command: Command) -> Command:
             ),
             files=RunFiles(output=output, jsonl=jsonl, journal=False if no_journal else journal or True, cache=cache),
             sources=sources,
-            together=together,
+            batch_size=batch_size,
             quiet=quiet,
         )
         command(options=options, **others)
@@ -196,7 +196,7 @@ def rerank(collection: Collection, options: RunOptions) -> RerankedRun:
                 call=Call(
                     listwise=options.model.listwise,
                     long=options.model.long,
-                    together=options.together,
+                    batch_size=options.batch_size,
                     progress=resume_notice(progress, "pairs are already scored", quiet=options.quiet),
                 ),
                 loading=options.model.loading.arguments(),

@@ -64,7 +64,7 @@ class Scoring:
     depth: int
     skip_bad: bool
     listwise: Listwise | None
-    together: int
+    batch_size: int
     loading: Mapping[str, Any]
 
 
@@ -155,7 +155,7 @@ class BlockScorer:
             collection = read_block(block, depth=self._scoring.depth, skip_bad=self._scoring.skip_bad)
             collection = without_empty(collection, self._reranker, skip_bad=self._scoring.skip_bad)
             start = time.perf_counter()
-            call = Call(listwise=self._scoring.listwise, together=self._scoring.together)
+            call = Call(listwise=self._scoring.listwise, batch_size=self._scoring.batch_size)
             reranked = rerank_collection(collection, self._reranker, call)
             seconds = time.perf_counter() - start
             reranked.write_trec(self._output / block.part)

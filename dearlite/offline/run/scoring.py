@@ -29,7 +29,7 @@ def rerank_collection(
 ) -> RerankedRun:
     """`collection` in the order of `reranker`. Scores that `journal` or `cache` holds are not computed again.
 
-    `call` gives `listwise`, `long`, `together`, `progress` and `cancel`. `progress(done, total)` counts pairs, those
+    `call` gives `listwise`, `long`, `batch_size`, `progress` and `cancel`. `progress(done, total)` counts pairs, those
     from the journal included. Setting `cancel` raises Cancelled; the journal then holds every score that was computed,
     as it does after any other error.
     """
@@ -93,11 +93,11 @@ class RunScorer:
                     self._save(scores)
 
     def rank_queries(self) -> None:
-        """Ranks all queries that have no order yet, `call.together` at a time."""
+        """Ranks all queries that have no order yet, `call.batch_size` at a time."""
         unranked = [scores for scores in self.results if scores.order is None]
         self._report()
-        for start in range(0, len(unranked), self.call.together):
-            self._rank_group(unranked[start : start + self.call.together])
+        for start in range(0, len(unranked), self.call.batch_size):
+            self._rank_group(unranked[start : start + self.call.batch_size])
 
     def close(self) -> None:
         """Saves the scores that an error or a cancellation left unsaved."""
@@ -120,7 +120,7 @@ class RunScorer:
         ]
         rankings = self.reranker.rerank_many(
             jobs,
-            together=self.call.together,
+            batch_size=self.call.batch_size,
             listwise=self.call.listwise,
             progress=update,
             cancel=self.call.cancel,
