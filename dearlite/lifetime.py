@@ -119,7 +119,9 @@ class Lifetime:
     def _checked_instruction(self, instruction: str) -> str:
         self.check_open()
         text = check_instruction(instruction)
-        if text is None or not self.takes_instruction:
+        if text is None:
+            raise UsageError("the instruction is None: it must be a text")
+        if not self.takes_instruction:
             raise UsageError(f"{self.model} takes no instruction: leave it out")
         return text
 

@@ -8,6 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 from dearlite.checks import instance, whole_number
+from dearlite.documents import valid_text
 from dearlite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def check_instruction(instruction: object) -> str | None:
         return None
     if not isinstance(instruction, str) or not instruction.strip():
         raise UsageError(f"the instruction is {instruction!r}: it must be a text, or be left out")
-    return instruction.strip()
+    return valid_text(instruction.strip(), "the instruction")
 
 
 def check_window(window: int, stride: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from dearlite.version import __version__
 
 log = logging.getLogger("dearlite")
 MODELS_URI = "dearlite://models"
+_ARGUMENT = re.compile(r"^(\S+)\n  (.+?)(?: \[type=|$)", re.MULTILINE)  # pydantic's name of an argument, and its reason
 _PROGRESS_S = 0.5  # least time between two notifications of progress
 _INSTRUCTIONS = (
     "Use the tool rerank to put search results, files or passages in order of relevance to a question before you read "
@@ -83,7 +85,7 @@ class Tools:
         ] = None,
     ) -> Reranked:
         """The best `top_k` documents. Raises ToolError with one line for what cannot be ranked."""
-        body = {"query": query, "documents": documents, "top_n": top_k, "model": model, "long": long}
+        body = {"query": query, "documents": documents, "top_k": top_k, "model": model, "long": long}
         try:
             served = self._find(model)
             request = read_rerank(body | ({"explain": True} if explain else {}), self.limits)
@@ -169,6 +171,8 @@ async def _one_line_errors(ctx: Any, call_next: Callable[[Any], Awaitable[Any]])
     result = await call_next(ctx)
     if isinstance(result, dict) and result.get("isError"):
         for part in result.get("content", ()):
-            words = " ".join(part.get("text", "").split())
-            part["text"] = words.removeprefix("Error executing tool rerank: ")
+            text = part.get("text", "").removeprefix("Error executing tool rerank: ")
+            reasons = _ARGUMENT.findall(text) if "validation error" in text.partition("\n")[0] else []
+            sentences = [f"{name}: {reason[0].lower()}{reason[1:]}" for name, reason in reasons]
+            part["text"] = "; ".join(sentences) or " ".join(text.split())
     return result

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from dearlite.documents import Document, as_document, check_query
 from dearlite.errors import InvalidInput
+from dearlite.fields import TEXT_FIELDS, find_field
 from dearlite.options import Long, LongMode
 from dearlite.readable import readable
 from dearlite.serve.body import Body, kind_of
@@ -21,6 +22,7 @@ from dearlite.serve.refusals import Refused
 DOCUMENTS = ("documents", "texts", "passages", "docs")
 # The pairs of lists that /score takes, in vLLM's names
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
+_SHOWN_NAMES = 6
 _WAIT_S = 0.005  # a shorter wait is no queue
 
 
@@ -139,10 +141,7 @@ def read_pairs(value: object, limits: Limits, *, timeout_ms: float | None = None
             f"{names[0]} has {len(queries)} texts and {names[1]} {len(documents)}: send one query, or one per document"
         )
     texts = [_query(query, index) for index, query in enumerate(queries)]
-    pairs = [
-        (texts[index % len(texts)], as_document(_text_or_object(document, index), f"document {index}"))
-        for index, document in enumerate(documents)
-    ]
+    pairs = [(texts[index % len(texts)], _with_text(document, index)) for index, document in enumerate(documents)]
     options = _options(body, start, timeout_ms)
     if options.budget_s is not None:
         sentence = "the budget has no effect on scores: every pair is read"
@@ -197,7 +196,24 @@ def _document(item: object, index: int, rank_fields: Sequence[str]) -> Document:
     title = item.get("title") if isinstance(item, Mapping) else None
     if isinstance(text, str) and not readable(text) and not (isinstance(title, str) and readable(title)):
         return Document("", record=item)
-    return as_document(item, f"document {index}")
+    return _with_text(item, index)
+
+
+def _with_text(item: object, index: int) -> Document:
+    """An item as a document. Raises InvalidInput in the words of a request for what has no text."""
+    where = f"document {index}"
+    try:
+        return as_document(_text_or_object(item, index), where)
+    except InvalidInput:
+        name, text = find_field(item, TEXT_FIELDS, where) if isinstance(item, Mapping) else ("", "")
+        if text is None:
+            names = ", ".join(f"{name[:40]!a}" for name in list(item)[:_SHOWN_NAMES]) or "no field"
+            raise InvalidInput(
+                f"{where} has no text (it has {names}): send it in the field text, or name its fields in rank_fields"
+            ) from None
+        if not isinstance(text, (str, Mapping)):
+            raise InvalidInput(f"{where} has {kind_of(text)} as its {name}: it must be a string") from None
+        raise
 
 
 def _has_text(document: Document) -> bool:

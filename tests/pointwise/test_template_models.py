@@ -196,3 +196,11 @@ def test_a_damaged_fact_is_refused(path, tmp_path, facts, message):
     add_members(damaged, {}, **facts)
     with pytest.raises(ModelFileError, match=message):
         Reranker.load(damaged)
+
+
+def test_an_instruction_is_valid_text(reranker):
+    """JSON may hold half a surrogate pair, which no tokenizer accepts; so may an argument of the command line."""
+    other, same = reranker.with_instruction("find \ud800 bulbs"), reranker.with_instruction("find \ufffd bulbs")
+    assert [hit.score for hit in other.rerank(QUERY, DOCS)] == [hit.score for hit in same.rerank(QUERY, DOCS)]
+    with pytest.raises(UsageError, match="the instruction is None: it must be a text"):
+        reranker.with_instruction(None)

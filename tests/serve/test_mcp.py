@@ -27,6 +27,8 @@ CALLS = {
     "short": {"query": QUERY, "documents": [*DOCS, " "], "top_k": 2, "return_text": True, "long": "chunk"},
     "none": {"query": QUERY, "documents": []},
     "wrong": {"query": QUERY, "documents": 5},
+    "absent": {"top_k": "x"},
+    "negative": {"query": QUERY, "documents": DOCS, "top_k": -1},
     "path": {"query": QUERY, "documents": DOCS, "model": "/etc/passwd"},
     "reasons": {"query": QUERY, "documents": DOCS, "explain": True},
 }
@@ -92,11 +94,15 @@ def test_the_order_and_scores_are_those_of_the_library(session, tiny):
 
 
 def test_errors_are_one_line(session):
-    refused = {name: session[name] for name in ("none", "wrong", "path", "reasons")}
+    refused = {name: session[name] for name in ("none", "wrong", "absent", "negative", "path", "reasons")}
     assert all(answer.is_error for answer in refused.values())
     texts = {name: answer.content[0].text for name, answer in refused.items()}
     assert texts["none"] == "documents is empty: send at least one document"
-    assert "documents" in texts["wrong"] and "valid list" in texts["wrong"]
+    assert texts["wrong"] == "documents: input should be a valid list"
+    assert texts["absent"].startswith(
+        "query: field required; documents: field required; top_k: input should be a valid"
+    )
+    assert texts["negative"] == "top_k is -1: it must be a whole number from 0"
     assert texts["path"] == "no model '/etc/passwd': there are tiny"
     assert "listwise" in texts["reasons"]
     assert not any("\n" in text or "Error executing" in text for text in texts.values())
