@@ -31,7 +31,7 @@ from dearlite.fields import (
     is_missing,
     is_record,
 )
-from dearlite.readable import readable
+from dearlite.readable import readable, valid_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ def as_document(item: object, where: str, fields: Fields = USUAL) -> Document:
     """
     if isinstance(item, Document):
         return _checked(
-            valid_text(item.text, where),
+            _clean(item.text, where),
             _id_text(item.id, where),
-            valid_text(item.title, where),
+            _clean(item.title, where),
             item if item.record is None else item.record,
             where,
         )
@@ -197,7 +197,7 @@ def _id_text(value: object, where: str) -> str | None:
                 f"{where} has the id {value}, a float that has lost its last digits: read ids as strings"
             )
         value = int(number) if number.is_integer() else value
-    text = valid_text(str(value), where)
+    text = _clean(str(value), where)
     return text if text.strip() else None
 
 
@@ -237,14 +237,14 @@ def check_query(query: object) -> str:
     """`query` without spaces around it, as valid UTF-8. Raises InvalidInput if it is no string or nothing to read."""
     if not isinstance(query, str):
         raise InvalidInput(f"the query is a {type(query).__name__}: it must be a string")
-    query = valid_text(query.strip(), "the query")
+    query = _clean(query.strip(), "the query")
     if not readable(query):
         raise InvalidInput(f"the query {emptiness(query)}: give at least one word")
     return query
 
 
 def _checked(text: str, doc_id: str | None, title: str, record: object, where: str) -> Document:
-    text, title = valid_text(text, where), valid_text(title, where)
+    text, title = _clean(text, where), _clean(title, where)
     if not readable(text) and not readable(title):
         raise InvalidInput(f"{where} {emptiness(title + text)}: remove it, or give it a text")
     return Document(text, doc_id, title, record)
@@ -258,15 +258,8 @@ def emptiness(text: str) -> str:
     return f"has nothing to read, only characters that show nothing ({', '.join(list(names)[:3])})"
 
 
-def valid_text(text: str, where: str) -> str:
-    """`text` as valid UTF-8: surrogate pairs are joined, a lone surrogate becomes U+FFFD.
-
-    JSON may legally hold a lone surrogate, which no tokenizer accepts.
-    """
+def _clean(text: str, where: str) -> str:
+    """`text` as `valid_text`. Raises InvalidInput for another type."""
     if not isinstance(text, str):
         raise InvalidInput(f"{where} has a {type(text).__name__} as its text or title: it must be a string")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return valid_text(text)

@@ -8,8 +8,8 @@ from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 from dearlite.checks import instance, whole_number
-from dearlite.documents import valid_text
 from dearlite.errors import UsageError
+from dearlite.readable import valid_text
 
 if TYPE_CHECKING:
     from dearlite.progress import Progress
@@ -165,7 +165,7 @@ def check_instruction(instruction: object) -> str | None:
         return None
     if not isinstance(instruction, str) or not instruction.strip():
         raise UsageError(f"the instruction is {instruction!r}: it must be a text, or be left out")
-    return valid_text(instruction.strip(), "the instruction")
+    return valid_text(instruction.strip())
 
 
 def check_window(window: int, stride: int) -> None:

@@ -25,6 +25,18 @@ def readable(text: str) -> bool:
     return any(any(map(_shows, set(piece))) for piece in pieces)
 
 
+def valid_text(text: str) -> str:
+    """`text` as valid UTF-8: surrogate pairs are joined, a lone surrogate becomes U+FFFD.
+
+    JSON may legally hold a lone surrogate, which no tokenizer accepts.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _shows(char: str) -> bool:
     category = unicodedata.category(char)
     if category == "Cn":  # unassigned, or one of the 66 noncharacters

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "processor": "",
     "cores": "errors processor",
     "machine": "errors checks cores",
-    "options": "errors checks progress",
+    "options": "errors checks progress readable",
     "documents": "errors readable fields",
     "scores": "errors",
     "ranking": "errors checks display",

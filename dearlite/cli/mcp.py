@@ -8,6 +8,7 @@ import sys
 import click
 
 from dearlite.checks import whole_number
+from dearlite.cli.log import log_to_stderr
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.serve import load_models, own_stdout
@@ -53,16 +54,9 @@ def command(also: tuple[str, ...], max_documents: int, max_time: float, model: M
     need("mcp", extra="mcp")
     from dearlite.serve.mcp import run_mcp
 
-    _log_to_stderr()
+    log_to_stderr(("dearlite",), form="dearlite: %(message)s", level=logging.WARNING)
     with own_stdout():  # the protocol's alone, from the start
         models = load_models(model, also)
     if sys.stdin.isatty():
         click.echo("dearlite: speaks the Model Context Protocol here: a client starts it (Ctrl-D ends it)", err=True)
     run_mcp(models, limits)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("dearlite: %(message)s"))
-    logger = logging.getLogger("dearlite")
-    logger.handlers[:], logger.propagate = [handler], False

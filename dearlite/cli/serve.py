@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from dearlite.checks import whole_number
+from dearlite.cli.log import log_to_stderr
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.streams import check_stdout
@@ -226,10 +227,5 @@ def _access(host: str, key_file: str | None, hosts: tuple[str, ...], origins: tu
 
 def _log_to_stderr(*, quiet: bool) -> None:
     """Writes the server's log to stderr: errors always, and refused requests, which clients often swallow."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("dearlite: %(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    for name in ("dearlite", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(logging.ERROR if quiet else logging.WARNING)
-        logger.propagate = False
+    form = "dearlite: %(asctime)s %(levelname)s %(message)s"
+    log_to_stderr(("dearlite", "uvicorn"), form=form, level=logging.ERROR if quiet else logging.WARNING)

@@ -205,7 +205,9 @@ def _with_text(item: object, index: int) -> Document:
     try:
         return as_document(_text_or_object(item, index), where)
     except InvalidInput:
-        name, text = find_field(item, TEXT_FIELDS, where) if isinstance(item, Mapping) else ("", "")
+        if not isinstance(item, Mapping):
+            raise
+        name, text = find_field(item, TEXT_FIELDS, where)
         if text is None:
             names = ", ".join(f"{name[:40]!a}" for name in list(item)[:_SHOWN_NAMES]) or "no field"
             raise InvalidInput(

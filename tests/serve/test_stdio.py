@@ -257,3 +257,22 @@ def test_the_example_for_electron_and_node(tmp_path):
         "Edison's bulb, 1879",
         "Coffee is good for diet",
     ]
+
+
+def test_a_parent_that_does_not_read_stderr_gets_its_answers(tiny_bundle):
+    """A pipe holds some hundred lines: the next refusal would wait for ever to be logged."""
+    command = [sys.executable, "-m", "dearlite", "serve", "--stdio", "-m", str(tiny_bundle)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        watch = threading.Timer(40, process.kill)
+        watch.start()
+        process.stdout.readline()
+        for _ in range(3000):
+            process.stdin.write(b"{\n")
+            process.stdin.flush()
+            if not process.stdout.readline():
+                break
+        process.stdin.close()
+        code = process.wait()
+        watch.cancel()
+        assert code == 0
