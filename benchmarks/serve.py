@@ -2,6 +2,7 @@
 
     python benchmarks/serve.py [--model minilm-l12] [--rounds 100] [--clients 8] [--minutes 0]
     rivals/bin/python benchmarks/serve.py --rounds 0 --published-onnx FOLDER      # beside serve_peer.py, in turn
+    ... --peer infinity=7997      # and beside a server that runs already, with the same weights
 
 The mixed load has short, long and streamed requests, clients that leave, malformed requests and slow clients. It counts
 statuses and the growth of the server's resident memory after the first minute. All traffic is to 127.0.0.1.
@@ -93,14 +94,13 @@ def running_peer(published: Path) -> Iterator[int]:
                 process.kill()
 
 
-def measure_peer(port: int, peer: int, clients: int, requests: int, rounds: int = 3) -> None:
-    """Prints requests per second and latencies of both servers at the same concurrency, measured in turn."""
-    ports = {"dearlite": port, "sentence-transformers behind FastAPI": peer}
+def measure_peers(ports: dict[str, int], clients: int, requests: int, rounds: int = 5) -> None:
+    """Prints requests per second and latencies of servers, by name, at the same concurrency, measured in turn."""
     rates: dict[str, list[float]] = {name: [] for name in ports}
     latencies: dict[str, list[float]] = {name: [] for name in ports}
     for _ in range(rounds):
         for name, number in ports.items():
-            result = run_clients(number, clients, requests // rounds)
+            result = run_clients(number, clients, requests // rounds, "/rerank")
             rates[name].append(result["rate"])
             latencies[name] += result["latencies"]
     for name in ports:
@@ -147,7 +147,7 @@ def measure_clients(port: int, clients: int, requests: int) -> None:
     )
 
 
-def run_clients(port: int, clients: int, requests: int) -> dict[str, Any]:
+def run_clients(port: int, clients: int, requests: int, path: str = "/v2/rerank") -> dict[str, Any]:
     """Latencies, statuses and rate of `clients` that send `requests` in all, one after another each."""
     latencies, statuses = list[float](), Counter[int]()
 
@@ -156,7 +156,7 @@ def run_clients(port: int, clients: int, requests: int) -> dict[str, Any]:
         for turn in range(requests // clients):
             body = body_of(documents(20, number * 1000 + turn))
             start = time.perf_counter()
-            statuses[post(connection, body)] += 1
+            statuses[post(connection, body, path)] += 1
             latencies.append(time.perf_counter() - start)
 
     start = time.perf_counter()
@@ -279,14 +279,19 @@ def main() -> None:
     parser.add_argument(
         "--published-onnx", type=Path, metavar="FOLDER", help="model.onnx and tokenizer.json, for the peer"
     )
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PORT", help="a server with POST /rerank that runs already"
+    )
     options = parser.parse_args()
+    peers = {name: int(number) for name, _, number in (peer.partition("=") for peer in options.peer)}
     print(json.dumps(describe_machine()))
     with running_server("-m", options.model) as (port, pid):
         if options.rounds:
             measure_overhead(port, Reranker.load(options.model), options.rounds)
         if options.published_onnx is not None:
             with running_peer(options.published_onnx) as peer:
-                measure_peer(port, peer, options.clients, options.requests)
+                ports = {"dearlite": port, "sentence-transformers behind FastAPI": peer, **peers}
+                measure_peers(ports, options.clients, options.requests)
         elif options.requests:
             measure_clients(port, options.clients, options.requests)
         if options.minutes:

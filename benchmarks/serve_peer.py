@@ -37,7 +37,7 @@ def make_app(folder: str) -> FastAPI:
     )
     app = FastAPI()
 
-    @app.post("/v2/rerank")
+    @app.post("/rerank")
     def rerank(body: Body) -> dict[str, list[dict[str, float]]]:
         pairs = [(body.query, text) for text in body.documents]
         scores = [float(score) for score in model.predict(pairs, batch_size=32, show_progress_bar=False)]
