@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
 
 from dearlite.anytime import PointwiseStage, order_within, score_within
 from dearlite.deadline import Deadline, check_budget
@@ -26,6 +26,7 @@ from dearlite.reranker import Reranker, needs_two_stages
 from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
+    from dearlite.lexical.reranker import LexicalReranker
     from dearlite.options import Call, Listwise, Long
 
 Value = TypeVar("Value")
@@ -165,7 +166,8 @@ class CascadeReranker(Reranker):
         return identity | ({"adaptive": f"cut {MARGIN_CUT}"} if self._adaptive else {})
 
     def empty_documents(self, documents: Sequence[Document]) -> list[int]:
-        return self._stages[0].reranker().empty_documents(documents)
+        first = next((stage for stage in self._stages if stage.kind != "lexical"), self._stages[0])
+        return first.reranker().empty_documents(documents)
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
         """One Ranking per job. `call.batch_size` queries go through all stages at a time."""
@@ -183,7 +185,8 @@ class CascadeReranker(Reranker):
         start = time.perf_counter()
         queries = [QueryState(check_query(text), as_documents(docs)) for text, docs in jobs]
         deadline = None if call.budget_s is None else Deadline(call.budget_s, call.cancel)
-        total = sum(query.head_size(stage.depth) for stage in self._stages for query in queries)
+        slow = [stage for stage in self._stages if stage.kind != "lexical"]
+        total = sum(query.head_size(stage.depth) for stage in slow for query in queries)
         meter = StageMeter(total, call.progress)
         try:
             for position, stage in enumerate(self._stages):
@@ -201,7 +204,7 @@ class CascadeReranker(Reranker):
     def _check(self, call: Call) -> None:
         """Raises UsageError for options that do not fit this cascade, before a model is loaded."""
         kinds = [stage.kind for stage in self._stages]
-        if call.listwise is not None and all(kind == "pointwise" for kind in kinds):
+        if call.listwise is not None and "listwise" not in kinds and "" not in kinds:
             raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons need one")
         if call.budget_s is not None:
             check_budget(call.budget_s)
@@ -227,6 +230,11 @@ class CascadeReranker(Reranker):
         top_k: int | None,
     ) -> None:
         """Ranks the head of each query with one stage and adds the results to `queries`."""
+        if stage.kind == "lexical":
+            lexical = cast("LexicalReranker", stage.reranker())
+            for query in queries:
+                query.add_words(lexical, call.cancel)
+            return
         reranker, first = stage.reranker(), stage is self._stages[0]
         long = None if call.long is None or call.long.mode == "truncate" else call.long
         heads = [query.order[: stage.depth] for query in queries]

@@ -6,7 +6,7 @@ The caller's objects are never changed: `Document.record` is the caller's own ob
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -44,12 +44,18 @@ class Document:
     record: object = None
 
 
-def as_documents(items: Iterable[object], fields: Fields = USUAL) -> list[Document]:
+class CheckedDocuments(tuple[Document, ...]):
+    """Documents that `as_documents` returns as they are: they were checked once, and cannot change."""
+
+
+def as_documents(items: Iterable[object], fields: Fields = USUAL) -> Sequence[Document]:
     """`items` as Documents, in order. Raises InvalidInput with the position, from 0, of a bad document.
 
     `items` is any iterable of documents (`as_document`), or a table, whose rows are the documents: a DataFrame of
     pandas or polars, or a table of Arrow.
     """
+    if isinstance(items, CheckedDocuments):
+        return items
     if not isinstance(fields, Fields):
         raise InvalidInput(f"fields is a {type(fields).__name__}: give Fields(text=...)")
     rows = _rows(items)

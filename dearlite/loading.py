@@ -24,6 +24,7 @@ GOES_WITH = {
     "adapter": "a listwise model",
     "instruction": "a model whose prompt has a place for it",
     "prompt": "a language model in a GGUF that states no score of its own",
+    "language": "a ranking by words, as bm25",
 }
 _ONE_MODEL = {"low_memory": False, "best_effort": False, "adaptive": False}
 
@@ -173,8 +174,10 @@ def _loader(
     own: Mapping[str, Any],
 ) -> Callable[[], Any]:
     def load_stage() -> Any:
-        if stage.failure is not None or stage.path is None:
-            raise stage.failure or AssertionError(f"stage {stage.model} has neither a file nor a failure")
+        if stage.failure is not None:
+            raise stage.failure
+        if stage.path is None:  # a lexical stage
+            return _load(stage, options, own)
         path = stage.path.resolve()
         reranker = loaded.get(path)
         if reranker is None:

@@ -66,6 +66,7 @@ class Reranker(Tasks, ABC):
         best_effort: bool = False,
         adaptive: bool = False,
         prompt: str | None = None,
+        language: str | None = None,
     ) -> Reranker:
         """A Reranker for a model name, a model file, or a list of them, which is a cascade.
 
@@ -79,6 +80,8 @@ class Reranker(Tasks, ABC):
         - `prompt`: name of a prompt, for a GGUF that states no score of its own, which is then run as a pointwise
           model: a family of models that answer yes or no (`yes-no` for any instruct model), scored by the logits of the
           answers; or `upr` and `query-likelihood`, scored by the log-probability of the query after the document.
+        - `language`: language of the words that a lexical stage (`"bm25:100"`) compares, "german" or "de" for one, or
+          "none" for words as they are. None: English.
         - `gpu_layers`: number of layers of a model in a GGUF on the GPU, 0 or more. None: all if there is a GPU.
         - `adapter`: path of a LoRA in GGUF form for a listwise model. None: no LoRA.
         - `low_memory`: unload each model of a cascade before the next is loaded.
@@ -100,7 +103,7 @@ class Reranker(Tasks, ABC):
             {"device": device, "threads": threads},
             {"gpu_layers": gpu_layers, "adapter": adapter},
             {"low_memory": low_memory, "best_effort": best_effort, "adaptive": adaptive},
-            {"instruction": check_instruction(instruction), "prompt": prompt},
+            {"instruction": check_instruction(instruction), "prompt": prompt, "language": language},
         )
         return reranker
 

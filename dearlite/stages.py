@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from dearlite.documents import Document
-from dearlite.hits import unread_hit
+from dearlite.hits import make_hit, unread_hit
 from dearlite.passages import Span, part_of_document
 from dearlite.progress import Meter, Progress
 from dearlite.ranking import Hit, Ranking, StageReport, StageScore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class WordScores:
+    """The result of a lexical stage: scores of documents, (documents,), and indices, best first, (documents,)."""
+
+    model: str
+    scores: NDArray[np.float32]
+    order: NDArray[np.intp]
+    ranks: NDArray[np.intp] = field(init=False)  # of each document, from 1
+
+    def __post_init__(self) -> None:
+        ranks = np.empty_like(self.order)
+        ranks[self.order] = np.arange(1, len(self.order) + 1)
+        object.__setattr__(self, "ranks", ranks)
+
+    def of(self, index: int) -> StageScore:
+        """The result for one document."""
+        return StageScore(self.model, int(self.ranks[index]), float(self.scores[index]))
+
+
+class RanksWords(Protocol):
+    """A lexical stage."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    def words(self, query: str, documents: Sequence[Document], cancel: Event | None) -> WordScores: ...
 
 
 @dataclass(slots=True)
@@ -18,7 +55,7 @@ class QueryState:
     """One query in a cascade: the current order, and the results of the stages for each document."""
 
     text: str
-    documents: list[Document]
+    documents: Sequence[Document]
     order: list[int] = field(init=False)  # indices into `documents`
     hits: dict[int, Hit] = field(default_factory=dict)  # index -> hit of the last stage that read the document
     stages: dict[int, list[StageScore]] = field(default_factory=dict)  # index -> results of the stages that read it
@@ -29,6 +66,7 @@ class QueryState:
     complete: bool = True
     margin: float | None = None  # of the last stage's scores
     agreement: float | None = None  # of the last stage that had several passes
+    words: WordScores | None = None  # of a lexical stage
 
     def __post_init__(self) -> None:
         self.order = list(range(len(self.documents)))
@@ -82,6 +120,13 @@ class QueryState:
         self.complete &= len(read) == len(head)
         self.reports.append(StageReport(model, ranking.device, len(head), len(read), ranking.elapsed_s))
 
+    def add_words(self, stage: RanksWords, cancel: Event | None) -> None:
+        """Adds the result of a lexical `stage`, which reads all documents. Their hits are made when they are needed."""
+        start, count = time.perf_counter(), len(self.documents)
+        self.words = stage.words(self.text, self.documents, cancel)
+        self.order = self.words.order.tolist()
+        self.reports.append(StageReport(stage.model, stage.device, count, count, time.perf_counter() - start))
+
     def ranking(self, model: str, elapsed_s: float, top_k: int | None) -> Ranking:
         """The final ranking of the first `top_k` documents, all if None."""
         count = len(self.order)
@@ -100,7 +145,7 @@ class QueryState:
             complete=self.complete,
             stages=tuple(self.reports),
             agreement=self.agreement,
-            unscored=count - len(self.stages),
+            unscored=0 if self.words is not None else count - len(self.stages),
         )
 
     def partial(self, model: str, elapsed_s: float) -> Ranking | None:
@@ -109,9 +154,12 @@ class QueryState:
 
     def _hit(self, index: int, rank: int) -> Hit:
         document, hit = self.documents[index], self.hits.get(index)
-        if hit is None:
+        words = () if self.words is None else (self.words.of(index),)
+        if hit is None and not words:
             return unread_hit(document, rank, index)
-        return replace(hit, rank=rank, index=index, stages=tuple(self.stages[index]), text=document.text)
+        if hit is None:
+            return replace(make_hit(document, rank, index, words[0].score, (0, 0)), stages=words)
+        return replace(hit, rank=rank, index=index, stages=(*words, *self.stages[index]), text=document.text)
 
 
 class StageMeter(Meter):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dearlite.checks import whole_number
 from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
-from dearlite.models.formats import Runner, runner_of
+from dearlite.models.formats import LEXICAL, Runner, runner_of
 from dearlite.models.gguf import GgufFile
 from dearlite.models.gguf_kinds import how_to_instruct, scoring_kind, states_relevance, takes_instruction
 from dearlite.models.registry import (
@@ -24,6 +24,7 @@ from dearlite.models.registry import (
     check_all_here,
     find_cascade,
     find_model,
+    load_lexical,
     load_registry,
     registered_name,
 )
@@ -31,9 +32,11 @@ from dearlite.templates.families import FAMILIES
 
 if TYPE_CHECKING:
     from dearlite.models.bundle import Bundle
+    from dearlite.models.entries import LexicalEntry
     from dearlite.options import Long
 
 DEFAULT_HEAD = 30  # depth of a later stage without one: DeAR's listwise stage reads the best 30
+DEFAULT_FOUND = 100  # documents that a lexical stage passes on, if it does not say: as in most papers on reranking
 
 StageLike = str | Path | tuple[str | Path, int | None]
 
@@ -60,6 +63,7 @@ class ResolvedStage:
     runner: Runner | None
     failure: DearliteError | None = None
     gguf: GgufFile | None = None  # the open file of a GGUF
+    words: LexicalEntry | None = None  # the parameters of a lexical stage
     prompt: str | None = None  # the family that the caller names for a GGUF
 
     @property
@@ -110,8 +114,10 @@ class ResolvedStage:
         """The number of tokens that a pointwise stage reads; None if its file does not state it."""
         return self.bundle.manifest.max_tokens if self.gguf is None else self.gguf.metadata.get("dearlite.max_tokens")
 
-    def take_source(self) -> Path | Bundle | GgufFile:
+    def take_source(self) -> Path | Bundle | GgufFile | LexicalEntry:
         """The path, or the file where a check has opened it. The stage keeps no reference to a bundle."""
+        if self.words is not None:
+            return self.words
         assert self.path is not None
         if self.gguf is not None:
             return self.gguf
@@ -186,20 +192,19 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
     resolved: list[ResolvedStage] = []
     for stage in stages:
         try:
-            path = find_model(stage.model)
-            family = prompt or _registered_family(stage.model)
-            runner, gguf = runner_of(path, family)
-            if prompt is None and (gguf is None or scoring_kind(gguf) is not None):
-                family = None  # the file states its own
-            if cascade and not any(map(importlib.util.find_spec, runner.packages)):
-                raise MissingExtra(f"stage {stage.model} needs {runner.packages[0]}: {pip_install(runner.extra)}")
-            resolved.append(ResolvedStage(stage.model, stage.depth, path, runner, gguf=gguf, prompt=family))
+            link = _resolved(stage, prompt)
+            if cascade and link.runner is not None and not any(map(importlib.util.find_spec, link.runner.packages)):
+                package, extra = link.runner.packages[0], link.runner.extra
+                raise MissingExtra(f"stage {stage.model} needs {package}: {pip_install(extra)}")
+            resolved.append(link)
         except (UsageError, ModelFileError, MissingExtra) as err:
             if not (best_effort and resolved):
                 raise
             resolved.append(ResolvedStage(stage.model, stage.depth, None, None, err))
     listwise = False
-    for link in resolved:
+    for position, link in enumerate(resolved):
+        if position and link.kind == "lexical":
+            raise UsageError(f"stage {link.model} ranks by words, without the order before it: put it first")
         if listwise and link.kind == "pointwise":
             raise UsageError(
                 f"stage {link.model} is pointwise and follows a listwise one, whose order its scores would undo: "
@@ -207,6 +212,18 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
             )
         listwise |= link.kind == "listwise"
     return Chain(tuple(resolved), cascade)
+
+
+def _resolved(stage: Stage, prompt: str | None) -> ResolvedStage:
+    """The file and kind of one stage. Raises UsageError and ModelFileError."""
+    if (words := load_lexical().get(stage.model)) is not None:
+        return ResolvedStage(stage.model, stage.depth, None, LEXICAL, words=words)
+    path = find_model(stage.model)
+    family = prompt or _registered_family(stage.model)
+    runner, gguf = runner_of(path, family)
+    if prompt is None and (gguf is None or scoring_kind(gguf) is not None):
+        family = None  # the file states its own
+    return ResolvedStage(stage.model, stage.depth, path, runner, gguf=gguf, prompt=family)
 
 
 def _registered_family(name: str) -> str | None:
@@ -240,8 +257,9 @@ def parse_stage(text: StageLike) -> Stage:
 def parse_chain(names: Sequence[StageLike]) -> tuple[Stage, ...]:
     """The stages of a chain; a single name of a cascade in models.toml is replaced by its stages.
 
-    A later stage without a depth gets the best 30 documents, or as many as the stage before it. Raises UsageError for a
-    depth larger than the one before, and for a cascade within a chain.
+    A later stage without a depth gets the best 30 documents, or as many as the stage before it. A lexical stage gets
+    all documents; its depth, 100 without one, is that of the stage after it. Raises UsageError for a depth larger than
+    the one before, and for a cascade within a chain.
     """
     if not names:
         raise UsageError("a chain needs a model: name one")
@@ -250,9 +268,10 @@ def parse_chain(names: Sequence[StageLike]) -> tuple[Stage, ...]:
         if stages[0].depth is not None:
             raise UsageError(f"{stages[0].model} is a cascade and has depths of its own: leave out :{stages[0].depth}")
         stages = [parse_stage(name) for name in cascade]
+    stages, passed_on = _with_passed_on(stages)
     with_depths = [stages[0]]
     for stage in stages[1:]:
-        before = with_depths[-1].depth
+        before = with_depths[-1].depth or passed_on
         depth = stage.depth if stage.depth is not None else min(DEFAULT_HEAD, before or DEFAULT_HEAD)
         if before is not None and depth > before:
             raise UsageError(
@@ -264,3 +283,23 @@ def parse_chain(names: Sequence[StageLike]) -> tuple[Stage, ...]:
         if find_cascade(stage.model) is not None:
             raise UsageError(f"{stage.model} is a cascade itself: write its stages out, or give it alone")
     return tuple(with_depths)
+
+
+def _with_passed_on(stages: list[Stage]) -> tuple[list[Stage], int | None]:
+    """`stages` with the depth of a lexical stage at the one after it, and this number; None without a lexical stage."""
+    first, *others = stages
+    if first.model not in load_lexical():
+        return stages, None
+    if not others:
+        if first.depth is not None:
+            raise UsageError(
+                f"{first.model}:{first.depth} passes {first.depth} documents on, and no stage follows: name a model "
+                f"after it, or leave :{first.depth} out"
+            )
+        return stages, None
+    if len(others) == 1 and (cascade := find_cascade(others[0].model)) is not None:
+        others = [parse_stage(name) for name in cascade]
+    second = others[0]
+    passed_on = first.depth or second.depth or DEFAULT_FOUND
+    others[0] = Stage(second.model, passed_on if second.depth is None else second.depth)
+    return [Stage(first.model), *others], passed_on

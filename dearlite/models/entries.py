@@ -61,3 +61,15 @@ class CascadeEntry:
     kind: str
     stages: tuple[str, ...]
     about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalEntry:
+    """A table of models.toml of kind "lexical": BM25 with parameters `k1` and `b`, and the language of its words."""
+
+    name: str
+    kind: str
+    k1: float
+    b: float
+    language: str
+    about: str = ""

@@ -14,7 +14,7 @@ from dearlite.models.gguf_kinds import scoring_kind
 class Runner:
     """The class that runs a kind of model, as `module` and `name`, and the `packages` that it can compute with.
 
-    The class is called with (path or open file, device=, threads=) and those of `options` that the caller gives.
+    The class is called with (path, open file or entry, device=, threads=) and those of `options` that the caller gives.
     `extra` is the extra of dearlite that installs the first of `packages`; one of them is enough.
     """
 
@@ -38,6 +38,7 @@ LISTWISE_GGUF = Runner(
     *("listwise", "dearlite.listwise.reranker", "ListwiseReranker", _LLAMA, "listwise"),
     options=("gpu_layers", "adapter"),
 )
+LEXICAL = Runner("lexical", "dearlite.lexical.reranker", "LexicalReranker", ("bm25s",), "first-stage", ("language",))
 CASCADE = ("dearlite.cascade", "CascadeReranker")  # (module, name) of the class that runs a chain of models
 
 

@@ -15,11 +15,15 @@ from types import MappingProxyType
 from typing import Any
 
 from dearlite.errors import UnknownModel, UsageError, first_line, pip_install
-from dearlite.models.entries import CascadeEntry, ModelEntry
+from dearlite.models.entries import CascadeEntry, LexicalEntry, ModelEntry
 from dearlite.models.registry_values import faults, is_name
 from dearlite.models.requirements import disk_mb, licence_of, missing_extra
 
 DEFAULT_MODEL = "minilm-l12"
+
+
+Entry = ModelEntry | CascadeEntry | LexicalEntry
+_KINDS: dict[str, type[Entry]] = {"cascade": CascadeEntry, "lexical": LexicalEntry}
 
 
 def home() -> Path:
@@ -51,6 +55,11 @@ def load_registry() -> dict[str, ModelEntry]:
 def load_cascades() -> dict[str, CascadeEntry]:
     """Every named cascade, the user's own after the shipped ones."""
     return {name: entry for name, entry in _tables().items() if isinstance(entry, CascadeEntry)}
+
+
+def load_lexical() -> dict[str, LexicalEntry]:
+    """Every named ranking by words."""
+    return {name: entry for name, entry in _tables().items() if isinstance(entry, LexicalEntry)}
 
 
 def find_cascade(name: str) -> tuple[str, ...] | None:
@@ -183,7 +192,7 @@ def _shipped() -> Path:
     raise UsageError("models.toml is missing from this installation: install dearlite again")
 
 
-def _tables() -> dict[str, ModelEntry | CascadeEntry]:
+def _tables() -> dict[str, Entry]:
     """Every entry by name, the user's own after the shipped ones, which it may replace."""
     tables = _parsed(_shipped(), "models.toml")
     own = home() / "models.toml"
@@ -193,14 +202,14 @@ def _tables() -> dict[str, ModelEntry | CascadeEntry]:
         raise UsageError(f"cannot read {own}: {err.strerror}") from None
 
 
-def _parsed(path: Path, label: str) -> dict[str, ModelEntry | CascadeEntry]:
+def _parsed(path: Path, label: str) -> dict[str, Entry]:
     """The file's entries; it is parsed again only when its size or modification time has changed."""
     status = path.stat()
     return _parse(path, label, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=8)
-def _parse(path: Path, label: str, mtime_ns: int, size_bytes: int) -> dict[str, ModelEntry | CascadeEntry]:
+def _parse(path: Path, label: str, mtime_ns: int, size_bytes: int) -> dict[str, Entry]:
     try:
         tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Notepad writes a BOM
     except (ValueError, RecursionError) as err:  # TOMLDecodeError, UnicodeDecodeError, a number of too many digits
@@ -208,14 +217,14 @@ def _parse(path: Path, label: str, mtime_ns: int, size_bytes: int) -> dict[str, 
     return {name: _entry(name, table, label) for name, table in tables.items()}
 
 
-def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
+def _entry(name: str, table: Any, where: str) -> Entry:
     if not isinstance(table, dict):
         raise UsageError(f"{where}: {name} is no table: write [{name}]")
     if not is_name(name):
         raise UsageError(
             f"{where}: [{name!r}] names a model, and its file cannot have that name: take letters, digits, - and _"
         )
-    kind = CascadeEntry if table.get("kind") == "cascade" else ModelEntry
+    kind = _KINDS.get(str(table.get("kind")), ModelEntry)
     specs = {spec.name: spec for spec in dataclasses.fields(kind) if spec.name != "name"}
     needed = {spec.name for spec in specs.values() if spec.default is spec.default_factory is dataclasses.MISSING}
     wrong = [f"unknown key {key!r}" for key in table if key not in specs]
@@ -223,9 +232,6 @@ def _entry(name: str, table: Any, where: str) -> ModelEntry | CascadeEntry:
     wrong += faults({key: (str(spec.type), table[key]) for key, spec in specs.items() if key in table})
     if wrong:
         raise UsageError(f"{where}: [{name}] has {'; '.join(wrong)}: mend it")
-    if kind is CascadeEntry:
-        return CascadeEntry(**{**table, "name": name, "stages": tuple(table["stages"])})
-    aliases = tuple(table.get("aliases", ()))
-    return ModelEntry(
-        **{**table, "name": name, "aliases": aliases, "quality": MappingProxyType(table.get("quality", {}))}
-    )
+    made = {"stages": tuple, "aliases": tuple, "quality": MappingProxyType}  # values that TOML has in another type
+    values = {key: made[key](value) if key in made else value for key, value in table.items()}
+    return kind(name=name, **values)

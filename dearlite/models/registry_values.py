@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-KINDS = ("pointwise", "listwise", "cascade")
+KINDS = ("pointwise", "listwise", "cascade", "lexical")
 # key of `quality` -> the benchmark whose nDCG@10, between 0 and 1, the model's makers or a comparison publish
 QUALITY = {"mteb": "MTEB(eng, v2) retrieval", "nanobeir": "NanoBEIR", "beir": "BEIR"}
 # values of `architecture` whose file is made with torch, the encoders of dearlite.export
@@ -97,6 +97,10 @@ _TYPES: dict[str, Check] = {
     "float | None": (
         lambda value: type(value) in (int, float) and 0 < value < _LARGEST,
         "not a number above 0 and below 10^15",
+    ),
+    "float": (
+        lambda value: type(value) in (int, float) and 0 <= value < _LARGEST,
+        "not a number from 0 and below 10^15",
     ),
     "bool": (lambda value: isinstance(value, bool), "neither true nor false"),
 }
