@@ -30,6 +30,7 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "Collection",
+    "Corpus",
     "DearliteError",
     "DearliteWarning",
     "DeviceUnavailable",
@@ -83,6 +84,7 @@ _MODULES = {
     "fields": "Fields",
     "folders.passage": "Passage",
     "folders.reading": "FolderDocuments read_folder",
+    "lexical.corpus": "Corpus",
     "offline": "compare evaluate rerank_run",
     "offline.collection.collection": "Collection make_collection",
     "offline.evaluation.evaluation": "Evaluation",
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from dearlite.fields import Fields
     from dearlite.folders.passage import Passage
     from dearlite.folders.reading import FolderDocuments, read_folder
+    from dearlite.lexical.corpus import Corpus
     from dearlite.offline import compare, evaluate, rerank_run
     from dearlite.offline.collection.collection import Collection, make_collection
     from dearlite.offline.evaluation.evaluation import Evaluation

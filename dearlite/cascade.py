@@ -217,7 +217,7 @@ class CascadeReranker(Reranker):
                 raise UsageError(
                     f"{self.model} begins with a listwise model, which reads no passages: begin with a pointwise model"
                 )
-            if call.long.mode == "cascade" and len(kinds) < 2:
+            if call.long.mode == "cascade" and sum(kind != "lexical" for kind in kinds) < 2:
                 raise UsageError(needs_two_stages(self.model))
 
     def _rank_stage(

@@ -154,7 +154,7 @@ class QueryState:
 
     def _hit(self, index: int, rank: int) -> Hit:
         document, hit = self.documents[index], self.hits.get(index)
-        words = () if self.words is None else (self.words.of(index),)
+        words: tuple[StageScore, ...] = () if self.words is None else (self.words.of(index),)
         if hit is None and not words:
             return unread_hit(document, rank, index)
         if hit is None:

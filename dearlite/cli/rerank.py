@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dearlite.checks import whole_number
+from dearlite.cli.estimate import Estimate
 from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
@@ -206,7 +207,8 @@ def _rank(
             if streams:
                 click.echo(f"reasoning of {reranker.model}:", err=True)
             with interrupt_as_event(active=screen) as stop:
-                call = replace(call, progress=progress.update, cancel=stop)
+                counted_by = progress.update if quiet or call.budget_s is not None else Estimate(progress.update, model)
+                call = replace(call, progress=counted_by, cancel=stop)
                 (ranking,) = reranker.rank([(text, documents)], call)
             if streams:
                 click.echo(err=True)

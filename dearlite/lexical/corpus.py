@@ -38,7 +38,7 @@ class Corpus(CheckedDocuments):
     def __reduce__(self) -> Any:
         return type(self), (CheckedDocuments(self),)
 
-    def index(self, parameters: Bm25, *, cancel: Event | None = None) -> Bm25Index:
+    def index_of(self, parameters: Bm25, *, cancel: Event | None = None) -> Bm25Index:
         """The index of these documents, made at the first call."""
         with self._building:
             if parameters not in self._indexes:

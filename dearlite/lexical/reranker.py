@@ -47,6 +47,7 @@ class LexicalReranker(Reranker):
         """
         self.model = source.name
         self.parameters = Bm25(source.k1, source.b, check_language(source.language if language is None else language))
+        self._last: tuple[list[tuple[str, str]], Bm25Index | None] = ([], None)
         self.recipe = Recipe(self.model, {"device": device, "threads": threads}, pointwise={"language": language})
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
@@ -72,11 +73,23 @@ class LexicalReranker(Reranker):
         """The scores of all documents for `query`, and their order. Raises Cancelled when `cancel` is set."""
         self.check_open()
         if isinstance(documents, Corpus):
-            index = documents.index(self.parameters, cancel=cancel)
+            index = documents.index_of(self.parameters, cancel=cancel)
         else:
-            index = Bm25Index(documents, self.parameters, cancel=cancel)
+            index = self._index_of(documents, cancel)
         scores = index.scores(query)
         return WordScores(self.model, scores, np.argsort(-scores, kind="stable"))
+
+    def _index_of(self, documents: Sequence[Document], cancel: Event | None) -> Bm25Index:
+        """The index of `documents`; the last one again where they are the same, as for queries of one collection."""
+        texts = [(document.title, document.text) for document in documents]
+        indexed, index = self._last
+        if index is None or indexed != texts:
+            index = Bm25Index(documents, self.parameters, cancel=cancel)
+            self._last = (texts, index)
+        return index
+
+    def _release(self) -> None:
+        self._last = ([], None)
 
     def _ranked(self, text: str, documents: Sequence[Document], call: Call) -> Ranking:
         start = time.perf_counter()

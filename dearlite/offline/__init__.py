@@ -41,6 +41,7 @@ def rerank_run(
     device: Device = "auto",
     threads: int | None = None,
     instruction: str | None = None,
+    language: str | None = None,
     listwise: Listwise | None = None,
     long: Long | None = None,
     batch_size: int = 8,
@@ -67,12 +68,15 @@ def rerank_run(
     or a line on stderr. Setting `cancel` raises Cancelled.
     """
     from dearlite.fields import USUAL
+    from dearlite.offline.collection.first_stage import split_model
     from dearlite.offline.collection.source import Source
     from dearlite.offline.run import rerank_run as runs
     from dearlite.offline.run.run_files import RunFiles, input_files
     from dearlite.options import Call
     from dearlite.progress import shown
 
+    first, model = split_model(model, language)
+    own_language = language if first is None else None
     origin = Source(
         source=source,
         queries=queries,
@@ -82,6 +86,7 @@ def rerank_run(
         skip_bad=skip_bad,
         fields=fields or USUAL,
         delimiter=delimiter,
+        first=first,
     )
     files = RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache)
     files.check(input_files(origin, runs.model_inputs(model, {})))
@@ -91,7 +96,7 @@ def rerank_run(
             model,
             files=files,
             call=Call(listwise=listwise, long=long, batch_size=batch_size, progress=callback, cancel=cancel),
-            loading={"device": device, "threads": threads, "instruction": instruction},
+            loading={"device": device, "threads": threads, "instruction": instruction, "language": own_language},
             skip_bad=skip_bad,
         )
 
@@ -166,6 +171,7 @@ def evaluate(
     device: Device = "auto",
     threads: int | None = None,
     instruction: str | None = None,
+    language: str | None = None,
     listwise: Listwise | None = None,
     long: Long | None = None,
     batch_size: int = 8,
@@ -191,6 +197,7 @@ def evaluate(
     from dataclasses import replace
 
     from dearlite.fields import USUAL
+    from dearlite.offline.collection.first_stage import split_model
     from dearlite.offline.collection.source import Source
     from dearlite.offline.evaluation import assess
     from dearlite.offline.evaluation.comparisons import Statistics
@@ -210,6 +217,8 @@ def evaluate(
         skip_bad=skip_bad,
         statistics=Statistics(test=test, confidence=confidence, all_pairs=all_pairs, seed=seed),
     )
+    first, model = split_model(model, language)
+    own_language = language if first is None else None
     origin = Source(
         source=source,
         queries=queries,
@@ -220,6 +229,7 @@ def evaluate(
         skip_bad=skip_bad,
         fields=fields or USUAL,
         delimiter=delimiter,
+        first=first,
     )
     files = RunFiles(output=output, jsonl=jsonl, journal=journal, cache=cache)
     if scored is not None:
@@ -239,7 +249,7 @@ def evaluate(
             model,
             files=files,
             call=Call(listwise=listwise, long=long, batch_size=batch_size, progress=callback, cancel=cancel),
-            loading={"device": device, "threads": threads, "instruction": instruction},
+            loading={"device": device, "threads": threads, "instruction": instruction, "language": own_language},
             skip_bad=skip_bad,
         )
     return assessment.of(reranked)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Any
@@ -35,6 +35,17 @@ _MODEL: tuple[Option, ...] = (
         metavar="NAME|FILE[:DEPTH]",
         help="Name or file of the model. Repeat it to add a stage of a cascade: the stage reranks the best DEPTH "
         f"documents of the stage before, {DEFAULT_HEAD} if no DEPTH is given.",
+    ),
+    click.option(
+        "--first",
+        metavar="NAME[:DEPTH]",
+        help="First stage by words, before the models of -m: bm25:200 passes the best 200 documents on to them.",
+    ),
+    click.option(
+        "--language",
+        metavar="NAME",
+        help="Language of the words that a first stage compares, german or de for one; none for words as they are. "
+        "[default: english]",
     ),
     click.option(
         "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device that runs the model."
@@ -89,6 +100,7 @@ class Loading:
     threads: int | None = None
     instruction: str | None = None
     prompt: str | None = None  # the family as which a GGUF is run
+    language: str | None = None
     gpu_layers: int | None = None
     adapter: str | None = None
     low_memory: bool = False
@@ -142,7 +154,7 @@ class ModelOptions:
         if any(stage.runner is None for stage in self.chain.stages):  # a stage that cannot run may take them
             return
         takes = {name for stage in self.chain.stages if stage.runner is not None for name in stage.runner.options}
-        values = {name: getattr(self.loading, name) for name in ("gpu_layers", "adapter", "prompt")}
+        values = {name: getattr(self.loading, name) for name in ("gpu_layers", "adapter", "prompt", "language")}
         if names := [name for name, value in values.items() if value is not None and name not in takes]:
             reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
             options = " and ".join("--" + name.replace("_", "-") for name in names)
@@ -158,7 +170,7 @@ class ModelOptions:
     def _check_long(self) -> None:
         if self.long is None:
             return
-        if self.long.mode == "cascade" and len(self.chain.stages) < 2:
+        if self.long.mode == "cascade" and sum(stage.kind != "lexical" for stage in self.chain.stages) < 2:
             raise UsageError(
                 "--long cascade needs a stage that picks passages and one that reads them: -m NAME -m NAME:20"
             )
@@ -184,6 +196,8 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
         def callback(
             *,
             names: tuple[str, ...],
+            first: str | None,
+            language: str | None,
             device: Device,
             threads: int | None,
             instruction: str | None,
@@ -217,12 +231,13 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
                 prompt=None if family else prompt,
             )
             model = ModelOptions(
-                chain=resolve(names, best_effort=best_effort, prompt=family),
+                chain=_chain(names, first, best_effort, family),
                 loading=Loading(
                     device=device,
                     threads=threads,
                     instruction=instruction,
                     prompt=family,
+                    language=language,
                     gpu_layers=gpu_layers,
                     adapter=adapter,
                     low_memory=low_memory,
@@ -237,6 +252,14 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
         return with_options(callback, options)
 
     return decorate
+
+
+def _chain(names: Sequence[str], first: str | None, best_effort: bool, family: str | None) -> Chain:
+    """The stages of -m, after the lexical stage of --first. Raises UsageError if that is none."""
+    chain = resolve(names if first is None else (first, *names), best_effort=best_effort, prompt=family)
+    if first is not None and chain.stages[0].kind != "lexical":
+        raise UsageError(f"--first {first}: it ranks by no words: name bm25:200, or give it as the first -m")
+    return chain
 
 
 def long_of(mode: LongMode, chunk_tokens: int | None, keep: int | None) -> Long | None:

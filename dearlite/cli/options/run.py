@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import DiskFull, UsageError
 from dearlite.offline.collection.collection import Collection
+from dearlite.offline.collection.first_stage import split_chain
 from dearlite.offline.collection.irds import is_dataset
 from dearlite.offline.collection.source import Source
 from dearlite.offline.run.rerank_run import rerank_run
@@ -137,6 +138,9 @@ def run_options(command: Command) -> Command:
             warnings.simplefilter("ignore")
         if journal and no_journal:
             raise UsageError("--journal and --no-journal exclude each other: leave one out")
+        first, chain = split_chain(model.chain, model.loading.language)
+        if first is not None:
+            model = replace(model, chain=chain, loading=replace(model.loading, language=None))
         of_documents = _are_documents(sources, queries=queries, run=run, corpus=corpus)
         options = RunOptions(
             model=model,
@@ -149,6 +153,7 @@ def run_options(command: Command) -> Command:
                 skip_bad=skip_bad,
                 fields=reading.fields,
                 delimiter=reading.delimiter,
+                first=first,
             ),
             files=RunFiles(output=output, jsonl=jsonl, journal=False if no_journal else journal or True, cache=cache),
             sources=sources,

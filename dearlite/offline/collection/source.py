@@ -13,7 +13,15 @@ from dearlite.checks import whole_number
 from dearlite.errors import UsageError
 from dearlite.fields import USUAL, Fields
 from dearlite.offline.collection import irds
-from dearlite.offline.collection.collection import DEFAULT_DEPTH, Collection, keep_with_texts, open_collection
+from dearlite.offline.collection.collection import (
+    DEFAULT_DEPTH,
+    Collection,
+    collection_files,
+    folder_part,
+    keep_with_texts,
+    open_collection,
+)
+from dearlite.offline.collection.first_stage import FirstStage
 from dearlite.offline.collection.pairs import all_pairs
 from dearlite.offline.collection.runs import open_run
 
@@ -24,7 +32,8 @@ _FROM_MEMORY = "give a path, or a collection from memory: dearlite.make_collecti
 class Source:
     """The arguments that name a collection, as `dearlite.rerank_run` and `dearlite.evaluate` take them.
 
-    `source` may also be a dataset of ir_datasets, as its id `irds:ID` or as an object.
+    `source` may also be a dataset of ir_datasets, as its id `irds:ID` or as an object. `first` makes the run, over all
+    documents: a run of the folder is not read.
     """
 
     source: Any = None
@@ -36,12 +45,15 @@ class Source:
     skip_bad: bool = False
     fields: Fields = USUAL
     delimiter: str | None = None
+    first: FirstStage | None = None
 
     def open(self) -> Collection:
         """The collection: that of `open_collection`, or `source` itself if it is a Collection.
 
         A Collection keeps all its documents under the default depth; another depth cuts it.
         """
+        if self.first is not None:
+            return self.first.search(self._all())
         if isinstance(self.source, Collection):
             parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "run": self.run}
             parts |= {"fields": self.fields != USUAL, "delimiter": self.delimiter}
@@ -77,7 +89,26 @@ class Source:
         """The file of the judgements; None if they are in memory or of a dataset."""
         return self.qrels if isinstance(self.qrels, (str, Path)) and not irds.is_dataset(self.qrels) else None
 
-    def _pairs(self, queries: str | Path, documents: Sequence[str | Path]) -> Collection:
+    def _all(self) -> Collection:
+        """The queries and all documents, for the first stage."""
+        if isinstance(self.source, Collection) or irds.is_dataset(self.source):
+            raise UsageError(
+                f"{self.first} reads files of queries and documents, and the source has a run: leave it out"
+            )
+        if self.run is not None:
+            raise UsageError(f"--run names a first stage, and {self.first} is another: leave one out")
+        if self.depth not in (None, DEFAULT_DEPTH):
+            raise UsageError(f"--depth {self.depth}: the first stage {self.first} states its own: leave --depth out")
+        corpus = [self.corpus] if isinstance(self.corpus, (str, Path)) else self.corpus
+        files = collection_files(self.source, {"queries": self.queries}, corpus)
+        qrels = self._qrels_file
+        if qrels is None and self.source is not None:
+            qrels = folder_part("qrels", self.source, needed=False)
+        return self._pairs(files["queries"][0], files["corpus"], qrels)
+
+    def _pairs(
+        self, queries: str | Path, documents: Sequence[str | Path], qrels: str | Path | None = None
+    ) -> Collection:
         """Every document for every query, as there is no run that names the documents of each."""
         if self.depth not in (None, DEFAULT_DEPTH):
             raise UsageError(
@@ -87,7 +118,7 @@ class Source:
         return all_pairs(
             queries,
             documents,
-            qrels=self._qrels_file,
+            qrels=qrels or self._qrels_file,
             skip_bad=self.skip_bad,
             fields=self.fields,
             delimiter=self.delimiter,
