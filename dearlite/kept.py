@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dearlite.models.chain import Model, StageLike
+    from dearlite.models.chain import Model
+    from dearlite.models.chain_names import StageLike
     from dearlite.reranker import Reranker
 
 
@@ -57,7 +58,7 @@ class KeptModel:
 
 def _files_of(names: Sequence[StageLike]) -> tuple[object, ...]:
     """The stages of a chain: entry of models.toml, depth, and path and state of the file."""
-    from dearlite.models.chain import parse_chain
+    from dearlite.models.chain_names import parse_chain
     from dearlite.models.registry import find_cascade, find_model, load_registry
 
     known, files = load_registry(), list[object]()

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "pointwise": f"{_RUNTIME} llama",
     "llama": "errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
-    "lexical": "errors fields options documents progress ranking models loading reranker stages",
+    "lexical": "errors fields options documents progress ranking models loading jobs reranker stages",
     "cascade": f"{_RUNTIME} lifetime lexical",
     "recommend": "errors checks deadline foreign machine processor files templates models pointwise llama",
     "frozen": "",

@@ -14,7 +14,7 @@ from dearlite.cli.models_show import show_entry, show_file
 from dearlite.errors import ModelFileError, UsageError, need
 from dearlite.files.targets import leads_to_stdout
 from dearlite.machine import available_memory_mb
-from dearlite.models.chain import parse_chain, parse_stage
+from dearlite.models.chain_names import parse_chain, parse_stage
 from dearlite.models.entries import ModelEntry
 from dearlite.models.formats import DEAR, LISTWISE_GGUF
 from dearlite.models.registry import find_entry, find_model, load_cascades, load_registry, model_file

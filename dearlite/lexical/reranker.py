@@ -11,13 +11,14 @@ import numpy as np
 
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import UsageError
+from dearlite.jobs import Job
 from dearlite.lexical.bm25 import Bm25, Bm25Index
 from dearlite.lexical.corpus import Corpus
 from dearlite.lexical.languages import check_language
 from dearlite.loading import Recipe
 from dearlite.models.entries import LexicalEntry
 from dearlite.ranking import Ranking, check_top_k
-from dearlite.reranker import Job, Reranker
+from dearlite.reranker import Reranker
 from dearlite.stages import QueryState, WordScores
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
 from dearlite.hits import make_hits
 from dearlite.models import registry
 from dearlite.models.bundle import Bundle
-from dearlite.models.chain import Stage, parse_chain, parse_stage, resolve
+from dearlite.models.chain import resolve
+from dearlite.models.chain_names import Stage, parse_chain, parse_stage
 from dearlite.models.registry import find_model
 from dearlite.ranking import Ranking
 

@@ -11,7 +11,7 @@ pytest.importorskip("bm25s", reason="bm25s is not installed (extra first-stage)"
 
 from dearlite import Corpus, Listwise, Long, Reranker, UsageError, compare, rerank_run
 from dearlite.cli import estimate
-from dearlite.models.chain import parse_chain
+from dearlite.models.chain_names import parse_chain
 from dearlite.offline.collection.first_stage import split_chain
 from dearlite.offline.collection.source import Source
 

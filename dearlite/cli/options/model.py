@@ -18,7 +18,8 @@ from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import UsageError
 from dearlite.loading import GOES_WITH
 from dearlite.machine import DEVICES
-from dearlite.models.chain import DEFAULT_HEAD, Chain, resolve
+from dearlite.models.chain import Chain, resolve
+from dearlite.models.chain_names import DEFAULT_HEAD
 from dearlite.models.registry import DEFAULT_MODEL
 from dearlite.options import LONG_MODES, Device, Listwise, ListwiseMode, Long, LongMode, check_instruction
 from dearlite.templates.families import FAMILIES
