@@ -62,7 +62,8 @@ MAY_IMPORT = {
     "offline.evaluation",
     "serve": f"{_RUNTIME} relevance version",
     "render": "errors fields documents scores ranking files offline.evaluation",
-    "dearlite": f"{_RECORDS} folders lexical tasks api reranker offline offline.collection offline.evaluation offline.run",
+    "dearlite": f"{_RECORDS} folders lexical tasks api reranker offline offline.collection offline.evaluation "
+    "offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api pointwise llama listwise recommend offline offline.collection offline.run offline.cluster "
     "offline.evaluation render serve cli.options",
