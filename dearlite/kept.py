@@ -59,14 +59,14 @@ class KeptModel:
 def _files_of(names: Sequence[StageLike]) -> tuple[object, ...]:
     """The stages of a chain: entry of models.toml, depth, and path and state of the file."""
     from dearlite.models.chain_names import parse_chain
-    from dearlite.models.registry import find_cascade, find_model, load_registry
+    from dearlite.models.registry import find_cascade, find_entry, find_model
 
-    known, files = load_registry(), list[object]()
+    files = list[object]()
     for stage in parse_chain(names):
         path = find_model(stage.model)
         state = path.stat()
         identity = (state.st_mtime_ns, state.st_size, state.st_ino)
-        files.append((known.get(stage.model), path.absolute(), stage.depth, identity))
+        files.append((find_entry(stage.model), path.absolute(), stage.depth, identity))
     return (len(names) == 1 and find_cascade(str(names[0])), *files)
 
 

@@ -41,7 +41,8 @@ def loads(monkeypatch):
 def test_a_loop_loads_once_and_another_model_or_option_anew(loads, tiny_bundle):
     for _ in range(3):
         assert rerank("bulb", DOCS)[0].index == 1
-    rerank("bulb", DOCS, model="minilm-l12")  # the same model by its name
+    for name in ("minilm-l12", "cross-encoder/ms-marco-MiniLM-L-12-v2"):  # the same model by its names
+        rerank("bulb", DOCS, model=name)
     assert loads == [(None, None)]
     rerank("bulb", DOCS, threads=1)
     rerank("bulb", DOCS, threads=1, model=tiny_bundle)

@@ -20,7 +20,7 @@ from dearlite.templates.families import FAMILIES
 
 L8, L3, L8_INSTRUCT = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B-Instruct"
 ZOO = [  # name, repository under abdoelsayed/, base
-    ("teacher", "llama2-13b-rankllama-teacher", ""),
+    ("rankllama-13b", "llama2-13b-rankllama-teacher", ""),
     ("dear-8b-listwise", "dear-8b-reranker-listwise-v1", ""),
     ("dear-8b-listwise-lora", "dear-8b-reranker-listwise-lora-v1", L8_INSTRUCT),
     ("dear-8b-ranknet", "dear-8b-reranker-ranknet-v1", ""),
@@ -45,7 +45,7 @@ def home(tmp_path, monkeypatch):
 
 
 def shape(name):
-    return "13b" if name == "teacher" else name.split("-")[1]
+    return name.split("-")[1]
 
 
 def test_zoo_is_whole(home):
@@ -599,3 +599,11 @@ class Answers(io.StringIO):
 
     def isatty(self):
         return True
+
+
+def test_the_former_name_of_a_model_is_an_alias_and_its_file_stays_in_use(monkeypatch, tmp_path):
+    monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
+    assert registry.registered_name("teacher") == "rankllama-13b"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "teacher.dear").touch()
+    assert find_model("rankllama-13b") == find_model("teacher") == tmp_path / "models" / "teacher.dear"
