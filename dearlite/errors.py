@@ -31,6 +31,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from dearlite.installing import pip, pip_install
+
 _PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
@@ -196,14 +198,9 @@ def load_failure(err: Exception, module: str = "", again: str | None = None) -> 
         return None
     name = getattr(err, "name", None) if not module or module.startswith("dearlite.") else module
     package = (name or "a library").partition(".")[0]
-    again = again or f"pip install --force-reinstall --no-cache-dir {package if name else 'its package'}"
+    again = again or pip(f"install --force-reinstall --no-cache-dir {package if name else 'its package'}")
     reason = reason.strip().removeprefix("Original error was: ")
     return LibraryNotLoaded(f"{package} does not load on this system ({reason}): {remedy.format(again=again)}")
-
-
-def pip_install(extra: str | None) -> str:
-    """The command that installs dearlite with `extra`, in the quotes that every shell takes, cmd.exe included."""
-    return "pip install dearlite" if extra is None else f'pip install "dearlite[{extra}]"'
 
 
 def counted(number: int, noun: str) -> str:

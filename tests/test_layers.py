@@ -7,12 +7,13 @@ import pytest
 from import_graph import circles, floors, import_graph, modules_of, rooms
 
 ROOT = Path(__file__).parents[1]
-_BASE = "errors progress renamed display version checks readable prefixes foreign fields"
+_BASE = "installing errors progress renamed display version checks readable prefixes foreign fields"
 _RECORDS = f"{_BASE} documents options deadline machine processor scores ranking hits jobs passages"
 _RUNTIME = f"{_RECORDS} files templates models loading reranker stages anytime"
 # room -> rooms that it may import; a file directly in dearlite/ or export/ is a room of its own
 MAY_IMPORT = {
-    "errors": "",
+    "installing": "",
+    "errors": "installing",
     "progress": "errors",
     "display": "",
     "renamed": "errors",
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "files": "errors readable fields documents ranking",
     "templates": "errors prefixes",
     "folders": "errors checks readable documents ranking",
-    "models": "errors checks options files templates",
+    "models": "installing errors checks options files templates",
     "loading": "errors options models",
     "lifetime": "errors options loading",
     "tasks": "errors renamed fields options progress ranking lifetime",
@@ -45,13 +46,13 @@ MAY_IMPORT = {
     "stages": "errors progress documents ranking hits passages",
     "anytime": "errors progress documents options deadline ranking hits jobs passages reranker stages",
     "pointwise": f"{_RUNTIME} llama",
-    "llama": "errors foreign templates models",
+    "llama": "installing errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
     "lexical": "errors fields options documents progress ranking models loading jobs reranker stages",
     "cascade": f"{_RUNTIME} lifetime lexical",
     "recommend": "errors checks deadline foreign machine processor files templates models pointwise llama",
     "frozen": "",
-    "integrations": "errors options readable documents progress ranking relevance models reranker",
+    "integrations": "installing errors options readable documents progress ranking relevance models reranker",
     "kept": "models reranker",
     "api": "renamed fields options progress ranking models reranker kept tasks",
     "offline.collection": "errors checks fields documents files models reranker lexical",

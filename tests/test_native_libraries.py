@@ -10,6 +10,7 @@ from tiny_gguf import write_tiny
 import dearlite
 from dearlite.cli import doctor
 from dearlite.errors import LibraryNotLoaded, MissingExtra, UsageError, load_failure, need
+from dearlite.installing import pip_install
 from dearlite.llama import bindings as llama_library
 from dearlite.llama.bindings import library
 from dearlite.llama.cffi_library import prebuilt_library
@@ -74,7 +75,7 @@ def test_package_that_lacks_another_is_one_line(broken, err):
     broken("halfdone", err)
     with pytest.raises(LibraryNotLoaded) as caught:
         need("halfdone", extra="cpu")
-    assert str(caught.value) == f'halfdone cannot be imported ({err}): install it again, pip install "dearlite[cpu]"'
+    assert str(caught.value) == f"halfdone cannot be imported ({err}): install it again, {pip_install('cpu')}"
 
 
 @pytest.mark.parametrize("err", [RuntimeError("no"), OSError(2, "no")])
@@ -115,10 +116,7 @@ def test_llama_cpp_without_a_package_that_it_imports_is_one_line(broken, unloade
     broken("llama_cpp", ModuleNotFoundError("No module named 'diskcache'", name="diskcache"))
     model, docs = write_tiny(tmp_path / "m.gguf"), tmp_path / "d.txt"
     docs.write_text("Edison\n")
-    words = (
-        "llama_cpp cannot be imported (No module named 'diskcache'): install it again, pip install "
-        '"dearlite[listwise]"'
-    )
+    words = f"llama_cpp cannot be imported (No module named 'diskcache'): install it again, {pip_install('listwise')}"
     code, out, err = cli("rerank", "-q", "x", docs, "-m", model, *options)
     assert (code, out, err) == (1, "", f"dearlite: {words}\n")
     code, out, err = cli("models", "recommend", "--all")

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from dearlite.errors import DearliteError, MissingExtra, pip_install
+from dearlite.errors import DearliteError, MissingExtra
+from dearlite.installing import pip_install
 from dearlite.llama.bindings import gpu_build_command, installed_build
 from dearlite.machine import default_threads, nvidia_gpu_present, versions_of
 from dearlite.models.registry import DEFAULT_MODEL, home, load_registry, model_file

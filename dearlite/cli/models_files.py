@@ -8,6 +8,7 @@ import click
 
 from dearlite.errors import DearliteError, UsageError, need
 from dearlite.files.targets import reason_of
+from dearlite.installing import pip
 from dearlite.models.entries import ModelEntry
 from dearlite.models.registry import find_entry, find_model, load_cascades, model_file, unknown_model
 
@@ -59,7 +60,7 @@ def remove_model(name: str, yes: bool) -> None:
     entry = _entry_of(name)
     path = model_file(entry)
     if entry.embedded is not None:
-        raise UsageError(f"{entry.name} is a part of the package: it goes with it (pip uninstall dearlite)")
+        raise UsageError(f"{entry.name} is a part of the package: it goes with it ({pip('uninstall dearlite')})")
     if not path.is_file():
         raise UsageError(f"{entry.name} is not on this machine: there is no {path}")
     size = f"{path.stat().st_size / 1e9:.2f} GB"

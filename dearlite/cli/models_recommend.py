@@ -9,8 +9,8 @@ from dataclasses import asdict
 import click
 
 from dearlite.cli.options.types import Duration, Size
-from dearlite.errors import pip_install
 from dearlite.files.json_text import json_text
+from dearlite.installing import pip_install
 from dearlite.machine import nvidia_gpu_present
 from dearlite.models.registry import load_registry
 from dearlite.models.registry_values import QUALITY

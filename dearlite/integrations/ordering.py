@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from dearlite.documents import Document
-from dearlite.errors import MissingExtra, UsageError, pip_install, warn
+from dearlite.errors import MissingExtra, UsageError, warn
+from dearlite.installing import pip_install
 from dearlite.ranking import check_top_k
 from dearlite.readable import readable
 from dearlite.relevance import shown_scores

@@ -19,8 +19,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from dearlite.errors import MissingExtra, UsageError, need, pip_install
+from dearlite.errors import MissingExtra, UsageError, need
 from dearlite.foreign import Foreign
+from dearlite.installing import pip_install
 from dearlite.llama.cffi_library import prebuilt_library
 
 # OpenMP threads that spin while they wait take cores from threads that work: on a busy machine 247 tokens/s with
@@ -78,8 +79,7 @@ def installed_engine() -> str:
 
 def build_command(cmake_args: str = "") -> str:
     """The command that compiles llama-cpp-python on this machine, for its shell: PowerShell on Windows, else sh."""
-    build = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python"
-    pip = pip_install("listwise").replace("pip install", build)
+    pip = pip_install("listwise", options="--force-reinstall --no-cache-dir --no-binary llama-cpp-python")
     if not cmake_args:
         return pip
     return f'$env:CMAKE_ARGS="{cmake_args}"; {pip}' if sys.platform == "win32" else f"CMAKE_ARGS={cmake_args} {pip}"

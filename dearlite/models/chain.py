@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError, pip_install
+from dearlite.errors import DearliteError, MissingExtra, ModelFileError, UsageError
+from dearlite.installing import pip_install
 from dearlite.models.chain_names import Stage, StageLike, parse_chain
 from dearlite.models.formats import LEXICAL, Runner, runner_of
 from dearlite.models.gguf import GgufFile

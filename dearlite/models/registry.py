@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dearlite.errors import UnknownModel, UsageError, first_line, pip_install
+from dearlite.errors import UnknownModel, UsageError, first_line
+from dearlite.installing import pip_install
 from dearlite.models.entries import CascadeEntry, LexicalEntry, ModelEntry
 from dearlite.models.registry_values import faults, is_name
 from dearlite.models.requirements import disk_mb, licence_of, missing_extra

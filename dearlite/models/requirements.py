@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-from dearlite.errors import MissingExtra, UsageError, pip_install
+from dearlite.errors import MissingExtra, UsageError
+from dearlite.installing import pip_install
 from dearlite.models.entries import ModelEntry
 from dearlite.models.registry_values import TRACED
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, UsageError, first_line, pip_install
+from dearlite.errors import DeviceUnavailable, EngineError, ModelFileError, UsageError, first_line
+from dearlite.installing import pip, pip_install
 from dearlite.machine import gpu_name, nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
@@ -58,7 +59,7 @@ class OnnxBackend:
         elif self.device == "cpu" and device == "auto" and nvidia_gpu_present():
             self.notes.append(
                 "running on cpu: there is an NVIDIA GPU, but this onnxruntime has no CUDA "
-                f"(pip uninstall onnxruntime, then {pip_install('cuda')})"
+                f"({pip('uninstall onnxruntime')}, then {pip_install('cuda')})"
             )
 
     def _open(self, bundle: Bundle, build: Build, device: str) -> None:

@@ -7,8 +7,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from dearlite.errors import DeviceUnavailable, UsageError, need, pip_install
+from dearlite.errors import DeviceUnavailable, UsageError, need
 from dearlite.foreign import engine_errors
+from dearlite.installing import pip, pip_install
 from dearlite.machine import DEVICES
 
 LIBRARY = "ONNX Runtime"
@@ -21,7 +22,8 @@ def onnxruntime() -> Any:
     ort: Any = need("onnxruntime", extra="cpu")
     if not hasattr(ort, "InferenceSession"):  # both packages were installed, then one was removed
         raise DeviceUnavailable(
-            "the onnxruntime package is incomplete: pip uninstall onnxruntime onnxruntime-gpu, then install one of them"
+            f"the onnxruntime package is incomplete: {pip('uninstall onnxruntime onnxruntime-gpu')}, then install "
+            "one of them"
         )
     return ort
 
@@ -33,7 +35,7 @@ def candidate_devices(device: str) -> list[str]:
     has_cuda = PROVIDERS["cuda"] in onnxruntime().get_available_providers()
     if device == "cuda" and not has_cuda:
         raise DeviceUnavailable(
-            f"this onnxruntime was built without CUDA: pip uninstall onnxruntime, then {pip_install('cuda')}"
+            f"this onnxruntime was built without CUDA: {pip('uninstall onnxruntime')}, then {pip_install('cuda')}"
         )
     return {"auto": ["cuda", "cpu"] if has_cuda else ["cpu"], "cuda": ["cuda"], "cpu": ["cpu"]}[device]
 

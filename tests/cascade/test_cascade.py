@@ -1,6 +1,7 @@
 """Cascades, budgets and what is told before a model is loaded."""
 
 import json
+import re
 import shutil
 import struct
 import threading
@@ -18,6 +19,7 @@ from dearlite.deadline import Deadline
 from dearlite.documents import as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, ScoringError, UsageError
 from dearlite.hits import make_hits
+from dearlite.installing import pip_install
 from dearlite.models import registry
 from dearlite.models.bundle import Bundle
 from dearlite.models.chain import resolve
@@ -314,7 +316,7 @@ def test_files_are_looked_for_before_a_model_is_loaded(tmp_path, monkeypatch):
         Reranker.load(["minilm-l12", str(tmp_path / "gone.gguf")])
     (tmp_path / "list.gguf").write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 0))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("llama_cpp") else object())
-    with pytest.raises(DearliteError, match=r"stage .*list.gguf needs llama_cpp: pip install \"dearlite\[listwise\]\""):
+    with pytest.raises(DearliteError, match=re.escape(f"list.gguf needs llama_cpp: {pip_install('listwise')}")):
         Reranker.load(["minilm-l12", str(tmp_path / "list.gguf")])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(UsageError, match="is pointwise and follows a listwise one"):

@@ -8,6 +8,7 @@ import pytest
 from integrations.conftest import ORDER, QUERY, TEXTS
 
 from dearlite import DearliteWarning, MissingExtra, Reranker, UsageError
+from dearlite.installing import pip_install
 from dearlite.integrations.ordering import aorder_texts, as_reranker, order_texts
 
 
@@ -73,4 +74,4 @@ def test_a_missing_framework_is_named_with_its_extra(monkeypatch, name, module, 
     monkeypatch.delitem(sys.modules, f"dearlite.integrations.{name}", raising=False)
     with pytest.raises(MissingExtra) as raised:
         importlib.import_module(f"dearlite.integrations.{name}")
-    assert str(raised.value) == f'{module} is needed here and is not installed: pip install "dearlite[{extra}]"'
+    assert str(raised.value) == f"{module} is needed here and is not installed: {pip_install(extra)}"

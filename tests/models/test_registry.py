@@ -9,6 +9,7 @@ import pytest
 from tiny_gguf import write_tiny
 
 from dearlite.errors import UsageError
+from dearlite.installing import pip_install
 from dearlite.models import registry
 from dearlite.models.chain import resolve
 from dearlite.models.registry import find_model, how_to_get, load_registry, model_file
@@ -425,9 +426,9 @@ def test_extra_of_an_absent_model_is_named_before_any_download(home, cli, monkey
     assert (code, out, err.count("\n")) == (1, "", 1)
     does = "fetch" if name.endswith("-gguf") else "make"
     assert err.startswith(f"dearlite: {modules[-1] if extra == 'encoders' else modules[0]} is needed to {does} {name} ")
-    assert f'pip install "dearlite[{extra}]"' in err
+    assert pip_install(extra) in err
     code, out, _ = cli("models", "show", name)
-    assert code == 0 and f'first pip install "dearlite[{extra}]"' in " ".join(out.split())
+    assert code == 0 and f"first {pip_install(extra)}" in " ".join(out.split())
 
 
 def test_no_extra_is_named_for_packages_that_the_model_does_not_need(home, monkeypatch):

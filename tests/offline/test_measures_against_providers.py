@@ -251,7 +251,7 @@ def test_a_provider_that_is_not_installed(monkeypatch):
     for provider in ir_measures.DefaultPipeline.providers:
         monkeypatch.setattr(provider, "_is_available", provider.NAME in ("judged", "msmarco"))
     for name, remedy in (
-        ("RBP(rel=1)", "cwl_eval, which is not installed: pip install 'ir-measures[cwl_eval]'"),
+        ("RBP(rel=1)", 'cwl_eval, which is not installed: pip install "ir-measures[cwl_eval]"'),
         ("ERR@20", "gdeval, which is not installed: Install perl"),
         ("AP", "pytrec_eval, which is not installed: pip install"),
     ):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dearlite.errors import MissingExtra, UsageError, need
+from dearlite.installing import pip
 
 LARGEST_CUTOFF = 2**31 - 1  # trec_eval compares cutoffs as C ints
 LARGEST_GRADE = 1_000_000  # trec_eval counts documents in an array with one cell per grade
@@ -120,6 +121,7 @@ def _check_provider(measure: Any) -> None:
     provider = providers[0]
     if provider.NAME == "pytrec_eval":
         need("pytrec_eval", extra="eval")
-    remedy = (provider.install_instructions() or f"install {provider.NAME}").replace("ir-measures[", "'ir-measures[")
-    remedy += "'" if "'" in remedy else ""
+    remedy = provider.install_instructions() or f"install {provider.NAME}"
+    if (package := remedy.removeprefix("pip install ")) != remedy:
+        remedy = pip(f'install "{package}"')
     raise MissingExtra(f"{measure} is computed by {provider.NAME}, which is not installed: {remedy}")

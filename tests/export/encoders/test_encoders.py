@@ -19,6 +19,7 @@ from dearlite.export.encoders import pipeline as encoders
 from dearlite.export.encoders import tracing
 from dearlite.export.encoders.pipeline import ENCODERS
 from dearlite.export.quality.card import Pairs
+from dearlite.installing import pip_install
 from dearlite.models.bundle import Bundle
 from dearlite.pointwise.onnxruntime import CAPABILITIES
 
@@ -346,5 +347,5 @@ def test_missing_optimum_names_the_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
     assert export(tmp_path, tmp_path / "m.dear") == 1
     assert capsys.readouterr().err == (
-        'dearlite: optimum is needed here and is not installed: pip install "dearlite[encoders]"\n'
+        f"dearlite: optimum is needed here and is not installed: {pip_install('encoders')}\n"
     )
