@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -16,8 +17,8 @@ from dearlite.files.targets import leads_to_stdout
 from dearlite.machine import available_memory_mb
 from dearlite.models.chain_names import parse_chain, parse_stage
 from dearlite.models.entries import ModelEntry
-from dearlite.models.formats import DEAR, LISTWISE_GGUF
-from dearlite.models.registry import find_entry, find_model, load_cascades, load_registry, model_file
+from dearlite.models.formats import DEAR, LEXICAL, LISTWISE_GGUF
+from dearlite.models.registry import find_entry, find_model, load_cascades, load_lexical, load_registry, model_file
 from dearlite.render.facts import print_facts, print_rows
 from dearlite.templates.families import STATED
 
@@ -53,9 +54,11 @@ def list_models(verbose: bool = False) -> None:
         complete = all(places.get(model) in _PLACES[:2] for model in models)
         cascades.append((cascade.name, ", then ".join(cascade.stages), "yes" if complete else "no"))
     print_rows(("cascade", "stages", "here"), cascades)
+    lexical, here = load_lexical().values(), "yes" if importlib.util.find_spec(LEXICAL.packages[0]) else "no"
+    print_rows(("by words", "k1", "b", "language", "here"), [(e.name, e.k1, e.b, e.language, here) for e in lexical])
     if verbose:
         descriptions = [(entry.name, entry.about) for entry in entries]
-        descriptions += [(cascade.name, cascade.about) for cascade in load_cascades().values()]
+        descriptions += [(entry.name, entry.about) for entry in (*load_cascades().values(), *lexical)]
         print_rows(("name", "about"), descriptions)
 
 
@@ -84,6 +87,9 @@ def show_model(model: str) -> None:
 
     Of a NAME whose file is not on this machine, show its entry and the command that makes the file.
     """
+    if (words := load_lexical().get(model)) is not None:
+        print_facts(asdict(words))
+        return
     if (cascade := load_cascades().get(model)) is not None:
         print_facts({"name": cascade.name, "kind": cascade.kind, "about": cascade.about})
         stages = enumerate(parse_chain([model]), start=1)

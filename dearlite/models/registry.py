@@ -123,18 +123,20 @@ def model_file(entry: ModelEntry) -> Path:
     return path if path.is_file() else next((other for other in former if other.is_file()), path)
 
 
-def unknown_model(name: str, *, files: bool = True) -> UnknownModel:
-    """The error for a `name` that models.toml does not have: the nearest names, or what is made of OWNER/NAME.
+def unknown_model(name: str, *, files: bool = True) -> UsageError:
+    """The error for a `name` of no model file in models.toml: the nearest names, or what is made of OWNER/NAME.
 
     `files`: the caller takes a model file too.
     """
+    if name in load_lexical():
+        return UsageError(f"{name} compares words and has no file: it is the first stage of a chain, {name}:100")
     if "/" in name:
         short = name.rstrip("/").rpartition("/")[2]
         return UnknownModel(
             f"no model {name!r}: models of the Hub are exported first: `hf download {name} --local-dir {short}`, then "
             f"`dearlite export {short} -o {short}.dear` (or .gguf); `dearlite models` lists those with a name"
         )
-    known = [*load_registry(), *load_cascades()]
+    known = [*load_registry(), *load_cascades(), *load_lexical()]
     near = ", ".join(get_close_matches(name, known, n=4, cutoff=0.4)) or "none is close"
     file = ", or give a model file" if files else ""
     return UnknownModel(f"no model {name!r} (nearest: {near}): `dearlite models` lists them{file}")

@@ -91,6 +91,19 @@ def test_calls_that_do_not_fit_words(tiny_bundle):
         Reranker.load(["bm25:2", tiny_bundle]).rerank("tea", DOCS, listwise=Listwise())
 
 
+def test_models_lists_and_shows_it(cli):
+    assert "bm25" in cli("models")[1]
+    code, out, _ = cli("models", "show", "bm25")
+    assert (code, "lexical" in out, "english" in out) == (0, True, True)
+    for command in (("models", "path"), ("models", "get"), ("models", "verify"), ("bench", "-m"), ("models", "remove")):
+        code, _, err = cli(*command, "bm25")
+        assert code == 2, command
+        assert err == "dearlite: bm25 compares words and has no file: it is the first stage of a chain, bm25:100\n"
+    assert "nearest: bm25" in cli("rerank", "-q", "x", "-", "-m", "bm24")[2]
+    code, _, err = cli("rerank", "-q", "x", "-", "-m", "bm25", "--explain")
+    assert (code, err) == (2, "dearlite: bm25 is a lexical model: modes, windows and reasons need a listwise model\n")
+
+
 def test_without_the_package_the_extra_is_named(monkeypatch):
     import sys
 

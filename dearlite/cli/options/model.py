@@ -166,7 +166,8 @@ class ModelOptions:
         if self.listwise is not None and self.chain.cascade:
             raise UsageError(f"{self.name} has no listwise stage: modes, windows and reasons need one")
         if self.listwise is not None:
-            raise UsageError(f"{self.name} is a pointwise model: modes, windows and reasons need a listwise model")
+            kind = self.chain.stages[0].kind
+            raise UsageError(f"{self.name} is a {kind} model: modes, windows and reasons need a listwise model")
 
     def _check_long(self) -> None:
         if self.long is None:
