@@ -58,7 +58,8 @@ def list_models(verbose: bool = False) -> None:
     print_rows(("by words", "k1", "b", "language", "here"), [(e.name, e.k1, e.b, e.language, here) for e in lexical])
     if verbose:
         descriptions = [(entry.name, entry.about) for entry in entries]
-        descriptions += [(entry.name, entry.about) for entry in (*load_cascades().values(), *lexical)]
+        descriptions += [(cascade.name, cascade.about) for cascade in load_cascades().values()]
+        descriptions += [(words.name, words.about) for words in lexical]
         print_rows(("name", "about"), descriptions)
 
 
