@@ -203,9 +203,9 @@ def load_failure(err: Exception, module: str = "", again: str | None = None) -> 
     return LibraryNotLoaded(f"{package} does not load on this system ({reason}): {remedy.format(again=again)}")
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """The number with its noun. Example: 1, "document" -> "1 document"; 2 -> "2 documents"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def first_line(err: BaseException) -> str:

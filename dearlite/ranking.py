@@ -247,16 +247,12 @@ class Ranking(Sequence[Hit[T_co]]):
 
 
 def hit_fields(hit: Hit) -> dict[str, Any]:
-    """The caller's record with the fields of the hit added; a field with the same name is kept as `input_NAME`."""
-    record = hit.document
-    if isinstance(record, Mapping):
-        row = dict(record)
-    else:
-        fields = {"id": hit.id, "title": hit.title or None, "text": hit.text}
-        row = {name: value for name, value in fields.items() if value is not None}
-        if hasattr(record, "place_fields"):  # a passage of a file
-            row |= record.place_fields()
-    added: dict[str, Any] = {"rank": hit.rank, "score": hit.score, "index": hit.index}
+    """The caller's record with the fields of the hit added; a field with the same name is kept as `input_NAME`.
+
+    `id` is the document's id, whatever field holds it in the record.
+    """
+    row, named = _record_of(hit)
+    added: dict[str, Any] = named | {"rank": hit.rank, "score": hit.score, "index": hit.index}
     if hit.relevance is not None:
         added["relevance"] = hit.relevance
     if hit.relevance_from == "activation":
@@ -275,6 +271,27 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         added["tokens_total_is_bound"] = True
     kept = {name: value for name, value in row.items() if name not in added}
     return kept | {f"input_{name}": row[name] for name in added if name in row} | added
+
+
+def _record_of(hit: Hit) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The caller's record as a row, with an id, and the id where the record has another value under that name."""
+    record = hit.document
+    if isinstance(record, Mapping):
+        row = dict(record)
+        if hit.id is None or ("id" in row and _names(row["id"], hit.id)):
+            return row, {}
+        return ({"id": hit.id, **row}, {}) if "id" not in row else (row, {"id": hit.id})
+    fields = {"id": hit.id, "title": hit.title or None, "text": hit.text}
+    row = {name: value for name, value in fields.items() if value is not None}
+    if hasattr(record, "place_fields"):  # a passage of a file
+        row |= record.place_fields()
+    return row, {}
+
+
+def _names(value: object, document_id: str) -> bool:
+    """True if the field `value` is the id: as text, or as a number, of which 7.0 is 7."""
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    return str(number) == document_id
 
 
 def check_top_k(top_k: int | None) -> int | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dearlite.documents import Document, as_documents
 from dearlite.errors import ScoringError, UsageError
+from dearlite.fields import Fields
 from dearlite.hits import make_hits
 from dearlite.ranking import Hit, Ranking, check_top_k, hit_fields
 from dearlite.scores import rank_order
@@ -107,7 +108,7 @@ def test_a_ranking_says_in_one_line_what_it_is():
 def test_dicts_hold_the_callers_fields_then_ours():
     items = [{"text": "a", "url": "u1"}, {"docid": 3, "text": "b", "stars": [5]}, "c"]
     assert ranking_of(items, [0.5, 0.75, 0.25]).to_dicts() == [
-        {"docid": 3, "text": "b", "stars": [5], "rank": 1, "score": 0.75, "index": 1},
+        {"id": "3", "docid": 3, "text": "b", "stars": [5], "rank": 1, "score": 0.75, "index": 1},
         {"text": "a", "url": "u1", "rank": 2, "score": 0.5, "index": 0},
         {"text": "c", "rank": 3, "score": 0.25, "index": 2},
     ]
@@ -245,3 +246,19 @@ def test_a_hit_says_in_one_line_what_it_is_and_all_of_it_in_a_notebook():
 def test_a_document_record_is_the_callers_own_object():
     own, wrapped = Document("a"), Document("b", record={"page": 1})
     assert [hit.document for hit in ranking_of([own, wrapped], [2.0, 1.0])] == [own, {"page": 1}]
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "row"),
+    [
+        ({"docno": "FT-1", "text": "a"}, {}, {"id": "FT-1", "docno": "FT-1", "text": "a"}),
+        ({"id": 7, "text": "a"}, {}, {"id": 7, "text": "a"}),
+        ({"id": 7.0, "text": "a"}, {}, {"id": 7.0, "text": "a"}),
+        ({"id": "x", "key": "k", "text": "a"}, {"id": "key"}, {"id": "k", "input_id": "x", "key": "k", "text": "a"}),
+        ({"id": "x", "text": "a"}, {"id": ""}, {"id": "x", "text": "a"}),
+        ({"text": "a"}, {}, {"text": "a"}),
+    ],
+)
+def test_a_row_has_the_id_under_one_name(record, fields, row):
+    (hit,) = make_hits(as_documents([record], Fields(**fields)), [0.5], [(5, 5)], None)
+    assert hit_fields(hit) == row | {"rank": 1, "score": 0.5, "index": 0}

@@ -42,7 +42,7 @@ def partial():
 
 def written(ranking, form):
     stream = io.StringIO()
-    WRITERS[form](ranking, stream, "7")
+    WRITERS[form]({"7": ranking}, stream, False)
     return stream.getvalue()
 
 

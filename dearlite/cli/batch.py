@@ -7,6 +7,7 @@ import click
 from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
 from dearlite.cli.options.types import ActorRange
 from dearlite.cli.streams import check_stdout
+from dearlite.errors import counted
 from dearlite.offline.run.rerank_run import check_run_can_hold
 from dearlite.offline.run.results import RerankedRun
 
@@ -79,18 +80,23 @@ def command(
 
 
 def _print_summary(reranked: RerankedRun) -> None:
-    pairs, seconds = reranked.collection.pairs, reranked.seconds
+    pairs, scored, seconds = reranked.collection.pairs, reranked.scored, reranked.seconds_now
     if reranked.truncated:
+        verb, past = ("is", "was") if reranked.truncated == 1 else ("are", "were")
         click.echo(
-            f"dearlite: {reranked.truncated} of {pairs} pairs are longer than the model's input and were truncated",
+            f"dearlite: {reranked.truncated} of {counted(pairs, 'pair')} {verb} longer than the model's input and "
+            f"{past} truncated",
             err=True,
         )
     sources = (("journal", reranked.resumed), ("cache", reranked.cached))
     reused = ", ".join(f"{count} {source}" for source, count in sources if count)
-    rate = f", {pairs / seconds:.0f} pairs/s" if seconds else ""
+    rate = f", {scored / seconds:.0f} pairs/s" if seconds else ""
+    work = f"{counted(pairs, 'pair')} in {seconds:.1f} s{rate}"
+    if reused:
+        work = f"{counted(pairs, 'pair')} ({reused}), {scored} now in {seconds:.1f} s{rate}"
     identity = reranked.identity
     click.echo(
         f"{reranked.model} on {identity['device']} (sha256 {identity['sha256'][:12]}): "
-        f"{len(reranked.results)} queries, {pairs} pairs in {seconds:.1f} s{rate}" + (f" ({reused})" if reused else ""),
+        f"{counted(len(reranked.results), 'query', 'queries')}, {work}",
         err=True,
     )

@@ -52,6 +52,8 @@ SECTIONS = {
     "Limits": ("--max-documents", "--max-body", "--max-queue", "--max-time"),
     "Model": (
         "--model",
+        "--first",
+        "--language",
         "--device",
         "--threads",
         "--budget",
@@ -118,6 +120,8 @@ EXAMPLES = {
         "dearlite models recommend --commercial --all --json",
     ),
     "models get": ("dearlite models get ettin-150m", "dearlite models get bge-v2-m3 --force"),
+    "models path": ("dearlite models path minilm-l12",),
+    "models remove": ("dearlite models remove bge-v2-m3",),
     "models verify": ("dearlite models verify minilm-l12", "dearlite models verify model.dear"),
     "models calibrate": (
         "dearlite models calibrate model.dear FOLDER --split dev -o new.dear",

@@ -16,11 +16,52 @@ from dearlite.files.streams import open_stream, utf8_remedy
 _TEXT = (".txt", "")  # endings of a query; others are those of documents
 
 
-def query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, str, str]:
-    """The query, the path of the documents, and a remark on the query or "".
+def queries_and_docs(
+    arguments: tuple[str, ...], query: str | None, queries: str | None, query_id: str
+) -> tuple[dict[str, str], str, str]:
+    """The texts of the queries by id, the path of the documents, and a remark on the query or "".
 
-    Raises UsageError for a wrong number of arguments, and for a file of documents in the place of the query.
+    A single query has the id `query_id`. Raises UsageError for a wrong number of arguments, and for a file of documents
+    in the place of the query.
     """
+    if queries is None:
+        text, docs, remark = _query_and_docs(arguments, query)
+        return {query_id: text}, docs, remark
+    if query is not None or len(arguments) != 1:
+        raise UsageError(
+            "rerank --queries FILE takes DOCS alone: leave out the query (see dearlite rerank -h)"
+            if arguments
+            else "rerank --queries FILE takes DOCS too: name the file of documents"
+        )
+    if queries == arguments[0] == "-":
+        raise UsageError("standard input cannot hold both the queries and the documents: name one of the files")
+    if query_id != "1":
+        raise UsageError(
+            "--query-id names a single query: with --queries the ids are those of the file, or line numbers"
+        )
+    return _queries_of(queries), arguments[0], ""
+
+
+def _queries_of(path: str) -> dict[str, str]:
+    """Query id -> text. Of a file with a query per line the id is the line's number, from 1."""
+    if path != "-" and _ending(path) in FORMATS and f".{_ending(path)}" not in _TEXT:
+        from dearlite.offline.collection.texts import read_queries
+
+        if not Path(path).is_file():
+            raise UsageError(f"cannot read {path}: no such file")
+        queries = read_queries(Path(path))
+    else:
+        text = _read_text(path, "the queries")
+        if _is_json(text):
+            raise UsageError(f"{path} holds JSON, not a query per line: name it .jsonl, with _id and text in each line")
+        lines = enumerate(text.splitlines(), start=1)
+        queries = {str(number): _checked(line, f" in line {number}") for number, line in lines if line.strip()}
+    if not queries:
+        raise UsageError(f"{path} holds no queries: give one per line")
+    return queries
+
+
+def _query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, str, str]:
     count = 1 if query is not None else 2
     if len(arguments) != count:
         usage = "-q TEXT DOCS" if query is not None else "QUERY DOCS (or -q TEXT DOCS)"
@@ -36,7 +77,7 @@ def query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, 
     text = _text_of(path, docs)
     lines = len([line for line in text.splitlines() if line.strip()])
     remark = (
-        f"the {lines} lines of {path} are one query (the order is QUERY DOCS; for several queries: dearlite batch)"
+        f"one query of {lines} lines: {path} (the order is QUERY DOCS; for a query per line: --queries {path} DOCS)"
         if lines > 1
         else ""
     )
@@ -48,22 +89,28 @@ def _text_of(path: str, docs: str) -> str:
     ending = _ending(path)
     if ending and ending in FORMATS and f".{ending}" not in _TEXT:
         raise UsageError(_swapped(path, docs, f"is {ending.upper()}"))
-    note_waiting(path, "the query")
+    text = _read_text(path, "the query")
+    if _is_json(text):
+        raise UsageError(_swapped(path, docs, "holds JSON"))
+    return text
+
+
+def _read_text(path: str, content: str) -> str:
+    """The text of the file `path`, which holds `content`, the query or the queries."""
+    note_waiting(path, content)
+    name, remedy = (f"{content.removeprefix('the ')} file", " (or give its text: -q TEXT)" * (content == "the query"))
     try:
         with closing(open_stream(path)) as stream:
             data = stream.read()
     except UsageError as err:
         reason = str(err).removeprefix(f"cannot read {path}: ")
-        raise UsageError(f"cannot read the query file {path}: {reason} (or give its text: -q TEXT)") from None
+        raise UsageError(f"cannot read the {name} {path}: {reason}{remedy}") from None
     except OSError as err:
-        raise UsageError(f"cannot read the query file {path}: {err.strerror} (or give its text: -q TEXT)") from None
+        raise UsageError(f"cannot read the {name} {path}: {err.strerror}{remedy}") from None
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as err:
         raise InvalidInput(f"{path} is not UTF-8 (byte 0x{data[err.start]:02x}): {utf8_remedy(data)}") from None
-    if _is_json(text):
-        raise UsageError(_swapped(path, docs, "holds JSON"))
-    return text
 
 
 def _swapped(path: str, docs: str, reason: str) -> str:

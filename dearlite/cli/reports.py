@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import click
@@ -27,51 +28,71 @@ def note_waiting(path: str, content: str) -> None:
             note(f"reading {content} from the terminal; {end} it (give a file, or a pipe, for no typing)")
 
 
-def report_dropped(ranking: Ranking, min_relevance: float) -> None:
+def report_dropped(rankings: Sequence[Ranking], min_relevance: float) -> None:
     """Reports the documents below `min_relevance` and those without a relevance. An empty result is valid."""
-    kept = len(ranking.above(min_relevance))
-    unscored = sum(hit.relevance is None for hit in ranking)
-    dropped = len(ranking) - kept - unscored
-    message = f"{dropped} of {_documents(len(ranking))} {_have(dropped)} a relevance below {min_relevance:g}"
+    hits = [hit for ranking in rankings for hit in ranking]
+    kept = sum(len(ranking.above(min_relevance)) for ranking in rankings)
+    unscored = sum(hit.relevance is None for hit in hits)
+    dropped = len(hits) - kept - unscored
+    message = f"{dropped} of {_documents(len(hits))} {_have(dropped)} a relevance below {min_relevance:g}"
     message += f", and {unscored} {_were(unscored)} not scored" if unscored else ""
     note(message if kept else f"{message}: no document answers the query")
 
 
-def report(ranking: Ranking, skipped: list[str], *, interrupted: bool = False) -> None:
-    """Reports everything about `ranking` and its call that the result itself does not show."""
+def report(rankings: Mapping[str, Ranking], skipped: list[str], *, interrupted: bool, named: bool) -> None:
+    """Reports everything about `rankings` and their calls that the result itself does not show.
+
+    `named` is True where each remark needs the id of its query, a key of `rankings`.
+    """
     for line in skipped[:_SHOWN]:
         note(f"skipped: {line}")
     if len(skipped) > _SHOWN:
         note(f"skipped {len(skipped)} records in all")
+    remarks = [
+        f"query {query_id}: {remark}" if named else remark
+        for query_id, ranking in rankings.items()
+        for remark in _remarks(ranking, interrupted=interrupted)
+    ]
+    shown = 2 * _SHOWN if named else len(remarks)
+    for remark in remarks[:shown]:
+        note(remark)
+    if len(remarks) > shown:
+        note(f"{len(remarks) - shown} more remarks on other queries")
+    if sys.stderr.isatty() and rankings:
+        _report_speed(list(rankings.values()))
+
+
+def _remarks(ranking: Ranking, *, interrupted: bool) -> Iterator[str]:
+    """One line for each thing that the call of `ranking` changed or left out."""
     for problem in ranking.problems[:_SHOWN]:
-        note(f"the model's answer is not a complete order: {problem}")
+        yield f"the model's answer is not a complete order: {problem}"
     for stage in ranking.stages:
         if stage.error:
-            note(f"stage {stage.model} did not run, the order is that of the other stages: {stage.error}")
+            yield f"stage {stage.model} did not run, the order is that of the other stages: {stage.error}"
     if not ranking.complete:
         reason = "interrupted" if interrupted else "the budget is exhausted"
-        note(f"{reason}: {_work(ranking)} documents; the others are left in their earlier order")
+        yield f"{reason}: {_work(ranking)} documents; the others are left in their earlier order"
     if ranking.agreement is not None:
-        note(f"agreement of the passes: Kendall's tau {ranking.agreement:.2f}")
+        yield f"agreement of the passes: Kendall's tau {ranking.agreement:.2f}"
     if ranking.query_truncated:
-        note("the query is longer than the model's input: only its beginning was read")
-    truncated = sum(hit.truncated for hit in ranking)
-    if truncated:
+        yield "the query is longer than the model's input: only its beginning was read"
+    if truncated := sum(hit.truncated for hit in ranking):
         verb = "is" if truncated == 1 else "are"
-        note(
+        yield (
             f"{truncated} of the {_documents(len(ranking))} {verb} longer than the model's input and "
             f"{_were(truncated)} truncated"
         )
-    if sys.stderr.isatty():
-        _report_speed(ranking)
 
 
-def _report_speed(ranking: Ranking) -> None:
-    scored = ranking.total - ranking.unscored
-    rate = scored / ranking.elapsed_s
-    count = f"{scored} of {_documents(ranking.total)}" if ranking.unscored else _documents(ranking.total)
+def _report_speed(rankings: Sequence[Ranking]) -> None:
+    first, total = rankings[0], sum(ranking.total for ranking in rankings)
+    scored = total - sum(ranking.unscored for ranking in rankings)
+    elapsed_s = sum(ranking.elapsed_s for ranking in rankings)
+    rate = scored / elapsed_s
+    count = f"{scored} of {_documents(total)}" if scored < total else _documents(total)
+    queries = f"{len(rankings)} queries, " if len(rankings) > 1 else ""
     click.echo(
-        f"{ranking.model} on {ranking.device}: {count} in {ranking.elapsed_s:.2f} s "
+        f"{first.model} on {first.device}: {queries}{count} in {elapsed_s:.2f} s "
         f"({rate:.{int(rate < 10)}f} documents/s)",
         err=True,
     )

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import sys
 import warnings
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
 from dearlite.checks import whole_number
-from dearlite.cli.estimate import Estimate
+from dearlite.cli.calls import rank_all
 from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
-from dearlite.cli.query import query_and_docs
+from dearlite.cli.query import queries_and_docs
 from dearlite.cli.reports import note_waiting, report, report_dropped
-from dearlite.cli.screen import BEST, interrupt_as_event, on_terminal, show_ranking
+from dearlite.cli.screen import BEST, on_terminal, show_rankings
 from dearlite.cli.streams import check_stdout
-from dearlite.documents import Document
-from dearlite.errors import Cancelled, InvalidInput, UsageError, counted
+from dearlite.errors import UsageError
 from dearlite.files.outputs import check_outputs
-from dearlite.files.readers import FORMATS, DocumentFile, read_documents
-from dearlite.options import Call, Listwise
-from dearlite.ranking import Ranking
-from dearlite.render.bar import DocumentProgress
-from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking
-
-if TYPE_CHECKING:
-    from dearlite.reranker import Reranker
+from dearlite.files.readers import FORMATS, read_documents
+from dearlite.options import Call
+from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking, write_rankings
 
 
 @click.command()
 @click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
 @click.option("-q", "--query", metavar="TEXT", help="Text of the query, in place of the file QUERY.")
+@click.option(
+    "--queries",
+    metavar="FILE",
+    help="Rank DOCS for each query of FILE: a query per line, or JSON Lines or TSV with ids. Replaces QUERY.",
+)
 @click.option(
     "-k",
     "--top-k",
@@ -79,6 +77,7 @@ if TYPE_CHECKING:
 def command(
     arguments: tuple[str, ...],
     query: str | None,
+    queries: str | None,
     top_k: int | None,
     every: bool,
     no_pager: bool,
@@ -104,10 +103,10 @@ def command(
     """
     if quiet:
         warnings.simplefilter("ignore")
-    text, docs, remark = query_and_docs(arguments, query)
+    jobs, docs, remark = queries_and_docs(arguments, query, queries, query_id)
     _check_values(top_k, every, min_relevance, budget_s, model)
     form = form or format_of(output)
-    _check_output(output, arguments, docs, model)
+    _check_output(output, [*arguments[:-1], *filter(None, [queries])], docs, model)
     model.chain.check(calibrated=min_relevance is not None)
     note_waiting(docs, "documents")
     records = read_documents(
@@ -115,32 +114,35 @@ def command(
     )
     if form == "trec":
         records.check_run_ids()
-    check_ids(form, query_id, records.documents)
+    for name in jobs:
+        check_ids(form, name, records.documents)
     records.note_ids(positions=form in ("trec", "tsv", "csv"))
     if not quiet:
         for note in filter(None, (remark, *records.notes)):
             click.echo(f"dearlite: {note}", err=True)
     call = Call(
         top_k=top_k if min_relevance is None else None,  # documents that are dropped make room for others
-        listwise=_streamed(model.listwise) if sys.stderr.isatty() and not quiet else model.listwise,
+        listwise=model.listwise,
         long=model.long,
         budget_s=budget_s,
     )
     screen = on_terminal(form, output)
-    ranking, interrupted = _rank(text, records, model, call, skip_bad=skip_bad, quiet=quiet, screen=screen)
-    complete = ranking
+    results = rank_all(jobs, records, model, call, skip_bad=skip_bad, quiet=quiet, screen=screen)
+    rankings = results.rankings
     if min_relevance is not None:
-        ranking = complete.above(min_relevance)
-    ranking = ranking.top(top_k)
+        rankings = {name: ranking.above(min_relevance) for name, ranking in rankings.items()}
+    rankings = {name: ranking.top(top_k) for name, ranking in rankings.items()}
     if not quiet:
-        report(ranking, records.skipped, interrupted=interrupted)
+        report(rankings, records.skipped, interrupted=results.interrupted, named=queries is not None)
         if min_relevance is not None:
-            report_dropped(complete, min_relevance)
+            report_dropped(list(results.rankings.values()), min_relevance)
     if screen:
-        show_ranking(ranking, every=every or top_k is not None, pager=not no_pager)
+        show_rankings(list(rankings.values()), every=every or top_k is not None, pager=not no_pager)
+    elif queries is not None:
+        write_rankings(rankings, form, output)
     else:
-        write_ranking(ranking, form, output, query_id=query_id)
-    if interrupted:
+        write_ranking(rankings[query_id], form, output, query_id=query_id)
+    if results.interrupted:
         sys.exit(130)
 
 
@@ -160,78 +162,14 @@ def _check_values(
         )
 
 
-def _check_output(output: str | None, arguments: tuple[str, ...], docs: str, model: ModelOptions) -> None:
+def _check_output(output: str | None, queries: Sequence[str], docs: str, model: ModelOptions) -> None:
     """Raises UsageError if the output cannot be written, or is a file that the command reads."""
     inputs = {
         "DOCS": docs,
-        "QUERY": arguments[:-1],
+        "QUERY": queries,
         "--model": [stage.path for stage in model.chain.stages if stage.path is not None],
         "--adapter": model.loading.adapter,
     }
     check_outputs({"--output": output}, inputs)
     if output is None or output == "-":
         check_stdout()
-
-
-def _streamed(listwise: Listwise | None) -> Listwise | None:
-    """`listwise` with the model's reasoning written to stderr as it comes, in the mode that reasons."""
-    if listwise is None or listwise.mode != "reason":
-        return listwise
-    return replace(listwise, on_text=_write_text)
-
-
-def _write_text(text: str) -> None:
-    """Writes a model's text to stderr. Control characters become spaces: they could change the terminal."""
-    sys.stderr.write("".join(char if char.isprintable() or char == "\n" else " " for char in text))
-    sys.stderr.flush()
-
-
-def _rank(
-    text: str, records: DocumentFile, model: ModelOptions, call: Call, *, skip_bad: bool, quiet: bool, screen: bool
-) -> tuple[Ranking, bool]:
-    """The ranking, with progress on stderr, and True if it is the one so far of an interrupted call.
-
-    That is for a `screen`, a table on a terminal. Another interruption exits with 130.
-    """
-    from dearlite.jobs import no_tokens
-    from dearlite.reranker import Reranker
-
-    streams = call.listwise is not None and call.listwise.on_text is not None
-    documents = records.documents
-    with DocumentProgress(len(documents), visible=not quiet and not streams) as progress:
-        try:
-            reranker = Reranker.load(model.chain, **model.loading.arguments())
-            if reranker.empty_documents([Document(text)]):
-                raise UsageError(f"the query {no_tokens(Document(text), reranker.model)}: give at least one word")
-            documents = _without_empty(records, reranker, skip_bad)
-            if streams:
-                click.echo(f"reasoning of {reranker.model}:", err=True)
-            with interrupt_as_event(active=screen) as stop:
-                counted_by = progress.update if quiet or call.budget_s is not None else Estimate(progress.update, model)
-                call = replace(call, progress=counted_by, cancel=stop)
-                (ranking,) = reranker.rank([(text, documents)], call)
-            if streams:
-                click.echo(err=True)
-            return ranking, stop is not None and stop.is_set() and not ranking.complete
-        except (KeyboardInterrupt, Cancelled) as err:
-            progress.close()
-            if isinstance(err, Cancelled) and err.partial is not None:
-                return err.partial, True
-            count = counted(len(documents), "document")
-            click.echo(f"dearlite: interrupted: {progress.done} of {count} scored, none written", err=True)
-            sys.exit(130)
-
-
-def _without_empty(records: DocumentFile, reranker: Reranker, skip_bad: bool) -> list[Document]:
-    """The documents of which the model's tokenizer makes a token. The others are refused, or skipped and reported."""
-    from dearlite.jobs import name_of, no_tokens
-
-    documents = records.documents
-    empty = set(reranker.empty_documents(documents))
-    reasons = [f"{name_of(documents[i], i)} {no_tokens(documents[i], reranker.model)}" for i in sorted(empty)]
-    if reasons and not skip_bad:
-        raise InvalidInput(f"{reasons[0]}: remove it, or give it a text (or go on without it: --skip-bad)")
-    if len(empty) == len(documents):
-        raise InvalidInput(f"{reasons[0]}; no document is left to rank")
-    records.skipped += reasons
-    return [document for index, document in enumerate(documents) if index not in empty]

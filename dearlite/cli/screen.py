@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any
@@ -27,16 +27,21 @@ def on_terminal(form: str, output: str | None) -> bool:
     return form == "table" and output in (None, "-") and sys.stdout is not None and sys.stdout.isatty()
 
 
-def show_ranking(ranking: Ranking, *, every: bool, pager: bool) -> None:
-    """Prints `ranking` on the terminal: the best documents that fit, or `every` one, with a `pager` if it is long."""
+def show_rankings(rankings: Sequence[Ranking], *, every: bool, pager: bool) -> None:
+    """Prints `rankings` on the terminal: the best documents of each that fit, or `every` one.
+
+    A text that is longer than the terminal goes to the `pager`.
+    """
     from dearlite.render.table import ranking_text
 
     lines = shutil.get_terminal_size().lines
-    if every:
-        text = ranking_text(ranking, sys.stdout)
+    if every or len(rankings) > 1:
+        texts = [ranking_text(r, sys.stdout) if every else _best(r, min(_LEAST, len(r))) for r in rankings]
+        text = "\n".join(texts)
         if not (pager and text.count("\n") >= lines and page(text)):
             _write(text)
         return
+    (ranking,) = rankings
     for count in range(min(BEST, len(ranking)), _LEAST - 1, -1):
         text = _best(ranking, count)
         if text.count("\n") + _BESIDE <= lines:
@@ -47,10 +52,12 @@ def show_ranking(ranking: Ranking, *, every: bool, pager: bool) -> None:
 
 
 def _best(ranking: Ranking, count: int) -> str:
+    """The table of the first `count` hits, with the options that show more."""
     from dearlite.render.table import ranking_text
 
     left, more = len(ranking) - count, min(len(ranking), 2 * BEST)
-    return ranking_text(ranking.top(count), sys.stdout, f"{left:,} more: -k {more}, or --all" if left > 0 else "")
+    note = f"{left:,} more: -k {more}, or --all" if left > 0 else ""
+    return ranking_text(ranking.top(max(1, count)), sys.stdout, note)
 
 
 def _write(text: str) -> None:

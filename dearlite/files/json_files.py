@@ -141,7 +141,7 @@ class TwoValues(ValueError):
 def _parsed(raw: bytes, where: str) -> object:
     """The JSON value of a line; an InvalidInput if it has none."""
     try:
-        line = raw.removeprefix(BOM_UTF8).decode()  # `cat` leaves the mark of each file
+        line = raw.removeprefix(BOM_UTF8).decode().rstrip("\r\n")  # `cat` leaves the mark of each file
     except UnicodeDecodeError as err:
         return not_utf8(where, raw, err.start)
     try:
@@ -157,7 +157,8 @@ def _parsed(raw: bytes, where: str) -> object:
 
 def _reason(err: Exception, name: str) -> str:
     if isinstance(err, json.JSONDecodeError):
-        return f"{err.msg} at {f'line {err.lineno} ' if name else ''}column {err.colno}"
+        end = ", where it ends" if err.pos >= len(err.doc.rstrip()) else ""
+        return f"{err.msg} at {f'line {err.lineno} ' if name else ''}column {err.colno}{end}"
     return "nested too deeply" if isinstance(err, RecursionError) else "a number in it is too long"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,7 @@ from rich.text import Text
 from dearlite.render.snippet import plain
 
 _PIPE_WIDTH = 200  # if stdout is not a terminal; wide enough that lines are not wrapped, for grep
+_LEAST_ROOM = 20  # columns beside a name; with fewer the terminal breaks the lines
 
 
 def print_facts(facts: Mapping[str, object], *, title: str = "") -> None:
@@ -40,7 +42,11 @@ def _print_level(console: Console, facts: Mapping[str, object], indent: str) -> 
             console.print(Text(f"{indent}{name}", style="cyan"))
             _print_level(console, value, indent + "  ")
         else:
-            console.print(Text.assemble((f"{indent}{name:<{width}}", "cyan"), "  ", plain(str(value))), soft_wrap=True)
+            text, room = plain(str(value)), console.width - len(indent) - width - 2
+            if sys.stdout.isatty() and room >= _LEAST_ROOM:  # the terminal itself would break words
+                lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+                text = f"\n{'':{len(indent) + width + 2}}".join(lines)
+            console.print(Text.assemble((f"{indent}{name:<{width}}", "cyan"), "  ", text), soft_wrap=True)
 
 
 def _console() -> Console:

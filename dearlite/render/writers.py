@@ -1,11 +1,11 @@
-"""Rankings as files: WRITERS has one entry per format."""
+"""Rankings as files: WRITERS has one entry per format, for the ranking of one query or those of several."""
 
 from __future__ import annotations
 
 import csv
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from dearlite.documents import Document
@@ -42,23 +42,48 @@ def _trec_id(document_id: str | None, index: int) -> str:
 
 def write_ranking(ranking: Ranking, form: str, output: str | None, *, query_id: str = "1") -> None:
     """Writes `ranking` in the format `form` to `output`; None and "-" are stdout. An error writes nothing."""
+    _write({query_id: ranking}, form, output, named=False)
+
+
+def write_rankings(rankings: Mapping[str, Ranking], form: str, output: str | None) -> None:
+    """Writes the rankings of several queries, by id, as `write_ranking` does; each row has its query's id."""
+    _write(rankings, form, output, named=True)
+
+
+def _write(rankings: Mapping[str, Ranking], form: str, output: str | None, *, named: bool) -> None:
     if output is not None and output != "-":
         with whole_file(output) as stream:
-            WRITERS[form](ranking, stream, query_id)
+            WRITERS[form](rankings, stream, named)
     elif form == "table" and sys.stdout is not None:
-        WRITERS[form](ranking, sys.stdout, query_id)
+        WRITERS[form](rankings, sys.stdout, named)
         sys.stdout.flush()
     else:
         with standard_output(json=form in ("jsonl", "json")) as stream:
-            WRITERS[form](ranking, stream, query_id)
+            WRITERS[form](rankings, stream, named)
 
 
-def _write_jsonl(ranking: Ranking, stream: TextIO, query_id: str) -> None:
-    write_rows(map(hit_fields, ranking), stream)
+def _write_jsonl(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
+    write_rows((row for query_id, ranking in rankings.items() for row in _records(query_id, ranking, named)), stream)
 
 
-def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
-    head = {
+def _records(query_id: str, ranking: Ranking, named: bool) -> Iterator[dict[str, Any]]:
+    """One row per hit; if `named`, with the query, whose fields replace those of the record (`input_NAME`)."""
+    query = {"query_id": query_id, "query": ranking.query}
+    for hit in ranking:
+        row = hit_fields(hit)
+        if named:
+            row = query | {f"input_{name}" if name in query else name: value for name, value in row.items()}
+        yield row
+
+
+def _write_json(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
+    objects = [_object(query_id, ranking, named) for query_id, ranking in rankings.items()]
+    stream.write(json_text({"queries": objects} if named else objects[0], indent=2) + "\n")
+
+
+def _object(query_id: str, ranking: Ranking, named: bool) -> dict[str, Any]:
+    head: dict[str, Any] = {"query_id": query_id} if named else {}
+    head |= {
         "query": ranking.query,
         "model": ranking.model,
         "device": ranking.device,
@@ -70,12 +95,12 @@ def _write_json(ranking: Ranking, stream: TextIO, query_id: str) -> None:
         head["agreement"] = round(ranking.agreement, 4)
     if ranking.stages:
         head["stages"] = [stage.to_dict() for stage in ranking.stages]
-    stream.write(json_text(head | {"hits": ranking.to_dicts()}, indent=2) + "\n")
+    return head | {"hits": ranking.to_dicts()}
 
 
-def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
+def _write_tsv(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     changed = 0
-    for row in _rows(ranking):
+    for row in _rows(rankings, named):
         cells = [_TSV_ENDS.sub(" ", str(cell)) for cell in row]
         changed += sum(cell != str(original) for cell, original in zip(cells, row, strict=True))
         stream.write("\t".join(cells) + "\n")
@@ -84,37 +109,48 @@ def _write_tsv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
         warn(f"{cells_are} tabs or line ends, which TSV cannot hold: written as spaces")
 
 
-def _write_csv(ranking: Ranking, stream: TextIO, query_id: str) -> None:
+def _write_csv(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     """RFC 4180 with LF line ends. Every text is quoted, so that commas and line ends in it are kept."""
-    table, rows = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC), _rows(ranking)
-    table.writerow(next(rows))
-    table.writerows((rank, float(score) if score else None, *others) for rank, score, *others in rows)
+    table, rows = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC), _rows(rankings, named)
+    head = next(rows)
+    score = head.index("score")
+    table.writerow(head)
+    for row in rows:
+        number = float(row[score]) if row[score] else None
+        table.writerow((*row[:score], number, *row[score + 1 :]))
 
 
-def _rows(ranking: Ranking) -> Iterator[tuple[Any, ...]]:
+def _rows(rankings: Mapping[str, Ranking], named: bool) -> Iterator[tuple[Any, ...]]:
     """The header and one row per hit; the score of a document that no model read is empty."""
-    yield "rank", "score", "index", "id", "title", "text"
-    for hit in ranking:
-        score = "" if hit.score is None else score_text(hit.score)
-        yield hit.rank, score, hit.index, hit.id or "", hit.title, hit.text
+    yield *(["query_id"] if named else []), "rank", "score", "index", "id", "title", "text"
+    for query_id, ranking in rankings.items():
+        for hit in ranking:
+            score = "" if hit.score is None else score_text(hit.score)
+            row = hit.rank, score, hit.index, hit.id or "", hit.title, hit.text
+            yield (query_id, *row) if named else row
 
 
-def _write_trec(ranking: Ranking, stream: TextIO, query_id: str) -> None:
+def _write_trec(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     """TREC run lines, `qid Q0 docid rank score tag`. The index is the id of a document without one.
 
     Readers of a run sort by score: it is `falling_scores` where the hits' own do not fall with their rank.
     """
-    for hit, score in zip(ranking, falling_scores([hit.score for hit in ranking], ranking.total), strict=True):
-        stream.write(run_line(query_id, _trec_id(hit.id, hit.index), hit.rank, score, ranking.model))
+    for query_id, ranking in rankings.items():
+        for hit, score in zip(ranking, falling_scores([hit.score for hit in ranking], ranking.total), strict=True):
+            stream.write(run_line(query_id, _trec_id(hit.id, hit.index), hit.rank, score, ranking.model))
 
 
-def _write_table(ranking: Ranking, stream: TextIO, query_id: str) -> None:
+def _write_table(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     from dearlite.render.table import print_ranking
 
-    print_ranking(ranking, stream)
+    for number, ranking in enumerate(rankings.values()):
+        if number:
+            stream.write("\n")
+        print_ranking(ranking, stream)
 
 
-WRITERS: dict[str, Callable[[Ranking, TextIO, str], None]] = {
+# format -> the writer of the rankings by query id to a stream; with True each row has its query
+WRITERS: dict[str, Callable[[Mapping[str, Ranking], TextIO, bool], None]] = {
     "table": _write_table,
     "jsonl": _write_jsonl,
     "json": _write_json,

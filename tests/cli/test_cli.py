@@ -157,6 +157,8 @@ def test_usage_errors_exit_2_in_one_line(cli, tmp_path):
     [
         (b"", ["d.jsonl holds no documents"]),
         (b'{"text": "a"}\n{"text": \n', ["d.jsonl:2", "not JSON", "--skip-bad"]),
+        (b'{"text": "a"}\n{"text": "b"\n{"text": "c"}\n', ["d.jsonl:2", "column 13, where it ends"]),
+        (b'{"text": "a"}\n{"text: "b"}\n', ["d.jsonl:2", "column 10)"]),
         (b'{"text": "a"}\n{"id": 3}\n', ["d.jsonl:2", "has no text"]),
         (b'{"text": "a"}\nnull\n', ["d.jsonl:2", "null"]),
         (b'{"text": "a"}\n7\n', ["d.jsonl:2", "int"]),

@@ -164,7 +164,8 @@ def test_a_query_of_several_lines_is_one_query_and_this_is_told(cli, tmp_path):
     (tmp_path / "q.txt").write_text("rain\n\nsnow\n")
     (tmp_path / "d.txt").write_text("rain\n")
     _, err = ranked(cli("rerank", tmp_path / "q.txt", tmp_path / "d.txt"))
-    assert err.startswith(f"dearlite: the 2 lines of {tmp_path / 'q.txt'} are one query")
+    assert err.startswith(f"dearlite: one query of 2 lines: {tmp_path / 'q.txt'} (")
+    assert f"for a query per line: --queries {tmp_path / 'q.txt'} DOCS" in err
     assert cli("rerank", tmp_path / "q.txt", tmp_path / "d.txt", "--quiet")[2] == ""
 
 

@@ -253,7 +253,7 @@ def test_a_result_in_a_file_needs_no_stdout(call, option, tmp_path):
 
 def test_a_missing_stdout_is_told_before_the_work(call, monkeypatch):
     stderr = io.StringIO()
-    monkeypatch.setattr("dearlite.cli.rerank._rank", None)  # a call of it fails
+    monkeypatch.setattr("dearlite.cli.rerank.rank_all", None)  # a call of it fails
     monkeypatch.setattr("dearlite.cli.batch.rerank", None)
     for words in (("rerank", "-q", "rain", "DOCS"), ("batch", "COLLECTION", "--no-journal")):
         assert call(words, None, stderr) == 1

@@ -1,5 +1,6 @@
 """`rerank` on a terminal: what fits, the pager, Ctrl-C, standard input without a pipe. A pipe has all as before."""
 
+import io
 import json
 import os
 import re
@@ -124,7 +125,6 @@ def test_one_document_is_no_plural(terminal, docs, tmp_path, monkeypatch):
 
 
 def test_standard_input_without_a_pipe_is_told(cli, monkeypatch, tmp_path):
-    import io
 
     typed = io.TextIOWrapper(io.BytesIO(b'{"text": "rain"}\n'))
     typed.isatty = lambda: True
@@ -176,3 +176,21 @@ def test_ctrl_c_on_a_terminal_prints_the_ranking_so_far(tmp_path):
     assert shown == list(range(1, len(shown) + 1))
     assert 3 <= len(shown) <= 10
     assert "Traceback" not in text
+
+
+def test_doctor_breaks_its_lines_between_words(terminal, monkeypatch):
+    from dearlite.render.facts import print_facts
+
+    words = "none: apt install g++ (Debian, Ubuntu), dnf install gcc-c++ (Fedora), pacman -S gcc (Arch)"
+    facts = {"compiler": words, "path": "/a" * 60}
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    print_facts(facts, title="listwise")
+    lines = [line.rstrip() for line in without_styles(sys.stdout.getvalue()).splitlines()]
+    assert lines[0] == "listwise"
+    assert lines[1].startswith("  compiler  none: apt")
+    assert all(len(line) <= 50 for line in lines[:-1])
+    assert [line[:12] for line in lines[2:4]] == [" " * 12] * 2
+    assert " ".join(" ".join(lines[1:-1]).split()[1:]) == words
+    assert lines[-1] == f"  path      {'/a' * 60}"  # a path stays whole, to be copied

@@ -132,7 +132,9 @@ def test_nothing_is_scored_twice_and_nothing_is_mixed(small, tmp_path):
     out = tmp_path / "out.trec"
     first, again, other = Counting(), Counting(), Counting(version="2")
     assert rerank_run(small, model=first, output=out).scored == 24
-    assert rerank_run(small, model=again, output=out).resumed == 24
+    resumed = rerank_run(small, model=again, output=out)
+    assert resumed.resumed == 24
+    assert (resumed.seconds_now, resumed.seconds > 0) == (0, True)
     assert again.scored_pairs == []
     reranked = rerank_run(small, model=other, output=out)
     assert len(other.scored_pairs) == 24 and reranked.resumed == 0

@@ -39,6 +39,7 @@ class QueryScores:
     order: list[int] | None = None
     texts: dict[str, Any] = field(default_factory=dict)  # "reasons" (by position), "reasoning", "problems"
     seconds: float = 0.0
+    restored_s: float = 0.0  # of `seconds`, those of earlier calls
     unsaved: list[int] = field(default_factory=list)  # positions that the journal does not hold yet
 
     def __post_init__(self) -> None:
@@ -96,6 +97,7 @@ class QueryScores:
             self.scores[position], self.tokens_used[position], self.tokens_total[position] = values
         self.order, self.texts = entry.get("order", self.order), entry.get("said", self.texts)
         self.seconds += entry["seconds"]
+        self.restored_s += entry["seconds"]
 
     def ranked(self) -> list[int]:
         """Positions, best first; equal scores keep the first stage's order."""
@@ -139,6 +141,11 @@ class RerankedRun:
     def seconds(self) -> float:
         """Time that the model took for all queries, earlier calls with the same journal included."""
         return sum(scores.seconds for scores in self.results)
+
+    @property
+    def seconds_now(self) -> float:
+        """Time in seconds that the model took in this call."""
+        return self.seconds - sum(scores.restored_s for scores in self.results)
 
     @property
     def tokens(self) -> int:
