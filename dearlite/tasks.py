@@ -144,6 +144,7 @@ class Tasks(Lifetime):
             yield RankingEvent(task.result())
         finally:
             task.cancel()
+            await asyncio.wait([task])  # `on_text` is not called after the end of the loop
 
     def call_threads(self) -> Executor:
         """The threads that run the calls of tasks, started as they are needed, anew in a forked process."""
@@ -174,16 +175,18 @@ def new_threads(count: int) -> Executor:
 async def call_in_thread(threads: Executor, call: Callable[..., Result], options: Mapping[str, Any]) -> Result:
     """The result of `call(**options)` by one of `threads`. The end of the running task sets its `cancel`.
 
-    The callbacks `progress` and `listwise.on_text` are called in the event loop. The first error of one ends the call.
+    The callbacks `progress` and `listwise.on_text` are called in the event loop, none after the end of the task. The
+    first error of one ends the call.
     """
     import asyncio
     from contextvars import copy_context
 
     loop, stop, failures = asyncio.get_running_loop(), LinkedEvent(options["cancel"]), list[Exception]()
+    ended = False
 
     def run(callback: Callable[..., None], *values: object) -> None:
         try:
-            if not failures:
+            if not failures and not ended:  # those that wait in the loop when the task is cancelled
                 callback(*values)
         except Exception as err:
             failures.append(err)
@@ -208,6 +211,7 @@ async def call_in_thread(threads: Executor, call: Callable[..., Result], options
         if not failures:
             raise
     finally:
+        ended = True
         stop.set()
     if failures:
         raise failures[0]

@@ -239,6 +239,52 @@ def test_astream_yields_the_reasoning_as_it_is_written(listwise_path):
     assert ProgressEvent(3, 3) in events
 
 
+@pytest.mark.parametrize("end", ["timeout", "cancel"])
+def test_no_callback_is_called_after_the_end_of_its_task(reranker, end):
+    """The thread goes on for a moment, and leaves calls in the loop."""
+    reached = []
+
+    async def run():
+        def progress(done, total):
+            reached.append(done)
+            if done == 1:
+                time.sleep(0.1)  # further calls queue up in the loop meanwhile
+                if end == "cancel":
+                    task.cancel()
+                else:
+                    timer.reschedule(asyncio.get_running_loop().time())
+
+        task = asyncio.create_task(reranker.arerank("rain", LONG, progress=progress))
+        with pytest.raises((TimeoutError, asyncio.CancelledError)):
+            async with asyncio.timeout(None) as timer:
+                await task
+        count = len(reached)
+        await asyncio.sleep(0.2)
+        assert reached[count:] == []
+
+    asyncio.run(run())
+    assert reached
+
+
+def test_on_text_is_not_called_after_astream_was_left(listwise_path):
+    texts = []
+
+    async def run():
+        async with Reranker.load(listwise_path, threads=1) as model:
+            options = Listwise(mode="reason", reasoning_tokens=64, on_text=texts.append)
+            async with aclosing(model.astream("rain", DOCS, listwise=options)) as events:
+                async for event in events:
+                    if isinstance(event, TextEvent):
+                        time.sleep(0.1)  # further calls queue up in the loop meanwhile
+                        break
+            count = len(texts)
+            await asyncio.sleep(0.2)
+            assert texts[count:] == []
+
+    asyncio.run(run())
+    assert texts
+
+
 def test_a_cancelled_listwise_task_that_waits_for_its_turn_frees_its_place(listwise_path):
     """llama.cpp runs one call at a time: a waiting one leaves the queue when its task is cancelled."""
 
