@@ -11,7 +11,7 @@ try:
     import pyarrow as pa
     from lancedb.rerankers import Reranker as LanceReranker
 except ModuleNotFoundError as err:
-    raise missing(err, "lancedb", "lancedb") from None
+    raise missing(err, "lancedb", "lancedb", "pyarrow") from None
 
 if TYPE_CHECKING:
     from dearlite.models.chain import Model

@@ -10,7 +10,7 @@ try:
     from langchain_core.documents import BaseDocumentCompressor, Document
     from pydantic import ConfigDict, PrivateAttr
 except ModuleNotFoundError as err:
-    raise missing(err, "langchain_core", "langchain") from None
+    raise missing(err, "langchain", "langchain_core") from None
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

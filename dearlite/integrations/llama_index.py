@@ -15,7 +15,7 @@ try:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 except ModuleNotFoundError as err:
-    raise missing(err, "llama_index", "llama-index") from None
+    raise missing(err, "llama-index", "llama_index") from None
 
 _dispatcher = get_dispatcher(__name__)
 

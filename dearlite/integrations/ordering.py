@@ -90,8 +90,12 @@ def _with_empty(
     return [*order, *((position, lowest) for position in empty)][: check_top_k(top_k)]
 
 
-def missing(err: ModuleNotFoundError, module: str, extra: str) -> ModuleNotFoundError | MissingExtra:
-    """The error for a framework's `module` that is not installed, with its `extra`; `err` for any other module."""
-    if (err.name or "").partition(".")[0] != module:
+def missing(err: ModuleNotFoundError, extra: str, *modules: str) -> ModuleNotFoundError | MissingExtra:
+    """The error for a package of `extra` that is not installed; `err` if that is none of `modules`.
+
+    `modules` are the top-level modules that the integration imports.
+    """
+    module = (err.name or "").partition(".")[0]
+    if module not in modules:
         return err
     return MissingExtra(f"{module} is needed here and is not installed: {pip_install(extra)}")

@@ -62,11 +62,12 @@ def test_a_loaded_model_is_taken_and_keeps_its_options(reranker):
         ("llama_index", "llama_index", "llama-index"),
         ("haystack", "haystack", "haystack"),
         ("lancedb", "lancedb", "lancedb"),
+        ("lancedb", "pyarrow", "lancedb"),
         ("rerankers", "rerankers", "rerankers"),
     ],
 )
 def test_a_missing_framework_is_named_with_its_extra(monkeypatch, name, module, extra):
-    if name == "lancedb":
+    if module == "lancedb":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
     for loaded in [key for key in sys.modules if key == module or key.startswith(f"{module}.")]:
         monkeypatch.delitem(sys.modules, loaded)
