@@ -276,3 +276,46 @@ def test_a_parent_that_does_not_read_stderr_gets_its_answers(tiny_bundle):
         code = process.wait()
         watch.cancel()
         assert code == 0
+
+
+ENDS = """
+import { startSidecar } from %s;
+const settled = (promise) => promise.then(() => "resolved", (error) => `${error.name}: ${error.message}`);
+const [killed, silent, missing] = process.argv.slice(2).map((command) => startSidecar(command));
+const rerank = (sidecar, signal) => settled(sidecar.rerank("q", ["a"], {}, { signal }));
+const show = async (...promises) => { for (const promise of promises) console.log(await promise); };
+await show(rerank(killed), rerank(killed), rerank(missing));
+await show(rerank(killed), rerank(missing));
+const stopper = new AbortController();
+const waiting = rerank(silent, stopper.signal);
+stopper.abort();
+await show(waiting, rerank(silent, stopper.signal));
+const last = rerank(silent);
+silent.close();
+silent.close();
+await show(last, rerank(silent));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None or sys.platform == "win32", reason="node or a POSIX shell is missing")
+def test_the_example_rejects_requests_when_the_server_ends_or_they_are_aborted(tmp_path):
+    """A request that waits, and one that is sent afterwards: neither stays open."""
+    example = Path(__file__).parents[2] / "examples" / "sidecar" / "sidecar.mjs"
+    for name, script in {"killed": "read line; kill -9 $$", "silent": "exec cat >/dev/null"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    program = tmp_path / "ends.mjs"
+    program.write_text(ENDS % json.dumps(example.as_uri()))
+    commands = [tmp_path / name for name in ("killed", "silent", "missing")]
+    done = subprocess.run(["node", program, *commands], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    killed, aborted, closed = (
+        "Error: dearlite ended (SIGKILL)",
+        "AbortError: the request was aborted",
+        "Error: the sidecar was closed",
+    )
+    missing = f"Error: {tmp_path}/missing does not start: spawn {tmp_path}/missing ENOENT"
+    assert done.stdout.splitlines() == [
+        *(killed, killed, missing, killed, missing),
+        *(aborted, aborted, closed, closed),
+    ]
