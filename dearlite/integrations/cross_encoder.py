@@ -9,7 +9,6 @@ import numpy as np
 
 from dearlite.integrations.ordering import as_reranker, order_texts
 from dearlite.options import Device
-from dearlite.progress import line_progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +53,14 @@ class CrossEncoder:
         """The scores of (query, document) pairs in their order, (pairs,) float32; of a single pair one np.float32.
 
         - `batch_size` has no effect: a score does not depend on the pairs beside it.
-        - `show_progress_bar`: True writes a progress line to stderr.
+        - `show_progress_bar`: True is a bar on a terminal, and a line on stderr elsewhere.
         - `activation_fn`: function of the logits in place of the model's own.
 
         Raises UsageError for a listwise model or a cascade, which `rank` takes, and InvalidInput for an empty text.
         """
         single = len(sentences) == 2 and all(isinstance(text, str) for text in sentences)
         pairs: Any = [sentences] if single else sentences
-        progress = line_progress() if show_progress_bar else None
+        progress = bool(show_progress_bar)
         logits = np.array(self.reranker.score([tuple(pair) for pair in pairs], progress=progress), np.float32)
         if activation_fn is not None:
             scores = np.asarray(activation_fn(logits), np.float32)

@@ -74,7 +74,7 @@ def judged_scores(
     collection: Collection,
     qrels: Qrels,
     reranker: Reranker,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     journal: Path | None = None,
 ) -> JudgedScores:
     """The model's scores of the collection's run with their judgements; queries without judgements are left out.
@@ -106,7 +106,7 @@ def calibrate(
     depth: int | None = 100,
     prompt: str | None = None,
     journal: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> CalibrationResult:
     """The calibration of `model` fitted on the judged pairs of `source`, and the model file with it at `output`.
 
@@ -116,7 +116,7 @@ def calibrate(
     `source` is a collection's folder or a Collection; `queries`, `corpus`, `run` and `qrels` name files in place of the
     folder's. The first `depth` documents of each query are scored. `split` names these pairs in the file: a development
     split, never a test split. With `journal` each score is kept at once, and the same call continues from it.
-    `progress(done, total)` counts pairs.
+    `progress(done, total)` counts pairs; True is a bar or a line on stderr.
 
     Raises UsageError for a listwise model or a missing file, InvalidInput for pairs that no curve fits.
 

@@ -100,14 +100,15 @@ def mine(
     threads: int | None = None,
     output: str | Path | None = None,
     journal: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> MinedRecords:
     """Training records of stage 1 with the teacher's scores; of stage 2 with `options.listwise`.
 
     `source` is a collection's folder, as `dearlite.rerank_run` takes it; `queries`, `corpus`, `qrels` and `run` are
     files that replace the folder's. `model` is the teacher, a name or a file (None: the default model). The records are
     written to `output` (JSON Lines) where it is given. The teacher's scores are journalled in `journal` (None:
-    OUTPUT.journal), so that the same call resumes after an interruption. `progress(done, total)` counts pairs.
+    OUTPUT.journal), so that the same call resumes after an interruption. `progress(done, total)` counts pairs;
+    True is a bar or a line on stderr.
 
     Raises UsageError for a file or a model that is missing, InvalidInput when no query has a positive and a negative.
 
