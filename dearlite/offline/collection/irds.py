@@ -90,11 +90,6 @@ def dataset_documents(
     return documents, [*islice(skipped, 3), *more]
 
 
-def has_run(source: object) -> bool:
-    """True for a dataset that publishes scored documents."""
-    return bool(_load(source).has_scoreddocs())
-
-
 def _load(source: object) -> Any:
     """The dataset object. Raises UsageError for an id that ir_datasets does not have, with the nearest ones."""
     if not isinstance(source, str):
