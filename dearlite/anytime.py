@@ -182,7 +182,8 @@ def order_within(
 
 def _budget_too_short(deadline: Deadline, batch_s: float) -> BudgetTooShort:
     return BudgetTooShort(
-        f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {batch_s:.2g} s: give more"
+        f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {batch_s:.2g} s: give more",
+        batch_s=batch_s,
     )
 
 

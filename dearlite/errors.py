@@ -49,7 +49,11 @@ class UsageError(DearliteError, ValueError):
 
 
 class BudgetTooShort(UsageError):
-    """The budget of a call ended before the first documents were read."""
+    """The budget of a call ended before the first documents were read. They take `batch_s` seconds."""
+
+    def __init__(self, message: str, *, batch_s: float | None = None) -> None:
+        super().__init__(message)
+        self.batch_s = batch_s
 
 
 class UnknownModel(UsageError):

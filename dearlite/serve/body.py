@@ -37,11 +37,11 @@ def parse_json(data: bytes, what: str = "the body") -> Any:
     except InvalidInput:
         raise
     except ValueError as err:
-        raise InvalidInput(f"{what} is no JSON ({err}): send a JSON object") from None
+        raise InvalidInput(f"{what} is not JSON ({err}): send a JSON object") from None
 
 
 def _no_constant(what: str, name: str) -> NoReturn:
-    raise InvalidInput(f"{what} holds {name}, which is no JSON: send a number or null")
+    raise InvalidInput(f"{what} holds {name}, which is not JSON: send a number or null")
 
 
 def _finite(what: str, text: str) -> float:
@@ -152,3 +152,8 @@ def kind_of(value: object) -> str:
     """The kind of a JSON value in words."""
     names = {str: "a string", bool: "true or false", list: "a list", type(None): "null", dict: "an object"}
     return names.get(type(value), "a number")
+
+
+def documents_are(number: int, total: int) -> str:
+    """The subject and verb of a sentence about documents. Example: 1, 2 -> "1 of 2 documents is"."""
+    return f"{number} of {total} documents {'is' if number == 1 else 'are'}"

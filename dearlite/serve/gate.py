@@ -76,7 +76,8 @@ class Json(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return content if isinstance(content, bytes) else json_text(content).encode()
+        body = content if isinstance(content, bytes) else json_text(content).encode()
+        return body + b"\n"  # curl leaves the prompt of a shell on a line of its own
 
 
 def refused(refusal: Refused) -> Json:

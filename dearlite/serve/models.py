@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dearlite.documents import Document
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import BudgetTooShort, InvalidInput, UsageError
 from dearlite.hits import unread_hit
 from dearlite.options import Listwise, Long
 from dearlite.progress import Progress
@@ -77,16 +77,19 @@ class ServedModel:
                 kept = [index for position, index in enumerate(kept) if position not in unread]
             if not kept:
                 raise InvalidInput("every document is empty: send at least one with a text")
-            ranking = reranker.rerank(
-                request.query,
-                [request.documents[index] for index in kept],
-                top_k=min(request.top_n or len(kept), len(kept)) if self.adaptive else None,
-                listwise=self._listwise(request.options, on_text),
-                long=request.options.long or self.long,
-                budget_s=budget_s,
-                progress=self._pausing(progress, turn),
-                cancel=turn.cancel,
-            )
+            try:
+                ranking = reranker.rerank(
+                    request.query,
+                    [request.documents[index] for index in kept],
+                    top_k=min(request.top_n or len(kept), len(kept)) if self.adaptive else None,
+                    listwise=self._listwise(request.options, on_text),
+                    long=request.options.long or self.long,
+                    budget_s=budget_s,
+                    progress=self._pausing(progress, turn),
+                    cancel=turn.cancel,
+                )
+            except BudgetTooShort as err:
+                raise request.options.too_short(err.batch_s) from None
         scores = shown_scores(self.reranker, ranking, raw=request.options.raw_scores)
         hits = [replace(hit, index=kept[hit.index]) for hit in ranking]
         return with_empty(Scored(replace(ranking, hits=tuple(hits)), scores), request.documents, kept)

@@ -85,6 +85,7 @@ _RESULT = {
     "properties": {
         "index": {"type": "integer"},
         "relevance_score": _NUMBER,
+        "scored": _flag("false: no model read the document, and its score says nothing"),
         "document": {"type": "object", "properties": {"text": _TEXT}, "required": ["text"]},
         "reason": _TEXT,
         "passages": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
@@ -111,7 +112,12 @@ _RERANKED = {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"index": {"type": "integer"}, "score": _NUMBER, "text": _TEXT},
+                "properties": {
+                    "index": {"type": "integer"},
+                    "score": _NUMBER,
+                    "text": _TEXT,
+                    "scored": {"type": "boolean"},
+                },
                 "required": ["index", "score"],
             },
         },

@@ -15,7 +15,7 @@ from dearlite.errors import InvalidInput
 from dearlite.fields import TEXT_FIELDS, find_field
 from dearlite.options import Long, LongMode
 from dearlite.readable import readable
-from dearlite.serve.body import Body, kind_of
+from dearlite.serve.body import Body, documents_are, kind_of
 from dearlite.serve.limits import Limits
 from dearlite.serve.refusals import Refused
 
@@ -33,7 +33,8 @@ class Asked:
     - `model`: the name that it gives, None without one.
     - `raw_scores`: True for logits in place of scores from 0 to 1.
     - `truncate`: False if a document that must be cut is an error.
-    - `budget_s`: its budget in seconds, None without one; `arrival`: its start, a value of `time.perf_counter()`.
+    - `budget_s`: its budget in seconds, None without one; `budget_field`: its field or header.
+    - `arrival`: its start, a value of `time.perf_counter()`.
     - `listwise`: the fields of `Listwise` that it sets.
     - `instruction`: the task in words, None without one.
     - `warnings`: sentences about fields that have no effect.
@@ -43,6 +44,7 @@ class Asked:
     raw_scores: bool = False
     truncate: bool = True
     budget_s: float | None = None
+    budget_field: str = "budget_ms"
     arrival: float = 0.0
     long: Long | None = None
     listwise: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +60,13 @@ class Asked:
             return left_s
         if waited_s > max(_WAIT_S, self.budget_s / 2):
             raise Refused(503, "the budget ended while the request waited: send it again", retry_after_s=1)
-        raise Refused(504, f"a budget of {self.budget_s * 1000:g} ms ends before the first document is read: give more")
+        raise self.too_short()
+
+    def too_short(self, batch_s: float | None = None) -> Refused:
+        """The refusal of a budget in the words of the request; the first documents take `batch_s` if that is known."""
+        budget = f"{self.budget_field} is {1000 * (self.budget_s or 0.0):g} ms"
+        takes = "" if batch_s is None else f", which takes {1000 * batch_s:.0f} ms"
+        return Refused(504, f"{budget}, and ends before the first document is read{takes}: give more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +133,7 @@ def read_rerank(value: object, limits: Limits, *, timeout_ms: float | None = Non
             body,
             start,
             timeout_ms,
-            [f"{others} of {len(items)} documents have none of the rank_fields: their text was read"] if others else [],
+            [f"{documents_are(others, len(items))} without the rank_fields: the text was read"] if others else [],
         ),
     )
 
@@ -232,7 +240,9 @@ def _options(body: Body, start: float, timeout_ms: float | None, sentences: Sequ
     long, listwise, instruction = _long(body), _listwise(body), body.text("instruction")
     if budget_ms is not None and budget_ms <= 0:
         raise InvalidInput(f"budget_ms is {budget_ms:g}: it must be a number of milliseconds above 0")
-    budgets = [budget for budget in (budget_ms, timeout_ms) if budget is not None]
+    named = {"budget_ms": budget_ms, "X-Timeout-Ms": timeout_ms}
+    budgets = {name: budget for name, budget in named.items() if budget is not None}
+    budget_field = min(budgets, key=budgets.__getitem__, default="budget_ms")
     warnings = list(sentences)
     if side is not None and side.lower() != "right":
         warnings.append("texts were cut at their end: this server has no other truncation direction")
@@ -241,7 +251,8 @@ def _options(body: Body, start: float, timeout_ms: float | None, sentences: Sequ
         model=model,
         raw_scores=bool(raw_scores) or activates is False,
         truncate=truncate is not False,
-        budget_s=min(budgets) / 1000 if budgets else None,
+        budget_s=budgets[budget_field] / 1000 if budgets else None,
+        budget_field=budget_field,
         arrival=start,
         long=long,
         listwise=listwise,

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dearlite.ranking import Hit, Ranking
+from dearlite.serve.body import documents_are
 from dearlite.serve.models import Models, Scored, ServedModel
 from dearlite.serve.refusals import Refused
 from dearlite.serve.requests import Asked, PairsRequest, RerankRequest
@@ -56,7 +57,9 @@ def rerank_answer(
         if warnings:  # a bare list has no place for them
             headers["X-Dearlite-Warnings"] = json.dumps(warnings)
         return [
-            {"index": hit.index, "score": score} | ({"text": hit.text} if request.returns_documents else {})
+            {"index": hit.index, "score": score}
+            | _mark(hit)
+            | ({"text": hit.text} if request.returns_documents else {})
             for hit, score in rows
         ], headers
     tokens = sum(hit.tokens_used for hit in ranking)
@@ -114,7 +117,10 @@ def _count_cut(rankings: Sequence[Ranking], model: ServedModel, options: Asked) 
     cut = sum(hit.truncated for ranking in rankings for hit in ranking)
     if cut and not options.truncate:
         total = sum(ranking.total for ranking in rankings)
-        raise Refused(422, f"{cut} of {total} documents are longer than {model.name} reads: allow truncation")
+        raise Refused(
+            422,
+            f"{documents_are(cut, total)} longer than {model.name} reads: allow truncation",
+        )
     return cut
 
 
@@ -127,7 +133,7 @@ def _headers(model: ServedModel, cut: int) -> dict[str, str]:
 def _warnings(model: ServedModel, options: Asked, cut: int, total: int, *, query_cut: bool) -> list[str]:
     """Sentences about texts that were cut, and about fields without effect."""
     sentences = {
-        f"{cut} of {total} documents are longer than the model's input and were cut": cut,
+        f"{documents_are(cut, total)} longer than the model's input and {'was' if cut == 1 else 'were'} cut": cut,
         "the query is longer than the model's input: a part of it was read": query_cut,
         f"the instruction had no effect: the prompt of {model.name} has no place for one": (
             options.instruction and not model.takes_instruction
@@ -140,10 +146,13 @@ def warnings_of(model: ServedModel, request: RerankRequest, scored: Scored) -> l
     """Sentences about texts that were cut or are empty, and about work that was not done."""
     ranking, empty = scored.ranking, scored.empty
     cut = sum(hit.truncated for hit in ranking)
+    scored_count = sum(hit.score is not None for hit in ranking)
     failed = [f"stage {stage.model} did not run: {stage.error}" for stage in ranking.stages if stage.error]
     sentences = {
-        f"{empty} of {ranking.total} documents are empty and were put last": empty,
-        "the budget ended before every document was scored: the others keep their order": not ranking.complete,
+        f"{documents_are(empty, ranking.total)} empty and {'was' if empty == 1 else 'were'} put last": empty,
+        f"the budget ended when {scored_count} of {ranking.total} documents had a score: the others keep their order": (
+            not ranking.complete
+        ),
         f"the model's answer was no complete order ({len(ranking.problems)} problems)": ranking.problems,
     }
     common = _warnings(model, request.options, cut, ranking.total, query_cut=ranking.query_truncated)
@@ -190,7 +199,7 @@ def _document(hit: Hit, item: object, form: Form) -> dict[str, Any]:
 
 
 def _result(hit: Hit, score: float) -> dict[str, Any]:
-    result: dict[str, Any] = {"index": hit.index, "relevance_score": score}
+    result: dict[str, Any] = {"index": hit.index, "relevance_score": score} | _mark(hit)
     if hit.reason is not None:
         result["reason"] = hit.reason
     if hit.passages:
@@ -200,8 +209,13 @@ def _result(hit: Hit, score: float) -> dict[str, Any]:
     return result
 
 
+def _mark(hit: Hit) -> dict[str, Any]:
+    """The mark of a document that no model read: clients need a number as its score, which says nothing."""
+    return {"scored": False} if hit.score is None else {}
+
+
 def _datum(hit: Hit, score: float, *, returns: bool) -> dict[str, Any]:
-    return {"index": hit.index, "relevance_score": score} | ({"document": hit.text} if returns else {})
+    return {"index": hit.index, "relevance_score": score} | _mark(hit) | ({"document": hit.text} if returns else {})
 
 
 def _facts(ranking: Ranking) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_the_order_and_scores_are_those_of_the_library(session, tiny):
     assert [row["index"] for row in rows] == [hit.index for hit in expected] + [4]
     assert [row["score"] for row in rows[:4]] == pytest.approx([tiny.reranker.relevance_of(h.score) for h in expected])
     assert all(row["text"] is None for row in rows)
-    assert answer["warnings"] == ["1 of 5 documents are empty and were put last"]
+    assert answer["warnings"] == ["1 of 5 documents is empty and was put last"]
     assert json.loads(session["whole"].content[0].text) == answer
     assert [row["text"] for row in session["short"].structured_content["results"]] == [hit.text for hit in expected[:2]]
 

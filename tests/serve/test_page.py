@@ -1,5 +1,6 @@
 """The page at `/`: its files and headers, and a path through it in Chromium."""
 
+import json
 import re
 import socket
 import sys
@@ -156,10 +157,11 @@ def test_it_works_by_keyboard_and_shows_texts_as_texts(page):
 def test_a_missing_field_and_a_refusal_are_told_in_words(page):
     page.click("#go")
     assert text(page, "#problem") == "Write a query first."
+    assert page.run("document.getElementById('example').offsetParent !== null")
     assert page.run("document.activeElement.id") == "query"
     fill(page, "bulb", '{"text": "Coffee"}\n{"text": 1')
     page.click("#go")
-    assert text(page, "#problem").startswith("Line 2 is no JSON: ")
+    assert text(page, "#problem").startswith("Line 2 is not JSON: ")
     page.run("document.getElementById('documents').value = '{\"name\": 5}'")
     page.click("#go")
     page.wait("document.getElementById('problem').textContent.startsWith('Document 0 has no text')")
@@ -179,7 +181,7 @@ def test_cuts_copies_and_options(page):
     page.click("#go")
     ranked(page, 2)
     assert re.search(r"cut: \d+ of [\d,]+ tokens were read", text(page, ".foot:has(.cut)"))
-    assert "1 of 2 documents are longer than the model's input" in text(page, "#warnings")
+    assert "1 of 2 documents is longer than the model's input" in text(page, "#warnings")
     page.click(".foot button")
     assert page.run("document.querySelector('.foot button').ariaExpanded") == "true"
     page.run("navigator.clipboard.writeText = async text => { window.copied = text; }")
@@ -187,6 +189,21 @@ def test_cuts_copies_and_options(page):
         page.click(f"[data-copy={form}]")
         page.wait(f"window.copied?.includes({part!r})")
     compile(page.run("window.copied"), "copied.py", "exec")
+
+
+def test_documents_that_were_not_read_have_no_score(page):
+    fill(page, "bulb", '{"id": "a", "text": "Edison"}\n{"text": "Coffee"}\n{"text": ""}')
+    page.run("document.getElementById('raw').value = 'raw'")
+    page.click("#go")
+    ranked(page, 3)
+    rows = page.run("[...document.querySelectorAll('.score')].map(e => e.innerText.replaceAll('\\n', ' '))")
+    assert "not read" in rows[2] and not any("not read" in row for row in rows[:2])
+    assert "2 of 3 read" in text(page, "#facts") and re.search(r"bars from -?[\d.]+ to ", text(page, "#facts"))
+    page.run("navigator.clipboard.writeText = async text => { window.copied = text; }")
+    page.click("[data-copy=json]")
+    page.wait("window.copied")
+    hits = json.loads(page.run("window.copied"))
+    assert {hit["id"] for hit in hits} == {"a", None} and hits[2]["score"] is None
 
 
 READ = [
@@ -211,14 +228,14 @@ def test_documents_are_read_from_every_format(page):
 
 
 def test_a_key_and_another_model_are_chosen(browser, tiny, tiny_bundle, tmp_path):
-    (tmp_path / "keys").write_text("correct horse battery\n")
+    (tmp_path / "keys").write_text("correct-horse-battery\n")
     other = serve_model(resolve(tiny_bundle), {"threads": 1}, name="other")
     app = create_app(Models((tiny, other)), access=Access(keys=read_keys(tmp_path / "keys")))
     with served(app) as url:
         browser.open(url)
         browser.wait("document.activeElement.id === 'key'")
         assert text(browser, "#problem") == "This server needs a key."
-        browser.type("correct horse battery")
+        browser.type("correct-horse-battery")
         browser.press("Tab")
         browser.wait("document.getElementById('model').length === 2")
         browser.run("document.getElementById('model').selectedIndex = 1")
@@ -229,7 +246,7 @@ def test_a_key_and_another_model_are_chosen(browser, tiny, tiny_bundle, tmp_path
         browser.click("[data-copy=curl]")
         browser.wait("window.copied")
         copied = browser.run("window.copied")
-        assert "Bearer $DEARLITE_KEY" in copied and "correct horse" not in copied and '"model": "other"' in copied
+        assert "Bearer $DEARLITE_KEY" in copied and "correct-horse" not in copied and '"model": "other"' in copied
 
 
 def test_work_is_stopped_by_escape(page):
@@ -240,6 +257,7 @@ def test_work_is_stopped_by_escape(page):
     page.wait("document.getElementById('progress').value > 0")
     page.press("Escape")
     page.wait("!document.getElementById('go').disabled")
+    assert text(page, "#stopped") == "Stopped."
     assert text(page, "#status") == "Stopped." and page.run("document.getElementById('stop').hidden")
 
 

@@ -30,15 +30,15 @@ def refusal(response, status):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
         (b"[1]", "the body is a list"),
         (b'"text"', "the body is a string"),
         (b"null", "the body is null"),
         (b'{"query": "a", "documents": [NaN]}', "NaN"),
         (b'{"query": "a", "documents": ["b"], "budget_ms": -Infinity}', "-Infinity"),
         (b'{"query": "a", "documents": ["b"], "budget_ms": 1e999}', "out of range"),
-        (b'{"query": "a", "documents": ["b"], "top_n": ' + b"9" * 5000 + b"}", "no JSON"),
+        (b'{"query": "a", "documents": ["b"], "top_n": ' + b"9" * 5000 + b"}", "is not JSON"),
         (b'{"query": "a", "documents": [{"text": "b", "n": 1e999}]}', "1e999, which is out of range"),
         (b'{"query": "a", "query": "b", "documents": ["c"]}', "the field 'query' twice with different values"),
         (b'{"query": "a\xff", "documents": ["b"]}', "not UTF-8 (byte 0xff at 12)"),
@@ -138,6 +138,12 @@ def test_an_empty_document_is_ranked_last_and_reported(client, tiny):
     order = [[1, 3][hit.index] for hit in tiny.reranker.rerank("bulb", ["Edison", "Coffee"])]
     assert [row["index"] for row in answer["results"]] == [*order, 0, 2]
     assert [row["relevance_score"] for row in answer["results"]][2:] == [0.0, 0.0]
+    for rows in (
+        answer["results"],
+        answer["data"],
+        client.post("/rerank", json={"query": "bulb", "texts": texts}).json(),
+    ):
+        assert [row.get("scored", True) for row in rows] == [True, True, False, False]
     assert answer["meta"]["warnings"] == ["2 of 4 documents are empty and were put last"]
 
 
@@ -145,9 +151,9 @@ def test_cut_documents_are_counted_and_can_be_forbidden(client):
     body = {**GOOD, "documents": ["Edison " * 2000, "short"]}
     response = client.post("/v1/rerank", json=body)
     assert response.headers["x-dearlite-truncated"] == "1"
-    assert response.json()["meta"]["warnings"] == ["1 of 2 documents are longer than the model's input and were cut"]
+    assert response.json()["meta"]["warnings"] == ["1 of 2 documents is longer than the model's input and was cut"]
     for name in ("truncate", "truncation"):
-        assert "1 of 2 documents are longer" in refusal(client.post("/v1/rerank", json={**body, name: False}), 422)
+        assert "1 of 2 documents is longer" in refusal(client.post("/v1/rerank", json={**body, name: False}), 422)
 
 
 def test_a_path_as_a_model_name_opens_nothing(client, tmp_path, monkeypatch):
@@ -305,7 +311,7 @@ def test_of_two_names_of_a_field_the_one_without_effect_is_named(client):
 def test_rank_fields_that_a_document_lacks_are_reported(client):
     documents = [{"text": "a", "title": "b"}, {"text": "a"}, "c"]
     answer = client.post("/rerank", json={**GOOD, "documents": documents, "rank_fields": ["title"]}).json()
-    assert answer["meta"]["warnings"] == ["2 of 3 documents have none of the rank_fields: their text was read"]
+    assert answer["meta"]["warnings"] == ["2 of 3 documents are without the rank_fields: the text was read"]
 
 
 def test_a_bare_list_has_its_warnings_in_a_header(client):
@@ -321,14 +327,14 @@ def test_a_bare_list_has_its_warnings_in_a_header(client):
 def test_options_of_scores_have_their_effect_or_are_named(client):
     pair = {"text_1": "bulb", "text_2": ["Edison " * 2000, "short"]}
     for name in ("truncate", "truncation"):
-        assert "1 of 2 documents are longer" in refusal(client.post("/score", json={**pair, name: False}), 422)
+        assert "1 of 2 documents is longer" in refusal(client.post("/score", json={**pair, name: False}), 422)
     whole = client.post("/score", json={**pair, "long": "chunk"}).json()
     assert whole["meta"]["warnings"] == []
     answer = client.post("/score", json={**pair, "budget_ms": 1, "top_n": 1, "queries": ["x"]}).json()
     assert len(answer["data"]) == 2
     assert answer["data"][0]["score"] != whole["data"][0]["score"]
     assert answer["meta"]["warnings"] == [
-        "1 of 2 documents are longer than the model's input and were cut",
+        "1 of 2 documents is longer than the model's input and was cut",
         "fields without effect here: 'top_n', 'queries'",
         "the budget has no effect on scores: every pair is read",
     ]

@@ -94,7 +94,7 @@ def test_rerank_score_and_models(sidecar, tiny):
 @pytest.mark.parametrize(
     ("line", "code", "message_id", "reason"),
     [
-        (b"{", -32700, None, "the line is no JSON"),
+        (b"{", -32700, None, "the line is not JSON"),
         (b"\x00\xff\xfe\x80", -32700, None, "the line is not UTF-8"),
         (b"[" * 100_000, -32700, None, "nested too deeply"),
         (b'{"a": NaN}', -32700, None, "the line holds NaN"),

@@ -4,7 +4,7 @@ const KEY = "DEARLITE_KEY";
 
 // The ranking as JSON, one record a hit.
 export function asJson(hits) {
-  return JSON.stringify(hits.map(({ rank, index, score, id, text, reason }) => ({ rank, index, score, id, text, reason })), null, 2);
+  return JSON.stringify(hits.map(({ rank, index, score, scored, id, text, reason }) => ({ rank, index, score: scored ? score : null, id: id || null, text, reason })), null, 2);
 }
 
 // The request as a curl command of a POSIX shell.

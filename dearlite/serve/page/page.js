@@ -29,7 +29,7 @@ async function loadModels() {
 function showModel() {
   const model = state.models.find(({ id }) => id === $("model").value);
   const first = model === state.models[0];
-  const reads = first && state.input ? ` · reads ${state.input.toLocaleString("en")} tokens a document` : "";
+  const reads = first && state.input ? ` · ${state.input.toLocaleString("en")} tokens a query and document` : "";
   $("serving").textContent = model ? `${model.id} · ${[...new Set(model.kinds)].join(", then ")}${reads}` : "";
   const kinds = new Set(model?.kinds);
   if (model?.kinds.length > 1) kinds.add("cascade");
@@ -101,7 +101,8 @@ async function run() {
     showAnswer(answer, body);
   } catch (error) {
     if (error.name === "AbortError") {
-      showOnly(state.hits.length ? "ranked" : "empty");
+      $("stopped").textContent = state.hits.length ? "Stopped. The ranking below is the one before." : "Stopped.";
+      showOnly("stopped", state.hits.length ? "ranked" : "empty");
       say("Stopped.");
     } else showProblem(error);
   } finally {
@@ -141,11 +142,16 @@ function showAnswer(answer, body) {
   const { dearlite: facts, warnings } = answer.meta;
   state.hits = hitsOf(answer.results, body.documents);
   state.sent = body;
-  const scores = state.hits.map(({ score }) => score);
-  state.scale = body.raw_scores ? { low: Math.min(...scores), high: Math.max(...scores), raw: true } : { low: 0, high: 1, raw: false };
+  const scores = state.hits.filter(({ scored }) => scored).map(({ score }) => score);
+  state.scale = body.raw_scores
+    ? { low: Math.min(0, ...scores), high: Math.max(0, ...scores), raw: true }
+    : { low: 0, high: 1, raw: false };
+  const unread = state.hits.length - scores.length;
   const moved = state.hits.filter(({ rank, index }) => rank !== index + 1).length;
   $("facts").textContent = [
     count(body.documents.length, "document"), `${moved.toLocaleString("en")} moved`, timeWords(facts.elapsed_ms),
+    ...(unread ? [`${scores.length.toLocaleString("en")} of ${state.hits.length.toLocaleString("en")} read`] : []),
+    ...(body.raw_scores ? [`bars from ${state.scale.low.toFixed(2)} to ${state.scale.high.toFixed(2)}`] : []),
     `${answer.model} on ${facts.device}`,
   ].join(" · ");
   $("warnings").replaceChildren(...warnings.map((warning) => element("li", "", sentence(warning))));
@@ -179,7 +185,7 @@ function showProblem(error) {
   const locked = key() ? "The server does not know this key." : "This server needs a key.";
   $("problem").textContent = error.status === 401 ? locked : sentence(error.message);
   $("ranked").classList.add("old");
-  showOnly("problem", state.hits.length && !error.status ? "ranked" : "");
+  showOnly("problem", state.hits.length ? (error.status ? "" : "ranked") : "empty");
   if (error.status === 401) {
     $("key-field").hidden = false;
     $("key").focus();
@@ -187,7 +193,7 @@ function showProblem(error) {
 }
 
 function showOnly(...names) {
-  for (const name of ["empty", "running", "problem", "ranked"]) $(name).hidden = !names.includes(name);
+  for (const name of ["empty", "running", "stopped", "problem", "ranked"]) $(name).hidden = !names.includes(name);
   $("answer-title").hidden = !names.includes("running") && !names.includes("ranked");
 }
 

@@ -77,7 +77,7 @@ function readJsonLines(text) {
     try {
       documents.push(JSON.parse(line));
     } catch {
-      throw new Error(`Line ${index + 1} is no JSON: “${line.trim().slice(0, 40)}”`);
+      throw new Error(`Line ${index + 1} is not JSON: “${line.trim().slice(0, 40)}”`);
     }
   });
   return documents;

@@ -1,6 +1,6 @@
 // A ranking as elements. Texts become text nodes only, never markup.
 
-// {rank, index, score, title, id, text, reason, passages, truncated, ...} of the server's results and the documents sent.
+// {rank, index, score, scored, title, id, text, reason, passages, truncated, ...} of the server's results and the documents sent.
 export function hitsOf(results, documents) {
   return results.map((result, position) => {
     const sent = documents[result.index];
@@ -9,6 +9,7 @@ export function hitsOf(results, documents) {
       rank: position + 1,
       index: result.index,
       score: result.relevance_score,
+      scored: result.scored !== false,
       id: shown(record.id ?? record._id ?? record.docid),
       title: shown(record.title),
       text: result.document?.text ?? "",
@@ -25,9 +26,11 @@ export function hitsOf(results, documents) {
 export function hitElement(hit, scale) {
   const bar = element("i");
   bar.style.width = `${100 * clamp((hit.score - scale.low) / (scale.high - scale.low || 1))}%`;
-  const score = element("div", "score", element("span", "bar", bar), element("span", "number", number(hit.score, scale.raw)));
-  score.firstChild.ariaHidden = "true";
-  score.title = `score ${hit.score}`;
+  const score = hit.scored
+    ? element("div", "score", element("span", "bar", bar), element("span", "number", number(hit.score, scale.raw)))
+    : element("div", "score", element("span", "hint", "not read"), element("span", "number", "–"));
+  if (hit.scored) score.firstChild.ariaHidden = "true";
+  score.title = hit.scored ? `score ${hit.score}` : "no model read this document: it has no score";
   const text = element("p", "text short");
   const foot = element("div", "foot");
   const body = element("div", "", score, hit.title ? element("p", "title", hit.title) : "", text, reason(hit), foot);
