@@ -9,15 +9,15 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import signature
 from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.resources import TextResource
 from mcp.types import ToolAnnotations
-from pydantic import Field
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from dearlite.errors import DearliteError, InvalidInput
 from dearlite.files.json_text import json_text
@@ -45,9 +45,8 @@ _DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True)
-class RankedDocument:
-    """A document of the answer."""
+class RankedDocument(BaseModel):
+    """A document of the answer. A text or a reason that it has not is left out."""
 
     index: Annotated[int, Field(description="its position in the documents that were given, from 0")]
     score: Annotated[float, Field(ge=0, le=1, description="its relevance, from 0 to 1")]
@@ -55,9 +54,13 @@ class RankedDocument:
     reason: Annotated[str | None, Field(description="the model's reason, with explain")] = None
     truncated: Annotated[bool, Field(description="true if the model read only its beginning")] = False
 
+    @model_serializer(mode="wrap")
+    def without_nulls(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields that have a value."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
-@dataclass(frozen=True)
-class Reranked:
+
+class Reranked(BaseModel):
     """The answer of the tool, best document first."""
 
     model: str
@@ -83,9 +86,13 @@ class Tools:
         long: Annotated[
             Literal["truncate", "chunk", "cascade"] | None, Field(description="treatment of long documents")
         ] = None,
+        instruction: Annotated[
+            str | None, Field(description="the task in words, for a model whose prompt has a place for it")
+        ] = None,
     ) -> Reranked:
         """The best `top_k` documents. Raises ToolError with one line for what cannot be ranked."""
-        body = {"query": query, "documents": documents, "top_k": top_k, "model": model, "long": long}
+        body: dict[str, Any] = {"query": query, "documents": documents, "top_k": top_k, "model": model, "long": long}
+        body["instruction"] = instruction
         try:
             served = self._find(model)
             request = read_rerank(body | ({"explain": True} if explain else {}), self.limits)
@@ -98,10 +105,16 @@ class Tools:
             raise ToolError(str(refusal)) from None
         rows = list(zip(scored.ranking, scored.scores, strict=True))[: request.top_n]
         results = [
-            RankedDocument(hit.index, score, hit.text if return_text else None, hit.reason, hit.truncated)
+            RankedDocument(
+                index=hit.index,
+                score=score,
+                text=hit.text if return_text else None,
+                reason=hit.reason,
+                truncated=hit.truncated,
+            )
             for hit, score in rows
         ]
-        return Reranked(served.name, results, warnings_of(served, request, scored))
+        return Reranked(model=served.name, results=results, warnings=warnings_of(served, request, scored))
 
     def _find(self, name: str | None) -> ServedModel:
         """The model of that name. An assistant learns of a wrong one; clients over HTTP have theirs hard-coded."""
@@ -110,6 +123,9 @@ class Tools:
             names = ", ".join(served.name for served in self.models.served)
             raise InvalidInput(f"no model {name[:80]!a}: there are {names}")
         return model
+
+
+_ARGUMENTS = tuple(name for name in signature(Tools.rerank).parameters if name not in ("self", "context"))
 
 
 def run_mcp(models: Models, limits: Limits) -> None:
@@ -167,7 +183,16 @@ def _reporting(context: Context[Any, Any]) -> Progress:
 
 
 async def _one_line_errors(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Middleware that makes one line of a tool's error, which for arguments of a wrong type has several."""
+    """Middleware that makes one line of a tool's error, which for arguments of a wrong type has several.
+
+    It refuses arguments that the tool does not have, which the package leaves out in silence.
+    """
+    params = ctx.params if ctx.method == "tools/call" and isinstance(ctx.params, Mapping) else {}
+    arguments = params.get("arguments") if params.get("name") == "rerank" else None
+    unknown = [name for name in arguments if name not in _ARGUMENTS] if isinstance(arguments, Mapping) else []
+    if unknown:
+        sentence = f"no argument {unknown[0][:40]!a}: there are {', '.join(_ARGUMENTS)}"
+        return {"content": [{"type": "text", "text": sentence}], "isError": True, "resultType": "complete"}
     result = await call_next(ctx)
     if isinstance(result, dict) and result.get("isError"):
         for part in result.get("content", ()):

@@ -30,6 +30,8 @@ CALLS = {
     "absent": {"top_k": "x"},
     "negative": {"query": QUERY, "documents": DOCS, "top_k": -1},
     "path": {"query": QUERY, "documents": DOCS, "model": "/etc/passwd"},
+    "unknown": {"query": QUERY, "documents": DOCS, "top_n": 1},
+    "instructed": {"query": QUERY, "documents": DOCS, "instruction": "find inventors"},
     "reasons": {"query": QUERY, "documents": DOCS, "explain": True},
 }
 
@@ -87,14 +89,16 @@ def test_the_order_and_scores_are_those_of_the_library(session, tiny):
     rows = answer["results"]
     assert [row["index"] for row in rows] == [hit.index for hit in expected] + [4]
     assert [row["score"] for row in rows[:4]] == pytest.approx([tiny.reranker.relevance_of(h.score) for h in expected])
-    assert all(row["text"] is None for row in rows)
+    assert all(set(row) == {"index", "score", "truncated"} for row in rows)
     assert answer["warnings"] == ["1 of 5 documents is empty and was put last"]
     assert json.loads(session["whole"].content[0].text) == answer
+    (warning,) = session["instructed"].structured_content["warnings"]
+    assert warning == "the instruction had no effect: the prompt of tiny has no place for one"
     assert [row["text"] for row in session["short"].structured_content["results"]] == [hit.text for hit in expected[:2]]
 
 
 def test_errors_are_one_line(session):
-    refused = {name: session[name] for name in ("none", "wrong", "absent", "negative", "path", "reasons")}
+    refused = {name: session[name] for name in ("none", "wrong", "absent", "negative", "path", "unknown", "reasons")}
     assert all(answer.is_error for answer in refused.values())
     texts = {name: answer.content[0].text for name, answer in refused.items()}
     assert texts["none"] == "documents is empty: send at least one document"
@@ -104,6 +108,7 @@ def test_errors_are_one_line(session):
     )
     assert texts["negative"] == "top_k is -1: it must be a whole number from 0"
     assert texts["path"] == "no model '/etc/passwd': there are tiny"
+    assert texts["unknown"].startswith("no argument 'top_n': there are query, documents, top_k, ")
     assert "listwise" in texts["reasons"]
     assert not any("\n" in text or "Error executing" in text for text in texts.values())
     assert "Traceback" not in session["stderr"]
