@@ -40,8 +40,8 @@ _CLIENT_GONE = 499  # nginx's status for a client that closed the connection; it
 class Server:
     """The endpoints, with the models, the limits and the counters that they share."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
-        self.models, self.limits = models, limits
+    def __init__(self, models: Models, limits: Limits, *, keyed: bool = False) -> None:
+        self.models, self.limits, self.keyed = models, limits, keyed
         self.desk, self.metrics = Desk(limits), Metrics()
         self.started = int(time.time())
         self.ending = False
@@ -133,7 +133,7 @@ class Server:
 
     async def show_openapi(self, http: Request) -> Response:
         """The description of the endpoints."""
-        return Json(openapi(self.limits))
+        return Json(openapi(self.limits, keyed=self.keyed))
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -191,10 +191,11 @@ class Server:
 
 def create_app(models: Models, *, limits: Limits | None = None, access: Access | None = None) -> Starlette:
     """The application that serves `models`."""
-    server = Server(models, limits or Limits())
+    access = access or Access()
+    server = Server(models, limits or Limits(), keyed=bool(access.keys))
     routes = server.routes()
     paths = {route.path for route in routes}
-    gate = Middleware(Gate, access=access or Access(), metrics=server.metrics, paths=paths)
+    gate = Middleware(Gate, access=access, metrics=server.metrics, paths=paths)
     app = Starlette(
         routes=routes,
         middleware=[gate],

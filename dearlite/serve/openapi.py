@@ -148,8 +148,8 @@ _REFUSALS = {
 }
 
 
-def openapi(limits: Limits) -> dict[str, Any]:
-    """The document for `/openapi.json`."""
+def openapi(limits: Limits, *, keyed: bool = False) -> dict[str, Any]:
+    """The document for `/openapi.json`. `keyed`: requests need a key."""
     headers = [
         {"name": "X-Timeout-Ms", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0}},
     ]
@@ -188,7 +188,7 @@ def openapi(limits: Limits) -> dict[str, Any]:
             for path, (text, body, answer, parameters) in posts.items()
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
-        "security": [{}, {"key": []}],
+        "security": [{"key": []}] if keyed else [{}, {"key": []}],
     }
 
 

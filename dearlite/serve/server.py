@@ -18,7 +18,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from dearlite.errors import UsageError
+from dearlite.errors import UsageError, counted
 from dearlite.files.json_text import json_text
 from dearlite.serve.gate import log
 from dearlite.serve.refusals import error_body
@@ -121,9 +121,9 @@ class TimedProtocol(H11Protocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, which reports its start, and ends with code 0 on a signal."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], desk: Desk) -> None:
         super().__init__(config)
-        self._report, self._stop = started, stop
+        self._report, self._desk = started, desk
         self._signals = 0
         self.failure: Exception | None = None  # of the report: no program knows of the server then
 
@@ -154,7 +154,11 @@ class _Server(uvicorn.Server):
         if self._signals > 1:
             self.force_exit = True
         elif self._signals:
-            self._stop()
+            self._desk.stop()
+        elif count := self._desk.size:
+            log.warning(
+                "%s %s finishing; Ctrl-C again stops it", counted(count, "request"), "is" if count == 1 else "are"
+            )
         self._signals += 1
         self.should_exit = True
 
@@ -201,7 +205,7 @@ def run_server(app: Starlette, bound: socket.socket, limits: Limits, started: Ca
         "timeout_keep_alive": _KEEP_ALIVE_S,
         "timeout_graceful_shutdown": int(limits.seconds) + 1,
     }
-    server = _Server(uvicorn.Config(app, **settings), started, desk.stop)
+    server = _Server(uvicorn.Config(app, **settings), started, desk)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     try:
         server.run(sockets=[bound])

@@ -232,9 +232,11 @@ def test_a_key_and_another_model_are_chosen(browser, tiny, tiny_bundle, tmp_path
     other = serve_model(resolve(tiny_bundle), {"threads": 1}, name="other")
     app = create_app(Models((tiny, other)), access=Access(keys=read_keys(tmp_path / "keys")))
     with served(app) as url:
+        browser.loud.clear()
         browser.open(url)
         browser.wait("document.activeElement.id === 'key'")
-        assert text(browser, "#problem") == "This server needs a key."
+        assert text(browser, "#stopped") == "This server needs a key."
+        assert browser.loud == [] and not browser.run("document.getElementById('metrics').offsetParent")
         browser.type("correct-horse-battery")
         browser.press("Tab")
         browser.wait("document.getElementById('model').length === 2")

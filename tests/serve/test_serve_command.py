@@ -154,7 +154,7 @@ def test_bytes_that_are_no_chunk_after_the_answer_end_the_connection_only(proces
     with closing(socket.create_connection(("127.0.0.1", process[1]), 10)) as client:
         client.sendall(head)
         answer = b""
-        while not answer.endswith(b"}"):
+        while not answer.endswith(b"}\n"):
             answer += client.recv(65536)
         client.sendall(b"xyz\r\n")
         assert client.recv(65536) == b""
@@ -242,6 +242,7 @@ def test_a_second_signal_ends_the_work_too(tiny_bundle):
             assert client.recv(100).startswith(b"HTTP/1.1 503")
         assert running.wait(10) == 0
         errors = running.stderr.read()
+        assert "1 request is finishing; Ctrl-C again stops it" in errors
         assert "503: the work was stopped before its end" in errors
         assert "Traceback" not in errors
 

@@ -12,6 +12,10 @@ const state = { models: [], limit: Infinity, input: 0, read: { documents: [], no
 
 async function loadModels() {
   try {
+    const { security } = await get("openapi.json");
+    const needed = security.every((scheme) => "key" in scheme);
+    $("metrics").hidden = needed; // a link sends no key
+    if (needed && !key()) return askForKey();
     const [models, info] = await Promise.all([get("v1/models", key()), get("info", key())]);
     Object.assign(state, { models: models.data, limit: info.max_client_batch_size, input: info.max_input_length });
     $("key-field").hidden = !key();
@@ -25,11 +29,18 @@ async function loadModels() {
   showModel();
 }
 
+function askForKey() {
+  $("key-field").hidden = false;
+  $("stopped").textContent = "This server needs a key.";
+  showOnly("stopped", state.hits.length ? "ranked" : "empty");
+  $("key").focus();
+}
+
 // The facts of the chosen model, and the options that it has.
 function showModel() {
   const model = state.models.find(({ id }) => id === $("model").value);
   const first = model === state.models[0];
-  const reads = first && state.input ? ` · ${state.input.toLocaleString("en")} tokens a query and document` : "";
+  const reads = first && state.input ? ` · ${state.input.toLocaleString("en")} tokens with query` : "";
   $("serving").textContent = model ? `${model.id} · ${[...new Set(model.kinds)].join(", then ")}${reads}` : "";
   const kinds = new Set(model?.kinds);
   if (model?.kinds.length > 1) kinds.add("cascade");
