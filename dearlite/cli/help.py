@@ -13,8 +13,15 @@ _SECTION_OF = {option: section for section, options in SECTIONS.items() for opti
 _OTHERS = "Other options"
 
 
+def _names_of(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The commands that begin so, for a completion of the first word."""
+    root = ctx.find_root()
+    names = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+    return [name for name in names if name.startswith(incomplete) and not ctx.params.get("names")]
+
+
 @click.command()
-@click.argument("names", nargs=-1, metavar="[COMMAND]...")
+@click.argument("names", nargs=-1, metavar="[COMMAND]...", shell_complete=_names_of)
 @click.pass_context
 def command(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Show the help page of a command, as COMMAND --help does."""

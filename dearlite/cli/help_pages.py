@@ -156,5 +156,10 @@ EXAMPLES = {
     "bench": ("dearlite bench", "dearlite bench -m ettin-150m --tokens 200", "dearlite bench --threads 1 --json"),
     "doctor": ("dearlite doctor",),
     "help": ("dearlite help", "dearlite help rerank", "dearlite help models show"),
+    "completion": (
+        "dearlite completion bash",
+        "dearlite completion zsh --install",
+        "dearlite completion powershell",
+    ),
     "version": ("dearlite version",),
 }

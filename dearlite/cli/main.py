@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import warnings
-from typing import Any
+from contextlib import redirect_stderr
+from typing import Any, NoReturn
 
 import click
 
@@ -42,9 +44,12 @@ COMMANDS: dict[str, tuple[str, str, str | None]] = {
     "bench": ("dearlite.cli.bench", "Measure a model on this machine: load time, documents per second, memory.", "cpu"),
     "doctor": ("dearlite.cli.doctor", "Report installed packages, working devices, and the places of files.", "cpu"),
     "help": ("dearlite.cli.help", "Show the help page of a command.", None),
+    "completion": ("dearlite.cli.completion", "Print or install the completion of a shell.", None),
     "version": ("dearlite.cli.version", "Show the version of dearlite.", None),
 }
 
+
+VARIABLE = "_DEARLITE_COMPLETE"  # a shell sets it, to get candidates
 
 # A group without a command, whose help is an error for click since 8.2.
 _NO_ARGUMENTS: tuple[type[click.UsageError], ...] = tuple(
@@ -63,6 +68,10 @@ class LazyGroup(click.Group):
             return None
         module, _, extra = COMMANDS[cmd_name]
         command: click.Command = need(module, extra=extra).command
+        if VARIABLE in os.environ:
+            from dearlite.cli.completing import with_candidates
+
+            with_candidates(command)
         return with_help(accepting_former_names(refusing_repeats(command)), cmd_name)
 
     def resolve_command(
@@ -92,6 +101,8 @@ def main(ctx: click.Context) -> None:
 
 def run(args: list[str] | None = None) -> None:
     """The console script. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    if VARIABLE in os.environ:
+        _complete()
     code = 0
     with guarded_streams(), warnings.catch_warnings():
         warnings.showwarning = _one_line_warning
@@ -101,6 +112,18 @@ def run(args: list[str] | None = None) -> None:
         except StreamFailed as err:
             if not err.closed:  # as of `| head`
                 code = _fail(str(err), 1)
+    sys.exit(code)
+
+
+def _complete() -> NoReturn:
+    """Prints candidates for the shell that called, and exits. Nothing else may reach the prompt, no error either."""
+    from dearlite.cli.completing import complete
+
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            code = complete(main, VARIABLE)
+    except Exception:
+        code = 1
     sys.exit(code)
 
 

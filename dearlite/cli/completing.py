@@ -1,0 +1,135 @@
+"""The candidates of a completion: names of commands, options and models, values of options, or files.
+
+A shell calls `dearlite` with _DEARLITE_COMPLETE set. Nothing is written to stderr then, whatever goes wrong: it would
+stand in the prompt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    split_arg_string,
+)
+
+_MODEL_OPTIONS = ("-m", "--model", "--also")
+_MODEL_COMMANDS = (
+    *(("models", name) for name in ("show", "verify", "get", "path", "remove", "calibrate")),
+    ("export",),
+)
+_MEASURE_OPTIONS = ("--measures",)
+# Options whose values are files, beside those whose name for the value in --help says so.
+_FILE_WORDS = ("FILE", "FOLDER", "CONFIG.toml", "ROOT")
+_MEASURES = (
+    *(f"{name}@{depth}" for name in ("nDCG", "R", "P", "RR", "AP", "Success") for depth in (1, 5, 10, 20, 100)),
+    *("AP", "RR", "Bpref", "Rprec", "SetP", "SetR", "Judged@10"),
+)
+
+Candidates = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+class PowerShell(ShellComplete):
+    """Completion in PowerShell. The script is in `dearlite.cli.completion_scripts`."""
+
+    name = "powershell"
+    source_template = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The complete words after the program's name, and the one that is being typed."""
+        words, incomplete = split_arg_string(os.environ.get("COMP_WORDS", "")), os.environ.get("COMP_INCOMPLETE", "")
+        arguments = words[1:]
+        if incomplete and arguments and arguments[-1] == incomplete:
+            arguments.pop()
+        return arguments, incomplete
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """One line per candidate: its kind and its value."""
+        return f"{item.type},{item.value}"
+
+
+class Zsh(ZshComplete):
+    """Completion in zsh by our script."""
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """One line per candidate: its kind and its value."""
+        return f"{item.type},{item.value}"
+
+
+class Fish(FishComplete):
+    """Completion in fish by our script."""
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """One line per candidate: its kind and its value."""
+        return f"{item.type},{item.value}"
+
+
+_CLASSES = {cls.name: cls for cls in (BashComplete, Zsh, Fish, PowerShell)}
+
+
+def complete(root: click.Command, variable: str) -> int:
+    """Prints the candidates for the shell that called, and gives the exit code. Errors give none."""
+    shell, _, instruction = os.environ[variable].partition("_")
+    cls = _CLASSES.get(shell)
+    if cls is None or instruction != "complete":
+        return 1
+    completion = cls(root, {}, "dearlite", variable)
+    arguments, incomplete = completion.get_completion_args()
+    if wants_model(arguments, incomplete):  # known without the command, whose import takes long
+        items = model_names(incomplete)
+    else:
+        items = completion.get_completions(arguments, incomplete)
+    for item in items:
+        click.echo(completion.format_completion(item))
+    return 0
+
+
+def wants_model(arguments: Sequence[str], incomplete: str) -> bool:
+    """True if the next word is the name or the file of a model."""
+    if arguments and arguments[-1] in _MODEL_OPTIONS:
+        return True
+    return tuple(arguments) in _MODEL_COMMANDS and not incomplete.startswith("-")
+
+
+def model_names(incomplete: str) -> list[CompletionItem]:
+    """The names of models and cascades that begin so, and files."""
+    from dearlite.models.registry import load_cascades, load_registry
+
+    names = [*load_registry(), *load_cascades()]
+    return [*(CompletionItem(name) for name in names if name.startswith(incomplete)), *_files(incomplete)]
+
+
+def with_candidates(command: click.Command) -> click.Command:
+    """`command`, whose parameters, with those of its subcommands, know their candidates."""
+    for param in command.params:
+        if param._custom_shell_complete is None and (candidates := _candidates_of(param)) is not None:
+            param._custom_shell_complete = candidates
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            with_candidates(subcommand)
+    return command
+
+
+def _candidates_of(param: click.Parameter) -> Candidates | None:
+    if isinstance(param, click.Option) and set(param.opts) & set(_MODEL_OPTIONS):
+        return lambda ctx, param, incomplete: model_names(incomplete)
+    if isinstance(param, click.Option) and set(param.opts) & set(_MEASURE_OPTIONS):
+        return lambda ctx, param, incomplete: [
+            CompletionItem(name) for name in _MEASURES if name.lower().startswith(incomplete.lower())
+        ]
+    shown = param.metavar or ""
+    is_file = isinstance(param, click.Argument) or any(word in shown for word in _FILE_WORDS)
+    if is_file and not isinstance(param.type, click.Choice):
+        return lambda ctx, param, incomplete: _files(incomplete)
+    return None
+
+
+def _files(incomplete: str) -> list[CompletionItem]:
+    """The request that the shell completes the name of a file itself."""
+    return [CompletionItem(incomplete, type="file")]
