@@ -161,7 +161,7 @@ def test_a_png_is_the_picture_of_the_svg(cli, reversed_run, tmp_path):
 def test_a_png_without_its_extra_is_refused_before_the_work(cli, reversed_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     code, _, err = cli("eval", "--qrels", "nowhere.tsv", BM25, reversed_run, "--plot", "x.png")
-    assert code == 1 and "resvg_py is needed here" in err and "dearlite[plot]" in err
+    assert code == 1 and "resvg_py is needed here" in err and '[plot]"' in err
 
 
 def test_dicts_frames_and_lists_from_python():
