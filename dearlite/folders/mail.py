@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from email import message_from_bytes, policy
-from email.message import EmailMessage
+from typing import TYPE_CHECKING
 
 from dearlite.errors import first_line
 from dearlite.folders.content import Content, Unreadable
 from dearlite.folders.encodings import decode
 from dearlite.folders.pages import read_html
 
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+
 _HEADERS = ("Subject", "From", "Date")
 
 
 def read_mail(data: bytes) -> Content:
     """The content of a mail: its text part, else its HTML part. It has no lines: what is read was decoded."""
+    from email import message_from_bytes, policy  # not for every `dearlite rerank`: it takes as long as the rest
+
     try:
         message = message_from_bytes(data, policy=policy.default)
         headers = {name: _line(message.get(name)) for name in _HEADERS}

@@ -26,29 +26,27 @@ def _headings(text: str, starts: Sequence[int]) -> Iterator[Heading]:
     fence, before = "", 0  # the mark that opened a block of code; the start of the paragraph above, plus 1
     lines = text.split("\n")
     front = _end_of_front_matter(lines)
-    for number, line in enumerate(lines):
-        start, end = starts[number], starts[number] + len(line)
-        if number < front:
-            continue
-        mark = _FENCE.match(line)
+    for number in range(front, len(lines)):
+        line = lines[number]
+        start, first = starts[number], line.lstrip()[:1]
         if fence:
-            if mark and mark[1].startswith(fence) and not mark[2].strip():
+            if first == fence[0] and (mark := _FENCE.match(line)) and mark[1].startswith(fence) and not mark[2].strip():
                 fence = ""
             continue
-        if mark and not (mark[1][0] == "`" and "`" in mark[2]):
+        if not first:
+            before = 0
+        elif first in "`~" and (mark := _FENCE.match(line)) and not (first == "`" and "`" in mark[2]):
             fence, before = mark[1], 0
-        elif hashes := _HASHES.match(line):
+        elif first == "#" and (hashes := _HASHES.match(line)):
             before = 0
             if title := (hashes[2] or "").strip():
-                yield Heading(start, end, len(hashes[1]), title)
-        elif before and (under := _UNDERLINE.match(line)):
+                yield Heading(start, start + len(line), len(hashes[1]), title)
+        elif before and first in "=-" and _UNDERLINE.match(line):
             title = " ".join(text[before - 1 : start].split())
-            yield Heading(before - 1, end, 1 if under[1][0] == "=" else 2, title)
+            yield Heading(before - 1, start + len(line), 1 if first == "=" else 2, title)
             before = 0
-        elif not line.strip() or (_NO_TEXT.match(line) and not before):
-            before = 0
-        else:
-            before = before or start + 1
+        elif not before and not _NO_TEXT.match(line):
+            before = start + 1
 
 
 def _end_of_front_matter(lines: Sequence[str]) -> int:

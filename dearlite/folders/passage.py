@@ -51,5 +51,7 @@ class Passage:
 
 def printable_path(path: str) -> str:
     """`path` for people and for JSON: bytes that are not UTF-8, and characters that show nothing, as escapes."""
+    if path.isprintable():  # surrogate escapes are not
+        return path
     name = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)

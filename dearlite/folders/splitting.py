@@ -18,6 +18,7 @@ _BLANK = re.compile(r"\n[^\S\n]*\n\s*")
 _SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]")
 _LINE = re.compile(r"\n")
 _SPACE = re.compile(r"\s+")
+_ANY_WIDE = re.compile("[\u2e80-\U0003ffff]")  # as one range, ten times faster than the exact ones
 _WIDE = re.compile("[\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+")
 
 
@@ -37,7 +38,7 @@ def passage_spans(content: Content, window: int = WINDOW) -> Iterator[tuple[int,
 
 def _narrowed(text: str, window: int) -> int:
     """The window for `text`, whose wide characters cost as many tokens as a whole word does elsewhere."""
-    if text.isascii():
+    if text.isascii() or not _ANY_WIDE.search(text):
         return window
     wide = sum(len(run[0]) for run in _WIDE.finditer(text))
     return max(1, round(window / (1 + (_TOKENS - 1) * wide / len(text))))
