@@ -66,8 +66,8 @@ MAY_IMPORT = {
     "dearlite": f"{_RECORDS} folders lexical tasks api reranker offline offline.collection offline.evaluation "
     "offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
-    "cli": f"{_RUNTIME} api pointwise llama listwise recommend offline offline.collection offline.run offline.cluster "
-    "offline.evaluation render serve cli.options",
+    "cli": f"{_RUNTIME} api folders pointwise llama listwise recommend offline offline.collection offline.run "
+    "offline.cluster offline.evaluation render serve cli.options",
     "__main__": "cli",
     "export.onnx": "",
     "export.source": "errors version files templates models",

@@ -18,6 +18,7 @@ SECTIONS = {
         "--delimiter",
         "--skip-bad",
     ),
+    "Files and folders": ("--include", "--exclude", "--limit-mb", "--group", "--context", "--files", "--null"),
     "Evaluation": (
         "--qrels",
         "--measures",
@@ -84,7 +85,7 @@ LEAST = 20  # options of a command whose page has sections
 EXAMPLES = {
     "rerank": (
         "dearlite rerank query.txt docs.jsonl -k 5",
-        "dearlite rerank -q 'who wrote it?' notes.txt -o best.csv",
+        "dearlite rerank -q 'office costs' ~/notes papers/*.pdf --group file",
         "cat docs.jsonl | dearlite rerank -q 'heavy rain' - | head -n 3",
     ),
     "batch": (

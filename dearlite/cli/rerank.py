@@ -11,8 +11,10 @@ import click
 from dearlite.checks import whole_number
 from dearlite.cli.calls import rank_all
 from dearlite.cli.options.fields import Reading, field_options
+from dearlite.cli.options.folders import FolderOptions, folder_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
+from dearlite.cli.places import read_places, shaped, split_places, write_places
 from dearlite.cli.query import queries_and_docs
 from dearlite.cli.reports import note_waiting, report, report_dropped
 from dearlite.cli.screen import BEST, on_terminal, show_rankings
@@ -21,11 +23,12 @@ from dearlite.errors import UsageError
 from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, read_documents
 from dearlite.options import Call
+from dearlite.ranking import Ranking
 from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking, write_rankings
 
 
 @click.command()
-@click.argument("arguments", metavar="[QUERY] DOCS", nargs=-1)
+@click.argument("arguments", metavar="[QUERY] DOCS...", nargs=-1)
 @click.option("-q", "--query", metavar="TEXT", help="Text of the query, in place of the file QUERY.")
 @click.option(
     "--queries",
@@ -71,6 +74,7 @@ from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking
     "--query-id", default="1", show_default=True, metavar="ID", help="Id of the query in the result, for --format trec."
 )
 @field_options
+@folder_options
 @click.option("--skip-bad", is_flag=True, help="Leave out records that are unusable, and report their number.")
 @click.option("--quiet", is_flag=True, help="Write only errors to stderr.")
 @model_options(one_call=True)
@@ -90,6 +94,7 @@ def command(
     skip_bad: bool,
     quiet: bool,
     reading: Reading,
+    places: FolderOptions,
     model: ModelOptions,
 ) -> None:
     """Order the documents in DOCS by how well they answer the query in the file QUERY.
@@ -98,19 +103,30 @@ def command(
     A record needs a text, in `text`, `contents`, `content`, `body`, `page_content` or --text-field, and may
     have an id and a title; its other fields are kept.
 
+    DOCS may also be folders and files of text: Markdown, reStructuredText, HTML, source code, .eml, PDF, .docx; several
+    of them with -q. Their passages are ranked, and results name the lines or the page. Hidden files, those that
+    .gitignore names, binaries and large files are left out.
+
     A listwise model (a .gguf file) compares documents instead of scoring each alone; several -m are a cascade. The
     options of these sections apply to them alone, and those whose help begins with "GGUF" to models in a .gguf file.
     """
     if quiet:
         warnings.simplefilter("ignore")
+    arguments, paths = split_places(
+        arguments, has_query=query is not None or queries is not None, docs_format=docs_format
+    )
     jobs, docs, remark = queries_and_docs(arguments, query, queries, query_id)
     _check_values(top_k, every, min_relevance, budget_s, model)
-    form = form or format_of(output)
-    _check_output(output, [*arguments[:-1], *filter(None, [queries])], docs, model)
+    named, form = form, form or format_of(output)
+    places.check(reading, used=bool(paths), named=named, form=form, output=output)
+    _check_output(output, [*arguments[:-1], *filter(None, [queries])], paths or docs, model)
     model.chain.check(calibrated=min_relevance is not None)
     note_waiting(docs, "documents")
-    records = read_documents(
-        docs, format=docs_format, skip_bad=skip_bad, fields=reading.fields, delimiter=reading.delimiter
+    fields, delimiter = reading.fields, reading.delimiter
+    records = (
+        read_places(paths, places, quiet=quiet)
+        if paths
+        else read_documents(docs, format=docs_format, skip_bad=skip_bad, fields=fields, delimiter=delimiter)
     )
     if form == "trec":
         records.check_run_ids()
@@ -121,29 +137,40 @@ def command(
         for note in filter(None, (remark, *records.notes)):
             click.echo(f"dearlite: {note}", err=True)
     call = Call(
-        top_k=top_k if min_relevance is None else None,  # documents that are dropped make room for others
+        # documents that are dropped, or grouped, make room for others
+        top_k=top_k if min_relevance is None and not places.by_file else None,
         listwise=model.listwise,
         long=model.long,
         budget_s=budget_s,
     )
     screen = on_terminal(form, output)
-    results = rank_all(jobs, records, model, call, skip_bad=skip_bad, quiet=quiet, screen=screen)
-    rankings = results.rankings
-    if min_relevance is not None:
-        rankings = {name: ranking.above(min_relevance) for name, ranking in rankings.items()}
-    rankings = {name: ranking.top(top_k) for name, ranking in rankings.items()}
+    results = rank_all(jobs, records, model, call, skip_bad=skip_bad or bool(paths), quiet=quiet, screen=screen)
+    rankings = {
+        name: shaped(ranking if min_relevance is None else ranking.above(min_relevance), top_k, records, places, form)
+        for name, ranking in results.rankings.items()
+    }
     if not quiet:
         report(rankings, records.skipped, interrupted=results.interrupted, named=queries is not None)
         if min_relevance is not None:
             report_dropped(list(results.rankings.values()), min_relevance)
-    if screen:
-        show_rankings(list(rankings.values()), every=every or top_k is not None, pager=not no_pager)
-    elif queries is not None:
-        write_rankings(rankings, form, output)
+    every = every or top_k is not None
+    if places.own_output(form):
+        write_places(list(rankings.values()), records, places, output, every=every, pager=screen and not no_pager)
+    elif screen:
+        show_rankings(list(rankings.values()), every=every, pager=not no_pager)
     else:
-        write_ranking(rankings[query_id], form, output, query_id=query_id)
+        _write(rankings, form, output, several=queries is not None)
     if results.interrupted:
         sys.exit(130)
+
+
+def _write(rankings: dict[str, Ranking], form: str, output: str | None, *, several: bool) -> None:
+    """Writes the ranking of the query, or the rankings of `several`, in the format `form`."""
+    if several:
+        write_rankings(rankings, form, output)
+    else:
+        ((query_id, ranking),) = rankings.items()
+        write_ranking(ranking, form, output, query_id=query_id)
 
 
 def _check_values(
@@ -162,7 +189,7 @@ def _check_values(
         )
 
 
-def _check_output(output: str | None, queries: Sequence[str], docs: str, model: ModelOptions) -> None:
+def _check_output(output: str | None, queries: Sequence[str], docs: str | Sequence[str], model: ModelOptions) -> None:
     """Raises UsageError if the output cannot be written, or is a file that the command reads."""
     inputs = {
         "DOCS": docs,

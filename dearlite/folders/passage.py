@@ -31,7 +31,7 @@ class Passage:
     @property
     def place(self) -> str:
         """The place as results show it: `notes/tax.md:120-134`, `report.pdf p. 7` or `letter.docx § Costs`."""
-        name = printable_path(self.path)
+        name = self.printable_path
         if self.page is not None:
             return f"{name} p. {self.page}"
         if self.first_line is not None:
@@ -40,13 +40,18 @@ class Passage:
         return f"{name} § {self.heading.rpartition(' > ')[2]}" if self.heading else name
 
     @property
+    def printable_path(self) -> str:
+        """The path for people and for JSON: bytes that are not UTF-8, and characters that show nothing, as escapes."""
+        return printable_path(self.path)
+
+    @property
     def uri(self) -> str:
         """The file as a `file://` URI, every character escaped that is not plain ASCII."""
         return Path(os.path.abspath(self.path)).as_uri()
 
     def place_fields(self) -> dict[str, Any]:
         """The fields of the place for JSON; a path that is not UTF-8 is escaped as in `place`."""
-        return asdict(self) | {"path": printable_path(self.path)}
+        return asdict(self) | {"path": self.printable_path}
 
 
 def printable_path(path: str) -> str:

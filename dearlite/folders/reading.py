@@ -56,7 +56,7 @@ class FolderDocuments(Sequence[Document]):
         return iter(self.documents)
 
     def summary(self) -> str:
-        """What was read and what was left out, on one line.
+        """The numbers of passages and files that were read, and of those left out, on one line.
 
         Example: "12 passages of 3 files; left out: 2 hidden, 1 ignored by .gitignore".
         """

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BETWEEN = 3  # spaces between two columns
 _NARROW = 70  # columns of a terminal, below which bars and movements are left out
 _WIDE = 90  # from which the raw score stands beside the relevance
+_MORE = 3  # places of a file's other passages
 _LEAST_ROOM = 20  # columns of the documents' text
 
 
@@ -36,7 +38,7 @@ class RankingView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         ranking, width = self.ranking, options.max_width
-        yield _title(ranking)
+        yield ranking_title(ranking)
         if not ranking:
             yield Text(f"None of the {counted(ranking.total, 'document')} is relevant enough.", style="dim")
             return
@@ -67,7 +69,8 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
     terms = query_terms(ranking.query)
     # header -> cells; the widths of all columns but the last are known, the last gets the rest
     columns: dict[str, list[Text]] = {"#": [Text(str(hit.rank)) for hit in ranking]}
-    if not narrow:
+    passages = any(hasattr(hit.document, "place_fields") for hit in ranking)  # of files, in the order of their names
+    if not narrow and not passages:
         columns["moved"] = [_movement(hit) for hit in ranking]
     if staged:
         columns["by stage"] = [_ranks(hit, len(ranking.stages)) for hit in ranking]
@@ -75,7 +78,9 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
         columns[scale.name] = [_measured(hit, scale, bar=not narrow and not staged) for hit in ranking]
     if scale.relevance and not staged and width >= _WIDE:
         columns["score"] = [_raw(hit) for hit in ranking]
-    if any(hit.id is not None for hit in ranking):
+    if passages:
+        columns["place"] = [place_text(hit, max(_LEAST_ROOM, width // 3)) for hit in ranking]
+    elif any(hit.id is not None for hit in ranking):
         columns["id"] = [Text(plain(hit.id or "")) for hit in ranking]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=False)
     taken = 2  # at the edges
@@ -92,7 +97,28 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
     return table
 
 
-def _title(ranking: Ranking) -> Text:
+def place_text(hit: Hit, size: int | None = None) -> Text:
+    """The place of a passage as a link to its file, of `size` columns at most: the head of a long path is cut."""
+    place = Text(plain(hit.id or ""))
+    if size is not None and place.cell_len > size:
+        while place.cell_len > size - 1:
+            place = place[1:]
+        place = Text("…") + place
+    uri = getattr(hit.document, "uri", None)
+    if uri:
+        place.stylize(Style(link=uri))
+    return place
+
+
+def more_passages(hit: Hit) -> str:
+    """The number of the file's other passages, and the places of the best of them in the file."""
+    name = getattr(hit.document, "printable_path", "")
+    places = ", ".join(plain(place.removeprefix(name).lstrip(": ")) for place in hit.more[:_MORE])
+    return f"{len(hit.more)} more: {places}{', …' * (len(hit.more) > _MORE)}"
+
+
+def ranking_title(ranking: Ranking) -> Text:
+    """The query, with the number of hits where they are not all."""
     title = Text(plain(snippet(ranking.query, set(), 200)), style="bold")
     if 0 < len(ranking) < ranking.total:
         title.append(f"  (best {len(ranking)} of {ranking.total})", style="not bold dim")
@@ -146,6 +172,8 @@ def _document(hit: Hit, terms: set[str], width: int) -> Text:
         text.stylize("bold yellow", shift + a, shift + b)
     if end - start < len(hit.text):
         text.append(f" [characters {start:,} to {end:,} of {len(hit.text):,}]", style="not bold dim")
+    if hit.more:
+        text.append(f" [{more_passages(hit)}]", style="not bold dim")
     if hit.reason:
         text.append(f"\n→ {snippet(plain(hit.reason), terms, 2 * width)}", style="not bold italic dim")
     if hit.truncated:

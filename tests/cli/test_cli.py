@@ -146,7 +146,7 @@ def test_usage_errors_exit_2_in_one_line(cli, tmp_path):
     fails(cli("rerank", QUERY, DOCS, "--colour"), 2, "--colour")
     fails(cli("rerank", QUERY, DOCS, "-o", tmp_path / "no" / "out.jsonl"), 2, "does not exist")
     fails(cli("rerank", QUERY, DOCS, "-o", tmp_path), 2, "folder")
-    fails(cli("rerank", QUERY, tmp_path), 2, str(tmp_path))
+    fails(cli("rerank", QUERY, tmp_path / "no.md"), 2, str(tmp_path / "no.md"))
     fails(cli("frobnicate"), 2, "frobnicate")
     (tmp_path / "empty.txt").write_text(" \n")
     fails(cli("rerank", tmp_path / "empty.txt", DOCS), 2, "query is empty")

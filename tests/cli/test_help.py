@@ -111,7 +111,16 @@ def sections_of(text):
 
 def test_options_are_in_sections_where_there_are_many(cli):
     text = page(cli, "rerank")
-    names = ["Query and documents", "Output", "Model", "Long documents", "Cascade", "Listwise models", "Other options"]
+    names = [
+        "Query and documents",
+        "Files and folders",
+        "Output",
+        "Model",
+        "Long documents",
+        "Cascade",
+        "Listwise models",
+        "Other options",
+    ]
     assert sections_of(text) == ["Examples", *names]
     output = text.partition("\nOutput:\n")[2].partition("\n\n")[0]
     assert re.findall(r"^  (?:-\w, )?(--[\w-]+)", output, re.MULTILINE)[:3] == ["--top-k", "--all", "--min-relevance"]

@@ -1,0 +1,180 @@
+"""`rerank` over files and folders: results that say where, and options of their own."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from posix_only import need_posix
+from rich.console import Console
+
+from dearlite.folders import group_by_file, read_folder
+from dearlite.folders.context import lines_around
+from dearlite.render.table import RankingView
+
+QUERY = "What does the home office cost?"
+TAX = "# Taxes\n\nKeep all bills.\n\n## Office\n\nThe home office costs 1,260 euros a year.\n\n## End\n\nNo more.\n"
+CAKE = "Mix flour and sugar.\nBake for an hour.\n"
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("notes/sub").mkdir(parents=True)
+    Path("notes/tax.md").write_text(TAX)
+    Path("notes/sub/cake.txt").write_text(CAKE)
+    Path("notes/.hidden").write_text("x")
+    Path("notes/a.png").write_bytes(b"x")
+    return Path("notes")
+
+
+def rows(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def refused(result, code=2):
+    assert result[:2] == (code, "")
+    (line,) = result[2].splitlines()
+    return line
+
+
+def test_a_folder_is_ranked_and_results_say_where(cli, notes):
+    code, out, err = cli("rerank", "-q", QUERY, "notes")
+    assert code == 0
+    assert err == "dearlite: 4 passages of 2 files; left out: 1 hidden, 1 binary\n"
+    best = rows(out)[0]
+    place = {name: best[name] for name in ("id", "path", "first_line", "last_line", "page", "start", "end")}
+    assert place == {
+        "id": "notes/tax.md:5-7",
+        "path": "notes/tax.md",
+        "first_line": 5,
+        "last_line": 7,
+        "page": None,
+        "start": TAX.index("## Office"),
+        "end": TAX.index("\n\n## End"),
+    }
+    assert cli("rerank", "-q", QUERY, "notes", "--quiet")[2] == ""
+
+
+def test_several_paths_and_a_query_file(cli, notes):
+    Path("query.txt").write_text(QUERY)
+    code, out, _ = cli("rerank", "query.txt", "notes", "-k", 1)
+    assert (code, rows(out)[0]["id"]) == (0, "notes/tax.md:5-7")
+    code, out, _ = cli("rerank", "-q", QUERY, "notes/sub", "notes/tax.md", "-k", 1)
+    assert (code, rows(out)[0]["id"]) == (0, "notes/tax.md:5-7")
+    code, out, _ = cli("rerank", "-q", QUERY, "notes/*.md", "-k", 1)
+    assert (code, rows(out)[0]["id"]) == (0, "notes/tax.md:5-7")
+
+
+def test_a_text_file_alone_is_a_document_per_line_as_before(cli, notes):
+    code, out, _ = cli("rerank", "-q", QUERY, "notes/sub/cake.txt")
+    assert (code, sorted(row["text"] for row in rows(out))) == (0, sorted(CAKE.splitlines()))
+
+
+def test_files_are_grouped_and_named(cli, notes):
+    code, out, _ = cli("rerank", "-q", QUERY, "notes", "--group", "file")
+    first, second = rows(out)
+    assert (code, first["id"], second["id"]) == (0, "notes/tax.md:5-7", "notes/sub/cake.txt:1-2")
+    assert sorted(first["more"]) == ["notes/tax.md:1-3", "notes/tax.md:9-11"]
+    assert [first["rank"], second["rank"]] == [1, 2] and "more" not in second
+    assert len(rows(cli("rerank", "-q", QUERY, "notes", "--group", "file", "-k", 1)[1])) == 1
+
+
+def test_names_alone_are_bytes_in_the_order_of_the_ranking(notes, capfdbinary):
+    from dearlite.cli.main import run
+
+    need_posix()
+    try:
+        Path(os.fsdecode(b"notes/caf\xe9.txt")).write_text("The home office costs 1,260 euros.")
+    except OSError:
+        pytest.skip("the file system takes only names in UTF-8")
+    for options, end in (("-l",), b"\n"), (("-l", "-0"), b"\0"):
+        with pytest.raises(SystemExit) as ended:
+            run(["rerank", "-q", QUERY, "notes", *options, "-k", "2"])
+        assert ended.value.code == 0
+        names = capfdbinary.readouterr().out.split(end)
+        assert sorted(names) == [b"", b"notes/caf\xe9.txt", b"notes/tax.md"]
+        assert names[-1] == b""
+
+
+def test_context_is_the_lines_around_a_passage(cli, notes):
+    code, out, _ = cli("rerank", "-q", QUERY, "notes", "--context", 2, "--format", "table", "-k", 1)
+    lines = [line.strip() for line in out.splitlines()]
+    assert code == 0
+    assert lines[-8:-1] == [
+        "3- Keep all bills.",
+        "4-",
+        "5: ## Office",
+        "6:",
+        "7: The home office costs 1,260 euros a year.",
+        "8-",
+        "9- ## End",
+    ]
+    best = rows(cli("rerank", "-q", QUERY, "notes", "--context", 2, "-k", 1)[1])[0]
+    assert (best["before"], best["after"]) == (["Keep all bills.", ""], ["", "## End"])
+
+
+def test_a_long_line_that_was_cut_is_one_line_of_context(tmp_path):
+    (tmp_path / "a.txt").write_text("word " * 300 + "\nlast\n")
+    documents = read_folder(tmp_path)
+    lines = lines_around(documents[-1].record, list(documents), 5)
+    assert [line.number for line in lines] == [1, 2]
+    assert lines[0].text == "word " * 300
+
+
+def test_globs_choose_the_files(cli, notes):
+    assert {row["path"] for row in rows(cli("rerank", "-q", QUERY, "notes", "--include", "*.txt")[1])} == {
+        "notes/sub/cake.txt"
+    }
+    assert {row["path"] for row in rows(cli("rerank", "-q", QUERY, "notes", "--exclude", "sub")[1])} == {"notes/tax.md"}
+
+
+def test_a_place_is_a_link_and_keeps_its_lines_where_it_is_cut(notes):
+    import dearlite
+
+    ranking = group_by_file(dearlite.rerank(QUERY, read_folder(notes.absolute())))
+    texts = []
+    for width in (80, 200):
+        console = Console(width=width, force_terminal=True, legacy_windows=False)
+        with console.capture() as capture:
+            console.print(RankingView(ranking))
+        texts.append(capture.get())
+    assert all((notes / "tax.md").absolute().as_uri() in text for text in texts)
+    assert "x.md:5-7" in texts[0]
+    assert "2 more: " in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["docs.jsonl", "--context", "2"], "--context is for files and folders of texts, and DOCS holds records"),
+        (["docs.jsonl", "-l"], "-l is for files and folders of texts"),
+        (["notes", "-0"], "-0 ends the names that -l writes: add -l"),
+        (
+            ["notes", "-l", "--format", "json"],
+            "-l writes the names of files alone, to standard output: leave out --format",
+        ),
+        (["notes", "--context", "2", "--format", "csv"], "the format csv has no place for --context"),
+        (["notes", "--context", "-1"], "--context is -1: it must be a whole number from 0"),
+        (["notes", "--text-field", "x"], "fields and --delimiter are for records"),
+        (["notes", "--limit-mb", "0"], "limit_mb is 0.0: it must be a number of megabytes above 0"),
+        (["notes", "docs.jsonl"], "docs.jsonl holds a document per record, and several DOCS are files of text"),
+        (["notes", "none"], "cannot read none: No such file or directory"),
+        (["*.pdf"], "cannot read *.pdf: no file has such a name"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_in_one_line(cli, notes, arguments, message):
+    Path("docs.jsonl").write_text('{"text": "x"}\n')
+    assert message in refused(cli("rerank", "-q", QUERY, *arguments))
+
+
+def test_files_that_cannot_be_read_are_a_line_each_and_the_others_are_ranked(cli, notes):
+    Path("notes/old.docx").write_bytes(b"\xd0\xcf\x11\xe0")
+    code, out, err = cli("rerank", "-q", QUERY, "notes", "-k", 1)
+    assert (code, rows(out)[0]["path"]) == (0, "notes/tax.md")
+    assert err.splitlines() == [
+        "dearlite: notes/old.docx is encrypted, or an old .doc: save it as .docx without a password",
+        "dearlite: 4 passages of 2 files; left out: 1 hidden, 1 binary, 1 unreadable",
+    ]
+    line = refused(cli("rerank", "-q", QUERY, "notes/old.docx"), code=1)
+    assert "no file of notes/old.docx can be read: nothing to rank; left out: 1 unreadable" in line
