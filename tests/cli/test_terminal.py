@@ -170,7 +170,7 @@ def test_ctrl_c_on_a_terminal_prints_the_ranking_so_far(tmp_path):
     (tmp_path / "d.txt").write_text(("rain falls on hills " * 60 + "\n") * 5000)
     code, text = on_terminal(["rerank", "-q", "rain", str(tmp_path / "d.txt")], b"documents/s")
     assert code == 130
-    done, total = re.search(r"interrupted: minilm-l12 read (\d+) of (\d+) documents", text).groups()
+    done, total = re.search(r"interrupted: minilm-l12 scored (\d+) of (\d+) documents", text).groups()
     assert 0 < int(done) < int(total) == 5000
     shown = ranks(text.partition("rain  (best")[2].partition("\n")[2])
     assert shown == list(range(1, len(shown) + 1))
