@@ -31,6 +31,13 @@ _OPTIONAL = {
     "llama-cpp-py-sync": "listwise-prebuilt",
     "pyarrow": "parquet",
     "pandas": "pandas",
+    "uvicorn": "serve",
+    "mcp": "mcp",
+    "langchain-core": "langchain",
+    "llama-index-core": "llama-index",
+    "haystack-ai": "haystack",
+    "lancedb": "lancedb",
+    "rerankers": "rerankers",
     "onnx": "export",
     "torch": "train",
 }

@@ -35,6 +35,7 @@ class App(tk.Tk):
         style = ttk.Style(self)
         if style.theme_use() == "default":  # of X11; Windows and macOS have their own
             style.theme_use("clam")
+            style.configure("Horizontal.TProgressbar", background="#2456c7", troughcolor="#e9edf4")  # dark on light
         self._model, self._reranker = model, None
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._cancel = threading.Event()
@@ -61,20 +62,25 @@ class App(tk.Tk):
         self.cancel_button = ttk.Button(head, text="Cancel", command=self.cancel, state="disabled")
         self.cancel_button.grid(row=0, column=3)
         ttk.Button(head, text="Open…", command=self.open_file).grid(row=0, column=4, padx=(8, 0))
-        ttk.Label(self, text="Documents, one per line", padding=(8, 0)).grid(sticky="w")
+        self.count = ttk.Label(self, text="Documents, one per line", padding=(8, 0))
+        self.count.grid(sticky="w")
         self.documents = tk.Text(self, height=8, wrap="word", undo=True)
-        self.documents.grid(sticky="ew", padx=8)
+        self.documents.grid(row=2, sticky="ew", padx=(8, 24))
+        rows = ttk.Scrollbar(self, command=self.documents.yview)
+        self.documents.configure(yscrollcommand=rows.set)
+        rows.grid(row=2, sticky="nse", padx=(0, 8))
+        self.documents.bind("<<Modified>>", self._count)
         self.table = ttk.Treeview(self, columns=list(COLUMNS), show="headings")
         for name, width in COLUMNS.items():
-            self.table.heading(name, text=name)
+            self.table.heading(name, text=name.capitalize())
             self.table.column(name, width=width, anchor="w" if name == "document" else "e", stretch=name == "document")
         self.table.grid(sticky="nsew", padx=(8, 24), pady=8)
         bar = ttk.Scrollbar(self, command=self.table.yview)
         self.table.configure(yscrollcommand=bar.set)
         bar.grid(row=3, sticky="nse", padx=(0, 8), pady=8)
         self.table.bind("<<TreeviewSelect>>", self._show_reason)
-        self.reason = ttk.Label(self, padding=(8, 0), wraplength=920)
-        self.reason.grid(sticky="ew")
+        self.reason = tk.Text(self, height=3, wrap="word", state="disabled", relief="flat")  # a fixed height
+        self.reason.grid(sticky="ew", padx=8)
         foot = ttk.Frame(self, padding=8)
         foot.grid(sticky="ew")
         foot.columnconfigure(0, weight=1)
@@ -131,6 +137,7 @@ class App(tk.Tk):
                 self._show(value)
             else:
                 self.status["text"] = value
+            self.progress["value"] = 0
             self._set_running(False)
         self.after(POLL_MS, self._poll)
 
@@ -153,7 +160,14 @@ class App(tk.Tk):
     def _show_reason(self, _: object) -> None:
         for number in self.table.selection():
             hit = self._hits[int(number)]
-            self.reason["text"] = hit.reason or hit.text
+            self.reason["state"] = "normal"
+            self.reason.replace("1.0", "end", hit.reason or hit.text)
+            self.reason["state"] = "disabled"
+
+    def _count(self, _: object) -> None:
+        number = sum(bool(line.strip()) for line in self.documents.get("1.0", "end").splitlines())
+        self.count["text"] = f"Documents, one per line: {number:,}" if number else "Documents, one per line"
+        self.documents.edit_modified(False)
 
     def save(self) -> None:
         """Writes the ranking to dearlite-ranking.json in the working folder."""
@@ -180,7 +194,10 @@ def main() -> None:
     parser.add_argument("--query", default="")
     parser.add_argument("--model", help="a model's name or file; default: the embedded one")
     options = parser.parse_args()
-    app = App(options.model)
+    try:
+        app = App(options.model)
+    except tk.TclError as err:
+        raise SystemExit(f"app.py: no window can be opened ({err}): start it on a desktop") from None
     app.query.insert(0, options.query)
     if options.file:
         app.open_file(options.file)
