@@ -53,6 +53,8 @@ def write_base(gguf: Path, folder: Path) -> None:
     """Writes a checkpoint of the GGUF's weights with a random score head of one label."""
     causal = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    if tokenizer.pad_token is None:  # not every release of transformers reads it from a GGUF
+        tokenizer.pad_token = tokenizer.eos_token
     facts = causal.config.to_dict() | {"num_labels": 1}
     facts.pop("quantization_config", None)
     config = LlamaConfig(**facts)

@@ -30,7 +30,7 @@ from dearlite.models.facts import PointwiseFacts
 
 
 def variant(way: str, last_way: str, *, rotated: bool, mixed: bool) -> Quantisation:
-    return Quantisation(int8=True, rotated=rotated, block_hadamard=mixed, ways=((way, last_way, ()),))
+    return Quantisation(int8=True, rotated=rotated, block_hadamard=mixed, way=way, last_way=last_way)
 
 
 INT8 = QUANTISATIONS["int8"]

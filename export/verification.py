@@ -13,6 +13,7 @@ from dearlite.models.bundle import Bundle
 from dearlite.models.entries import ModelEntry
 from dearlite.models.formats import runner_of
 from dearlite.models.gguf import GgufFile, is_gguf
+from dearlite.models.pair_limit import check_pair_limit
 from dearlite.models.registry import find_entry, find_model
 
 if TYPE_CHECKING:
@@ -42,19 +43,21 @@ class Verification:
 def verify(model: str | Path, *, report: Report | None = None) -> Verification:
     """The outcome for `model`, a name of models.toml or a file, once every part of it matches its hash.
 
+    A `.dear` file that states `pair_limited` is checked for it.
+
     A file whose entry in models.toml names published scores is compared with them: raw logits, or probabilities where
     its makers publish those. A model of DeAR is scored in every way in question: at the last token or the last position
     of the padded row, with two spaces before a passage without a title or with one. `report` receives one line for each
     step that is done.
 
-    Raises ModelFileError for a part that does not match. A file that does not give the published scores raises nothing:
-    `reproduced` is False then.
+    Raises ModelFileError for a part that does not match, or for int8 weights beyond the limit that the file states. A
+    file that does not give the published scores raises nothing: `reproduced` is False then.
 
     Examples:
         >>> from dearlite.export import verify
         >>> outcome = verify("minilm-l12")
         >>> outcome.parts, outcome.reproduced
-        (7, True)
+        (6, True)
         >>> [round(score.difference, 2) for score in outcome.scores]
         [-0.67, -0.28, -0.72, -0.36]
 
@@ -85,9 +88,12 @@ def _compared(outcome: Verification, entry: ModelEntry) -> Verification:
 def _verify_bundle(model: str, path: Path, report: Report | None) -> Verification:
     bundle = Bundle(path)
     bundle.verify()
+    limited = check_pair_limit(bundle)
     members, name = len(bundle.manifest.members), bundle.manifest.name
     if report is not None:
         report(f"{path}: {members} members match their sha256")
+        if limited:
+            report(f"{path}: {limited} int8 matrices keep the limit that makes their products exact on every CPU")
     entry = find_entry(model) or find_entry(name)
     if entry is None or not entry.golden:
         if report is not None:

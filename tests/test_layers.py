@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "__main__": "cli",
     "export.onnx": "",
     "export.source": "errors version files templates models",
-    "export.numerics": "errors export.source",
+    "export.numerics": "errors models export.source",
     "export.quality": f"{_RECORDS} reranker templates models files pointwise offline offline.collection offline.run",
     "export.decoders": "errors documents files machine models pointwise export.source export.numerics export.onnx "
     "export.quality",

@@ -83,8 +83,18 @@ class BundleWriter:
             )
         self._tensors[name] = tensor
 
-    def finish(self, members: Mapping[str, bytes], facts: PointwiseFacts, builds: Iterable[Build]) -> Manifest:
-        """The manifest. Writes it after the small members; the runtime takes the first of `builds` that fits."""
+    def finish(
+        self,
+        members: Mapping[str, bytes],
+        facts: PointwiseFacts,
+        builds: Iterable[Build],
+        *,
+        pair_limited: bool = False,
+    ) -> Manifest:
+        """The manifest. Writes it after the small members; the runtime takes the first of `builds` that fits.
+
+        `pair_limited` states that the int8 matrices keep the limit of models/pair_limit.py.
+        """
         assert self._weights is not None, "finish was called twice"
         self._weights.close()
         self._weights = None
@@ -107,6 +117,7 @@ class BundleWriter:
             calibration=facts.calibration,
             template=facts.template,
             activation=facts.activation,
+            pair_limited=pair_limited,
         )
         self._archive.writestr(_entry(MANIFEST, None), manifest.to_json())
         return manifest

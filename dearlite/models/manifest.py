@@ -12,8 +12,8 @@ from typing import Any
 from dearlite.errors import ModelFileError
 from dearlite.templates.template import Template, read_template
 
-SCHEMA, TEMPLATE_SCHEMA = 1, 2  # the latter of a manifest with one of the keys below
-_OF_TEMPLATE_SCHEMA = ("template", "activation")  # written only where there is one
+SCHEMAS = (1, 2, 3)
+_SCHEMA_OF = {"template": 2, "activation": 2, "pair_limited": 3}  # keys that are written only where there is a value
 DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes per element
 
 
@@ -77,9 +77,10 @@ class Manifest:
     members: dict[str, Member]
     tensors: dict[str, Tensor]
     calibration: dict[str, Any] | None = None
-    schema: int = SCHEMA
+    schema: int = SCHEMAS[0]
     template: Template | None = None  # the words of the prompt, for a model that reads query and document in one text
     activation: dict[str, Any] | None = None  # the map from score to probability that the model's makers publish
+    pair_limited: bool = False  # the int8 weights make exact products on every CPU (pair_limit.py)
 
     @property
     def embedding_rows(self) -> int | None:
@@ -92,10 +93,12 @@ class Manifest:
     def to_json(self) -> bytes:
         """The content of manifest.json. Equal manifests give equal bytes."""
         record = dataclasses.asdict(self)
-        for name in _OF_TEMPLATE_SCHEMA:
-            if record.pop(name) is not None:
-                value = getattr(self, name)
-                record |= {name: value.record() if isinstance(value, Template) else value, "schema": TEMPLATE_SCHEMA}
+        for name, schema in _SCHEMA_OF.items():
+            del record[name]
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                record[name] = value.record() if isinstance(value, Template) else value
+                record["schema"] = max(record["schema"], schema)
         return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -108,10 +111,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise ModelFileError(
             f"{where}: its manifest.json is not a dearlite manifest: the file is damaged or foreign"
         ) from None
-    if schema not in (SCHEMA, TEMPLATE_SCHEMA) or isinstance(schema, bool):
+    if schema not in SCHEMAS or isinstance(schema, bool):
+        known = f"{', '.join(map(str, SCHEMAS[:-1]))} and {SCHEMAS[-1]}"
         raise ModelFileError(
-            f"{where}: its manifest has schema {schema!r}, and this dearlite reads schemas {SCHEMA} and "
-            f"{TEMPLATE_SCHEMA}: update dearlite"
+            f"{where}: its manifest has schema {schema!r}, and this dearlite reads schemas {known}: update dearlite"
         )
     try:
         raw["builds"] = tuple(
@@ -139,10 +142,10 @@ def _record(cls: type[Any], raw: dict[str, Any]) -> Any:
     optional = {name for name, spec in specs.items() if spec.default is not dataclasses.MISSING}
     wrong = [f"unknown key {key!r}" for key in sorted(set(raw) - set(specs))]
     wrong += [f"missing key {key!r}" for key in sorted(set(specs) - set(raw) - optional)]
-    scalars = {"str": str, "int": int}
+    scalars = {"str": str, "int": int, "bool": bool}
     for name in set(raw) & set(specs):
         kind = scalars.get(str(specs[name].type))
-        if kind is not None and (not isinstance(raw[name], kind) or isinstance(raw[name], bool)):
+        if kind is not None and (not isinstance(raw[name], kind) or (kind is int and isinstance(raw[name], bool))):
             wrong.append(f"{name!r} is not of type {kind.__name__}")
     if cls is Manifest and not isinstance(raw.get("source", {}), dict):
         wrong.append("'source' is not an object")

@@ -17,8 +17,9 @@ from dearlite.installing import pip, pip_install
 from dearlite.machine import gpu_name, nvidia_gpu_present
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
+from dearlite.models.pair_limit import multiplies_int8
 from dearlite.pointwise.memory import MemoryLimits, ran_out_of_memory
-from dearlite.pointwise.onnxruntime import CAPABILITIES, candidate_devices, onnxruntime
+from dearlite.pointwise.onnxruntime import CAPABILITIES, EXACT_PRODUCTS, candidate_devices, onnxruntime
 from dearlite.pointwise.session import open_session
 from dearlite.pointwise.tokens import TokenRow
 from dearlite.pointwise.workers import side_by_side
@@ -197,7 +198,11 @@ LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, MemoryLimits], Scores
 
 
 def _pick_build(bundle: Bundle, device: str) -> Build | None:
-    """The first build for `device` that this machine can run. Raises ModelFileError for unknown requirements."""
+    """The first build for `device` that this machine can run. Raises ModelFileError for unknown requirements.
+
+    A graph of a file that does not state `pair_limited` runs on a CPU only if its int8 products are exact there.
+    """
+    inexact = False
     for build in bundle.manifest.builds:
         unknown = [name for name in build.requires if name not in CAPABILITIES]
         if unknown or build.layout not in LAYOUTS:
@@ -205,9 +210,24 @@ def _pick_build(bundle: Bundle, device: str) -> Build | None:
             raise ModelFileError(
                 f"{bundle.path.name} needs {feature!r}, which this dearlite does not support: update dearlite"
             )
-        if build.device == device and all(CAPABILITIES[name]() for name in build.requires):
+        if build.device != device:
+            continue
+        if all(CAPABILITIES[name]() for name in build.requires) and _is_exact(bundle, build):
             return build
+        inexact = True
+    if inexact:
+        raise ModelFileError(
+            f"{bundle.path.name} has no graph for this CPU, where products of int8 weights beyond the limit of pairs "
+            "are wrong: export the model again"
+        )
     return None
+
+
+def _is_exact(bundle: Bundle, build: Build) -> bool:
+    """True if the build's int8 products are exact on this machine, which files of any weights depend on."""
+    if build.device != "cpu" or bundle.manifest.pair_limited or CAPABILITIES[EXACT_PRODUCTS]():
+        return True
+    return not multiplies_int8(bundle, build.graph)
 
 
 def _reason(err: Exception) -> str:

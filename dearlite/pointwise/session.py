@@ -35,8 +35,9 @@ def open_session(bundle: Bundle, build: Build, device: str) -> Any:
     graph = bundle.read(build.graph)
     with _releasing_pages(bundle):
         if device == "cpu":
-            graph, names = without_casts(graph)
-            tensors |= {name: unsigned(tensors[name]) for name in names}
+            if not bundle.manifest.pair_limited:  # an older file, whose graph may make its weights unsigned
+                graph, names = without_casts(graph)
+                tensors |= {name: unsigned(tensors[name]) for name in names}
             try:
                 with TemporaryDirectory(prefix="dearlite-") as folder:
                     return Foreign(LIBRARY, _create(graph, tensors, device, in_place=folder))

@@ -19,7 +19,6 @@ from dearlite.models.registry import DEFAULT_MODEL, find_model, load_registry
 from dearlite.pointwise.bench import operations
 from dearlite.pointwise.engine import OnnxBackend
 from dearlite.pointwise.kernels import open_product
-from dearlite.pointwise.onnxruntime import multiplies_u8s8_exactly
 from dearlite.pointwise.tokens import TokenRow
 from dearlite.recommend.rates import OnnxRates
 
@@ -94,6 +93,5 @@ def _processor_s(session: Any, feeds: dict[str, Any], repetitions: int, threads:
 
 
 def _product(width: int) -> tuple[Any, Any]:
-    """A session of one product with a square matrix of the type that this CPU's graphs have, and its first factor."""
-    weights = np.full((width, width), 2, np.int8 if multiplies_u8s8_exactly() else np.uint8)
-    return open_product(weights), np.full((_ROWS, width), 3, np.uint8)
+    """A session of one u8 x s8 product with a square matrix, and its first factor."""
+    return open_product(np.full((width, width), 2, np.int8)), np.full((_ROWS, width), 3, np.uint8)

@@ -67,7 +67,7 @@ def write_decoder(
         members = {"tokenizer.json": model.tokenizer, "config.json": _config_json(source.config), **model.members}
         for name, graph in graphs.items():
             members[name] = with_pooling(facts.pooling, graph.to_bytes(), model.pad_id, shape.max_tokens)
-        bundle.finish(members, facts, [build for build, _ in builds])
+        bundle.finish(members, facts, [build for build, _ in builds], pair_limited=plan.int8)
 
 
 def _config_json(config: dict[str, Any]) -> bytes:

@@ -23,9 +23,6 @@ DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}
 POOLINGS = ("last-token", "last-position")  # positions that the score is read at (pooling.py)
 MEAN = "mean"  # the pooling of a network in which tokens attend to later ones
 
-# (entry of LINEAR_WAYS, entry for the last layer, required capabilities of the machine), for each graph of a CPU
-CpuWays = tuple[tuple[str, str, tuple[str, ...]], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
@@ -34,7 +31,8 @@ class Quantisation:
     int8: bool
     rotated: bool  # the residual stream is rotated
     block_hadamard: bool  # the down projection's input is multiplied by block Hadamards at run time
-    ways: CpuWays
+    way: str  # the graph for a CPU: an entry of LINEAR_WAYS
+    last_way: str  # … for the last layer's single row
     half: bool = False  # fp16 weights, if they are not int8
     cuda_way: str | None = None  # an entry of LINEAR_WAYS; None: no graph for CUDA
     leading: bool = False  # separate inputs for the residual stream's leading directions
@@ -54,10 +52,8 @@ QUANTISATIONS = {
         int8=True,
         rotated=True,
         block_hadamard=True,
-        ways=(
-            ("int8-per-row", "int16-per-row", ("u8s8-exact",)),
-            ("int8-per-row-wide", "int16-per-row-wide", ()),
-        ),
+        way="int8-per-row",
+        last_way="int16-per-row",
         cuda_way="half-int8-weights",
         leading=True,
         about="half of fp16's size, fastest on a CPU",
@@ -66,10 +62,8 @@ QUANTISATIONS = {
         int8=True,
         rotated=True,
         block_hadamard=True,
-        ways=(
-            ("int16-per-row", "int16-per-row", ("u8s8-exact",)),
-            ("int16-per-row-wide", "int16-per-row-wide", ()),
-        ),
+        way="int16-per-row",
+        last_way="int16-per-row",
         cuda_way="half-int8-weights",
         leading=True,
         about="the same weights; on a CPU activations in 15 bits, nearer to fp32 at half the speed",
@@ -78,7 +72,8 @@ QUANTISATIONS = {
         int8=False,
         rotated=False,
         block_hadamard=False,
-        ways=(("fp16-as-fp32", "fp16-as-fp32", ()),),
+        way="fp16-as-fp32",
+        last_way="fp16-as-fp32",
         half=True,
         cuda_way="half",
         about="for a GPU; on a CPU it takes fp32's memory",
@@ -87,7 +82,8 @@ QUANTISATIONS = {
         int8=False,
         rotated=False,
         block_hadamard=False,
-        ways=(("fp32", "fp32", ()),),
+        way="fp32",
+        last_way="fp32",
         about="the reference; has no graph for CUDA",
     ),
 }
@@ -117,11 +113,9 @@ def graphs_of(plan: Quantisation, shape: LlamaShape, devices: Sequence[str]) -> 
 
     block_hadamard = plan.uses_block_hadamard(shape)
     if "cpu" in devices:
-        for number, (way, last_way, requires) in enumerate(plan.ways):
-            name = "cpu.onnx" if number == 0 else "cpu-wide.onnx"
-            graph = llama_graph(shape, way, last_way, block_hadamard=block_hadamard, leading=plan.leading)
-            layout = "shared-prefix" if shape.causal else "one-document"
-            yield Build("cpu", name, layout, way, requires, tuple(graph.weights)), graph
+        graph = llama_graph(shape, plan.way, plan.last_way, block_hadamard=block_hadamard, leading=plan.leading)
+        layout = "shared-prefix" if shape.causal else "one-document"
+        yield Build("cpu", "cpu.onnx", layout, plan.way, (), tuple(graph.weights)), graph
     if "cuda" in devices:
         assert plan.cuda_way is not None, "check_devices was not called"
         graph = padded_llama_graph(shape, plan.cuda_way, block_hadamard=block_hadamard, leading=plan.leading)

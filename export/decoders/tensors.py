@@ -16,7 +16,14 @@ from dearlite.export.decoders.quantisations import Quantisation
 from dearlite.export.numerics.forward import ForwardPass
 from dearlite.export.numerics.leading_directions import DIRECTIONS, extend_weight, leading_directions
 from dearlite.export.numerics.rotation import HADAMARD_BLOCK, is_power_of_two, mix_rows_in_blocks, residual_rotation
-from dearlite.export.numerics.rounding import Moments, column_scales, round_to_nearest, round_with_moments
+from dearlite.export.numerics.rounding import (
+    Moments,
+    column_scales,
+    pair_scales,
+    round_pairs,
+    round_to_nearest,
+    round_with_moments,
+)
 from dearlite.export.source.checkpoint import TensorSource
 from dearlite.export.source.families import LlamaShape
 
@@ -154,8 +161,8 @@ class DecoderTensors:
     def _matrices(self, weight: Any, names: Sequence[str], moments: Moments | None) -> Iterator[TensorBlocks]:
         """The matrices (in, out) concatenated in `weight`: int8 with one scale per column, or floats."""
         if self.plan.int8:
-            scale = column_scales(weight)
-            steps = round_to_nearest(weight, scale) if moments is None else round_with_moments(weight, scale, moments)
+            scale = pair_scales(weight)
+            steps = round_pairs(weight, scale) if moments is None else round_with_moments(weight, scale, moments)
         width = weight.shape[1] // len(names)
         for number, name in enumerate(names):
             columns = slice(number * width, (number + 1) * width)

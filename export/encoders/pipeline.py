@@ -21,7 +21,7 @@ from dearlite.export.encoders.heads import Head
 from dearlite.export.encoders.networks import Classifier, Scorer
 from dearlite.export.encoders.rewrite import Rewriter
 from dearlite.export.encoders.tracing import trace
-from dearlite.export.onnx.graph import Graph
+from dearlite.export.onnx.linear import LINEAR_WAYS
 from dearlite.export.quality.check import check_probes, keep_or_refuse, quality_card
 from dearlite.export.quality.gate import DEFAULT_GATE, QualityGate
 from dearlite.export.quality.texts import card_pairs, pair_rows
@@ -66,12 +66,8 @@ ENCODERS = {
     "xlm-roberta": Encoder(counts_after_padding=True),
 }
 
-# --quant -> (entry of LINEAR_WAYS, required capabilities of the machine); the runtime takes the first that fits.
-ENCODER_WAYS = {
-    "int8": (("int8-per-row", ("u8s8-exact",)), ("int8-per-row-wide", ())),
-    "int8-accurate": (("int16-per-row", ("u8s8-exact",)), ("int16-per-row-wide", ())),
-    "fp32": (("fp32", ()),),
-}
+# --quant -> entry of LINEAR_WAYS
+ENCODER_WAYS = {"int8": "int8-per-row", "int8-accurate": "int16-per-row", "fp32": "fp32"}
 
 
 def refuse_unknown(kind: Any, decoders: Iterable[str]) -> None:
@@ -170,20 +166,15 @@ def export_encoder(
 
 
 def write_encoder(model: EncoderModel, rewriter: Rewriter, path: Path, quant: str) -> None:
-    """Writes `model` as a `.dear` file with the graphs of `rewriter` for `quant`, an entry of ENCODER_WAYS."""
-    graphs: dict[str, Graph] = {}
-    builds = []
-    for number, (way, requires) in enumerate(ENCODER_WAYS[quant]):
-        name = "cpu.onnx" if number == 0 else "cpu-wide.onnx"
-        graphs[name] = rewriter.write(way)
-        builds.append(Build("cpu", name, "one-document", way, requires, tuple(graphs[name].weights)))
-    tensors = {name: value for graph in graphs.values() for name, value in graph.weights.items()}
+    """Writes `model` as a `.dear` file with the graph of `rewriter` for `quant`, a key of ENCODER_WAYS."""
+    way = ENCODER_WAYS[quant]
+    graph = rewriter.write(way)
+    build = Build("cpu", "cpu.onnx", "one-document", way, (), tuple(graph.weights))
     with BundleWriter(path) as bundle:
-        for name, value in tensors.items():
+        for name, value in graph.weights.items():
             bundle.add_tensor(name, value.dtype.name, value.shape, [np.ascontiguousarray(value).tobytes()])
-        members = {"tokenizer.json": model.tokenizer, **model.members}
-        members |= {name: graph.to_bytes() for name, graph in graphs.items()}
-        bundle.finish(members, model.facts, builds)
+        members = {"tokenizer.json": model.tokenizer, **model.members, build.graph: graph.to_bytes()}
+        bundle.finish(members, model.facts, [build], pair_limited=LINEAR_WAYS[way].int8_weights)
 
 
 def _macs_per_token(checkpoint: Checkpoint) -> int:

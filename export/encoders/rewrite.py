@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from dearlite.export.encoders.bert import GELU_FLOOR
 from dearlite.export.encoders.simplified_graph import IDS, TYPES, SimplifiedGraph
-from dearlite.export.numerics.rounding import column_scales, round_to_nearest
+from dearlite.export.numerics.rounding import column_scales, pair_scales, round_pairs, round_to_nearest
 from dearlite.export.onnx.graph import Graph
 from dearlite.export.onnx.linear import LINEAR_WAYS, Linear
 from dearlite.models.manifest import DTYPES
@@ -60,8 +60,8 @@ class Rewriter:
                 bias = np.concatenate([self._bias(product) for product in group])
             scale = None
             if dtype is np.int8:
-                scale = column_scales(weight)
-                weight = round_to_nearest(weight, scale)
+                scale = pair_scales(weight)
+                weight = round_pairs(weight, scale)
             layer = Linear(_name(group), weight.astype(dtype, copy=False), scale, bias, floor)
             self._layers[key] = layer
         return self._layers[key]

@@ -1,7 +1,7 @@
 """Rounds a matrix to int8: to the nearest step, or by GPTQ, which compensates each rounding error in later rows.
 
-GPTQ (arXiv 2210.17323) needs the second moments of the matrix's inputs. Both methods use one scale per column, its
-largest magnitude / 127, so the file and the run time are the same.
+GPTQ (arXiv 2210.17323) needs the second moments of the matrix's inputs. Both methods use one scale per column and keep
+the limit of pairs (PAIR_LIMIT), so the file and the run time are the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dearlite.export.numerics.leading_directions import extend_moments
+from dearlite.models.pair_limit import LARGEST, PAIR_LIMIT, keeps_limit
 
 _ROWS = 4096  # rows that are rounded to the nearest in one step, since rows are independent there
 # GPTQ: the errors of _OUTER rows are propagated to the later rows in one product, and inside these rows the errors of
@@ -77,7 +78,24 @@ class Moments:
 def column_scales(weight: Any) -> Any:
     """(out,) float32 for `weight` (in, out): each column's largest magnitude / 127, so that int8 spans -127 to 127."""
     largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
-    return np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    least = np.finfo(np.float32).tiny  # a 127th of a smaller number has few bits, or none
+    return np.where(largest > 0, np.maximum(largest / LARGEST, least), 1).astype(np.float32)
+
+
+def pair_scales(weight: Any) -> Any:
+    """(out,) float32 for `weight` (in, out): the smallest scales at which no weight and no pair leaves its limit.
+
+    A pair is two weights of a column in rows 2i and 2i + 1. With opposite signs its sum is the smaller of the two
+    bounds, so that the largest sum alone decides.
+    """
+    scale, rows = column_scales(weight), len(weight) // 2 * 2
+    for start in range(0, rows, _ROWS):
+        block = weight[start : min(start + _ROWS, rows)]
+        sums = block[0::2] + block[1::2]
+        np.maximum(
+            scale, np.maximum(sums.max(axis=0), -sums.min(axis=0)) / PAIR_LIMIT, out=scale, where=sums.any(axis=0)
+        )
+    return scale
 
 
 def round_to_nearest(weight: Any, scale: Any) -> Any:
@@ -91,18 +109,71 @@ def round_to_nearest(weight: Any, scale: Any) -> Any:
     return steps
 
 
+def round_pairs(weight: Any, scale: Any) -> Any:
+    """`weight` (in, out) float32 in int8 multiples of its `pair_scales`, each rounded to the nearest within its pair.
+
+    Where rounding lifts both weights of a pair, the sum may be one step beyond the limit: the second gives way.
+    """
+    steps = round_to_nearest(weight, scale)
+    paired = len(steps) // 2 * 2
+    first, second = steps[0:paired:2], steps[1:paired:2]
+    for start in range(0, len(first), _ROWS):
+        rows = slice(start, start + _ROWS)
+        second[rows] = np.clip(second[rows], *_room(first[rows]))
+    return steps
+
+
+def limit_pairs(steps: Any, scale: Any) -> tuple[Any, Any]:
+    """int8 `steps` (in, out) within the limits, and their column scales (out,) float32, from steps beyond them.
+
+    A column that keeps the limits stays as it is, with its scale. Any other is rounded again, at its `pair_scales`.
+    """
+    weight = steps.astype(np.float32)
+    factors = np.where(_columns_within(steps), np.float32(1), pair_scales(weight)).astype(np.float32)
+    limited = round_pairs(weight, factors)
+    assert keeps_limit(limited)
+    return limited, scale * factors
+
+
+def _columns_within(steps: Any) -> Any:
+    """(out,) bool: columns of int8 `steps` (in, out) that keep the limits."""
+    wide = steps.astype(np.int16)
+    paired = len(wide) // 2 * 2
+    sums = np.abs(wide[0:paired:2] + wide[1:paired:2])
+    return (sums <= PAIR_LIMIT).all(axis=0) & (wide >= -LARGEST).all(axis=0)
+
+
+def _room(other: Any) -> tuple[Any, Any]:
+    """The least and the greatest step that a weight may have beside its int8 neighbour `other`."""
+    other = other.astype(np.int16)
+    return np.maximum(-PAIR_LIMIT - other, -LARGEST), np.minimum(PAIR_LIMIT - other, LARGEST)
+
+
 def round_with_moments(weight: Any, scale: Any, moments: Moments) -> Any:
-    """`weight` (in, out) float32 in int8 multiples of the column scales, rounded by GPTQ with the inputs' moments."""
+    """`weight` (in, out) float32 in int8 multiples of the column scales, rounded by GPTQ with the inputs' moments.
+
+    The limit of pairs is a constraint of the rounding: the later weight of a pair is clipped to the room that the
+    earlier one left, and the rows after it compensate the error.
+    """
     steps = np.empty(weight.shape, np.int8)
     for number, (start, _) in enumerate(moments.spans):
         moment = moments.damped(number)
         order = np.argsort(-np.diag(moment), kind="stable")  # the strongest input first, as GPTQ's act_order
         propagation = _error_propagation(moment[np.ix_(order, order)])
         rows = start + order
+        neighbours = _neighbours(order)
         for column in range(0, weight.shape[1], _COLUMNS):
             columns = slice(column, column + _COLUMNS)
-            steps[rows, columns] = _round_in_order(weight[rows, columns] / scale[columns], propagation)
+            steps[rows, columns] = _round_in_order(weight[rows, columns] / scale[columns], propagation, neighbours)
     return steps
+
+
+def _neighbours(order: Any) -> Any:
+    """For each position of `order`, (n,) rows, the earlier position with the other row of its pair; -1 if none."""
+    position = np.full(len(order) + 1, -1)
+    position[order] = np.arange(len(order))
+    other = position[order ^ 1]
+    return np.where(other < np.arange(len(order)), other, -1)
 
 
 def _error_propagation(moment: Any) -> Any:
@@ -138,8 +209,11 @@ def _invert_lower(lower: Any) -> Any:
     return inverse
 
 
-def _round_in_order(steps: Any, propagation: Any) -> Any:
-    """`steps` (n, columns) float32, in units of the scale, as int8, rounded from the first row on. Changes `steps`."""
+def _round_in_order(steps: Any, propagation: Any, neighbours: Any) -> Any:
+    """`steps` (n, columns) float32, in units of the scale, as int8, rounded from the first row on. Changes `steps`.
+
+    `neighbours` are those of `_neighbours`.
+    """
     n = len(steps)
     rounded = np.empty(steps.shape, np.int8)
     for outer in range(0, n, _OUTER):
@@ -148,7 +222,9 @@ def _round_in_order(steps: Any, propagation: Any) -> Any:
         for inner in range(outer, stop, _INNER):
             end = min(inner + _INNER, stop)
             for row in range(inner, end):
-                nearest = np.clip(np.round(steps[row]), -127, 127)
+                other = neighbours[row]
+                room = (-LARGEST, LARGEST) if other < 0 else _room(rounded[other])
+                nearest = np.clip(np.round(steps[row]), *room)
                 rounded[row] = nearest
                 error = steps[row] - nearest
                 errors[row - outer] = error

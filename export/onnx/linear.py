@@ -32,10 +32,10 @@ class Linear:
     times: float = 1.0
 
 
-def per_row_int8(
-    g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, exact_u8s8: bool = True
-) -> str:
+def per_row_int8(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None) -> str:
     """A product of u8 activations with one scale per row (token) and s8 weights, summed in int32.
+
+    The sums are exact on every CPU if the weights keep the limit of dearlite/models/pair_limit.py.
 
     x is (tokens, in); `count` names an int64 (1,) value, the number of tokens. A row's scale is its largest magnitude /
     127, with zero point 128, so a token's result never depends on the other tokens. Inputs with a floor are shifted to
@@ -50,13 +50,11 @@ def per_row_int8(
         bias = bias + np.float64(np.float32(layer.floor)) * columns
         magnitude, steps, zero = x, 255, 0
     quantised, scale, _, _ = _quantise_rows(g, x, magnitude, count, steps, zero)
-    product = _int8_product(g, quantised, layer, zero, exact_u8s8)
+    product = _int8_product(g, quantised, layer, zero)
     return _with_bias(g, g.add("Mul", product, _times(g, scale, factor)), layer, bias)
 
 
-def per_row_int16(
-    g: Graph, x: str, count: str, layer: Linear, factor: str | None = None, *, exact_u8s8: bool = True
-) -> str:
+def per_row_int16(g: Graph, x: str, count: str, layer: Linear, factor: str | None = None) -> str:
     """The sum of two int8 products: of the rounded activations, and of their rounding errors in steps 254 times finer.
 
     Activations then have 15 bits, and the result equals fp32 activations on int8 weights in quality, in twice the time.
@@ -65,8 +63,8 @@ def per_row_int16(
     error = g.add("Sub", x, g.add("DequantizeLinear", quantised, rows, zeros, axis=0))
     finer = g.const("one_over_254", np.float32(1 / 254))
     fine = g.add("QuantizeLinear", error, g.add("Mul", rows, finer), zeros, axis=0)
-    product = _int8_product(g, quantised, layer, 128, exact_u8s8)
-    product = g.add("Add", product, g.add("Mul", _int8_product(g, fine, layer, 128, exact_u8s8), finer))
+    product = _int8_product(g, quantised, layer, 128)
+    product = g.add("Add", product, g.add("Mul", _int8_product(g, fine, layer, 128), finer))
     return _with_bias(g, g.add("Mul", product, _times(g, scale, factor)), layer, layer.bias)
 
 
@@ -138,18 +136,12 @@ def _with_bias(g: Graph, product: str, layer: Linear, bias: Any, dtype: Any = np
     return g.add("Add", product, g.weight(f"{layer.name}.bias{shifted}{half}", bias.astype(dtype)))
 
 
-def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int, exact_u8s8: bool) -> str:
+def _int8_product(g: Graph, quantised: str, layer: Linear, zero: int) -> str:
     """The product, without zero points, times the column scales: (tokens, out) float32."""
     weight = g.weight(f"{layer.name}.weight", layer.weight)
-    weight_zero = ""
-    if not exact_u8s8:  # nodes over constants, which ONNX Runtime folds when it loads the graph
-        wide = g.add("Cast", weight, to=TensorProto.INT32)
-        wide = g.add("Add", wide, g.const("offset_128", np.int32(128)))
-        weight = g.add("Cast", wide, to=TensorProto.UINT8)
-        weight_zero = g.const("weight_zero_128", np.uint8(128))
     scale = g.weight(f"{layer.name}.scale", layer.scale)
     unit_scale, zero_name = g.const("one", np.float32(1)), g.const(f"zero_{zero}", np.uint8(zero))
-    return g.add("MatMulIntegerToFloat", quantised, weight, unit_scale, scale, zero_name, weight_zero, domain=CONTRIB)
+    return g.add("MatMulIntegerToFloat", quantised, weight, unit_scale, scale, zero_name, "", domain=CONTRIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +164,7 @@ class LinearWay:
 
 LINEAR_WAYS: dict[str, LinearWay] = {
     "int8-per-row": LinearWay(per_row_int8),
-    # For CPUs whose u8 x s8 product saturates: the same results, with weights converted to u8 (zero point 128) at load.
-    "int8-per-row-wide": LinearWay(partial(per_row_int8, exact_u8s8=False)),
     "int16-per-row": LinearWay(per_row_int16),
-    "int16-per-row-wide": LinearWay(partial(per_row_int16, exact_u8s8=False)),
     "dequantised": LinearWay(dequantised),
     # fp16, for a GPU: CUDA has no kernels for the int8 operators.
     "dequantised-half": LinearWay(partial(dequantised, half=True), half=True),

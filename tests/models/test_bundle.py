@@ -378,14 +378,14 @@ def test_a_bundle_made_by_hand_is_whole(path):
     assert contents(edited(path, lambda manifest: None)) == before  # so that the tests below fail by their edit
 
 
-@pytest.mark.parametrize("schema", [3, 0, "1", None, 1.5, True])
+@pytest.mark.parametrize("schema", [4, 0, "1", None, 1.5, True])
 def test_another_schema_is_refused_by_its_number(path, schema):
     message = refused(edited(path, lambda manifest: manifest.update(schema=schema)))
     assert "schema" in message
 
 
 def test_a_later_schema_says_update(path):
-    assert "schema 3" in (message := refused(edited(path, lambda manifest: manifest.update(schema=3))))
+    assert "schema 4" in (message := refused(edited(path, lambda manifest: manifest.update(schema=4))))
     assert "update dearlite" in message
 
 

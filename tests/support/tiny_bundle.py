@@ -58,5 +58,6 @@ def write_tiny_bundle(path):
     vocabulary = tokenizer["model"]["vocab"]
     tokenizer["model"]["vocab"] = {text: number for text, number in vocabulary.items() if number < TOKENS}
     facts = replace(minilm.FACTS, name=NAME)
-    minilm.write_graphs(network(), json.dumps(tokenizer).encode(), minilm.GRAPHS, {}, path, facts)
+    model = minilm.limit_model(network())
+    minilm.write_graphs(model, json.dumps(tokenizer).encode(), minilm.GRAPHS, {}, path, facts, pair_limited=True)
     return path

@@ -94,8 +94,8 @@ def test_padded_graph_in_fp32_is_transformers(tmp_path, kind, cpu_for_cuda):
 def test_rotated_int8_weights_in_the_padded_graph_are_those_of_the_cpu_graph(tmp_path, cpu_for_cuda):
     """Both graphs with q * scale in fp32 and block Hadamards before `down`: only the layouts differ."""
     checkpoint(tmp_path, GROUPED)
-    ways = (("dequantised", "dequantised", ()),)
-    target = write(tmp_path, replace(QUANTISATIONS["int8"], ways=ways, cuda_way="int8-weights"), "cpu", "cuda")
+    plan = replace(QUANTISATIONS["int8"], way="dequantised", last_way="dequantised", cuda_way="int8-weights")
+    target = write(tmp_path, plan, "cpu", "cuda")
     on_cpu, on_cuda = (Reranker.load(target, device=device).score(PAIRS) for device in ("cpu", "cuda"))
     assert on_cuda == pytest.approx(on_cpu, abs=1e-4)
 

@@ -83,7 +83,7 @@ def test_15_bit_activations_leave_the_error_of_the_int8_weights_alone(tmp_path):
         source={},
     )
     model = DecoderModel(source=source, tokenizer=(tmp_path / "tokenizer.json").read_bytes(), facts=facts)
-    exact = replace(QUANTISATIONS["int8"], ways=(("dequantised", "dequantised", ()),))
+    exact = replace(QUANTISATIONS["int8"], way="dequantised", last_way="dequantised")
     scores = {}
     plans = {"exact": exact} | {name: QUANTISATIONS[name] for name in ("int8", "int8-accurate")}
     for name, plan in plans.items():
@@ -134,16 +134,20 @@ def test_disk_that_an_export_needs_is_checked_before_it(tmp_path, monkeypatch, c
     assert weights * weight_bytes < size
 
 
-def test_wide_graph_gives_the_same_scores(tmp_path, monkeypatch):
+def test_one_graph_is_exact_on_every_cpu(tmp_path, monkeypatch):
+    from dearlite.models.pair_limit import check_pair_limit
     from dearlite.pointwise.onnxruntime import CAPABILITIES
 
     checkpoint(tmp_path, "mistral")
     assert export(tmp_path, tmp_path / "m.dear") == 0
-    fast = Reranker.load(tmp_path / "m.dear")
+    scores = Reranker.load(tmp_path / "m.dear").score(PAIRS)
     monkeypatch.setitem(CAPABILITIES, "u8s8-exact", lambda: False)
-    wide = Reranker.load(tmp_path / "m.dear")
-    assert wide._backend.build.graph == "cpu-wide.onnx"
-    assert wide.score(PAIRS) == pytest.approx(fast.score(PAIRS), abs=1e-4)
+    elsewhere = Reranker.load(tmp_path / "m.dear")
+    assert elsewhere._backend.build.graph == "cpu.onnx"
+    assert elsewhere.score(PAIRS) == scores
+    bundle = Bundle(tmp_path / "m.dear")
+    assert [build.graph for build in bundle.manifest.builds] == ["cpu.onnx"] and bundle.manifest.schema == 3
+    assert check_pair_limit(bundle) == 2 * 5  # qkv, o, gate, up and down
 
 
 def test_lora_alone_is_merged_with_the_base_it_names(tmp_path):

@@ -5,8 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from noveleval import DATA, RUN, assert_same_figures, ndcg10, pairs, reference_scores
+from wide_graphs import widen
 
 from dearlite import Reranker
 from dearlite.export.encoders import minilm
@@ -14,6 +16,7 @@ from dearlite.export.encoders.bert import one_document_graph, padded_graph
 from dearlite.export.quality import card
 from dearlite.models.bundle import Bundle
 from dearlite.models.manifest import Build
+from dearlite.models.pair_limit import check_pair_limit, keeps_limit
 from dearlite.models.registry import find_model
 
 ROWS = [(query, text) for _, _, query, text in pairs()][:12]
@@ -37,12 +40,31 @@ def test_fp32_graph_is_transformers_network(shipped, model, tmp_path, write, lay
     assert Reranker.load(path).score(ROWS) == pytest.approx(reference_scores()[:12], abs=2e-5)
 
 
-def test_wide_graph_gives_the_same_scores(shipped, model, tmp_path):
-    """The graph for CPUs whose u8 x s8 product saturates computes the same sums in u8 x u8."""
+def test_products_of_the_embedded_model_are_exact(shipped, model, tmp_path):
+    """The same sums in u8 x u8, which every CPU adds in 32 bits, give the same scores."""
+
+    def widened(model, way):
+        return widen(one_document_graph(model, way))
+
     path = tmp_path / "wide.dear"
-    plan = tuple(graph for graph in minilm.GRAPHS if graph[0] == "cpu-wide.onnx")
-    minilm.write_graphs(model, shipped.read("tokenizer.json"), plan, {}, path)
+    plan = (("cpu.onnx", widened, "int8-per-row", Build("cpu", "cpu.onnx", "one-document", "int8")),)
+    minilm.write_graphs(minilm.limit_model(model), shipped.read("tokenizer.json"), plan, {}, path)
     assert Reranker.load(path).score(ROWS) == pytest.approx(Reranker.load("minilm-l12").score(ROWS), abs=1e-5)
+
+
+def test_columns_within_the_limit_are_the_published_integers(model):
+    """The rest, one column in forty, is rounded again to within a step of its own scale."""
+    changed = total = 0
+    for layer, limited in zip(model.layers, minilm.limit_model(model).layers, strict=True):
+        for name in ("query", "key", "value", "output", "up", "down"):
+            old, new = getattr(layer, name), getattr(limited, name)
+            assert keeps_limit(new.weight)
+            same = new.scale == old.scale
+            assert (new.weight[:, same] == old.weight[:, same]).all() and (new.scale >= old.scale).all()
+            error = np.abs(new.weight * new.scale - old.weight * old.scale)
+            assert (error <= 1.5 * (new.scale - old.scale * same)).all()
+            changed, total = changed + (~same).sum(), total + same.size
+    assert (changed, total) == (1055, 41472)
 
 
 def published_model():
@@ -87,6 +109,8 @@ def test_another_model_is_refused(tmp_path):
 
 def test_embedded_bundle_and_its_card(shipped):
     shipped.verify()
+    assert check_pair_limit(shipped) == 49
+    assert [build.graph for build in shipped.manifest.builds] == ["cpu.onnx", "cuda.onnx"]
     assert shipped.path.stat().st_size < 40_000_000
     measured = shipped.card()
     assert measured["pairs"] == "noveleval/run_bm25.trec"
