@@ -7,7 +7,7 @@
 The published file quantises activations with one scale per batch, so that a document's score depends on the other
 documents of its batch. The new file has the same u8 embeddings, bit for bit, in a graph with one scale per token, and
 the same int8 matrices, but for the columns that some CPUs multiply wrongly: these are rounded again within the limit of
-pairs, at scales of their own (2.6 percent of the columns). The same input gives the same bytes.
+pairs, at scales of their own (2.5 percent of the columns). The same input gives the same bytes.
 """
 
 from __future__ import annotations
