@@ -45,10 +45,11 @@ def main() -> None:
     work = read_work(options.collection, run, options.pairs)
     threads = check_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="dearlite-benchmark-") as folder, ExitStack() as stack:
-        setting = make_folders(options.published_onnx, Path(folder), threads=threads)
+        setting = make_folders(options.published_onnx, Path(folder), threads=threads, older=options.older)
         workers: dict[str, Worker] = {}
         failures: dict[str, str] = {}
-        for key, system in SYSTEMS.items():
+        for key in options.only or [key for key in SYSTEMS if key != "dearlite-older" or options.older]:
+            system = SYSTEMS[key]
             print_progress(f"loading {system.name}")
             try:
                 if system.needs_published and setting.published is None:
@@ -93,6 +94,8 @@ def parse_options() -> argparse.Namespace:
         help="begin no round that would end after S seconds (default: 400)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: one per core, as in dearlite")
+    parser.add_argument("--older", type=Path, metavar="FILE", help="another file of dearlite's, as another row")
+    parser.add_argument("--only", nargs="+", choices=SYSTEMS, metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     options = parser.parse_args()
     if options.pairs < 1 or options.rounds < 1:

@@ -37,11 +37,12 @@ class Setting:
     sentence_transformers: Path
     flashrank_cache: Path
     threads: int
+    older: Path | None = None  # another file of dearlite's
 
 
-def make_folders(published: Path | None, into: Path, *, threads: int) -> Setting:
+def make_folders(published: Path | None, into: Path, *, threads: int, older: Path | None = None) -> Setting:
     """A Setting with the library folders under `into`; without `published` they are not made."""
-    setting = Setting(published, into / "sentence-transformers", into / "flashrank", threads)
+    setting = Setting(published, into / "sentence-transformers", into / "flashrank", threads, older)
     if published is not None:
         _fill(setting.sentence_transformers, published, "onnx/model.onnx", {"tokenizer_class": "BertTokenizer"})
         _fill(setting.flashrank_cache / FLASHRANK_NAME, published, _FLASHRANK_FILE, {})

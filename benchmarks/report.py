@@ -44,6 +44,8 @@ def summarise(
     first = next(iter(SYSTEMS))
     rows: list[dict[str, Any]] = []
     for key, system in SYSTEMS.items():
+        if key not in rounds and key not in failures:  # not among those to run
+            continue
         row: dict[str, Any] = {"key": key, "name": system.name}
         rows.append(row)
         if key not in rounds:

@@ -144,6 +144,16 @@ def load_dearlite_score(setting: Setting) -> Score:
     return lambda work: reranker.score(flat_pairs(work))
 
 
+def load_dearlite_older(setting: Setting) -> Score:
+    """Reranker.score with another file, such as one from before the limit of pairs."""
+    from dearlite import Reranker
+
+    if setting.older is None:
+        raise RuntimeError("needs --older FILE")
+    reranker = Reranker.load(setting.older, device="cpu", threads=setting.threads)
+    return lambda work: reranker.score(flat_pairs(work))
+
+
 # The first is the baseline of the others.
 SYSTEMS: dict[str, System] = {
     "published-32": System("published int8 file, padded batches of 32", load_padded_32, "published-alone"),
@@ -154,6 +164,7 @@ SYSTEMS: dict[str, System] = {
     "rerankers": System("rerankers (FlashRank inside)", load_rerankers, "published-alone"),
     "dearlite-rerank": System("dearlite, rerank() per query", load_dearlite_rerank, "dearlite-score", False),
     "dearlite-score": System("dearlite, score() all pairs", load_dearlite_score, "dearlite-rerank", False),
+    "dearlite-older": System("dearlite, an older file", load_dearlite_older, "dearlite-score", False),
 }
 
 # imported module -> name of its package for pip

@@ -21,6 +21,7 @@ _COLUMNS = 2048
 # Largest number of inputs with a common covariance matrix. A wider matrix is rounded in groups of its rows: the
 # covariance between groups is ignored, for group^2 numbers instead of inputs^2 (8B: 14,336^2 for the down projection).
 GROUP = 2048
+_SHRINKS = [1 - 0.01 * percent for percent in range(11)]  # of a column's scale below that of its largest pair
 _DAMPING = 0.01  # the minimum weight of the identity in the moments, as in GPTQ
 
 
@@ -88,10 +89,9 @@ def pair_scales(weight: Any) -> Any:
     A pair is two weights of a column in rows 2i and 2i + 1. With opposite signs its sum is the smaller of the two
     bounds, so that the largest sum alone decides.
     """
-    scale, rows = column_scales(weight), len(weight) // 2 * 2
-    for start in range(0, rows, _ROWS):
-        block = weight[start : min(start + _ROWS, rows)]
-        sums = block[0::2] + block[1::2]
+    scale = column_scales(weight)
+    for start in range(0, len(weight) - 1, _ROWS):
+        sums = np.add(*_pairs(weight[start : start + _ROWS]))
         np.maximum(
             scale, np.maximum(sums.max(axis=0), -sums.min(axis=0)) / PAIR_LIMIT, out=scale, where=sums.any(axis=0)
         )
@@ -110,37 +110,50 @@ def round_to_nearest(weight: Any, scale: Any) -> Any:
 
 
 def round_pairs(weight: Any, scale: Any) -> Any:
-    """`weight` (in, out) float32 in int8 multiples of its `pair_scales`, each rounded to the nearest within its pair.
+    """`weight` (in, out) float32 in int8 multiples of the column scales, each pair rounded to near values in its limit.
 
-    Where rounding lifts both weights of a pair, the sum may be one step beyond the limit: the second gives way.
+    Both weights of a pair beyond the limit give way by half of the excess. Where rounding lifts both, so that the sum
+    is one step beyond the limit, the second gives way.
     """
-    steps = round_to_nearest(weight, scale)
-    paired = len(steps) // 2 * 2
-    first, second = steps[0:paired:2], steps[1:paired:2]
-    for start in range(0, len(first), _ROWS):
-        rows = slice(start, start + _ROWS)
-        second[rows] = np.clip(second[rows], *_room(first[rows]))
+    steps = np.empty(weight.shape, np.int8)
+    for start in range(0, len(weight), _ROWS):
+        block = weight[start : start + _ROWS] / scale
+        first, second = _pairs(block)
+        sums = first + second
+        excess = (sums - np.clip(sums, -PAIR_LIMIT, PAIR_LIMIT)) / 2
+        first -= excess
+        second -= excess
+        steps[start : start + _ROWS] = np.clip(np.round(block), -LARGEST, LARGEST)
+    first, second = _pairs(steps)
+    np.clip(second, *_room(first), out=second, casting="unsafe")
     return steps
 
 
 def limit_pairs(steps: Any, scale: Any) -> tuple[Any, Any]:
     """int8 `steps` (in, out) within the limits, and their column scales (out,) float32, from steps beyond them.
 
-    A column that keeps the limits stays as it is, with its scale. Any other is rounded again, at its `pair_scales`.
+    A column that keeps the limits stays as it is, with its scale. Any other is rounded again, at the scale with the
+    least error of some from its `pair_scales` down.
     """
     weight = steps.astype(np.float32)
-    factors = np.where(_columns_within(steps), np.float32(1), pair_scales(weight)).astype(np.float32)
-    limited = round_pairs(weight, factors)
+    sums = np.abs(np.add(*_pairs(steps.astype(np.int16))))
+    within = (sums <= PAIR_LIMIT).all(axis=0) & (steps >= -LARGEST).all(axis=0)
+    limited, factors = steps.copy(), np.ones(len(within), np.float32)
+    least = np.where(within, 0, np.inf)
+    for shrink in _SHRINKS:
+        trial = np.maximum(pair_scales(weight) * np.float32(shrink), column_scales(weight))
+        rounded = round_pairs(weight, trial)
+        error = np.square(rounded * trial - weight).sum(axis=0, dtype=np.float64)
+        better = error < least
+        limited[:, better], factors[better], least[better] = rounded[:, better], trial[better], error[better]
     assert keeps_limit(limited)
     return limited, scale * factors
 
 
-def _columns_within(steps: Any) -> Any:
-    """(out,) bool: columns of int8 `steps` (in, out) that keep the limits."""
-    wide = steps.astype(np.int16)
-    paired = len(wide) // 2 * 2
-    sums = np.abs(wide[0:paired:2] + wide[1:paired:2])
-    return (sums <= PAIR_LIMIT).all(axis=0) & (wide >= -LARGEST).all(axis=0)
+def _pairs(rows: Any) -> tuple[Any, Any]:
+    """Views of the first and the second rows of the pairs; a last row without a neighbour is in none."""
+    paired = len(rows) // 2 * 2
+    return rows[0:paired:2], rows[1:paired:2]
 
 
 def _room(other: Any) -> tuple[Any, Any]:

@@ -147,7 +147,7 @@ def test_one_graph_is_exact_on_every_cpu(tmp_path, monkeypatch):
     assert elsewhere.score(PAIRS) == scores
     bundle = Bundle(tmp_path / "m.dear")
     assert [build.graph for build in bundle.manifest.builds] == ["cpu.onnx"] and bundle.manifest.schema == 3
-    assert check_pair_limit(bundle) == 2 * 5  # qkv, o, gate, up and down
+    assert check_pair_limit(bundle) == 3 * 5  # qkv, o, gate, up and down of each layer
 
 
 def test_lora_alone_is_merged_with_the_base_it_names(tmp_path):
