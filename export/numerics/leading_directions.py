@@ -8,8 +8,8 @@ components along the leading directions V (inputs, r), and these components, whi
 
 T (r, copies) divides a component among its copies, and C (copies, r) has T's signs. No copy is larger than the
 largest values of the rest, so the rest determines the row's scale. The copies of a component differ by up to 5 percent:
-their rounding errors are independent and average out. So do those of their weights, which GPTQ rounds differently. Neighbouring copies have opposite signs, so that they have no part in the limit of pairs
-(dearlite/models/pair_limit.py).
+their rounding errors are independent and average out. So do those of their weights, which GPTQ rounds differently.
+Neighbouring copies have opposite signs, so that they never reach the limit of pairs (dearlite/models/pair_limit.py).
 The layer remains a single int8 product, with 1 to 4 percent more inputs.
 """
 
