@@ -63,7 +63,7 @@ def test_columns_within_the_limit_are_the_published_integers(model):
             kept = (sums <= 128).all(axis=0)
             assert (new.weight[:, kept] == old.weight[:, kept]).all() and (new.scale == old.scale)[kept].all()
             error = np.abs(new.weight * new.scale - old.weight * old.scale)
-            assert (error <= 7.5 * new.scale).all() and (error > 1.01 * new.scale).mean() < 1e-4  # pairs that gave way
+            assert (error <= 7.5 * new.scale).all() and (error > 1.01 * new.scale).mean() < 1e-3  # pairs that gave way
             changed, total = changed + (~kept).sum(), total + kept.size
     assert (changed, total) == (1055, 41472)
 
