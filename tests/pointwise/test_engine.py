@@ -138,7 +138,8 @@ def test_scores_do_not_depend_on_threads(tmp_path):
 
 def in_a_process(code, *args):
     """The output of `code` in a new process, since memory and limits belong to a process; it can import this file."""
-    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{textwrap.dedent(code)}"
+    folders = [str(Path(__file__).parent), str(Path(widen.__code__.co_filename).parent)]
+    code = f"import sys\nsys.path[:0] = {folders!r}\n{textwrap.dedent(code)}"
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,7 +11,7 @@ from dearlite.export.numerics.leading_directions import (
     leading_directions,
     sharing_matrix,
 )
-from dearlite.export.numerics.rounding import GROUP, Moments, column_scales, round_to_nearest, round_with_moments
+from dearlite.export.numerics.rounding import GROUP, Moments, pair_scales, round_pairs, round_with_moments
 
 RNG = np.random.default_rng(7)
 
@@ -28,28 +28,28 @@ def relative(rows, weight, steps, scale):
 def test_gptq_beats_nearest_on_rows_it_has_not_seen():
     rows = correlated(2000, 300)
     weight = RNG.standard_normal((300, 70)).astype(np.float32)
-    scale = column_scales(weight)
+    scale = pair_scales(weight)
     moments = Moments(300)
     moments.add(rows[:1500])
     by_gptq = relative(rows[1500:], weight, round_with_moments(weight, scale, moments), scale)
-    nearest = relative(rows[1500:], weight, round_to_nearest(weight, scale), scale)
+    nearest = relative(rows[1500:], weight, round_pairs(weight, scale), scale)
     assert by_gptq < 0.5 * nearest
 
 
 def test_uncorrelated_inputs_are_rounded_to_the_nearest():
     weight = RNG.standard_normal((300, 40)).astype(np.float32)
-    scale = column_scales(weight)
+    scale = pair_scales(weight)
     moments = Moments(300)
     moments.add(np.eye(300, dtype=np.float32))
-    assert (round_with_moments(weight, scale, moments) == round_to_nearest(weight, scale)).all()
+    assert (round_with_moments(weight, scale, moments) == round_pairs(weight, scale)).all()
 
 
 def test_no_step_leaves_int8_and_no_moment_is_fine():
     weight = (RNG.standard_normal((90, 8)) ** 9).astype(np.float32)
-    scale = column_scales(weight)
+    scale = pair_scales(weight)
     steps = round_with_moments(weight, scale, Moments(90))
     assert steps.dtype == np.int8 and steps.min() >= -127
-    assert (steps == round_to_nearest(weight, scale)).all()
+    assert (steps == round_pairs(weight, scale)).all()
 
 
 def test_moments_count_a_row_by_its_direction():
@@ -68,12 +68,12 @@ def test_wide_matrices_are_rounded_in_groups_of_their_rows(monkeypatch):
     assert len(Moments(GROUP + 1).sums) == 2
     monkeypatch.setattr(rounding, "GROUP", 100)
     rows, weight = correlated(900, 250), RNG.standard_normal((250, 30)).astype(np.float32)
-    scale = column_scales(weight)
+    scale = pair_scales(weight)
     moments = Moments(250)
     moments.add(rows)
     assert [len(part) for part in moments.sums] == [100, 100, 50]
     steps = round_with_moments(weight, scale, moments)
-    assert relative(rows, weight, steps, scale) < relative(rows, weight, round_to_nearest(weight, scale), scale)
+    assert relative(rows, weight, steps, scale) < relative(rows, weight, round_pairs(weight, scale), scale)
 
 
 def test_rows_that_are_all_alike_are_no_obstacle():
@@ -85,7 +85,7 @@ def test_rows_that_are_all_alike_are_no_obstacle():
     moments.add(rows)
     directions = leading_directions(moments.sums[0])
     wider = extend_weight(weight, directions)
-    scale = column_scales(wider)
+    scale = pair_scales(wider)
     steps = round_with_moments(wider, scale, moments.extended(directions))
     components = rows[:1] @ directions
     extended = np.concatenate([rows[:1] - components @ directions.T, components @ sharing_matrix(400)], axis=1)
