@@ -67,7 +67,7 @@ class Measurement:
     matrices_gops: float  # 10^9 additions and multiplications per second in products with the model's matrices
     int8_peak_gops: float | None  # the same in a large int8 product alone; None unless the model runs in int8 on a CPU
     share_of_int8_peak: float | None
-    kernels: str | None  # of int8 products on this CPU, in words; None like `int8_peak_gops`
+    kernels: str | None  # of the model's int8 products, in words; None like `int8_peak_gops`
     product_rates: ProductRates | None  # of small products on one core; None like `int8_peak_gops`
     predicted: tuple[Prediction, ...]
 
@@ -94,7 +94,7 @@ def measure(
     """
     start = time.perf_counter()
     from dearlite.pointwise.gguf_reranker import GgufReranker
-    from dearlite.pointwise.kernels import kernels_in_words, product_rates
+    from dearlite.pointwise.kernels import kernels_of, product_rates
     from dearlite.pointwise.reranker import PointwiseReranker
     from dearlite.reranker import Reranker
 
@@ -112,7 +112,7 @@ def measure(
     if documents is None:
         documents = min(_MOST_DOCUMENTS, reranker.threads * max(1, int(_ROUND_S / first_score_s)))
     texts = corpus.texts(documents)
-    build = next(b for b in manifest.builds if (b.device, b.quantisation) == (reranker.device, reranker.quantisation))
+    build = reranker._onnx.build
     reranker.rerank(corpus.query, texts)
     memory = memory_now()  # before the large product below allocates memory
     peak = _Int8Peak(reranker.threads) if reranker.device == "cpu" and "int8" in build.quantisation else None
@@ -144,7 +144,7 @@ def measure(
         matrices_gops=gops,
         int8_peak_gops=highest,
         share_of_int8_peak=None if highest is None else gops / highest,
-        kernels=None if peak is None else kernels_in_words(),
+        kernels=None if peak is None else kernels_of(reranker.bundle, build),
         product_rates=None if peak is None else product_rates(),
         predicted=tuple(_predict(count, load_s, rate, memory, len(texts[0])) for count in PREDICTED_DOCUMENTS),
     )

@@ -9,11 +9,15 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from dearlite.foreign import Foreign, engine_errors
+from dearlite.models.pair_limit import multiplies_int8
 from dearlite.pointwise.onnxruntime import LIBRARY, PROVIDERS, multiplies_u8s8_exactly, onnxruntime
 from dearlite.processor import architecture, cpu_features
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from dearlite.models.bundle import Bundle
+    from dearlite.models.manifest import Build
 
 # name -> the meaning for a user
 _KERNELS = {
@@ -25,6 +29,8 @@ _KERNELS = {
     "Arm without dot product": "this CPU is older than Arm's dot products; slow, and exact",
     "generic": "ONNX Runtime has none for this CPU in particular",
 }
+
+_OLDER = "u8 x u8: the second graph of an older file, which is slower; export the model again for the faster one"
 
 _SHAPE = (128, 1024, 1024)  # rows, inputs, outputs of the products in `product_rates`
 _MEASURED_S = 0.02  # the least duration of one of its measurements
@@ -65,6 +71,11 @@ def kernels() -> str:
 def kernels_in_words() -> str:
     """The name of the kernels, and their meaning."""
     return f"{kernels()}: {_KERNELS[kernels()]}"
+
+
+def kernels_of(bundle: Bundle, build: Build) -> str:
+    """The kernels that a model's graph runs with, in words: this CPU's, but for the second graph of older files."""
+    return kernels_in_words() if multiplies_int8(bundle, build.graph) else _OLDER
 
 
 def product_rates() -> ProductRates:

@@ -1,15 +1,18 @@
 """`dearlite bench`: its counts, checked by hand, and a run on a real model."""
 
 import json
+import re
 import sys
 
 import pytest
+from older_files import WIDE_GRAPH
 
 from dearlite import Reranker, machine
 from dearlite.cli.main import run
 from dearlite.models.manifest import Build, Manifest, Tensor
 from dearlite.pointwise import bench
 from dearlite.pointwise.kernels import kernels_in_words
+from dearlite.pointwise.onnxruntime import CAPABILITIES, EXACT_PRODUCTS
 from dearlite.pointwise.reranker import PointwiseReranker
 
 
@@ -63,6 +66,13 @@ def test_table_names_model_and_settings(cli):
         "MB",
     ):
         assert words in out
+
+
+def test_the_second_graph_of_an_older_file_is_named(cli, monkeypatch):
+    for exact, words in ((True, kernels_in_words()), (False, "u8 x u8: the second graph of an older file")):
+        monkeypatch.setitem(CAPABILITIES, EXACT_PRODUCTS, lambda exact=exact: exact)
+        _, out, _ = cli("-m", WIDE_GRAPH, "--docs", 1, "--tokens", 20, "--threads", 1, "--device", "cpu")
+        assert re.search(rf"^int8 kernels +{re.escape(words)}", out, re.MULTILINE)
 
 
 def test_measurement_errors_are_one_line(cli, tmp_path):
