@@ -26,12 +26,15 @@ DISTRIBUTIONS = {
     "llama_index": "llama-index-core",
     "optimum": "optimum-onnx",
     "pytrec_eval": "pytrec-eval-terrier",
+    "Stemmer": "pystemmer",
+    "docx": "python-docx",
     "yaml": "pyyaml",
 }
 # declared, and imported by another package only
 INDIRECT = {
     "onnxruntime-gpu": "imported as onnxruntime",
 }
+TYPE_CHECKERS_OWN = ("typing_extensions",)  # type checkers bring its types themselves
 FOR_DEVELOPERS = ("dev", "docs", "test")
 
 
@@ -65,12 +68,26 @@ def third_party(node):
 
 
 def nodes(root):
-    """(FILE:LINE, node) of every import statement and call below `root`."""
+    """(FILE:LINE, node) of every import statement and call below `root`, but those of TYPE_CHECKERS_OWN."""
     for file in modules_of(root).values():
         name = file.relative_to(root)
         for node in ast.walk(tree(file)):
-            if isinstance(node, (ast.Import, ast.ImportFrom, ast.Call)):
+            if isinstance(node, (ast.Import, ast.ImportFrom, ast.Call)) and node not in known_to_type_checkers(file):
                 yield f"{name}:{node.lineno}", node
+
+
+@cache
+def known_to_type_checkers(file):
+    """Imports of TYPE_CHECKERS_OWN in the blocks that only a type checker reads."""
+    blocks = [
+        node
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    ]
+    return {
+        node for block in blocks for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module in TYPE_CHECKERS_OWN
+    }  # fmt: skip
 
 
 def needs(root):

@@ -11,7 +11,7 @@ import numpy as np
 
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, need
-from dearlite.lexical.languages import EXTRA, tokenizer_of
+from dearlite.lexical.languages import tokenizer_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Bm25Index:
         vocabulary = self._tokenizer.get_vocab_dict()
         self._bm25 = None
         if any(ids):
-            self._bm25 = need("bm25s", extra=EXTRA).BM25(k1=parameters.k1, b=parameters.b, method="lucene")
+            self._bm25 = need("bm25s", extra="first-stage").BM25(k1=parameters.k1, b=parameters.b, method="lucene")
             self._bm25.index((ids, vocabulary), create_empty_token=False, show_progress=False)
 
     def scores(self, query: str) -> NDArray[np.float32]:

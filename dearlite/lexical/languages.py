@@ -10,7 +10,6 @@ from typing import Any
 from dearlite.errors import UsageError, need
 
 NO_LANGUAGE = "none"
-EXTRA = "first-stage"
 
 # ISO 639-1 -> the name of its Snowball stemmer
 _CODES = {
@@ -61,7 +60,7 @@ def check_language(language: str) -> str:
     name = _CODES.get(language.lower(), language.lower())
     if name == NO_LANGUAGE:
         return name
-    known = need("Stemmer", extra=EXTRA).algorithms()
+    known = need("Stemmer", extra="first-stage").algorithms()
     if name not in known:
         near = get_close_matches(name, known, 2, 0.5)
         hint = f"nearest: {', '.join(near)}" if near else f"it is one of {', '.join(known)}"
@@ -71,7 +70,7 @@ def check_language(language: str) -> str:
 
 def tokenizer_of(language: str) -> Any:
     """A new bm25s Tokenizer for a name of `check_language`. It keeps the vocabulary of the texts that it has seen."""
-    tokenization = need("bm25s.tokenization", extra=EXTRA)
-    stemmer = None if language == NO_LANGUAGE else need("Stemmer", extra=EXTRA).Stemmer(language)
+    tokenization = need("bm25s.tokenization", extra="first-stage")
+    stemmer = None if language == NO_LANGUAGE else need("Stemmer", extra="first-stage").Stemmer(language)
     stop_words = language if language in _WITH_STOP_WORDS else None
     return tokenization.Tokenizer(splitter=words_of, stopwords=stop_words, stemmer=stemmer)
