@@ -59,7 +59,7 @@ def verify(model: str | Path, *, report: Report | None = None) -> Verification:
         >>> outcome.parts, outcome.reproduced
         (6, True)
         >>> [round(score.difference, 2) for score in outcome.scores]
-        [-0.67, -0.28, -0.72, -0.36]
+        [-0.86, -0.29, -0.69, -0.39]
 
     """
     path = find_model(str(model))
@@ -91,9 +91,8 @@ def _verify_bundle(model: str, path: Path, report: Report | None) -> Verificatio
     limited = check_pair_limit(bundle)
     members, name = len(bundle.manifest.members), bundle.manifest.name
     if report is not None:
-        report(f"{path}: {members} members match their sha256")
-        if limited:
-            report(f"{path}: {limited} int8 matrices keep the limit that makes their products exact on every CPU")
+        exact = f", and {limited} int8 matrices keep the limit of pairs" if limited else ""
+        report(f"{path}: {members} members match their sha256{exact}")
     entry = find_entry(model) or find_entry(name)
     if entry is None or not entry.golden:
         if report is not None:
