@@ -129,7 +129,8 @@ def test_verify_counts_the_parts_and_reports_each_step(embedded_path, tmp_path, 
         True,
     )
     assert (outcome.readings, outcome.reproduced, len(outcome.scores)) == ((), True, 4)
-    assert lines == [f"{embedded_path}: {outcome.parts} members match their sha256, and 49 int8 matrices keep the limit of pairs"]
+    whole = f"{outcome.parts} members match their sha256, and 49 int8 matrices keep the limit of pairs"
+    assert lines == [f"{embedded_path}: {whole}"]
     damaged = tmp_path / "m.dear"
     data = bytearray(embedded_path.read_bytes())
     data[Bundle(embedded_path)._offsets["weights.bin"][0] + 100] ^= 1
