@@ -155,7 +155,8 @@ def order_within(
             progress(depth, len(documents))
             if len(rankings) > 1 or len(documents) <= window:
                 break
-            windows = int(deadline.left_s / (_SLOWER * (time.perf_counter() - pass_start)))
+            affordable = deadline.left_s / (_SLOWER * (time.perf_counter() - pass_start))
+            windows = int(min(affordable, len(documents)))  # infinite without a limit of time
             depth = min(len(documents), window + (windows - 1) * stride) if windows > 1 else 0
     if first and documents and not read and deadline.timed_out:
         raise _budget_too_short(deadline, time.perf_counter() - start)

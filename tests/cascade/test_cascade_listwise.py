@@ -99,6 +99,11 @@ def test_time_enough_reads_all_of_it(tiny, monkeypatch):
     assert read == set(range(30))
 
 
+def test_an_unlimited_time_reads_all_of_it(tiny):
+    ranking = tiny.rerank(QUERY, DOCS[:30], listwise=Listwise(window=10), budget_s=math.inf)
+    assert ranking.complete and ranking.unscored == 0
+
+
 def test_time_for_the_head_only_leaves_the_rest_as_it_was(tiny, monkeypatch):
     ranking, read, asked = windows_of(tiny, 2.0, monkeypatch, 1.0)
     assert len(asked) == 1
