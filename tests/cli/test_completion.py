@@ -142,6 +142,7 @@ class Prompt:
     """A shell on a terminal, in which keys are typed."""
 
     def __init__(self, name, folder):
+        need_posix()
         import fcntl
         import pty
         import termios

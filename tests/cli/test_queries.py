@@ -89,7 +89,7 @@ def test_a_file_with_ids_keeps_them(cli, files, expected, name, text):
     ("arguments", "words"),
     [
         (["-q", "x", "--queries", "Q", "D"], "leave out the query"),
-        (["--queries", "Q", "Q", "D"], "leave out the query"),
+        (["--queries", "Q", "Q", "D"], "holds a document per record, and several DOCS are files of text"),
         (["--queries", "Q"], "name the file of documents"),
         (["--queries", "-", "-"], "cannot hold both"),
         (["--queries", "Q", "D", "--query-id", "7"], "--query-id names a single query"),

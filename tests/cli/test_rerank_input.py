@@ -103,12 +103,12 @@ def test_query_and_documents_in_utf16(cli):
 def test_ids_that_are_not_known_are_told_where_they_matter(cli, tmp_path):
     (tmp_path / "d.jsonl").write_text('{"uuid": "u1", "text": "rain"}\n{"uuid": "u2", "text": "snow"}\n')
     _, out, err = cli("rerank", "-q", "rain", tmp_path / "d.jsonl", "--format", "trec")
-    assert [line.split()[2] for line in out.splitlines()] == ["0", "1"]
+    assert {line.split()[2] for line in out.splitlines()} == {"0", "1"}
     assert "2 documents have no id under a known name (d.jsonl:1 first; it has 'uuid', 'text')" in err
     assert "--id-field" in err
     assert cli("rerank", "-q", "rain", tmp_path / "d.jsonl")[2] == ""
     _, out, err = cli("rerank", "-q", "rain", tmp_path / "d.jsonl", "--format", "trec", "--id-field", "uuid")
-    assert [line.split()[2] for line in out.splitlines()] == ["u1", "u2"]
+    assert {line.split()[2] for line in out.splitlines()} == {"u1", "u2"}
     assert err == ""
 
 

@@ -63,6 +63,9 @@ CALLS = {
     "train mine": [("train", "mine", "-h")],
     "bench": [("bench", "--docs", "1", "--tokens", "16"), ("bench", "--docs", "1", "--tokens", "16", "--json")],
     "doctor": [("doctor",)],
+    "help": [("help",), ("help", "rerank")],
+    "version": [("version",)],
+    "completion": [("completion", "bash")],
 }
 ALL = [call for calls in CALLS.values() for call in calls]
 SOME = [calls[0] for calls in CALLS.values()] + [("--version",), ("-h",)]
@@ -388,12 +391,12 @@ def test_a_library_that_prints_finds_no_file_behind_a_closed_stdout(tmp_path):
     docs = tmp_path / "d.jsonl"
     docs.write_text('{"text": "rain"}\n')
     code = (
-        "import os, sys; from dearlite.cli.main import run; import dearlite.cli.rerank as r; rank = r._rank\n"
+        "import os, sys; from dearlite.cli.main import run; import dearlite.cli.rerank as r; rank = r.rank_all\n"
         "def printing(*a, **k):\n"
         "    try: os.write(1, b'noise')\n"
         "    except OSError as err: assert err.errno == 9\n"
         "    return rank(*a, **k)\n"
-        f"r._rank = printing; run(['rerank', '-q', 'x', {str(docs)!r}, '-o', {str(out)!r}])"
+        f"r.rank_all = printing; run(['rerank', '-q', 'x', {str(docs)!r}, '-o', {str(out)!r}])"
     )
     shell = f'{sys.executable} -c "$CODE" >&-'
     done = subprocess.run(

@@ -202,11 +202,13 @@ def vanish(path):
 
 
 def turn_into_link(path):
+    need_posix()
     path.unlink()
     path.symlink_to(path.parent.parent / "secret.txt")
 
 
 def turn_into_pipe(path):
+    need_posix()
     path.unlink()
     os.mkfifo(path)
 

@@ -106,7 +106,10 @@ def windows_os():
 def become(system):
     """Turns this process into one of `system`, "win32" or "darwin"."""
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=123_000_000))
-    sys.modules["psutil"] = SimpleNamespace(cpu_count=lambda logical: 2, Process=lambda: process)
+    memory = SimpleNamespace(available=8_000_000_000)
+    sys.modules["psutil"] = SimpleNamespace(
+        cpu_count=lambda logical: 2, Process=lambda: process, virtual_memory=lambda: memory
+    )
     for name in (
         "subprocess",
         "ctypes",
