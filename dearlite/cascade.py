@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
 
 from dearlite.anytime import PointwiseStage, order_within, score_within
+from dearlite.cascade_stage import CascadeStage
 from dearlite.deadline import Deadline, check_budget
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled, DearliteError, UsageError
@@ -30,38 +31,6 @@ if TYPE_CHECKING:
     from dearlite.options import Call, Listwise, Long
 
 Value = TypeVar("Value")
-
-
-class CascadeStage:
-    """One stage of a cascade: its model, loaded at the first use, and its depth.
-
-    `depth` is the number of documents that it gets, None for all. `kind` is "pointwise" or "listwise"; empty for a
-    model that cannot be loaded.
-    """
-
-    def __init__(
-        self, name: str, depth: int | None, kind: str, load: Callable[[], Reranker], lock: Lock | None = None
-    ) -> None:
-        """`lock` is held during loading: stages whose `load` functions share models share a lock."""
-        self.name, self.depth, self.kind = name, depth, kind
-        self._load, self._lock = load, lock or Lock()
-        self._reranker: Reranker | None = None
-
-    @property
-    def loaded(self) -> Reranker | None:
-        """The model if it is loaded."""
-        return self._reranker
-
-    def reranker(self) -> Reranker:
-        """The model, which is loaded now if it is not. Raises what loading raises."""
-        with self._lock:
-            if self._reranker is None:
-                self._reranker = self._load()
-            return self._reranker
-
-    def unload(self) -> None:
-        """Drops the model; calls that still use it keep it in memory."""
-        self._reranker = None
 
 
 class CascadeReranker(Reranker):

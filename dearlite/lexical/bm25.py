@@ -11,7 +11,8 @@ import numpy as np
 
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, need
-from dearlite.lexical.languages import tokenizer_of
+from dearlite.lexical.languages import check_language, tokenizer_of
+from dearlite.models.entries import LexicalEntry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,11 @@ class Bm25:
     k1: float = 0.9
     b: float = 0.4
     language: str = "english"
+
+    @classmethod
+    def of(cls, entry: LexicalEntry, language: str | None) -> Bm25:
+        """The parameters of an entry; `language` takes the place of its own. Raises as `check_language`."""
+        return cls(entry.k1, entry.b, check_language(entry.language if language is None else language))
 
 
 class Bm25Index:
@@ -61,6 +67,11 @@ class Bm25Index:
             return np.zeros(self.count, np.float32)
         scores: NDArray[np.float32] = self._bm25.get_scores_from_ids(ids)
         return scores
+
+    def ranked(self, query: str) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """The scores, and the indices of the documents, best first: equal scores stay in the order of the list."""
+        scores = self.scores(query)
+        return scores, np.argsort(-scores, kind="stable")
 
 
 def _texts(documents: Sequence[Document], cancel: Event | None) -> Iterator[str]:

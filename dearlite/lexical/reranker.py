@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import UsageError
 from dearlite.jobs import Job
 from dearlite.lexical.bm25 import Bm25, Bm25Index
 from dearlite.lexical.corpus import Corpus
-from dearlite.lexical.languages import check_language
 from dearlite.loading import Recipe
 from dearlite.models.entries import LexicalEntry
 from dearlite.ranking import Ranking, check_top_k
@@ -47,7 +44,7 @@ class LexicalReranker(Reranker):
         MissingExtra without bm25s.
         """
         self.model = source.name
-        self.parameters = Bm25(source.k1, source.b, check_language(source.language if language is None else language))
+        self.parameters = Bm25.of(source, language)
         self._last: tuple[list[tuple[str, str]], Bm25Index | None] = ([], None)
         self.recipe = Recipe(self.model, {"device": device, "threads": threads}, pointwise={"language": language})
 
@@ -77,8 +74,7 @@ class LexicalReranker(Reranker):
             index = documents.index_of(self.parameters, cancel=cancel)
         else:
             index = self._index_of(documents, cancel)
-        scores = index.scores(query)
-        return WordScores(self.model, scores, np.argsort(-scores, kind="stable"))
+        return WordScores(self.model, *index.ranked(query))
 
     def _index_of(self, documents: Sequence[Document], cancel: Event | None) -> Bm25Index:
         """The index of `documents`; the last one again where they are the same, as for queries of one collection."""

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from dearlite import Reranker, rerank
 from dearlite.anytime import PointwiseStage, score_within
-from dearlite.cascade import CascadeReranker, CascadeStage
+from dearlite.cascade import CascadeReranker
+from dearlite.cascade_stage import CascadeStage
 from dearlite.cli.main import main
 from dearlite.cli.options.types import Duration
 from dearlite.deadline import Deadline

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from dearlite.errors import UsageError
 from dearlite.lexical.bm25 import Bm25, Bm25Index
-from dearlite.lexical.languages import check_language
 from dearlite.models.chain import Chain, Model, resolve
 from dearlite.offline.collection.collection import Collection
 from dearlite.reranker import Reranker
@@ -32,8 +29,8 @@ class FirstStage:
         index = Bm25Index(list(collection.documents.values()), self.parameters)
         run: dict[str, Mapping[str, float]] = {}
         for query_id, text in collection.queries.items():
-            scores = index.scores(text)
-            best = np.argsort(-scores, kind="stable")[: self.depth]
+            scores, order = index.ranked(text)
+            best = order[: self.depth]
             run[query_id] = {ids[position]: float(scores[position]) for position in best if scores[position] > 0}
         without = [query_id for query_id, scores in run.items() if not scores]
         notes = [f"queries without a word of any document: {len(without)} ({without[0]!r} first)"] if without else []
@@ -63,9 +60,8 @@ def split_chain(model: Model, language: str | None) -> tuple[FirstStage | None, 
     entry, depth = first.words, others[0].depth
     if depth is None:
         raise UsageError(f"stage {others[0].name} gets all documents: leave {first.name} out, or give it a depth")
-    parameters = Bm25(entry.k1, entry.b, check_language(entry.language if language is None else language))
     rest = (replace(others[0], depth=None), *others[1:])
-    return FirstStage(entry.name, parameters, depth), Chain(rest, len(rest) > 1)
+    return FirstStage(entry.name, Bm25.of(entry, language), depth), Chain(rest, len(rest) > 1)
 
 
 def split_model(model: Model | Reranker, language: str | None) -> tuple[FirstStage | None, Chain | Reranker]:
