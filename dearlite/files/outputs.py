@@ -59,10 +59,10 @@ def make_folder(folder: Path) -> None:
     """Makes the folder of several outputs, and those above. Raises UsageError if files cannot be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as err:
         reason = "it is a file; name a folder" if folder.is_file() else reason_of(err)
         raise UsageError(f"cannot write to {folder}: {reason}") from None
-    check_writable(find_target(folder / "new"))
 
 
 def _stdout() -> Target:

@@ -3,12 +3,13 @@
 import os
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 from posix_only import need_posix
 
 from dearlite.errors import UsageError
-from dearlite.files.outputs import check_outputs
+from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.files.targets import ending_of
 
 
@@ -116,3 +117,20 @@ def test_the_ending_of_an_output(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"the ending \.gz"):
         ending_of("model.csv.gz", known, needed=True)
     assert stat.S_ISFIFO(os.stat("pipe.weird").st_mode)
+
+
+@pytest.mark.parametrize("name", ["new", "out", "x", ".draft"])
+def test_a_folder_of_outputs_may_hold_folders_of_any_name(tmp_path, name):
+    (tmp_path / "runs" / name).mkdir(parents=True)
+    make_folder(tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [name]
+
+
+def test_a_folder_of_outputs_that_cannot_be_made_or_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, words in ((tmp_path / "file", "it is a file; name a folder"), (tmp_path / "file" / "in", "file")):
+        with pytest.raises(UsageError, match=words):
+            make_folder(folder)
+    need_posix()
+    with pytest.raises(UsageError, match=r"cannot write to /proc/self/fdinfo: "):
+        make_folder(Path("/proc/self/fdinfo"))
