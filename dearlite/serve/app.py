@@ -22,7 +22,7 @@ from dearlite.ranking import Ranking
 from dearlite.serve.access import Access
 from dearlite.serve.body import parse_json
 from dearlite.serve.desk import ClientGone, Desk
-from dearlite.serve.events import Events
+from dearlite.serve.events import Events, asks_for_events
 from dearlite.serve.gate import Gate, Json, log, log_refusal, refused
 from dearlite.serve.limits import Limits
 from dearlite.serve.metrics import CONTENT_TYPE, Metrics
@@ -72,8 +72,7 @@ class Server:
         request = read_rerank(parse_json(await self._body(http)), self.limits, timeout_ms=_timeout_ms(http))
         model = self.models.find(request.options.model)
         turn = self.desk.admit(model)
-        streams = "text/event-stream" in http.headers.get("accept", "")
-        events = Events() if streams else None
+        events = Events() if asks_for_events(",".join(http.headers.getlist("accept"))) else None
 
         def work() -> tuple[bytes, dict[str, str], Ranking]:
             if events is None:

@@ -6,6 +6,7 @@ Events are `progress` {"done", "total"}, `text` {"text"}, and at the end one `re
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from dearlite.files.json_text import json_text
 
 _PROGRESS_S = 0.1  # least time between two events of progress
 _ALIVE_S = 15.0  # silence after which a comment is sent
+_QUALITY = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*")
 
 
 class Events:
@@ -58,6 +60,16 @@ class Events:
 
     def _add(self, chunk: bytes) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, chunk)
+
+
+def asks_for_events(accept: str) -> bool:
+    """True if the header `Accept` takes events, and does not prefer JSON by a higher quality (RFC 9110, 12.5.1)."""
+    qualities = {"text/event-stream": 0.0, "application/json": 0.0}
+    for item in accept.lower().split(","):
+        name, *parameters = item.split(";")
+        matches = (_QUALITY.fullmatch(parameter) for parameter in parameters)
+        qualities[name.strip()] = next((float(match[1]) for match in matches if match), 1.0)
+    return qualities["text/event-stream"] > 0 and qualities["text/event-stream"] >= qualities["application/json"]
 
 
 def event(name: str, body: Any) -> bytes:

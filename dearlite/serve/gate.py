@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -25,6 +27,7 @@ _ALWAYS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_ABSOLUTE = re.compile(rb"http://([^/?#]*)(.*)", re.IGNORECASE)
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, X-API-Key, X-Timeout-Ms",
@@ -42,6 +45,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = with_path(scope)
         start, status = time.perf_counter(), 0
         headers, path = Headers(scope=scope), scope["path"]
         origin = headers.get("origin")
@@ -68,6 +72,19 @@ class Gate:
         self._metrics.count_request(path if path in self._paths else "other", status)
         milliseconds = (time.perf_counter() - start) * 1000
         log.debug("%s %s: %d in %.1f ms", scope["method"], ascii(path[:80]), status, milliseconds)
+
+
+def with_path(scope: Scope) -> Scope:
+    """The request with a path as its target, and as `Host` the host that an absolute target names (RFC 9112, 3.2.2).
+
+    Example: GET http://localhost:8787/health -> GET /health with Host localhost:8787.
+    """
+    match = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
+    if match is None:
+        return scope
+    host, raw_path = match[1], match[2] or b"/"
+    headers = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
+    return {**scope, "path": unquote(raw_path.decode("ascii")), "raw_path": raw_path, "headers": headers}
 
 
 class Json(Response):

@@ -6,6 +6,7 @@ from typing import Any
 
 from dearlite.options import LISTWISE_MODES, LONG_MODES
 from dearlite.serve.limits import Limits
+from dearlite.serve.refusals import TEI_KINDS
 from dearlite.serve.shapes import FORMS
 from dearlite.version import __version__
 
@@ -74,7 +75,7 @@ _ERROR = {
             "properties": {"message": _TEXT, "type": _TEXT, "code": {"type": "integer"}},
             "required": ["message", "type", "code"],
         },
-        "error_type": _TEXT,
+        "error_type": {"enum": list(TEI_KINDS), "description": "the kind in the words of TEI"},
         "detail": _TEXT,
         "message": _TEXT,
     },

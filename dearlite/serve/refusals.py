@@ -24,6 +24,10 @@ _KINDS = {
 }
 
 
+# all that TEI's clients know; a reader that takes no other finds one of them in every error
+TEI_KINDS = ("Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty")
+
+
 class Refused(DearliteError):
     """A request that is not answered with a ranking: its HTTP `status` and the reason."""
 

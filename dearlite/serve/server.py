@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dearlite.errors import UsageError, counted
 from dearlite.files.json_text import json_text
-from dearlite.serve.gate import log
-from dearlite.serve.refusals import error_body
+from dearlite.serve.gate import log, log_refusal, refused
+from dearlite.serve.refusals import Refused, error_body
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dearlite.serve.desk import Desk
     from dearlite.serve.limits import Limits
 
-_CONNECTIONS = 512
 _KEEP_ALIVE_S = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,15 +37,19 @@ class TimedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with limits on the time in which headers must have come, and an answer must be read.
 
     Without them a client that sends or reads a byte now and then holds a connection for ever, and with it the end of
-    the server. What is no HTTP is refused in the body that all refusals have.
+    the server. What is no HTTP is refused in the body that all refusals have, and so is a request on a connection too
+    many.
     """
 
     headers_s = 30.0
+    most_connections = 512
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            self.app = self._refuse_crowded
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +93,15 @@ class TimedProtocol(H11Protocol):
             lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
             self.transport.write("\r\n".join(lines).encode() + body)
         self.transport.close()
+
+    async def _refuse_crowded(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application of a connection too many: it refuses the request, and the connection ends."""
+        reason = f"{self.most_connections} connections are open, more than which this server does not take"
+        refusal = Refused(503, f"{reason}: close some, or send the request again", retry_after_s=1)
+        log_refusal(scope["method"], scope["path"], refusal)
+        response = refused(refusal)
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
 
     def _watch(self) -> None:
         """Starts the clock when the headers of a request are awaited or have begun, stops it when they are there."""
@@ -201,7 +213,6 @@ def run_server(app: Starlette, bound: socket.socket, limits: Limits, started: Ca
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
-        "limit_concurrency": _CONNECTIONS,
         "timeout_keep_alive": _KEEP_ALIVE_S,
         "timeout_graceful_shutdown": int(limits.seconds) + 1,
     }

@@ -21,7 +21,8 @@ def refusal(response, status):
     message = body["message"]
     assert body["detail"] == body["error"]["message"] == message
     assert body["error"]["code"] == status
-    assert body["error"]["type"] and body["error_type"]
+    assert body["error"]["type"]
+    assert body["error_type"] in {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
     assert "\n" not in message
     assert "Traceback" not in message
     return message
@@ -228,7 +229,7 @@ def test_keys(serve, tmp_path):
         b"Bearer \xe9",
     ):
         response = client.post("/rerank", json=GOOD, headers={b"authorization": value})
-        assert response.status_code == 401
+        refusal(response, 401)
         assert response.headers["www-authenticate"] == "Bearer"
     for headers in ({"authorization": "Bearer fedcba9876543210"}, {"x-api-key": "0123456789abcdef"}):
         assert client.post("/rerank", json=GOOD, headers=headers).status_code == 200

@@ -30,7 +30,9 @@ def process(tiny_bundle, tmp_path_factory):
         "import sys\n"
         "from dearlite.cli.main import run\n"
         "from dearlite.serve.limits import Limits\n"
+        "from dearlite.serve.server import TimedProtocol\n"
         "Limits.__init__.__kwdefaults__['body_seconds'] = 1.0\n"
+        "TimedProtocol.most_connections = 20\n"
         "run(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", code, "serve", "-m", str(tiny_bundle), "--port", "0", "--max-queue", "4"]
@@ -62,6 +64,17 @@ def exchange(port, data, timeout=10):
         while chunk := client.recv(65536):
             answer += chunk
         return answer
+
+
+def log_with(process, words):
+    """The log, when it has these words; it is written by a thread of its own, after the answer perhaps."""
+    end = time.monotonic() + 5
+    while True:
+        process[2].seek(0)
+        text = process[2].read()
+        if words in text or time.monotonic() > end:
+            return text
+        time.sleep(0.02)
 
 
 def test_a_request_is_answered(process):
@@ -143,8 +156,7 @@ def test_what_is_no_request_has_the_body_of_all_refusals(process, data, status, 
     error = json.loads(body)
     assert error["message"] == error["detail"] == error["error"]["message"]
     assert reason in error["message"]
-    process[2].seek(0)
-    log = process[2].read()
+    log = log_with(process, error["message"])
     assert f"{status}: {error['message']}" in log
     assert "Invalid HTTP request received" not in log
 
@@ -189,6 +201,46 @@ def test_content_length_beside_chunks_counts_once(process):
     head = b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n"
     answer = exchange(process[1], head + b"Connection: close\r\n\r\n" + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status", "word"),
+    [
+        ("http://127.0.0.1:8787/health", "localhost", 200, ""),
+        ("HTTP://localhost/v1/models?x=1", "evil.example", 200, "tiny"),  # the target counts, not the header
+        ("http://localhost", "localhost", 200, "<!doctype html>"),
+        ("http://localhost/%69nfo", "localhost", 200, "model_id"),
+        ("http://evil.example/info", "localhost", 403, "the host 'evil.example' is not this server's"),
+        ("http://localhost@evil.example/info", "localhost", 403, "is not this server's"),
+        ("http:///info", "localhost", 403, "the host '' is not this server's"),
+        ("http%3A//localhost/info", "localhost", 404, "no such endpoint"),
+        ("https://localhost/info", "localhost", 404, "no such endpoint"),
+    ],
+)
+def test_a_whole_address_as_the_target_is_that_path_at_that_host(process, target, host, status, word):
+    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    answer = exchange(process[1], head.encode())
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert word.encode() in answer
+
+
+def test_a_connection_too_many_gets_the_body_of_all_refusals(process):
+    address = ("127.0.0.1", process[1])
+    idle = [socket.create_connection(address, 10) for _ in range(20)]
+    try:
+        head, _, body = exchange(process[1], b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n").partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert {b"retry-after: 1", b"connection: close"} <= set(head.lower().split(b"\r\n"))
+        error = json.loads(body)
+        assert error["message"] == error["detail"] == error["error"]["message"]
+        assert error["message"].startswith("20 connections are open")
+        assert error["error_type"] == "Unhealthy"
+        idle[0].sendall(b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n")  # one of those that are within the limit
+        assert idle.pop(0).recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        for connection in idle:
+            connection.close()
+    assert f"GET /info: 503: {error['message']}" in log_with(process, error["message"])
 
 
 def test_a_slow_body_is_refused(process):

@@ -245,6 +245,31 @@ def test_events_tell_the_progress_and_end_with_the_answer(client):
     assert parse_json(text.encode())["results"] == client.post("/rerank", json=body).json()["results"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("Text/Event-Stream; q=0.5", "text/event-stream"),
+        ("application/json, text/event-stream", "text/event-stream"),
+        ("application/json;q=0.5, text/event-stream;q=0.9", "text/event-stream"),
+        ("text/event-stream;q=0", "application/json"),
+        ("text/event-stream ; q=0.000, */*", "application/json"),
+        ("application/json, text/event-stream;q=0.5", "application/json"),
+        ("text/event-stream-not", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_events_are_sent_to_clients_that_prefer_them(client, accept, kind):
+    body = {"query": "bulb", "documents": ["Edison"]}
+    with client.stream("POST", "/rerank", json=body, headers={"accept": accept}) as response:
+        assert response.headers["content-type"].partition(";")[0] == kind
+
+
+def test_accept_in_two_headers_is_one_list(client):
+    headers = [("accept", "application/json"), ("accept", "text/event-stream")]
+    with client.stream("POST", "/rerank", json={"query": "a", "documents": ["b"]}, headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+
+
 def test_an_error_of_the_work_is_an_event(client):
     body = {"query": "bulb", "documents": ["Edison " * 2000], "truncate": False}
     with client.stream("POST", "/rerank", json=body, headers={"accept": "text/event-stream"}) as response:
