@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +14,7 @@ from dearlite.tasks import call_in_thread, new_threads
 if TYPE_CHECKING:
     from dearlite.fields import Fields
     from dearlite.models.chain import Model
-    from dearlite.options import Device, Listwise, Long
+    from dearlite.options import Device, Fuse, Listwise, Long
     from dearlite.progress import Progress
     from dearlite.ranking import Ranking
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @with_former_names
 def rerank(
-    query: str,
+    query: str | Sequence[str],
     docs: Iterable[T],
     *,
     model: Model = None,
@@ -37,6 +37,7 @@ def rerank(
     budget_s: float | None = None,
     long: Long | None = None,
     fields: Fields | None = None,
+    fuse: Fuse | None = None,
 ) -> Ranking[T]:
     """`docs` sorted by relevance to `query`, best first.
 
@@ -45,7 +46,8 @@ def rerank(
     loaded anew. `unload` frees it, which on Windows its file needs before it can be replaced. Programs that use several
     models in turn load a `Reranker` for each.
 
-    - `query`: the question or search terms, not empty.
+    - `query`: the question or search terms, not empty. A list of them, also as `queries`, is ranked by each: the
+      rankings are fused into one, and `Hit.best_query` is the one that a document answers best.
     - `docs`: strings, or records with a text and optionally an id and a title, under the usual names: mappings, named
       tuples, objects with attributes (documents of LangChain, LlamaIndex or Haystack, say), or the rows of a DataFrame.
       They are not changed.
@@ -65,6 +67,8 @@ def rerank(
     - `long`: treatment of documents that are longer than a pointwise model's input. None: they are cut.
     - `fields`: `Fields(text=, id=, title=)` that name the fields of the records, or functions of a record. None: the
       usual names.
+    - `fuse`: fusion of several queries: "max", which None is too, or "mean" of the scores (of a listwise model or a
+      cascade of the ranks), or "rrf", the sum of 1 / (60 + rank). Under a budget each query has its share of the time.
 
     Raises InvalidInput for a query or document that cannot be read, UsageError for a wrong value and for an option that
     does not apply (`listwise` without a listwise model, say), Cancelled, OutOfMemory, ScoringError, and the errors of
@@ -89,12 +93,13 @@ def rerank(
         budget_s=budget_s,
         long=long,
         fields=fields,
+        fuse=fuse,
     )
 
 
 @with_former_names
 async def arerank(
-    query: str,
+    query: str | Sequence[str],
     docs: Iterable[T],
     *,
     model: Model = None,
@@ -108,6 +113,7 @@ async def arerank(
     budget_s: float | None = None,
     long: Long | None = None,
     fields: Fields | None = None,
+    fuse: Fuse | None = None,
 ) -> Ranking[T]:
     """The ranking that `rerank` returns, computed in a thread while the event loop goes on.
 
@@ -125,6 +131,7 @@ async def arerank(
         "budget_s": budget_s,
         "long": long,
         "fields": fields,
+        "fuse": fuse,
     }
     return await call_in_thread(new_threads(1), partial(rerank, query, docs), options)
 

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 LongMode = Literal["truncate", "chunk", "cascade"]
 ListwiseMode = Literal["permute", "first", "reason", "generate"]
+Fuse = Literal["max", "mean", "rrf"]
 
+# fusion of several queries -> description, for --help
+FUSIONS: dict[Fuse, str] = {
+    "max": "best score, of a listwise model or cascade best rank",
+    "mean": "mean score, of a listwise model or cascade mean rank",
+    "rrf": "reciprocal ranks, the sum of 1 / (60 + rank)",
+}
 # mode -> description, for --help
 LONG_MODES: dict[LongMode, str] = {
     "truncate": "cut at the length that the model reads, as in its training",

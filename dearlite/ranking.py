@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 from dearlite.checks import whole_number
 from dearlite.display import shown_by
 from dearlite.errors import UsageError, need
+from dearlite.rows import row_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -89,6 +90,8 @@ class Hit(Generic[T_co]):
     - `passages`: (start, end) characters in `text` of the best passages, best first. Empty if the document was not read
       in passages.
     - `more`: ids of the other passages of the same file, best first, in a ranking that `group_by_file` made.
+    - `best_query`: the one of several queries that it answers best, None after a single query. Relevance, passages and
+      reason are those of that query.
     """
 
     rank: int
@@ -108,6 +111,7 @@ class Hit(Generic[T_co]):
     relevance_from: str | None = None
     tokens_total_is_bound: bool = False
     more: tuple[str, ...] = ()
+    best_query: str | None = None
 
     @property
     def passage(self) -> tuple[int, int] | None:
@@ -161,6 +165,8 @@ class Ranking(Sequence[Hit[T_co]]):
       `stages` has the number that each stage read.
     - `stages`: a `StageReport` per stage of a cascade or of a call with a budget.
     - `agreement`: mean Kendall's tau between the passes of a listwise model, None for a single pass.
+    - `queries`, `fusion`: several queries, and how their rankings were fused into the scores, a key of
+      `dearlite.options.FUSIONS`; empty and None after a single one.
     """
 
     hits: tuple[Hit[T_co], ...]
@@ -176,6 +182,8 @@ class Ranking(Sequence[Hit[T_co]]):
     stages: tuple[StageReport, ...] = ()
     agreement: float | None = None
     unscored: int = 0
+    queries: tuple[str, ...] = ()
+    fusion: str | None = None
 
     @overload
     def __getitem__(self, position: int) -> Hit[T_co]: ...
@@ -220,9 +228,9 @@ class Ranking(Sequence[Hit[T_co]]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dict per hit: the fields of the caller's record, then `rank`, `score`, `index`.
 
-        `relevance` (with `relevance_from` where it is the makers' own), `reason`, `more`, `passage`, `stages`, and of a
-        truncated document `truncated`, `tokens_used`, `tokens_total` and `tokens_total_is_bound` are added where they
-        exist. A field of the caller with one of these names is kept as `input_NAME`.
+        `relevance` (with `relevance_from` where it is the makers' own), `best_query`, `reason`, `more`, `passage`,
+        `stages`, and of a truncated document `truncated`, `tokens_used`, `tokens_total` and `tokens_total_is_bound` are
+        added where they exist. A field of the caller with one of these names is kept as `input_NAME`.
 
         Examples:
             >>> from dearlite import rerank
@@ -251,12 +259,14 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
 
     `id` is the document's id, whatever field holds it in the record.
     """
-    row, named = _record_of(hit)
+    row, named = row_of(hit.document, hit.id, hit.title, hit.text)
     added: dict[str, Any] = named | {"rank": hit.rank, "score": hit.score, "index": hit.index}
     if hit.relevance is not None:
         added["relevance"] = hit.relevance
     if hit.relevance_from == "activation":
         added["relevance_from"] = hit.relevance_from
+    if hit.best_query is not None:
+        added["best_query"] = hit.best_query
     if hit.reason is not None:
         added["reason"] = hit.reason
     if hit.more:
@@ -271,27 +281,6 @@ def hit_fields(hit: Hit) -> dict[str, Any]:
         added["tokens_total_is_bound"] = True
     kept = {name: value for name, value in row.items() if name not in added}
     return kept | {f"input_{name}": row[name] for name in added if name in row} | added
-
-
-def _record_of(hit: Hit) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The caller's record as a row, with an id, and the id where the record has another value under that name."""
-    record = hit.document
-    if isinstance(record, Mapping):
-        row = dict(record)
-        if hit.id is None or ("id" in row and _names(row["id"], hit.id)):
-            return row, {}
-        return ({"id": hit.id, **row}, {}) if "id" not in row else (row, {"id": hit.id})
-    fields = {"id": hit.id, "title": hit.title or None, "text": hit.text}
-    row = {name: value for name, value in fields.items() if value is not None}
-    if hasattr(record, "place_fields"):  # a passage of a file
-        row |= record.place_fields()
-    return row, {}
-
-
-def _names(value: object, document_id: str) -> bool:
-    """True if the field `value` is the id: as text, or as a number, of which 7.0 is 7."""
-    number = int(value) if isinstance(value, float) and value.is_integer() else value
-    return str(number) == document_id
 
 
 def check_top_k(top_k: int | None) -> int | None:

@@ -11,6 +11,8 @@ from dearlite.errors import UsageError, warn
 
 # Former name of an argument -> its name; on the command line the same words are options, with dashes.
 FORMER = {"together": "batch_size"}
+# A second name of an argument, where both read well: a list of queries.
+ALSO = {"queries": "query"}
 # Names in the packages and services of others -> the name here; refused by name, so that there is one word for each.
 ELSEWHERE = {"documents": "docs", "passages": "docs", "top_n": "top_k"}
 
@@ -49,16 +51,16 @@ def with_former_names(function: Callable[Arguments, Result]) -> Callable[Argumen
 
 
 def _renamed(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    if options.keys().isdisjoint({*FORMER, *ELSEWHERE}):
+    if options.keys().isdisjoint({*FORMER, *ALSO, *ELSEWHERE}):
         return options
     for name in ELSEWHERE.keys() & options.keys():
         raise UsageError(f"{name} is called {ELSEWHERE[name]} here: give {ELSEWHERE[name]}=")
     renamed = {}
     for name, value in options.items():
-        current = FORMER.get(name, name)
+        current = ALSO.get(name) or FORMER.get(name, name)
         if current in renamed or (current != name and current in options):
-            raise UsageError(f"{current} is given twice, also by its former name: give it once")
-        if current != name:
+            raise UsageError(f"{current} is given twice, also by another name: give it once")
+        if name in FORMER:
             warn(note_of(name, current))
         renamed[current] = value
     return renamed

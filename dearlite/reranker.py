@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from dearlite.checks import whole_number
 from dearlite.errors import UsageError
+from dearlite.fusion import rank_queries
 from dearlite.jobs import Job, checked_jobs, empty_document, read_docs
 from dearlite.models.calibration import SIGMOID
 from dearlite.options import Call, Listwise, check_instruction
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dearlite.fields import Fields
     from dearlite.models.calibration import Calibration
     from dearlite.models.chain import Model
-    from dearlite.options import Device, Long
+    from dearlite.options import Device, Fuse, Long
     from dearlite.ranking import PairScore, Ranking
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ class Reranker(Tasks, ABC):
     @with_former_names
     def rerank(
         self,
-        query: str,
+        query: str | Sequence[str],
         docs: Iterable[T],
         *,
         top_k: int | None = None,
@@ -150,6 +151,7 @@ class Reranker(Tasks, ABC):
         budget_s: float | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
+        fuse: Fuse | None = None,
     ) -> Ranking[T]:
         """`docs` sorted by relevance to `query`, best first. Arguments and errors are those of `dearlite.rerank`.
 
@@ -165,7 +167,7 @@ class Reranker(Tasks, ABC):
         with shown(progress) as callback:
             call = Call(top_k=top_k, listwise=listwise, progress=callback, cancel=cancel, budget_s=budget_s, long=long)
             self._check_stages(call)
-            return cast("Ranking[T]", self.rank([(query, read_docs(docs, fields))], call)[0])
+            return cast("Ranking[T]", rank_queries(self, query, read_docs(docs, fields), call, fuse))
 
     @with_former_names
     def rerank_many(

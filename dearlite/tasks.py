@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event, Lock
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from dearlite.fields import Fields
-    from dearlite.options import Long
+    from dearlite.options import Fuse, Long
     from dearlite.progress import Progress
 
 # Calls of one Reranker that run at the same time; the others wait in order. Each uses all of the model's threads: more
@@ -65,7 +65,7 @@ class Tasks(Lifetime):
     @with_former_names
     async def arerank(
         self: Reranks,
-        query: str,
+        query: str | Sequence[str],
         docs: Iterable[T],
         *,
         top_k: int | None = None,
@@ -75,6 +75,7 @@ class Tasks(Lifetime):
         budget_s: float | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
+        fuse: Fuse | None = None,
     ) -> Ranking[T]:
         """The ranking that `rerank` returns, computed in a thread while the event loop goes on.
 
@@ -92,12 +93,13 @@ class Tasks(Lifetime):
             "budget_s": budget_s,
             "long": long,
             "fields": fields,
+            "fuse": fuse,
         }
         return await call_in_thread(self.call_threads(), partial(self.rerank, query, docs), options)
 
     async def astream(
         self: Reranks,
-        query: str,
+        query: str | Sequence[str],
         docs: Iterable[T],
         *,
         top_k: int | None = None,
@@ -106,6 +108,7 @@ class Tasks(Lifetime):
         budget_s: float | None = None,
         long: Long | None = None,
         fields: Fields | None = None,
+        fuse: Fuse | None = None,
     ) -> AsyncIterator[RerankEvent[T]]:
         """Yields a ProgressEvent per count of documents, a TextEvent per piece of reasoning, and last a RankingEvent.
 
@@ -129,6 +132,7 @@ class Tasks(Lifetime):
             budget_s=budget_s,
             long=long,
             fields=fields,
+            fuse=fuse,
         )
 
         def end(task: asyncio.Task[Ranking[T]]) -> None:

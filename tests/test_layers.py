@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "options": "errors checks progress readable",
     "documents": "errors readable fields",
     "scores": "errors",
-    "ranking": "errors checks display",
+    "rows": "",
+    "ranking": "errors checks display rows",
     "hits": "documents scores ranking",
     "passages": "errors readable documents ranking hits",
     "files": "errors readable fields documents ranking",
@@ -40,7 +41,8 @@ MAY_IMPORT = {
     "loading": "errors options models",
     "lifetime": "errors options loading",
     "tasks": "errors renamed fields options progress ranking lifetime",
-    "reranker": "tasks errors checks progress renamed fields documents options ranking jobs models loading",
+    "fusion": "errors progress documents options deadline scores ranking jobs",
+    "reranker": "fusion tasks errors checks progress renamed fields documents options ranking jobs models loading",
     "relevance": "scores ranking reranker",
     "jobs": "errors fields documents",
     "stages": "errors progress documents ranking hits passages",
@@ -67,7 +69,7 @@ MAY_IMPORT = {
     "dearlite": f"{_RECORDS} folders lexical tasks api reranker offline offline.collection offline.evaluation "
     "offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
-    "cli": f"{_RUNTIME} api folders pointwise llama listwise recommend offline offline.collection offline.run "
+    "cli": f"{_RUNTIME} api fusion folders pointwise llama listwise recommend offline offline.collection offline.run "
     "offline.cluster offline.evaluation render serve cli.options",
     "__main__": "cli",
     "export.onnx": "",

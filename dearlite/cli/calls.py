@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from dearlite.cli.estimate import Estimate
+from dearlite.cli.query import Query, texts_of
 from dearlite.cli.screen import interrupt_as_event
 from dearlite.documents import Document
 from dearlite.errors import Cancelled, InvalidInput, UsageError, counted
-from dearlite.options import Call, Listwise
+from dearlite.fusion import rank_queries
+from dearlite.options import Call, Fuse, Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking
 from dearlite.render.bar import DocumentProgress
@@ -35,11 +37,12 @@ class Results:
 
 
 def rank_all(
-    queries: Mapping[str, str],
+    queries: Mapping[str, Query],
     records: DocumentFile,
     model: ModelOptions,
     call: Call,
     *,
+    fuse: Fuse | None,
     skip_bad: bool,
     quiet: bool,
     screen: bool,
@@ -52,21 +55,22 @@ def rank_all(
 
     listwise = _streamed(call.listwise) if sys.stderr.isatty() and not quiet else call.listwise
     streams = listwise is not None and listwise.on_text is not None
-    count, rankings = len(records.documents) * len(queries), dict[str, Ranking]()
+    texts = sum(len(texts_of(query)) for query in queries.values())
+    count, rankings = len(records.documents) * texts, dict[str, Ranking]()
     with DocumentProgress(count, visible=not quiet and not streams) as progress:
         try:
             reranker = Reranker.load(model.chain, **model.loading.arguments())
             _check_queries(reranker, queries)
             documents = _without_empty(records, reranker, skip_bad)
             with interrupt_as_event(active=screen) as stop:
-                for query_id, text in queries.items():
+                for query_id, query in queries.items():
                     if streams:
                         click.echo(f"reasoning of {reranker.model}:", err=True)
                     update = _counted_from(len(rankings), len(queries), progress)
                     if len(queries) == 1 and not quiet and call.budget_s is None:
                         update = Estimate(update, model)
                     options = replace(call, listwise=listwise, progress=update, cancel=stop)
-                    (rankings[query_id],) = reranker.rank([(text, documents)], options)
+                    rankings[query_id] = rank_queries(reranker, query, documents, options, fuse)
                     if streams:
                         click.echo(err=True)
                     if _is_set(stop):
@@ -76,7 +80,7 @@ def rank_all(
             if isinstance(err, Cancelled) and err.partial is not None:
                 rankings[query_id] = err.partial
             if not rankings or isinstance(err, KeyboardInterrupt):
-                noun = "document" if len(queries) == 1 else "pair"
+                noun = "document" if texts == 1 else "pair"
                 message = f"interrupted: {progress.done} of {counted(count, noun)} scored, none written"
                 click.echo(f"dearlite: {message}", err=True)
                 sys.exit(130)
@@ -93,13 +97,14 @@ def _counted_from(number: int, queries: int, progress: DocumentProgress) -> Prog
     return lambda done, total: progress.update(number * total + done, queries * total)
 
 
-def _check_queries(reranker: Reranker, queries: Mapping[str, str]) -> None:
+def _check_queries(reranker: Reranker, queries: Mapping[str, Query]) -> None:
     """Raises UsageError for a query of which the model's tokenizer makes no token."""
     from dearlite.jobs import no_tokens
 
-    for query_id, text in queries.items():
+    texts = [(query_id, text) for query_id, query in queries.items() for text in texts_of(query)]
+    for query_id, text in texts:
         if reranker.empty_documents([Document(text)]):
-            name = "the query" if len(queries) == 1 else f"query {query_id}"
+            name = "the query" if len(texts) == 1 else f"query {query_id if len(queries) > 1 else ascii(text)}"
             raise UsageError(f"{name} {no_tokens(Document(text), reranker.model)}: give at least one word")
 
 

@@ -7,6 +7,7 @@ Data alone: `dearlite.cli.help` shows them. Options of a section that a command 
 SECTIONS = {
     "Query and documents": (
         "--query",
+        "--fuse",
         "--queries",
         "--corpus",
         "--run",

@@ -16,18 +16,21 @@ from dearlite.files.streams import open_stream, utf8_remedy
 _TEXT = (".txt", "")  # endings of a query; others are those of documents
 
 
-def queries_and_docs(
-    arguments: tuple[str, ...], query: str | None, queries: str | None, query_id: str
-) -> tuple[dict[str, str], str, str]:
-    """The texts of the queries by id, the path of the documents, and a remark on the query or "".
+Query = str | list[str]  # a list is ranked by each of its queries, and the rankings are fused
 
-    A single query has the id `query_id`. Raises UsageError for a wrong number of arguments, and for a file of documents
-    in the place of the query.
+
+def queries_and_docs(
+    arguments: tuple[str, ...], query: tuple[str, ...], queries: str | None, query_id: str
+) -> tuple[dict[str, Query], str, str]:
+    """The queries by id, the path of the documents, and a remark on the query or "".
+
+    A single query has the id `query_id`; several of `query` are one list. Raises UsageError for a wrong number of
+    arguments, and for a file of documents in the place of the query.
     """
     if queries is None:
         text, docs, remark = _query_and_docs(arguments, query)
         return {query_id: text}, docs, remark
-    if query is not None or len(arguments) != 1:
+    if query or len(arguments) != 1:
         raise UsageError(
             "rerank --queries FILE takes DOCS alone: leave out the query (see dearlite rerank -h)"
             if arguments
@@ -39,7 +42,12 @@ def queries_and_docs(
         raise UsageError(
             "--query-id names a single query: with --queries the ids are those of the file, or line numbers"
         )
-    return _queries_of(queries), arguments[0], ""
+    return dict(_queries_of(queries)), arguments[0], ""
+
+
+def texts_of(query: Query) -> list[str]:
+    """The texts of one query or of a list of them."""
+    return [query] if isinstance(query, str) else query
 
 
 def _queries_of(path: str) -> dict[str, str]:
@@ -61,16 +69,19 @@ def _queries_of(path: str) -> dict[str, str]:
     return queries
 
 
-def _query_and_docs(arguments: tuple[str, ...], query: str | None) -> tuple[str, str, str]:
-    count = 1 if query is not None else 2
+def _query_and_docs(arguments: tuple[str, ...], query: tuple[str, ...]) -> tuple[Query, str, str]:
+    count = 1 if query else 2
     if len(arguments) != count:
-        usage = "-q TEXT DOCS" if query is not None else "QUERY DOCS (or -q TEXT DOCS)"
+        usage = "-q TEXT DOCS" if query else "QUERY DOCS (or -q TEXT DOCS)"
         several = ": give one file of documents" if len(arguments) > count else ""
         raise UsageError(
             f"rerank takes {usage}{several}: {len(arguments)} given instead of {count} (see dearlite rerank -h)"
         )
-    if query is not None:
-        return _checked(query, ""), arguments[0], ""
+    if query:
+        texts = [
+            _checked(text, "" if len(query) == 1 else f" (-q number {n})") for n, text in enumerate(query, start=1)
+        ]
+        return texts[0] if len(texts) == 1 else texts, arguments[0], ""
     path, docs = arguments
     if path == docs == "-":
         raise UsageError("standard input cannot hold both the query and the documents: give the query by -q TEXT")

@@ -22,14 +22,26 @@ from dearlite.cli.streams import check_stdout
 from dearlite.errors import UsageError
 from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, read_documents
-from dearlite.options import Call
+from dearlite.options import FUSIONS, Call, Fuse
 from dearlite.ranking import Ranking
 from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking, write_rankings
 
 
 @click.command()
 @click.argument("arguments", metavar="[QUERY] DOCS...", nargs=-1)
-@click.option("-q", "--query", metavar="TEXT", help="Text of the query, in place of the file QUERY.")
+@click.option(
+    "-q",
+    "--query",
+    multiple=True,
+    metavar="TEXT",
+    help="Text of the query, in place of the file QUERY. Given several times, the documents are ranked for each, and "
+    "the rankings fused.",
+)
+@click.option(
+    "--fuse",
+    type=click.Choice(list(FUSIONS)),
+    help=f"Fusion of several -q: {'; '.join(f'{name}, {text}' for name, text in FUSIONS.items())}. [default: max]",
+)
 @click.option(
     "--queries",
     metavar="FILE",
@@ -80,7 +92,8 @@ from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking
 @model_options(one_call=True)
 def command(
     arguments: tuple[str, ...],
-    query: str | None,
+    query: tuple[str, ...],
+    fuse: Fuse | None,
     queries: str | None,
     top_k: int | None,
     every: bool,
@@ -112,9 +125,9 @@ def command(
     """
     if quiet:
         warnings.simplefilter("ignore")
-    arguments, paths = split_places(
-        arguments, has_query=query is not None or queries is not None, docs_format=docs_format
-    )
+    arguments, paths = split_places(arguments, has_query=bool(query) or queries is not None, docs_format=docs_format)
+    if fuse is not None and len(query) < 2:
+        raise UsageError(f"--fuse {fuse} fuses the rankings of several queries: give -q several times, or leave it out")
     jobs, docs, remark = queries_and_docs(arguments, query, queries, query_id)
     _check_values(top_k, every, min_relevance, budget_s, model)
     named, form = form, form or format_of(output)
@@ -144,7 +157,9 @@ def command(
         budget_s=budget_s,
     )
     screen = on_terminal(form, output)
-    results = rank_all(jobs, records, model, call, skip_bad=skip_bad or bool(paths), quiet=quiet, screen=screen)
+    results = rank_all(
+        jobs, records, model, call, fuse=fuse, skip_bad=skip_bad or bool(paths), quiet=quiet, screen=screen
+    )
     rankings = {
         name: shaped(ranking if min_relevance is None else ranking.above(min_relevance), top_k, records, places, form)
         for name, ranking in results.rankings.items()

@@ -118,10 +118,12 @@ def more_passages(hit: Hit) -> str:
 
 
 def ranking_title(ranking: Ranking) -> Text:
-    """The query, with the number of hits where they are not all."""
+    """The query or queries, with the number of hits where they are not all, and the fusion of several queries."""
     title = Text(plain(snippet(ranking.query, set(), 200)), style="bold")
     if 0 < len(ranking) < ranking.total:
         title.append(f"  (best {len(ranking)} of {ranking.total})", style="not bold dim")
+    if ranking.fusion is not None:
+        title.append(f"  (fused by {ranking.fusion})", style="not bold dim")
     return title
 
 
@@ -174,6 +176,8 @@ def _document(hit: Hit, terms: set[str], width: int) -> Text:
         text.append(f" [characters {start:,} to {end:,} of {len(hit.text):,}]", style="not bold dim")
     if hit.more:
         text.append(f" [{more_passages(hit)}]", style="not bold dim")
+    if hit.best_query is not None:
+        text.append(f" [answers: {snippet(plain(hit.best_query), terms, 40)}]", style="not bold dim")
     if hit.reason:
         text.append(f"\n→ {snippet(plain(hit.reason), terms, 2 * width)}", style="not bold italic dim")
     if hit.truncated:
