@@ -36,8 +36,7 @@ _SHAPE = (128, 1024, 1024)  # rows, inputs, outputs of the products in `product_
 _MEASURED_S = 0.02  # the least duration of one of its measurements
 _REPEATS = 5
 _SHIPPED = (8192, 3072)  # inputs and outputs of the graphs in dearlite/data
-_GRAPHS = {"int8": "u8s8_product.onnx", "uint8": "u8s8_product.onnx", "float32": "f32_product.onnx"}
-_INT8_TENSOR, _UINT8_TENSOR = b"\x10\x03B\x01b", b"\x10\x02B\x01b"  # data type, then the tensor's name "b"
+_GRAPHS = {"int8": "u8s8_product.onnx", "float32": "f32_product.onnx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +103,11 @@ def product_rates() -> ProductRates:
 def open_product(weights: NDArray[Any]) -> Any:
     """A session of one thread for the product of `a` (rows, inputs) and `weights` (inputs, outputs).
 
-    Both sides of the matrix are from 128 to 16,383. For int8 and uint8 weights `a` is uint8 and the product int32; for
-    float32 all are float32.
+    Both sides of the matrix are from 128 to 16,383. For int8 weights `a` is uint8 and the product int32; for float32
+    all are float32.
     """
     ort = onnxruntime()
     graph = resources.files("dearlite").joinpath("data", _GRAPHS[weights.dtype.name]).read_bytes()
-    if weights.dtype.name == "uint8":
-        graph = graph.replace(_INT8_TENSOR, _UINT8_TENSOR)
     for shipped, side in zip(_SHIPPED, weights.shape, strict=True):
         graph = graph.replace(_two_bytes(shipped), _two_bytes(side))
     options = ort.SessionOptions()
