@@ -132,7 +132,7 @@ def compare(path: Path, entry: ModelEntry, sets: Sequence[GoldenSet]) -> tuple[t
 def stated_error(path: Path, entry: ModelEntry) -> StatedError:
     """The error in raw logits that models.toml or the quality card states; 0 for a file without a statement."""
     if entry.known_difference is not None:
-        where = "models.toml, as the weights are the publisher's own int8 rounding"
+        where = "models.toml, for the publisher's int8 weights, their limit of pairs and int8 activations together"
         return StatedError(entry.known_difference, where, whole=True)
     card = (exported_record(GgufFile(path), "card") or {}) if is_gguf(path) else Bundle(path).card()
     stated = card.get("max_error")

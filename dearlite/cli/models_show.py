@@ -102,8 +102,8 @@ def _known_difference(entry: ModelEntry | None) -> dict[str, Any]:
     if entry is None or entry.known_difference is None:
         return {}
     return {
-        "published_scores": f"those of the unquantised model differ by up to {entry.known_difference}: the weights are "
-        "the publisher's own int8 rounding"
+        "published_scores": f"those of the unquantised model differ by up to {entry.known_difference}, for the "
+        "publisher's int8 weights, their limit of pairs and int8 activations together"
     }
 
 

@@ -287,7 +287,7 @@ def test_show_has_the_licence_the_quality_and_the_parameters(home, cli):
     for word in (
         "kendall_tau",
         "differ by up to 0.9",
-        "the publisher's own int8 rounding",
+        "the publisher's int8 weights, their limit of pairs and int8 activations together",
         "33 million",
         "NanoBEIR 0.6369",
     ):

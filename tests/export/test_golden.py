@@ -68,7 +68,7 @@ def test_embedded_model_is_as_far_from_the_published_scores_as_it_says(cli, home
         assert difference == pytest.approx(score - published, abs=6e-4)
         assert abs(difference) < allowed == 0.9
     assert "is the known one: largest difference 0.864, up to 0.9" in out
-    assert "the publisher's own int8 rounding" in out
+    assert "the publisher's int8 weights, their limit of pairs and int8 activations together" in out
     assert max(len(line.rstrip()) for line in out.splitlines()[1:-1]) <= 80
 
 
