@@ -93,17 +93,17 @@ def read_questions(collection: Path) -> dict[str, Question]:
 class Scorer:
     """Scores (query, document) texts with a model in one padded batch, as in training."""
 
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int) -> None:
-        self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
+    def __init__(self, model: Any, tokenizer: Any, max_tokens: int, dtype: torch.dtype) -> None:
+        self.model, self.tokenizer, self.max_tokens, self.dtype = model, tokenizer, max_tokens, dtype
 
     def __call__(self, pairs: list[tuple[str, str]]) -> torch.Tensor:
-        """Scores (pairs,) in fp32; matrix products are computed in bf16."""
+        """Scores (pairs,) in fp32; matrix products are computed in `dtype`."""
         queries, documents = zip(*pairs, strict=True)
         rows = self.tokenizer(
             list(queries), list(documents), truncation="longest_first", max_length=self.max_tokens,
             padding=True, padding_side="right", return_tensors="pt",
         )  # fmt: skip
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             logits = self.model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits
         return logits[:, 0].float()  # type: ignore[no-any-return]
 
@@ -149,11 +149,13 @@ def train(base: Path, adapter: Path, options: argparse.Namespace) -> None:
     questions = read_questions(options.collection)
     training = [q for name, q in sorted(questions.items()) if not name.startswith(options.dev)]
     held_out = [q for name, q in sorted(questions.items()) if name.startswith(options.dev)]
-    # Frozen weights in bf16, LoRA and head in fp32: half the time of all-fp32 on a CPU with bf16 instructions.
-    model = LlamaForSequenceClassification.from_pretrained(base, dtype=torch.bfloat16)
+    # Frozen weights in `dtype`, LoRA and head in fp32. bf16 takes half the time on a CPU with bf16 instructions, and
+    # many times as long on one without.
+    dtype = getattr(torch, options.dtype)
+    model = LlamaForSequenceClassification.from_pretrained(base, dtype=dtype)
     lora = LoraConfig(task_type="SEQ_CLS", r=32, lora_alpha=64, target_modules=TARGETS, modules_to_save=["score"])
     tuned = get_peft_model(model, lora)
-    score = Scorer(tuned, AutoTokenizer.from_pretrained(base), options.max_tokens)
+    score = Scorer(tuned, AutoTokenizer.from_pretrained(base), options.max_tokens, dtype)
     trained = [p for p in tuned.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
     rng.shuffle(held_out)
@@ -213,6 +215,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="pairs of sentences per step (default: 8)")
     parser.add_argument("--max-tokens", type=int, default=96, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16"],
+        help="of the frozen weights and the products; bfloat16 only on a CPU with bf16 instructions (default: float32)",
+    )
     parser.add_argument(
         "--limit-s", type=float, default=900, metavar="S", help="limit of processor time for training (default: 900)"
     )
