@@ -240,7 +240,7 @@ def test_a_connection_too_many_gets_the_body_of_all_refusals(process):
     finally:
         for connection in idle:
             connection.close()
-    assert f"GET /info: 503: {error['message']}" in log_with(process, error["message"])
+    assert f"GET '/info': 503: {error['message']}" in log_with(process, error["message"])
 
 
 def test_a_slow_body_is_refused(process):
