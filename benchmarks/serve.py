@@ -1,6 +1,7 @@
 """`dearlite serve` on loopback: its overhead over the library, eight clients at once, and a mixed load.
 
     python benchmarks/serve.py [--model minilm-l12] [--rounds 100] [--clients 8] [--minutes 0]
+    python benchmarks/serve.py --sentences 1 --requests 0      # the overhead beside work that is short
     rivals/bin/python benchmarks/serve.py --rounds 0 --published-onnx FOLDER      # beside serve_peer.py, in turn
     ... --peer infinity=7997      # and beside a server that runs already, with the same weights
 
@@ -31,6 +32,7 @@ from typing import Any
 from measure import describe_machine
 
 from dearlite import Reranker
+from dearlite.errors import counted
 
 QUERY = "who invented the light bulb, and in which year was it sold first?"
 SENTENCES = (
@@ -108,12 +110,12 @@ def measure_peers(ports: dict[str, int], clients: int, requests: int, rounds: in
         print(f"{clients} clients, {name}: {statistics.median(rates[name]):.2f} requests/s, {times}")
 
 
-def measure_overhead(port: int, reranker: Reranker, rounds: int) -> None:
-    """Prints medians of a request of 20 documents and of the library's call, measured in turn."""
+def measure_overhead(port: int, reranker: Reranker, rounds: int, sentences: int) -> None:
+    """Prints a request of 20 documents beside the library's call, in pairs: medians, and quartiles of the difference."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     library, server, differences = [], [], []
     for number in range(rounds + 2):
-        texts = documents(20, number)
+        texts = documents(20, number, sentences)
         body = body_of(texts)
         times = {}
         for name in ("library", "server") if number % 2 else ("server", "library"):
@@ -127,23 +129,41 @@ def measure_overhead(port: int, reranker: Reranker, rounds: int) -> None:
             library.append(times["library"])
             server.append(times["server"])
             differences.append(times["server"] - times["library"])
+    low, median, high = statistics.quantiles(differences, method="inclusive")
     print(
-        f"20 documents: library {statistics.median(library):.2f} ms, server {statistics.median(server):.2f} ms, "
-        f"median difference {statistics.median(differences):+.2f} ms ({rounds} pairs)"
+        f"20 documents of {counted(sentences, 'sentence')}: library {statistics.median(library):.2f} ms, server "
+        f"{statistics.median(server):.2f} ms, difference {median:+.2f} ms, quartiles {low:+.2f} and {high:+.2f} "
+        f"({rounds} pairs)"
     )
 
 
-def measure_clients(port: int, clients: int, requests: int) -> None:
-    """Prints requests per second and latencies of one client and of several at once."""
-    single = run_clients(port, 1, requests)
-    several = run_clients(port, clients, requests)
-    work_s = clients * statistics.median(single["latencies"])
-    p99 = percentile(several["latencies"], 0.99)
+def measure_clients(port: int, clients: int, requests: int, rounds: int = 5) -> None:
+    """Prints requests per second and latencies of one client and of several at once.
+
+    They are measured in turn, and ratios are within a round: a machine drifts by more than they differ.
+    """
+    single, several = list[dict[str, Any]](), list[dict[str, Any]]()
+    for number in range(rounds):
+        pair = [(1, single), (clients, several)]
+        for count, results in pair if number % 2 else reversed(pair):
+            results.append(run_clients(port, count, max(clients, requests // rounds)))
+    rates = [many["rate"] / one["rate"] for one, many in zip(single, several, strict=True)]
+    works = [
+        percentile(many["latencies"], 0.99) / (clients * statistics.median(one["latencies"]))
+        for one, many in zip(single, several, strict=True)
+    ]
+    for count, results in ((1, single), (clients, several)):
+        latencies = [1000 * seconds for result in results for seconds in result["latencies"]]
+        statuses = sum((result["statuses"] for result in results), Counter[int]())
+        print(
+            f"{counted(count, 'client')}: {statistics.median(result['rate'] for result in results):.2f} requests/s, "
+            f"median {statistics.median(latencies):.0f} ms, p99 {percentile(latencies, 0.99):.0f} ms, "
+            f"statuses {dict(statuses)}"
+        )
     print(
-        f"1 client: {single['rate']:.2f} requests/s, median {statistics.median(single['latencies']) * 1000:.0f} ms\n"
-        f"{clients} clients: {several['rate']:.2f} requests/s ({several['rate'] / single['rate']:.2f} of one), "
-        f"median {statistics.median(several['latencies']) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms "
-        f"({p99 / work_s:.2f} of the work of {clients} requests), statuses {dict(several['statuses'])}"
+        f"{clients} clients beside one, medians of {rounds} rounds: {statistics.median(rates):.3f} of its requests/s "
+        f"({min(rates):.3f} to {max(rates):.3f}), p99 {statistics.median(works):.2f} times the work of {clients} "
+        f"requests ({min(works):.2f} to {max(works):.2f})"
     )
 
 
@@ -272,7 +292,8 @@ def main() -> None:
     """Runs the measurements that the options name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm-l12")
-    parser.add_argument("--rounds", type=int, default=100, help="pairs of calls for the overhead")
+    parser.add_argument("--rounds", type=int, default=100, help="pairs of calls for the overhead, 0 or from 2 on")
+    parser.add_argument("--sentences", type=int, default=3, help="of each document, for the overhead")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=160, help="for one client, and for all clients together")
     parser.add_argument("--minutes", type=float, default=0.0, help="time of the mixed load, at most 60")
@@ -287,7 +308,7 @@ def main() -> None:
     print(json.dumps(describe_machine()))
     with running_server("-m", options.model) as (port, pid):
         if options.rounds:
-            measure_overhead(port, Reranker.load(options.model), options.rounds)
+            measure_overhead(port, Reranker.load(options.model), options.rounds, options.sentences)
         if options.published_onnx is not None:
             with running_peer(options.published_onnx) as peer:
                 ports = {"dearlite": port, "sentence-transformers behind FastAPI": peer, **peers}
