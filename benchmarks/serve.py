@@ -111,7 +111,7 @@ def measure_peers(ports: dict[str, int], clients: int, requests: int, rounds: in
 
 
 def measure_overhead(port: int, reranker: Reranker, rounds: int, sentences: int) -> None:
-    """Prints a request of 20 documents beside the library's call, in pairs: medians, and quartiles of the difference."""
+    """Prints the times of requests of 20 documents and of the library's calls, and quartiles of their difference."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     library, server, differences = [], [], []
     for number in range(rounds + 2):
