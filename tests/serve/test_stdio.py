@@ -259,6 +259,35 @@ def test_the_example_for_electron_and_node(tmp_path):
     ]
 
 
+@pytest.mark.skipif(
+    shutil.which("rustc") is None or sys.platform == "win32", reason="rustc or a POSIX shell is missing"
+)
+def test_the_example_for_rust(tmp_path):
+    """It answers, ends with the server, and says why a server does not start."""
+    example = Path(__file__).parents[2] / "examples" / "sidecar" / "sidecar.rs"
+    program = tmp_path / "sidecar"
+    compiler = ["rustc", "--edition", "2021", example, "-o", program]
+    subprocess.run(compiler, check=True, timeout=300, cwd=tmp_path)
+    starter = tmp_path / "dearlite"
+    starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dearlite "$@"\n')
+    starter.chmod(0o755)
+
+    def run(command, *options):
+        environment = {**os.environ, "DEARLITE": str(command)}
+        return subprocess.run(
+            [program, *options], capture_output=True, text=True, timeout=120, env=environment, check=False
+        )
+
+    done = run(starter)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["index"] for row in json.loads(done.stdout)["result"]["results"]] == [1, 0]
+    ended = run(starter, "-m", "no-such-model")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "no model 'no-such-model'" in ended.stderr
+    assert "dearlite ended" in ended.stderr
+    assert "missing does not start: " in run(tmp_path / "missing").stderr
+
+
 def test_a_parent_that_does_not_read_stderr_gets_its_answers(tiny_bundle):
     """A pipe holds some hundred lines: the next refusal would wait for ever to be logged."""
     command = [sys.executable, "-m", "dearlite", "serve", "--stdio", "-m", str(tiny_bundle)]
