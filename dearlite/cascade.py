@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast
@@ -128,7 +129,9 @@ class CascadeReranker(Reranker):
         parts = []
         for stage in self._stages:
             reranker = stage.reranker()
-            parts.append(reranker.identity(None if reranker.pointwise else listwise) | {"depth": str(stage.depth)})
+            parts.append(
+                reranker.identity(listwise if stage.kind == "listwise" else None) | {"depth": str(stage.depth)}
+            )
             self._unload(stage)
         names = dict.fromkeys(name for part in parts for name in part)
         identity = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
@@ -206,6 +209,8 @@ class CascadeReranker(Reranker):
             return
         reranker, first = stage.reranker(), stage is self._stages[0]
         long = None if call.long is None or call.long.mode == "truncate" else call.long
+        if stage.kind != "listwise":
+            call = replace(call, listwise=None)
         heads = [query.order[: stage.depth] for query in queries]
         if self._adaptive and not first:
             cut = top_k or MARGIN_CUT

@@ -14,6 +14,7 @@ from dearlite.export.options import DEFAULT_POOLING, DEFAULT_STRIDE, DEFAULT_TAR
 from dearlite.export.pipeline import export_model
 from dearlite.export.quality.gate import MIN_AGREEMENT, MIN_TAU
 from dearlite.export.results import ExportResult
+from dearlite.export.source.heads import ALL, HEADS
 from dearlite.files.targets import leads_to_stdout
 from dearlite.listwise.prompts import LIST_FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS
@@ -76,6 +77,12 @@ _PROMPTS = tuple(dict.fromkeys((*PAIR_FORMS, *STATED, *LIST_FORMS)))
     f"row padded to --max-tokens. [default: {DEFAULT_POOLING}]",
 )
 @click.option(
+    "--heads",
+    metavar="FILE|NAME",
+    help="Make an attention reranker of a FOLDER's language model, which reads these heads: a file of them as "
+    f"layer-head, {', '.join(HEADS)}, or {ALL} for all heads.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -108,7 +115,8 @@ def command(model: str, **options: Any) -> None:
     """Make a .dear file of a scorer, or a .gguf of a listwise model.
 
     The model is a Hugging Face folder, a LoRA over one, or a NAME of models.toml, which also records its kind. A FOLDER
-    is a listwise model if --quant is a type of GGUF or -o ends in .gguf, unless it has a score head.
+    is a listwise model if --quant is a type of GGUF or -o ends in .gguf, unless it has a score head. With --heads it is
+    an attention reranker, in a .dear file.
 
     Weights are read from safetensors, merged, rotated, quantised and written one tensor at a time. A folder that holds
     only a LoRA is merged with the base that its adapter_config.json names. Encoders (BERT, XLM-R, ModernBERT, DeBERTa

@@ -13,12 +13,16 @@ from dearlite.templates.families import FAMILIES, STATED
 
 Report = Callable[[str], None]  # receives one line of text, without a line end
 
-DEFAULT_QUANT = {"pointwise": "int8", "listwise": "q4_k_m"}
+DEFAULT_QUANT = {"pointwise": "int8", "listwise": "q4_k_m", "attention": "int8"}
 DEFAULT_TARGET, DEFAULT_POOLING = "cpu", "last-token"
 DEFAULT_WINDOW, DEFAULT_STRIDE = 20, 10
 LEAST_TOKENS, LEAST_WINDOW = 8, 2
 # kind -> the options that no other kind has
-_OWN_OPTIONS = {"pointwise": ("target", "pooling", "min_tau"), "listwise": ("window", "stride", "min_agreement")}
+_OWN_OPTIONS = {
+    "pointwise": ("target", "pooling", "min_tau"),
+    "listwise": ("window", "stride", "min_agreement"),
+    "attention": ("heads",),
+}
 _REGISTERED = ("prompt", "max_tokens", "pooling")  # options whose values models.toml has for a NAME
 _SPELLINGS = {"target": "--for"}  # options that the command line spells otherwise than their field
 
@@ -39,6 +43,7 @@ class ExportOptions:
     window: int | None = None  # listwise: documents of a prompt
     stride: int | None = None  # listwise: documents that the window moves by
     pooling: str | None = None  # pointwise: an entry of decoders.quantisations.POOLINGS
+    heads: str | None = None  # attention: "icr", an entry of source.heads.HEADS, or a file
     card: bool = True  # compare the file with fp32, and keep the comparison in it
     min_tau: float | None = None  # pointwise: the least Kendall's tau against fp32
     min_agreement: float | None = None  # listwise: the least share of positions with fp32's likeliest token
@@ -79,7 +84,8 @@ class ExportOptions:
             if other != kind and getattr(self, name) is not None
         ]
         if unused:
-            raise UsageError(f"{', '.join(unused)} does not apply to a {kind} model: leave it out")
+            what = "an attention reranker" if kind == "attention" else f"a {kind} model"
+            raise UsageError(f"{', '.join(unused)} does not apply to {what}: leave it out")
         if named and (stated := [spelling(name) for name in _REGISTERED if getattr(self, name) is not None]):
             raise UsageError(
                 f"{', '.join(stated)} does not apply to {model}, whose own value is in models.toml: leave it out, or "
@@ -87,6 +93,8 @@ class ExportOptions:
             )
         if kind == "listwise":
             self._check_listwise(model)
+        elif kind == "attention":
+            self._check_attention(model)
         else:
             self._check_pointwise(model)
 
@@ -104,6 +112,17 @@ class ExportOptions:
         _check_choice("prompt", self.prompt, (*PAIR_FORMS, *STATED), f"{model}, a pointwise model")
         _check_choice("target", self.target, DEVICES, model)
         _check_choice("pooling", self.pooling, POOLINGS, model)
+
+    def _check_attention(self, model: str) -> None:
+        from dearlite.export.decoders.quantisations import QUANTISATIONS
+
+        if self.names_gguf:
+            raise UsageError("--heads makes a .dear file, since llama.cpp gives no attention: -o NAME.dear")
+        if self.prompt is not None:
+            raise UsageError(
+                f"--prompt does not apply to --heads, whose words fit every model: leave out {self.prompt}"
+            )
+        _check_choice("quant", self.quant, QUANTISATIONS, f"{model}, an attention reranker")
 
     def _check_listwise(self, model: str) -> None:
         from dearlite.export.gguf.quants import GGUF_QUANTS

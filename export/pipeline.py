@@ -31,6 +31,7 @@ def export(
     window: int | None = None,
     stride: int | None = None,
     pooling: str | None = None,
+    heads: str | None = None,
     card: bool = True,
     min_tau: float | None = None,
     min_agreement: float | None = None,
@@ -41,9 +42,9 @@ def export(
     """The model file made of `model`: a Hugging Face folder, a LoRA over one, or a name of models.toml.
 
     The keywords are the options of `dearlite export`, described in docs/cli.md; `target` is its `--for`. None stands
-    for the model's own value or the default of its kind. A folder is a listwise model if `quant` is a type of GGUF or
-    `output` ends in .gguf, and the model has no score head. `report` receives each note as one line; nothing is
-    printed.
+    for the model's own value or the default of its kind. With `heads` a folder is an attention reranker. Without, it is
+    a listwise model if `quant` is a type of GGUF or `output` ends in .gguf, and the model has no score head. `report`
+    receives each note as one line; nothing is printed.
 
     Raises UsageError for options that do not apply, CheckpointError for a folder that is not a whole model, and
     DearliteError for a file that is too inexact, unless `force`. A failed export leaves no file.
@@ -65,6 +66,7 @@ def export(
         window=window,
         stride=stride,
         pooling=pooling,
+        heads=heads,
         card=card,
         min_tau=min_tau,
         min_agreement=min_agreement,
@@ -86,7 +88,12 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
     written: WrittenModel
     if entry is not None and report is not None:
         report(f"{entry.name}: licence {licence_of(entry)}")
-    if kind == "listwise":
+    if kind == "attention":
+        need("onnx", extra="export")
+        from dearlite.export.attention import export_attention
+
+        written = export_attention(model, options, report or _silent)
+    elif kind == "listwise":
         from dearlite.export.listwise import export_listwise
 
         written = export_listwise(model, entry, options, report or _silent)
@@ -112,6 +119,8 @@ def export_model(model: str, options: ExportOptions, report: Report | None = Non
 
 def _kind_of(folder: Path, options: ExportOptions) -> str:
     """The kind of the model in a folder: a GGUF holds a listwise model, unless the model has a score."""
+    if options.heads is not None:
+        return "attention"
     if not options.names_gguf or options.prompt in FAMILIES or states_scorer(folder, options.adapter):
         return "pointwise"
     return "listwise"

@@ -31,7 +31,7 @@ class ExportResult:
     """
 
     path: Path
-    kind: str  # "pointwise" or "listwise"
+    kind: str  # "pointwise", "listwise" or "attention"
     facts: ModelFacts
     card: dict[str, Any]
     size_bytes: int

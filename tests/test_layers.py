@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "pointwise": f"{_RUNTIME} llama",
     "llama": "installing errors foreign templates models",
     "listwise": f"{_RUNTIME} llama",
+    "attention": f"{_RUNTIME} pointwise",
     "lexical": "errors fields options documents progress ranking models loading jobs reranker stages",
     "cascade_stage": "reranker",
     "cascade": f"{_RUNTIME} lifetime lexical cascade_stage",
@@ -88,18 +89,20 @@ MAY_IMPORT = {
     "offline.run render export.source export.train.records",
     "export.options": "errors checks files templates pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
+    "export.attention": "errors documents models attention export.options export.results export.source export.quality "
+    "export.decoders",
     "export.pointwise": "errors templates models pointwise export.options export.results export.source export.quality "
     "export.decoders export.encoders export.gguf",
     "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",
     "export.pipeline": "errors machine templates models export.options export.results export.source "
-    "export.pointwise export.listwise",
+    "export.pointwise export.listwise export.attention",
     "export.golden": "errors templates models reranker",
     "export.verification": "errors models export.options export.golden export.decoders",
     "export.getting": "errors templates models files export.options export.results export.pipeline export.source",
     "export": "errors export.options export.results export.pipeline export.verification export.getting export.quality "
     "export.train export.train.records",
     "export.command": "files templates pointwise listwise export.options export.results export.pipeline export.quality "
-    "export.decoders export.gguf",
+    "export.source export.decoders export.gguf",
 }
 
 

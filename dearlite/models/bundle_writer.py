@@ -103,7 +103,7 @@ class BundleWriter:
             self._archive.writestr(_entry(name, None), data)
             self._members[name] = Member(len(data), hashlib.sha256(data).hexdigest())
         manifest = Manifest(
-            kind="pointwise",
+            kind=facts.kind,
             name=facts.name,
             architecture=facts.architecture,
             prompt=facts.prompt,
@@ -117,6 +117,7 @@ class BundleWriter:
             calibration=facts.calibration,
             template=facts.template,
             activation=facts.activation,
+            attention=facts.attention,
             pair_limited=pair_limited,
         )
         self._archive.writestr(_entry(MANIFEST, None), manifest.to_json())

@@ -60,7 +60,7 @@ class ResolvedStage:
 
     @property
     def kind(self) -> str:
-        """The kind of model, "pointwise" or "listwise"; empty for a stage that cannot run."""
+        """The kind of model, "pointwise", "attention", "listwise" or "lexical"; empty for a stage that cannot run."""
         return "" if self.runner is None else self.runner.kind
 
     @cached_property
@@ -82,6 +82,8 @@ class ResolvedStage:
     @property
     def takes_instruction(self) -> bool:
         """True if the prompt of the stage's model has a place for an instruction."""
+        if self.kind == "attention":
+            return True
         if self.kind != "pointwise" or not self.opens:
             return False
         if self.gguf is not None:
@@ -192,9 +194,9 @@ def resolve(model: Model, *, best_effort: bool = False, prompt: str | None = Non
     for position, link in enumerate(resolved):
         if position and link.kind == "lexical":
             raise UsageError(f"stage {link.model} ranks by words, without the order before it: put it first")
-        if listwise and link.kind == "pointwise":
+        if listwise and link.kind in ("pointwise", "attention"):
             raise UsageError(
-                f"stage {link.model} is pointwise and follows a listwise one, whose order its scores would undo: "
+                f"stage {link.model} is {link.kind} and follows a listwise one, whose order its scores would undo: "
                 "put the listwise stages last"
             )
         listwise |= link.kind == "listwise"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dearlite.errors import ModelFileError, UsageError
+from dearlite.models.bundle_kind import kind_of_bundle
 from dearlite.models.gguf import GgufFile
 from dearlite.models.gguf_kinds import scoring_kind
 
@@ -30,6 +31,9 @@ _LLAMA = ("llama_cpp", "llama_cpp_py_sync")
 DEAR = Runner(
     "pointwise", "dearlite.pointwise.reranker", "PointwiseReranker", ("onnxruntime",), "cpu", ("instruction",)
 )
+ATTENTION = Runner(
+    "attention", "dearlite.attention.reranker", "AttentionReranker", ("onnxruntime",), "cpu", ("instruction",)
+)
 POINTWISE_GGUF = Runner(
     *("pointwise", "dearlite.pointwise.gguf_reranker", "GgufReranker", _LLAMA, "listwise"),
     options=("gpu_layers", "instruction", "prompt"),
@@ -39,6 +43,7 @@ LISTWISE_GGUF = Runner(
     options=("gpu_layers", "adapter"),
 )
 LEXICAL = Runner("lexical", "dearlite.lexical.reranker", "LexicalReranker", ("bm25s",), "first-stage", ("language",))
+DEAR_KINDS = {runner.kind: runner for runner in (DEAR, ATTENTION)}  # by the kind that a manifest states
 CASCADE = ("dearlite.cascade", "CascadeReranker")  # (module, name) of the class that runs a chain of models
 
 
@@ -54,7 +59,7 @@ def runner_of(path: Path, prompt: str | None = None) -> tuple[Runner, GgufFile |
     except OSError as err:
         raise UsageError(f"cannot read the model file {path}: {err.strerror}") from None
     if head.startswith(b"PK"):
-        return DEAR, None
+        return DEAR_KINDS.get(kind_of_bundle(path), DEAR), None
     if head == b"GGUF":
         gguf = GgufFile(path)
         return (LISTWISE_GGUF if prompt is None and scoring_kind(gguf) is None else POINTWISE_GGUF), gguf

@@ -10,10 +10,12 @@ from math import prod
 from typing import Any
 
 from dearlite.errors import ModelFileError
+from dearlite.models.attention import AttentionReading
 from dearlite.templates.template import Template, read_template
 
-SCHEMAS = (1, 2, 3)
-_SCHEMA_OF = {"template": 2, "activation": 2, "pair_limited": 3}  # keys that are written only where there is a value
+SCHEMAS = (1, 2, 3, 4)
+# Keys that are written only where there is a value, and the schema that brought each.
+_SCHEMA_OF = {"template": 2, "activation": 2, "pair_limited": 3, "attention": 4}
 DTYPES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8}  # name -> bytes per element
 
 
@@ -65,12 +67,14 @@ class Tensor:
 class Manifest:
     """The facts that decide how the runtime runs a model. Nothing else does, neither its name nor its tensors."""
 
-    kind: str  # "pointwise"
+    kind: str  # "pointwise" or "attention"
     name: str
     architecture: str
     prompt: str  # a key of pointwise.prompts.PAIR_FORMS, or the name of `template`
-    pooling: str  # hidden state that the score is read from: "first-token", "mean", "last-token", "last-position"
-    max_tokens: int  # of the pair, special tokens included
+    pooling: (
+        str  # position that the score is read at: "first-token", "mean", "last-token", "last-position"; "attention"
+    )
+    max_tokens: int  # of the pair, or of the prompt of a list, special tokens included
     licence: str
     source: dict[str, str]
     builds: tuple[Build, ...]
@@ -81,6 +85,7 @@ class Manifest:
     template: Template | None = None  # the words of the prompt, for a model that reads query and document in one text
     activation: dict[str, Any] | None = None  # the map from score to probability that the model's makers publish
     pair_limited: bool = False  # the int8 weights make exact products on every CPU (pair_limit.py)
+    attention: AttentionReading | None = None  # of an attention reranker
 
     @property
     def embedding_rows(self) -> int | None:
@@ -97,7 +102,7 @@ class Manifest:
             del record[name]
             value = getattr(self, name)
             if value is not None and value is not False:
-                record[name] = value.record() if isinstance(value, Template) else value
+                record[name] = _plain(value)
                 record["schema"] = max(record["schema"], schema)
         return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
@@ -128,12 +133,21 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         }
         if raw.get("template") is not None:
             raw["template"] = read_template(raw["template"], where)
+        if raw.get("attention") is not None:
+            raw["attention"] = _record(AttentionReading, raw["attention"])
         manifest: Manifest = _record(Manifest, raw)
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise ModelFileError(
             f"{where}: its manifest.json does not fit schema {schema} ({err}): export the model again"
         ) from None
     return manifest
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it."""
+    if isinstance(value, AttentionReading):
+        return dataclasses.asdict(value)
+    return value.record() if isinstance(value, Template) else value
 
 
 def _record(cls: type[Any], raw: dict[str, Any]) -> Any:

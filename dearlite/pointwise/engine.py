@@ -5,7 +5,7 @@ A score depends on its row alone: never on other rows, their order, or the numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class OnnxBackend:
         self._limits = MemoryLimits()
         failures = []
         for candidate in candidate_devices(device):
-            build = _pick_build(bundle, candidate)
+            build = pick_build(bundle, candidate)
             if build is None:
                 failures.append(
                     f"{candidate}: {bundle.path.name} has no graph for it; `dearlite export … --for both` writes one"
@@ -197,15 +197,16 @@ LAYOUTS: dict[str, Callable[[Any, Iterable[TokenRow], int, MemoryLimits], Scores
 }
 
 
-def _pick_build(bundle: Bundle, device: str) -> Build | None:
+def pick_build(bundle: Bundle, device: str, layouts: Collection[str] = LAYOUTS.keys()) -> Build | None:
     """The first build for `device` that this machine can run. Raises ModelFileError for unknown requirements.
 
-    A graph of a file that does not state `pair_limited` runs on a CPU only if its int8 products are exact there.
+    `layouts` are those that the caller can feed. A graph of a file that does not state `pair_limited` runs on a CPU
+    only if its int8 products are exact there.
     """
     inexact = False
     for build in bundle.manifest.builds:
         unknown = [name for name in build.requires if name not in CAPABILITIES]
-        if unknown or build.layout not in LAYOUTS:
+        if unknown or build.layout not in layouts:
             feature = unknown[0] if unknown else build.layout
             raise ModelFileError(
                 f"{bundle.path.name} needs {feature!r}, which this dearlite does not support: update dearlite"

@@ -29,8 +29,8 @@ _IN_PLACE_BYTES = 2**20
 _RELEASE_INTERVAL_S = 0.05
 
 
-def open_session(bundle: Bundle, build: Build, device: str) -> Any:
-    """A session of the build's graph on `device`, one thread per call. Its calls raise EngineError."""
+def open_session(bundle: Bundle, build: Build, device: str, *, threads: int = 1) -> Any:
+    """A session of the build's graph on `device`, with `threads` that share a call. Its calls raise EngineError."""
     tensors = bundle.tensors(build.tensors)
     graph = bundle.read(build.graph)
     with _releasing_pages(bundle):
@@ -40,13 +40,15 @@ def open_session(bundle: Bundle, build: Build, device: str) -> Any:
                 tensors |= {name: unsigned(tensors[name]) for name in names}
             try:
                 with TemporaryDirectory(prefix="dearlite-") as folder:
-                    return Foreign(LIBRARY, _create(graph, tensors, device, in_place=folder))
+                    return Foreign(LIBRARY, _create(graph, tensors, device, threads, in_place=folder))
             except Exception:  # a graph that computes with its weights at load needs copies of them, as below
                 bundle.release_pages()
-        return Foreign(LIBRARY, _create(graph, tensors, device))
+        return Foreign(LIBRARY, _create(graph, tensors, device, threads))
 
 
-def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_place: str | None = None) -> Any:
+def _create(
+    graph: bytes, tensors: dict[str, NDArray[Any]], device: str, threads: int, *, in_place: str | None = None
+) -> Any:
     """The session. It copies all tensors, or with `in_place` uses the large mapped ones where they are.
 
     For a tensor in place, ONNX Runtime checks that the file named by the graph exists, and never reads it: `in_place`
@@ -56,7 +58,8 @@ def _create(graph: bytes, tensors: dict[str, NDArray[Any]], device: str, *, in_p
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # One thread per call, and several calls at a time: threads inside a call wait for each other at every operator.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Only a prompt that is read in one call, as of a whole list, has several.
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # The exporter writes the graph as it should run. ORT's fusions pick slower kernels for it (SkipLayerNormalization
     # takes eight times as long as Add and LayerNormalization, BiasGelu 1.4 times as long as Add and Gelu).
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -64,13 +64,13 @@ def write_decoder(
                     written.add(name)
             missing = set(graph.weights) - written
             assert not missing, f"the graph has tensors that were not written: {sorted(missing)[:5]}"
-        members = {"tokenizer.json": model.tokenizer, "config.json": _config_json(source.config), **model.members}
+        members = {"tokenizer.json": model.tokenizer, "config.json": config_json(source.config), **model.members}
         for name, graph in graphs.items():
             members[name] = with_pooling(facts.pooling, graph.to_bytes(), model.pad_id, shape.max_tokens)
         bundle.finish(members, facts, [build for build, _ in builds], pair_limited=plan.int8)
 
 
-def _config_json(config: dict[str, Any]) -> bytes:
+def config_json(config: dict[str, Any]) -> bytes:
     """The configuration that the graphs are written from, without the path under which it was saved."""
     kept = {name: value for name, value in config.items() if name != "_name_or_path"}
     return (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode()

@@ -35,10 +35,12 @@ def llama_graph(shape: LlamaShape, way: str, last_way: str, *, block_hadamard: b
     (leading_directions.py). The graph holds no weights: `Graph.weights` maps their names to empty arrays of their dtype
     and shape.
     """
-    return _Writer(shape, LINEAR_WAYS[way], LINEAR_WAYS[last_way], block_hadamard, leading).write()
+    return DecoderWriter(shape, LINEAR_WAYS[way], LINEAR_WAYS[last_way], block_hadamard, leading).write()
 
 
-class _Writer:
+class DecoderWriter:
+    """Writes the nodes of a decoder, layer by layer."""
+
     def __init__(
         self, shape: LlamaShape, way: LinearWay, last_way: LinearWay, block_hadamard: bool, leading: bool
     ) -> None:
@@ -88,13 +90,18 @@ class _Writer:
         score = self.g.add("MatMul", x, self.g.weight("head", spec(np.float32, self.shape.hidden, 1)))
         return self.g.add("Mul", score, self.inverse_rms(x))
 
-    def layer(self, x: str, past: str | None, number: int, *, last: bool) -> str:
+    def attention_inputs(self, x: str, number: int) -> list[str]:
+        """q, k and v of a layer, each (tokens, heads * head_dim), or a single value with the three concatenated."""
         g, s, prefix = self.g, self.shape, f"layer.{number}"
         width = (s.heads + 2 * s.kv_heads) * s.head_dim
         (qkv,) = self.normed_linear(x, f"{prefix}.qkv", (f"{prefix}.qkv",), width, self.way)
         if s.qkv_bias:
             qkv = g.add("Add", qkv, g.weight(f"{prefix}.qkv.bias", spec(np.float32, width)))
-        inputs = self.normed_heads(qkv, prefix) if s.head_norms else [qkv]
+        return self.normed_heads(qkv, prefix) if s.head_norms else [qkv]
+
+    def layer(self, x: str, past: str | None, number: int, *, last: bool) -> str:
+        g, s, prefix = self.g, self.shape, f"layer.{number}"
+        inputs = self.attention_inputs(x, number)
         attended = self.full_attention(inputs) if past is None else self.attention(inputs, past, number)
         way = self.way
         if last:
@@ -117,11 +124,10 @@ class _Writer:
     def attention(self, inputs: list[str], past: str, number: int) -> str:
         """Causal grouped-query attention over the prefix and the row's own tokens; the operator rotates q and k.
 
-        `inputs` are q, k and v, each (tokens, heads * head_dim), or a single value with the three concatenated.
+        `inputs` are those of `attention_inputs`.
         """
         g, s = self.g, self.shape
-        cache = g.add("Gather", past, self.index(number), axis=0)
-        keys, values = (g.add("Gather", cache, self.index(i), axis=0) for i in (0, 1))
+        keys, values = self.cache(past, number)
         names = (f"attended_{number}", f"keys_{number}", f"values_{number}")
         batch = self.ints("batch_axis", 0)
         qkv = [g.add("Unsqueeze", value, batch) for value in inputs] + [""] * (3 - len(inputs))
@@ -136,6 +142,12 @@ class _Writer:
         )
         g.extra_outputs += names[1:]
         return g.add("Squeeze", names[0], batch)
+
+    def cache(self, past: str, number: int) -> tuple[str, str]:
+        """The prefix's keys and values of a layer, each (1, kv_heads, prefix, head_dim)."""
+        cache = self.g.add("Gather", past, self.index(number), axis=0)
+        keys, values = (self.g.add("Gather", cache, self.index(i), axis=0) for i in (0, 1))
+        return keys, values
 
     def full_attention(self, inputs: list[str]) -> str:
         """Grouped-query attention of all tokens to all; `inputs` as for `attention`."""

@@ -85,7 +85,8 @@ class DecoderTensors:
         if self.plan.int8:
             yield _vector("embedding.scale", np.concatenate(scales))
 
-    def _attention(self, module: str, layer: str) -> Iterator[TensorBlocks]:
+    def _attention(self, module: str, layer: str, *, only_reads: bool = False) -> Iterator[TensorBlocks]:
+        """The tensors of a layer's attention; with `only_reads` without those that write into the residual stream."""
         shape, read = self.shape, self.source.read
         gain = self._gain(f"{module}.input_layernorm")
         qkv = self._stream_reader([f"{module}.self_attn.{p}_proj" for p in "qkv"], gain)
@@ -107,7 +108,8 @@ class DecoderTensors:
         yield from self._read_matrices(qkv, f"{layer}.qkv", [f"{layer}.qkv"], moments[0])
         for name, vector in vectors.items():
             yield _vector(f"{layer}.{name}", vector)
-        yield from self._matrices(o, [f"{layer}.o"], moments[1])
+        if not only_reads:
+            yield from self._matrices(o, [f"{layer}.o"], moments[1])
 
     def _feed_forward(self, module: str, layer: str) -> Iterator[TensorBlocks]:
         gain = self._gain(f"{module}.post_attention_layernorm")

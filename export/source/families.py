@@ -190,17 +190,19 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
     return tuple(scaled)
 
 
-def check_tensors(source: TensorSource, shape: LlamaShape) -> None:
+def check_tensors(source: TensorSource, shape: LlamaShape, *, headed: bool = True) -> None:
     """Raises CheckpointError listing tensors that are missing, misshapen, or have no place in the network.
 
     The output matrix of a language model, over which the scorer was trained, is no part of it and is left out.
+    `headed` is False for a language model, which has no score head.
     """
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     expected = {
         "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
         "model.norm.weight": (shape.hidden,),
-        "score.weight": (1, shape.hidden),
     }
+    if headed:
+        expected["score.weight"] = (1, shape.hidden)
     for number in range(shape.layers):
         prefix = f"model.layers.{number}"
         expected |= {
@@ -229,7 +231,8 @@ def check_tensors(source: TensorSource, shape: LlamaShape) -> None:
     wrong += [f"{name} has no place in it" for name in left_over if not COMPUTED.fullmatch(name)]
     if wrong:
         raise CheckpointError(
-            f"the checkpoint is not the scorer of its config.json: {name_some(wrong, 6, '; ')}: {_SAME_REVISION}"
+            f"the checkpoint is not the {'scorer' if headed else 'model'} of its config.json: "
+            f"{name_some(wrong, 6, '; ')}: {_SAME_REVISION}"
         )
 
 

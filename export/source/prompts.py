@@ -95,7 +95,7 @@ def _of_family(
         encode=encode,
         special=special,
         chat=_chat_template(folder) if family.chat else None,
-        around=_own_specials(tokenizer) if family.own_specials else ("", ""),
+        around=own_specials(tokenizer) if family.own_specials else ("", ""),
         positions=positions if type(positions := config.get("max_position_embeddings")) is int else None,
         hidden=config.get("hidden_size"),
     )
@@ -186,7 +186,7 @@ def _has_pair_roles(chat: ChatTemplate | None) -> bool:
     return chat is not None and all(re.search(rf"""["']{role}["']""", chat.source) for role, _ in _PAIR)
 
 
-def _own_specials(tokenizer: bytes) -> tuple[str, str]:
+def own_specials(tokenizer: bytes) -> tuple[str, str]:
     """The special tokens that the tokenizer puts before and after one text, as words."""
     encoding = Tokenizer.from_str(tokenizer.decode()).encode("a")
     own = [number for number, mask in enumerate(encoding.special_tokens_mask) if not mask]

@@ -47,7 +47,7 @@ MODEL = PointwiseFacts(
 )
 BUILDS = (Build("cpu", "cpu.onnx", "one-document", "int8", ("u8s8-exact",)),)
 FACTS: dict[str, Any] = {"kind": "pointwise", "builds": BUILDS} | asdict(MODEL)
-for optional in ("calibration", "template", "activation"):
+for optional in ("calibration", "template", "activation", "attention"):
     del FACTS[optional]
 
 
@@ -378,14 +378,14 @@ def test_a_bundle_made_by_hand_is_whole(path):
     assert contents(edited(path, lambda manifest: None)) == before  # so that the tests below fail by their edit
 
 
-@pytest.mark.parametrize("schema", [4, 0, "1", None, 1.5, True])
+@pytest.mark.parametrize("schema", [5, 0, "1", None, 1.5, True])
 def test_another_schema_is_refused_by_its_number(path, schema):
     message = refused(edited(path, lambda manifest: manifest.update(schema=schema)))
     assert "schema" in message
 
 
 def test_a_later_schema_says_update(path):
-    assert "schema 4" in (message := refused(edited(path, lambda manifest: manifest.update(schema=4))))
+    assert "schema 5" in (message := refused(edited(path, lambda manifest: manifest.update(schema=5))))
     assert "update dearlite" in message
 
 
