@@ -66,6 +66,7 @@ __all__ = [
     "__version__",
     "arerank",
     "compare",
+    "decompose",
     "evaluate",
     "make_collection",
     "read_folder",
@@ -85,6 +86,7 @@ _MODULES = {
     "folders.passage": "Passage",
     "folders.reading": "FolderDocuments read_folder",
     "lexical.corpus": "Corpus",
+    "listwise.subqueries": "decompose",
     "offline": "compare evaluate rerank_run",
     "offline.collection.collection": "Collection make_collection",
     "offline.evaluation.evaluation": "Evaluation",
@@ -123,6 +125,7 @@ if TYPE_CHECKING:
     from dearlite.folders.passage import Passage
     from dearlite.folders.reading import FolderDocuments, read_folder
     from dearlite.lexical.corpus import Corpus
+    from dearlite.listwise.subqueries import decompose
     from dearlite.offline import compare, evaluate, rerank_run
     from dearlite.offline.collection.collection import Collection, make_collection
     from dearlite.offline.evaluation.evaluation import Evaluation

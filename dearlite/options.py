@@ -41,6 +41,7 @@ LISTWISE_MODES: dict[ListwiseMode, str] = {
     "generate": "free generation, parsed strictly",
 }
 DEFAULT_REASONING_TOKENS = 512
+MOST_SUB_QUERIES = 5  # that a model splits a query into
 MOST_PASSES = 100  # the orders of all passes are in memory at once, and the mean rank has settled long before
 
 

@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "offline.evaluation",
     "serve": f"{_RUNTIME} relevance version",
     "render": "errors fields documents scores ranking files offline.evaluation",
-    "dearlite": f"{_RECORDS} folders lexical tasks api reranker offline offline.collection offline.evaluation "
+    "dearlite": f"{_RECORDS} folders lexical listwise tasks api reranker offline offline.collection offline.evaluation "
     "offline.run",
     "cli.options": f"{_RECORDS} models templates files loading listwise offline.collection offline.run render",
     "cli": f"{_RUNTIME} api fusion folders pointwise llama listwise recommend offline offline.collection offline.run "

@@ -8,6 +8,7 @@ SECTIONS = {
     "Query and documents": (
         "--query",
         "--fuse",
+        "--decompose",
         "--queries",
         "--corpus",
         "--run",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dearlite.cli.reports import note_waiting
+from dearlite.cli.reports import note, note_waiting
 from dearlite.documents import check_query
 from dearlite.errors import InvalidInput, UsageError
 from dearlite.files.readers import FORMATS
 from dearlite.files.streams import open_stream, utf8_remedy
+
+if TYPE_CHECKING:
+    from dearlite.cli.options.model import ModelOptions
+    from dearlite.options import Fuse
 
 _TEXT = (".txt", "")  # endings of a query; others are those of documents
 
@@ -48,6 +54,27 @@ def queries_and_docs(
 def texts_of(query: Query) -> list[str]:
     """The texts of one query or of a list of them."""
     return [query] if isinstance(query, str) else query
+
+
+def check_fusion(jobs: Mapping[str, Query], fuse: Fuse | None, decompose: str | None) -> None:
+    """Raises UsageError for a fusion of one query, and for a split of several."""
+    lists = [query for query in jobs.values() if isinstance(query, list)]
+    if fuse is not None and not lists and decompose is None:
+        raise UsageError(f"--fuse {fuse} fuses the rankings of several queries: give -q several times, or leave it out")
+    if decompose is not None and (lists or len(jobs) > 1):
+        raise UsageError(f"--decompose {decompose} splits one query: give one, or leave it out")
+
+
+def sub_queries_of(query: Query, name: str, options: ModelOptions, *, quiet: bool) -> Query:
+    """The query with the sub-queries that the model `name` writes, which stderr shows."""
+    from dearlite.listwise.subqueries import decompose
+
+    (text,) = texts_of(query)
+    loading = options.loading.arguments()
+    texts = decompose(text, name, device=loading["device"], threads=loading["threads"])
+    if len(texts) > 1 and not quiet:
+        note(f"sub-queries by {name}: {' | '.join(texts[1:])}")
+    return texts
 
 
 def _queries_of(path: str) -> dict[str, str]:

@@ -15,14 +15,14 @@ from dearlite.cli.options.folders import FolderOptions, folder_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.places import read_places, shaped, split_places, write_places
-from dearlite.cli.query import queries_and_docs
+from dearlite.cli.query import check_fusion, queries_and_docs, sub_queries_of
 from dearlite.cli.reports import note_waiting, report, report_dropped
 from dearlite.cli.screen import BEST, on_terminal, show_rankings
 from dearlite.cli.streams import check_stdout
 from dearlite.errors import UsageError
 from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, read_documents
-from dearlite.options import FUSIONS, Call, Fuse
+from dearlite.options import FUSIONS, MOST_SUB_QUERIES, Call, Fuse
 from dearlite.ranking import Ranking
 from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking, write_rankings
 
@@ -41,6 +41,12 @@ from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking
     "--fuse",
     type=click.Choice(list(FUSIONS)),
     help=f"Fusion of several -q: {'; '.join(f'{name}, {text}' for name, text in FUSIONS.items())}. [default: max]",
+)
+@click.option(
+    "--decompose",
+    metavar="NAME|FILE",
+    help="Instruct model (GGUF) that splits the query into sub-queries: at most "
+    f"{MOST_SUB_QUERIES}, shown on stderr, ranked beside the query as further -q.",
 )
 @click.option(
     "--queries",
@@ -94,6 +100,7 @@ def command(
     arguments: tuple[str, ...],
     query: tuple[str, ...],
     fuse: Fuse | None,
+    decompose: str | None,
     queries: str | None,
     top_k: int | None,
     every: bool,
@@ -126,9 +133,8 @@ def command(
     if quiet:
         warnings.simplefilter("ignore")
     arguments, paths = split_places(arguments, has_query=bool(query) or queries is not None, docs_format=docs_format)
-    if fuse is not None and len(query) < 2:
-        raise UsageError(f"--fuse {fuse} fuses the rankings of several queries: give -q several times, or leave it out")
     jobs, docs, remark = queries_and_docs(arguments, query, queries, query_id)
+    check_fusion(jobs, fuse, decompose)
     _check_values(top_k, every, min_relevance, budget_s, model)
     named, form = form, form or format_of(output)
     places.check(reading, used=bool(paths), named=named, form=form, output=output)
@@ -149,6 +155,8 @@ def command(
     if not quiet:
         for note in filter(None, (remark, *records.notes)):
             click.echo(f"dearlite: {note}", err=True)
+    if decompose is not None:
+        jobs = {query_id: sub_queries_of(jobs[query_id], decompose, model, quiet=quiet)}
     call = Call(
         # documents that are dropped, or grouped, make room for others
         top_k=top_k if min_relevance is None and not places.by_file else None,

@@ -158,6 +158,12 @@ def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Deco
     return Order((*positions, *missing), text=text, problems=problems)
 
 
+def write(prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None) -> Decoding[str]:
+    """Greedy text after `prompt`, up to the token limit, a token that ends a turn, or a match of `stop`."""
+    text, _, _ = yield from _generate_text(prompt, options, stop)
+    return text
+
+
 def _generate_text(
     prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None
 ) -> Decoding[tuple[str, list[int], int]]:

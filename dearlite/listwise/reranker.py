@@ -33,6 +33,7 @@ from dearlite.listwise.prompts import find_form
 from dearlite.listwise.settings import read_settings
 from dearlite.listwise.state import WindowMeter, WindowState
 from dearlite.listwise.tokens import PromptEncoder
+from dearlite.listwise.writing import Writer
 from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
@@ -159,6 +160,13 @@ class ListwiseReranker(Reranker):
 
             return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
         return self._rank_passes(jobs, call)
+
+    def writer(self) -> Writer:
+        """The model as a writer of text. Raises UsageError for a model without a chat template."""
+        self.check_open()
+        if self._template is None:
+            raise UsageError(f"{self.model} has no chat template, which text needs: take an instruct model")
+        return Writer(self.model, self._backend, self._template, self._end_tokens, self._most_tokens)
 
     def _rank_passes(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
         """One Ranking per job. Each shuffled pass counts as one query towards `call.batch_size`."""
