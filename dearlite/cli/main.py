@@ -24,25 +24,21 @@ COMMANDS: dict[str, tuple[str, str, str | None]] = {
     "rerank": ("dearlite.cli.rerank", "Order documents by how well they answer a query.", "cpu"),
     "batch": ("dearlite.cli.batch", "Rerank a run of many queries; resume it after a stop.", "cpu"),
     "eval": ("dearlite.cli.eval", "Measure a reranked run beside its first stage and other runs.", "eval"),
-    "serve": (
-        "dearlite.cli.serve",
-        "Serve a model over HTTP on this machine, in the forms that clients know.",
-        "serve",
-    ),
+    "serve": ("dearlite.cli.serve", "Serve a model over HTTP, in the forms that clients know.", "serve"),
     "mcp": ("dearlite.cli.mcp", "Offer a model to an AI assistant or editor, as a tool.", "mcp"),
     "models": ("dearlite.cli.models", "List, show, choose, fetch, verify and calibrate models.", "cpu"),
     "export": (
         "dearlite.export.command",
-        "Make a model file from a Hugging Face folder, a LoRA adapter, or a name.",
+        "Make a model file from a Hugging Face folder, a LoRA or a name.",
         "export",
     ),
     "train": (
         "dearlite.export.train.command",
-        "Train a pointwise or a listwise model, and mine its training data.",
+        "Train a pointwise or listwise model; mine its training data.",
         "export",
     ),
-    "bench": ("dearlite.cli.bench", "Measure a model on this machine: load time, documents per second, memory.", "cpu"),
-    "doctor": ("dearlite.cli.doctor", "Report installed packages, working devices, and the places of files.", "cpu"),
+    "bench": ("dearlite.cli.bench", "Measure load time, documents per second and memory here.", "cpu"),
+    "doctor": ("dearlite.cli.doctor", "Report installed packages, working devices, places of files.", "cpu"),
     "help": ("dearlite.cli.help", "Show the help page of a command.", None),
     "completion": ("dearlite.cli.completion", "Print or install the completion of a shell.", None),
     "version": ("dearlite.cli.version", "Show the version of dearlite.", None),
@@ -89,7 +85,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="`dearlite COMMAND -h` explains a command. Try: dearlite rerank -q 'your question' docs.jsonl",
+    epilog="Try: dearlite rerank -q 'your question' docs.jsonl, and dearlite rerank -h",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dearlite")
 @click.pass_context

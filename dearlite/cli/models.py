@@ -12,6 +12,7 @@ import click
 from dearlite.cli.models_files import get_model, path_model, remove_model
 from dearlite.cli.models_recommend import recommend_models
 from dearlite.cli.models_show import show_entry, show_file
+from dearlite.cli.screen import paged
 from dearlite.errors import ModelFileError, UsageError, need
 from dearlite.files.targets import leads_to_stdout
 from dearlite.machine import available_memory_mb
@@ -42,6 +43,11 @@ def list_models(verbose: bool = False) -> None:
     `dearlite models show NAME` has parameters, published quality, source and download, `dearlite models get NAME`
     fetches or makes the file. The repository at the Hub, OWNER/NAME, is a name too.
     """
+    with paged():
+        _print_list(verbose)
+
+
+def _print_list(verbose: bool) -> None:
     known = load_registry()
     places = {entry.name: _place_of(entry) for entry in known.values()}
     memory_mb = available_memory_mb()

@@ -24,7 +24,7 @@ from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, read_documents
 from dearlite.options import FUSIONS, MOST_SUB_QUERIES, Call, Fuse
 from dearlite.ranking import Ranking
-from dearlite.render.writers import WRITERS, check_ids, format_of, write_ranking, write_rankings
+from dearlite.render.writers import WRITERS, check_format, check_ids, format_of, write_ranking, write_rankings
 
 
 @click.command()
@@ -138,6 +138,7 @@ def command(
     _check_values(top_k, every, min_relevance, budget_s, model)
     named, form = form, form or format_of(output)
     places.check(reading, used=bool(paths), named=named, form=form, output=output)
+    check_format(form, output)
     _check_output(output, [*arguments[:-1], *filter(None, [queries])], paths or docs, model)
     model.chain.check(calibrated=min_relevance is not None)
     note_waiting(docs, "documents")
@@ -151,7 +152,7 @@ def command(
         records.check_run_ids()
     for name in jobs:
         check_ids(form, name, records.documents)
-    records.note_ids(positions=form in ("trec", "tsv", "csv"))
+    records.note_ids(positions=form in ("trec", "tsv", "csv", "parquet"))
     if not quiet:
         for note in filter(None, (remark, *records.notes)):
             click.echo(f"dearlite: {note}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from threading import Event
 from typing import Any
 
@@ -63,6 +64,26 @@ def _best(ranking: Ranking, count: int) -> str:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+class _Kept(io.StringIO):
+    """Text for the terminal, kept until it is complete."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@contextmanager
+def paged() -> Iterator[None]:
+    """What the block prints on a terminal goes to the pager if it has more lines than the terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        yield
+        return
+    with redirect_stdout(_Kept()) as kept:
+        yield
+    text = kept.getvalue()
+    if not (text.count("\n") >= shutil.get_terminal_size().lines and page(text)):
+        _write(text)
 
 
 def page(text: str) -> bool:

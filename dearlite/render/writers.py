@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from dearlite.documents import Document
-from dearlite.errors import warn
+from dearlite.errors import UsageError, need, warn
 from dearlite.files.json_text import json_text, write_rows
 from dearlite.files.targets import ending_of
 from dearlite.files.trec import check_run_ids, run_line, score_text
@@ -28,6 +28,16 @@ def format_of(output: str | None) -> str:
     if output is None or output == "-":
         return "table" if sys.stdout is not None and sys.stdout.isatty() else "jsonl"
     return ending_of(output, list(WRITERS), remedy=", each also .gz; --format writes any other name") or "jsonl"
+
+
+def check_format(form: str, output: str | None) -> None:
+    """Raises MissingExtra or UsageError if the format `form` cannot be written to `output`; called before the work."""
+    if form not in _BINARY:
+        return
+    need("pyarrow.parquet", extra="parquet")
+    out = sys.stdout
+    if (output is None or output == "-") and out is not None and (out.isatty() or not hasattr(out, "buffer")):
+        raise UsageError(f"{form} is binary, which a terminal cannot show: name a file with -o, such as best.{form}")
 
 
 def check_ids(form: str, query_id: str, documents: Sequence[Document]) -> None:
@@ -130,6 +140,26 @@ def _rows(rankings: Mapping[str, Ranking], named: bool) -> Iterator[tuple[Any, .
             yield (query_id, *row) if named else row
 
 
+def _write_parquet(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
+    """The columns of CSV with types, even without a row; null is a missing id, and the score of an unread document."""
+    arrow, parquet = need("pyarrow", extra="parquet"), need("pyarrow.parquet", extra="parquet")
+    types = {"query_id": arrow.string()} if named else {}
+    types |= {"rank": arrow.int64(), "score": arrow.float64(), "index": arrow.int64()}
+    types |= {"id": arrow.string(), "title": arrow.string(), "text": arrow.string()}
+    columns: dict[str, list[Any]] = {name: [] for name in types}
+    for query_id, ranking in rankings.items():
+        for hit in ranking:
+            row = hit.rank, hit.score, hit.index, hit.id, hit.title, hit.text
+            for column, cell in zip(columns.values(), (query_id, *row) if named else row, strict=True):
+                column.append(_escaped(cell) if isinstance(cell, str) else cell)
+    parquet.write_table(arrow.table(columns, schema=arrow.schema(list(types.items()))), stream.buffer)
+
+
+def _escaped(text: str) -> str:
+    """`text` with half a surrogate pair, which UTF-8 cannot hold, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _write_trec(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     """TREC run lines, `qid Q0 docid rank score tag`. The index is the id of a document without one.
 
@@ -156,5 +186,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Ranking], TextIO, bool], None]] = {
     "json": _write_json,
     "csv": _write_csv,
     "tsv": _write_tsv,
+    "parquet": _write_parquet,
     "trec": _write_trec,
 }
+_BINARY = ("parquet",)

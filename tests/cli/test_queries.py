@@ -1,8 +1,10 @@
 """`rerank --queries`: several queries over one list of documents, in each format, and what cannot be meant."""
 
 import csv
+import gzip
 import io
 import json
+import sys
 
 import pytest
 
@@ -57,6 +59,43 @@ def test_each_line_is_a_query_and_each_row_names_its_own(cli, files, expected):
 def test_tables_of_text_have_a_column_for_the_query(cli, files, expected, form, separator):
     rows = csv.DictReader(io.StringIO(output(cli, files, "--format", form)), delimiter=separator)
     assert groups(rows) == near(expected)
+
+
+def test_parquet_has_the_columns_of_csv_with_types(cli, files, expected):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name, several in (("best.parquet", True), ("one.parquet.gz", False)):
+        path = files[0].with_name(name)
+        query = ["--queries", files[0]] if several else ["-q", QUERIES["1"]]
+        assert cli("rerank", *query, files[1], "-o", path) == (0, "", "")
+        with gzip.open(path) if name.endswith(".gz") else open(path, "rb") as stream:
+            table = parquet.read_table(io.BytesIO(stream.read()))
+        csv_rows = csv.DictReader(io.StringIO(cli("rerank", *query, files[1], "--format", "csv")[1]))
+        assert table.column_names == csv_rows.fieldnames
+        assert [str(kind) for kind in table.schema.types][-6:] == ["int64", "double", "int64", *["string"] * 3]
+        assert [{**row, "score": pytest.approx(float(row["score"]))} for row in csv_rows] == [
+            {name: value if name == "score" else str(value) for name, value in row.items()} for row in table.to_pylist()
+        ]
+    documents = files[1].with_name("d.jsonl")
+    documents.write_text(r'{"text": "rain \ud83d falls"}' + "\n")
+    assert cli("rerank", "-q", "rain", documents, "-o", path.with_suffix(""), "--min-relevance", "1")[0] == 0
+    assert parquet.read_table(path.with_suffix("")).num_rows == 0  # with its columns
+    assert cli("rerank", "-q", "rain", documents, "-o", path.with_suffix(""))[0] == 0
+    assert "rain" in parquet.read_table(path.with_suffix(""))["text"].to_pylist()[0]
+
+
+def test_parquet_is_refused_before_the_work_on_a_terminal_and_without_its_extra(cli, files, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    code, _, err = cli("rerank", "-q", "rain", files[1], "--format", "parquet")
+    assert (code, err) == (
+        2,
+        "dearlite: parquet is binary, which a terminal cannot show: name a file with -o, such as best.parquet\n",
+    )
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    path = files[0].with_name("best.parquet")
+    path.write_text("before")
+    code, _, err = cli("rerank", "-q", "rain", files[1], "-o", path)
+    assert code != 0 and "parquet" in err and err.count("\n") == 1
+    assert path.read_text() == "before"
 
 
 def test_json_trec_and_tables_are_grouped(cli, files, expected):

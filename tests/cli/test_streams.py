@@ -308,11 +308,11 @@ def test_a_csv_keeps_every_text(call, tmp_path):
     assert all(float(row["score"]) and row["rank"].isdecimal() for row in rows)
 
 
-@pytest.mark.parametrize("name", ["best.parquet", "best.txt", "best.weird.gz"])
+@pytest.mark.parametrize("name", ["best.arrow", "best.txt", "best.weird.gz"])
 def test_an_unknown_ending_lists_the_known_ones(call, tmp_path, name):
     stderr = io.StringIO()
     assert call(("rerank", "-q", "rain", "DOCS", "-o", str(tmp_path / name)), None, stderr) == 2
-    one_line(stderr, ".jsonl, .json, .csv, .tsv, .trec", "--format", name)
+    one_line(stderr, ".jsonl, .json, .csv, .tsv, .parquet, .trec", "--format", name)
     assert not list(tmp_path.iterdir())
     assert call(("rerank", "-q", "rain", "DOCS", "--format", "jsonl", "-o", str(tmp_path / name)), None, None) == 0
 

@@ -103,6 +103,16 @@ def test_a_long_result_goes_to_the_pager_and_a_short_one_does_not(terminal, docs
     assert not pager.exists()
 
 
+def test_the_list_of_models_goes_to_the_pager_from_its_first_line(terminal, pager):
+    code, out, _ = terminal(24, "models")
+    assert (code, out) == (0, "")
+    text = without_styles(pager.read_text().partition("\n")[2])
+    assert text.index("licence") < text.index("embedded") < text.index("cascade") < text.index("bm25")
+    pager.unlink()
+    code, out, _ = terminal(200, "models")
+    assert code == 0 and without_styles(out) == text and not pager.exists()
+
+
 @pytest.mark.parametrize("command", ["no-such-pager", "cat", "", "sh -c 'exit 127'"])
 def test_without_a_pager_the_result_is_printed(terminal, docs, monkeypatch, command):
     monkeypatch.setenv("PAGER", command)
