@@ -7,6 +7,7 @@ stand in the prompt.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 
 import click
@@ -35,23 +36,34 @@ _MEASURES = (
 Candidates = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-class PowerShell(ShellComplete):
-    """Completion in PowerShell. The script is in `dearlite.cli.completion_scripts`."""
-
-    name = "powershell"
-    source_template = ""
+class Bash(BashComplete):
+    """Completion in bash by our script."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The complete words after the program's name, and the one that is being typed."""
-        words, incomplete = split_arg_string(os.environ.get("COMP_WORDS", "")), os.environ.get("COMP_INCOMPLETE", "")
-        arguments = words[1:]
-        if incomplete and arguments and arguments[-1] == incomplete:
-            arguments.pop()
+        """The complete words after the program's name, and the one that is being typed, without an option's `=`.
+
+        bash ends words at `=` and `:` too: `--format=js` comes as three.
+        """
+        words = split_arg_string(os.environ["COMP_WORDS"])
+        count = int(os.environ["COMP_CWORD"])
+        *arguments, incomplete = _joined([*words[1:count], words[count] if count < len(words) else ""])
         return arguments, incomplete
 
-    def format_completion(self, item: CompletionItem) -> str:
-        """One line per candidate: its kind and its value."""
-        return f"{item.type},{item.value}"
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """`words` as they were typed, but `--name=value` as two."""
+    joined: list[str] = []
+    is_open = False  # the word before ends with a break
+    for word in words:
+        is_break = bool(word) and not word.strip("=:")
+        if is_break and joined and joined[-1].startswith("--") and word == "=":
+            joined.append("")
+        elif joined and (is_break or is_open):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        is_open = is_break
+    return joined
 
 
 class Zsh(ZshComplete):
@@ -70,7 +82,35 @@ class Fish(FishComplete):
         return f"{item.type},{item.value}"
 
 
-_CLASSES = {cls.name: cls for cls in (BashComplete, Zsh, Fish, PowerShell)}
+class PowerShell(ShellComplete):
+    """Completion in PowerShell. The script is in `dearlite.cli.completion_scripts`."""
+
+    name = "powershell"
+    source_template = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The complete words after the program's name, and the one that is being typed.
+
+        A backslash is part of a path there, and no escape.
+        """
+        lexer = shlex.shlex(os.environ.get("COMP_WORDS", ""), posix=True, punctuation_chars=False)
+        lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", "`"
+        words: list[str] = []
+        try:
+            words.extend(lexer)
+        except ValueError:  # a quotation mark that is still open
+            words.append(lexer.token)
+        arguments, incomplete = words[1:], os.environ.get("COMP_INCOMPLETE", "").strip("'\"")
+        if incomplete and arguments and arguments[-1] == incomplete:
+            arguments.pop()
+        return arguments, incomplete
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """One line per candidate: its kind and its value."""
+        return f"{item.type},{item.value}"
+
+
+_CLASSES = {cls.name: cls for cls in (Bash, Zsh, Fish, PowerShell)}
 
 
 def complete(root: click.Command, variable: str) -> int:
@@ -81,11 +121,16 @@ def complete(root: click.Command, variable: str) -> int:
         return 1
     completion = cls(root, {}, "dearlite", variable)
     arguments, incomplete = completion.get_completion_args()
+    option = ""
+    if incomplete.startswith("--") and "=" in incomplete:
+        option, _, incomplete = incomplete.partition("=")
+        arguments, option = [*arguments, option], f"{option}="
     if wants_model(arguments, incomplete):  # known without the command, whose import takes long
         items = model_names(incomplete)
     else:
         items = completion.get_completions(arguments, incomplete)
     for item in items:
+        item.value = f"{option}{item.value}"
         click.echo(completion.format_completion(item))
     return 0
 

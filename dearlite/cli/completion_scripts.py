@@ -31,7 +31,10 @@ _dearlite_completion() {
         if [[ $line == plain,* ]]; then names+=("${line#plain,}"); elif [[ -n $line ]]; then files=yes; fi
     done
     [[ ${#names} -gt 0 ]] && compadd -V unsorted -- $names
-    [[ -n $files ]] && _files
+    if [[ -n $files ]]; then
+        [[ $PREFIX == --* ]] && compset -P '*='
+        _files
+    fi
 }
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
     _dearlite_completion "$@"
@@ -41,14 +44,18 @@ else
 fi
 """
 _FISH = r"""function _dearlite_completion
-    set -l lines (env _DEARLITE_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) \
+    set -l lines (env _DEARLITE_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -ct) \
         dearlite 2>/dev/null)
     for line in $lines
         set -l parts (string split -m 1 "," -- $line)
         if test "$parts[1]" = plain
             echo $parts[2]
         else if test -n "$parts[1]"
-            __fish_complete_path (commandline -t)
+            set -l option (string match -r -- '^--[^=]*=' (commandline -ct))
+            set -l typed (string replace -r -- '^--[^=]*=' '' (commandline -ct))
+            for path in (complete -C "'' $typed")
+                echo "$option$path"
+            end
         end
     end
 end
@@ -65,11 +72,16 @@ _POWERSHELL = r"""Register-ArgumentCompleter -Native -CommandName dearlite -Scri
         Remove-Item Env:_DEARLITE_COMPLETE, Env:COMP_WORDS, Env:COMP_INCOMPLETE -ErrorAction SilentlyContinue
     }
     $names = @($lines | Where-Object { $_ -like 'plain,*' } | ForEach-Object { $_.Substring(6) })
-    # Without a name PowerShell completes the names of files itself.
-    if ($names.Count -and ($lines | Where-Object { $_ -like 'file,*' })) {
-        $names += @(Get-ChildItem -Path "$wordToComplete*" -Name -ErrorAction SilentlyContinue)
-    }
     $names | ForEach-Object { [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_) }
+    $option = if ($wordToComplete -match '^--[^=]*=') { $Matches[0] } else { '' }
+    # Without any result PowerShell completes the names of files itself, but not behind an option.
+    if (($names.Count -or $option) -and ($lines | Where-Object { $_ -like 'file,*' })) {
+        $path = $wordToComplete.Substring($option.Length)
+        [System.Management.Automation.CompletionCompleters]::CompleteFilename($path) | ForEach-Object {
+            $text = $option + $_.CompletionText
+            [System.Management.Automation.CompletionResult]::new($text, $_.ListItemText, $_.ResultType, $_.ToolTip)
+        }
+    }
 }
 """
 

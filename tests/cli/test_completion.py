@@ -61,6 +61,51 @@ def test_candidates_are_names_or_files(candidates, shell, words, names, files):
     assert candidates(*words, shell=shell) == (names, files)
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("words", "names", "files"),
+    [
+        (["rerank", "--format=js"], ["jsonl", "json"], False),
+        (["rerank", "--format="], None, False),
+        (["rerank", "--model=minilm-l12"], ["minilm-l12"], True),
+        (["rerank", "--output=o"], [], True),
+        (["rerank", "--format=json", "--output=o", "--query-i"], ["--query-id"], False),
+        (["rerank", "-m", "minilm-l12:10", "--query-i"], ["--query-id"], False),
+        (["eval", "--qrels=q", "--measures=ndcg@10"], ["nDCG@10", "nDCG@100"], False),
+    ],
+)
+def test_the_value_of_an_option_with_an_equals_sign_is_completed(candidates, shell, words, names, files):
+    if shell == "bash":  # it ends words at `=` and `:`, and completes what follows
+        option = ""
+        words = [part for word in words for part in re.split(r"(?<=.)([=:])", word) if part or word.endswith("=")]
+        words = words[:-1] if words[-2:] == ["=", ""] else words
+    else:
+        option = words[-1].partition("=")[0] + "=" if "=" in words[-1] else ""
+    expected = ["table", "jsonl", "json", "csv", "tsv", "parquet", "trec"] if names is None else names
+    assert candidates(*words, shell=shell) == ([f"{option}{name}" for name in expected], files)
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        (r"dearlite rerank C:\docs\que", r"C:\docs\que"),
+        ('dearlite rerank "C:\\my docs\\que', '"C:\\my docs\\que'),
+        ("dearlite rerank 'my docs\\que", "my docs\\que"),
+    ],
+)
+def test_powershell_paths_have_backslashes(capsys, monkeypatch, line, typed):
+    monkeypatch.setenv("_DEARLITE_COMPLETE", "powershell_complete")
+    monkeypatch.setenv("COMP_WORDS", line.replace("rerank ", "rerank -q x --format json "))
+    monkeypatch.setenv("COMP_INCOMPLETE", typed)
+    with pytest.raises(SystemExit):
+        run([])
+    assert capsys.readouterr().out == f"file,{typed.strip(chr(34))}\n"
+    monkeypatch.setenv("COMP_WORDS", line.replace("rerank ", "models show "))
+    with pytest.raises(SystemExit):
+        run([])
+    assert capsys.readouterr().out == f"file,{typed.strip(chr(34))}\n"
+
+
 def test_a_damaged_registry_and_a_missing_extra_leave_the_prompt_alone(capfd, monkeypatch, tmp_path):
     (tmp_path / "models.toml").write_text("not TOML")
     monkeypatch.setenv("DEARLITE_HOME", str(tmp_path))
@@ -208,6 +253,7 @@ def prompt(request, tmp_path):
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dearlite "$@"\n')
     program.chmod(0o755)
     (tmp_path / "query.txt").write_text("rain\n")
+    (tmp_path / "my notes.txt").write_text("rain\n")
     (tmp_path / "documents.jsonl").write_text('{"text": "rain"}\n')
     if request.param == "fish":
         folder = tmp_path / "config" / "fish" / "completions"
@@ -228,6 +274,15 @@ def test_a_real_shell_completes_commands_options_models_and_files(prompt):
         ("dearlite rerank -m qwen3-reranker-4\t", r"qwen3-reranker-4b"),
         ("dearlite rerank --min-rel\t", r"--min-relevance"),
         ("dearlite rerank --format tre\t", r"trec"),
+        ("dearlite rerank --format=tre\t", r"--format=trec"),
+        ("dearlite rerank --model=qwen3-reranker-4\t", r"--model=qwen3-reranker-4b"),
+        ("dearlite rerank --output=que\t", r"--output=query\.txt"),
+        ("dearlite rerank --model=doc\t", r"--model=documents\.jsonl"),
+        ("dearlite rerank --format=trec --dev\t", r"--device"),
+        ("dearlite rerank my\t", r"my\\ notes\.txt"),
+        ("dearlite rerank my\\ no\t", r"my\\ notes\.txt"),
+        ("dearlite rerank 'my no\t", r"notes\.txt'"),
+        ("dearlite rerank -m my\t", r"my\\ notes\.txt"),
     ):
         prompt.type(typed)
         assert prompt.wait_for(expected), (typed, prompt.text)
