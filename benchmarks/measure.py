@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -55,10 +55,16 @@ def _status_mb(name: str) -> float:
     return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(f"{name}:"))
 
 
-def time_command(command: Sequence[str], *, cwd: Path | None = None) -> tuple[float, str]:
-    """Seconds from start to exit of a whole process, and its stdout. Raises CommandFailed unless it exits with 0."""
+def time_command(
+    command: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[float, str]:
+    """Seconds from start to exit of a whole process, and its stdout. Raises CommandFailed unless it exits with 0.
+
+    `environment` has variables beside those of this process.
+    """
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    variables = os.environ | environment if environment else None
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
     elapsed_s = time.perf_counter() - start
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]

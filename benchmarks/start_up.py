@@ -5,12 +5,18 @@ from __future__ import annotations
 import statistics
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from measure import CommandFailed, time_command
 
 _IMPORT = "import time; start = time.perf_counter(); import dearlite; print(time.perf_counter() - start)"
+_COMPLETION = {
+    "_DEARLITE_COMPLETE": "bash_complete",
+    "COMP_WORDS": "dearlite rerank -m qwen3",
+    "COMP_CWORD": "3",
+}  # as a shell sets it for `dearlite rerank -m qwen3<TAB>`
 _EXAMPLES = ("examples/query.txt", "examples/docs.jsonl")
 
 
@@ -23,6 +29,9 @@ def measure_start_up(repository: Path, rounds: int) -> dict[str, Any]:
     results["python -c pass, whole process"] = _median([sys.executable, "-c", "pass"], repository, rounds)
     results["import dearlite, the statement"] = _median(
         [sys.executable, "-c", _IMPORT], repository, rounds, printed=True
+    )
+    results["completion of a model's name, whole process"] = (
+        _median([command], repository, rounds, environment=_COMPLETION) if command else "skipped: no dearlite command"
     )
     reruns = {
         "dearlite --help, whole process": ["--help"],
@@ -38,12 +47,14 @@ def measure_start_up(repository: Path, rounds: int) -> dict[str, Any]:
     return results
 
 
-def _median(command: list[str], cwd: Path, rounds: int, *, printed: bool = False) -> float | str:
+def _median(
+    command: list[str], cwd: Path, rounds: int, *, printed: bool = False, environment: Mapping[str, str] | None = None
+) -> float | str:
     """The median of `rounds` runs, after one that fills the file cache. `printed`: take the seconds it prints."""
     seconds = []
     try:
         for _ in range(rounds + 1):
-            elapsed_s, stdout = time_command(command, cwd=cwd)
+            elapsed_s, stdout = time_command(command, cwd=cwd, environment=environment)
             seconds.append(float(stdout) if printed else elapsed_s)
     except CommandFailed as err:
         return f"failed: {err}"

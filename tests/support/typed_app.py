@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
-from dearlite import Hit, Listwise, Long, Ranking, Reranker, arerank, rerank
+from dearlite import Document, Hit, Listwise, Long, Passage, Ranking, Reranker, arerank, read_folder, rerank
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ reranker = Reranker.load("minilm-l12", device="auto")
 first: list[Note] = [best(ranking) for ranking in reranker.rerank_many([(QUERY, NOTES)])]
 reranker.rerank(QUERY, ["a"], listwise=Listwise(mode="reason"), long=Long("chunk"), progress=True)
 
+# What docs/api.md says of T
+frame: Any = None  # a library without stubs
+mappings: list[dict[str, object]] = [{"text": "a", "page": 1}]
+texts: Ranking[str] = rerank(QUERY, (note.text for note in NOTES))
+rows: Ranking[dict[str, object]] = rerank(QUERY, mappings)
+frame_rows: Ranking[dict[str, Any]] = rerank(QUERY, frame)
+passages: list[Passage] = [cast(Passage, hit.document) for hit in rerank(QUERY, read_folder("notes"))]
+documents: Ranking[Document] = rerank(QUERY, [Document("a")])
+own: list[Note] = [cast(Note, hit.document) for hit in rerank(QUERY, [Document("a", record=NOTES[0])])]
+
+names(rerank(QUERY, mappings))  # WRONG
+names(rerank(QUERY, read_folder("notes")))  # WRONG
 names(rerank(QUERY, NOTES))  # WRONG
 pages(reranker.rerank(QUERY, ["a"]))  # WRONG
 pages(rerank(QUERY, NOTES)[0])  # WRONG
