@@ -208,8 +208,9 @@ def load_failure(err: Exception, module: str = "", again: str | None = None) -> 
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """The number with its noun. Example: 1, "document" -> "1 document"; 2 -> "2 documents"."""
-    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+    """The number with its noun. Example: 1, "document" -> "1 document"; 2, "query" -> "2 queries"."""
+    regular = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural or regular}"
 
 
 def first_line(err: BaseException) -> str:

@@ -50,8 +50,8 @@ class Reranker(Tasks, ABC):
 
     def __new__(cls, *args: object, **options: object) -> Self:
         if cls is Reranker:
-            model = ", ".join(map(repr, args))
-            raise UsageError(f"a Reranker is loaded, not constructed: Reranker.load({model})")
+            arguments = [*map(repr, args), *(f"{name}={value!r}" for name, value in options.items())]
+            raise UsageError(f"a Reranker is loaded, not constructed: Reranker.load({', '.join(arguments)})")
         return super().__new__(cls)
 
     @staticmethod

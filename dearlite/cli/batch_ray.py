@@ -9,7 +9,7 @@ import click
 
 from dearlite.checks import whole_number
 from dearlite.cli.options.run import RunOptions, open_source, resume_notice
-from dearlite.errors import UsageError, need
+from dearlite.errors import UsageError, counted, need
 from dearlite.fields import USUAL
 from dearlite.files.outputs import check_outputs, make_folder
 from dearlite.offline.cluster.ray import Scoring, rerank_on_ray
@@ -52,7 +52,7 @@ def rerank_blocks(
         pairs, seconds = sum(block.pairs for block in blocks), sum(block.seconds for block in blocks)
         earlier = f", {resumed} scored earlier" if resumed else ""
         rate = f", {pairs / seconds:.0f} pairs/s per actor" if seconds else ""
-        click.echo(f"{len(blocks)} blocks, {pairs} pairs{rate}{earlier}: {output}/run.trec", err=True)
+        click.echo(f"{counted(len(blocks), 'block')}, {pairs} pairs{rate}{earlier}: {output}/run.trec", err=True)
 
 
 def _output_folder(options: RunOptions) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from dearlite.errors import counted
+
 _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=[\t\r\n]|\Z)|([^"\t\r\n]*)(?=[\t\r\n]|\Z)')
 
 
@@ -30,7 +32,7 @@ def has_quoted_cells(lines: Sequence[str], name: str, *, complete: bool) -> tupl
     if not within or broken:
         return signs, ""
     reading = "are around cells, as in CSV, and are left out" if signs else "are read as part of the texts"
-    return signs, f"{name}: the quotation marks of {len(within)} cells {reading}"
+    return signs, f"{name}: the quotation marks of {counted(len(within), 'cell')} {reading}"
 
 
 def _rows(text: str, complete: bool) -> Iterator[list[str | None]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dearlite.documents import Document, as_document
-from dearlite.errors import InvalidInput, UsageError, first_line, need
+from dearlite.errors import InvalidInput, UsageError, counted, first_line, need
 from dearlite.fields import ID_FIELDS, TEXT_FIELDS, USUAL, Fields, find_field, is_known, rival_field
 from dearlite.files.json_files import Record, parsed_line, read_json, read_json_lines
 from dearlite.files.lines import read_lines
@@ -49,17 +49,18 @@ class DocumentFile:
         repeated = [doc_id for doc_id, count in counts.items() if count > 1]
         if repeated:
             self.notes.append(
-                f"{len(repeated)} document ids occur more than once (first {repeated[0]!r}): "
-                "all their documents are ranked"
+                f"{counted(len(repeated), 'document id occurs', 'document ids occur')} more than once "
+                f"(first {repeated[0]!r}): all their documents are ranked"
             )
         without = [number for number, document in enumerate(self.documents) if document.id is None]
         records = [self.documents[number].record for number in without]
         names = dict.fromkeys(str(name) for record in records if isinstance(record, Mapping) for name in record)
         if positions and names:
             has = ", ".join(map(repr, list(names)[:6]))
+            ids = "its position, from 0, is its id" if len(without) == 1 else "their positions, from 0, are their ids"
             self.notes.append(
-                f"{len(without)} documents have no id under a known name ({self.locations[without[0]]} first; it has "
-                f"{has}): their positions, from 0, are their ids; name the field with --id-field"
+                f"{counted(len(without), 'document has', 'documents have')} no id under a known name "
+                f"({self.locations[without[0]]} first; it has {has}): {ids}; name the field with --id-field"
             )
 
 

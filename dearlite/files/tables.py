@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import BinaryIO
 
-from dearlite.errors import InvalidInput
+from dearlite.errors import InvalidInput, counted
 from dearlite.fields import ID_FIELDS, QUERY_FIELDS, QUERY_ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, is_known
 from dearlite.files.json_files import Record
 from dearlite.files.quoting import has_quoted_cells
@@ -110,7 +110,8 @@ def _records(
                 yield where, record
     if short:
         options.notes.append(
-            f"{name}: {len(short)} rows have fewer cells than the header ({short[0]} first): the others count as empty"
+            f"{name}: {counted(len(short), 'row has', 'rows have')} fewer cells than the header ({short[0]} first): "
+            "the others count as empty"
         )
 
 

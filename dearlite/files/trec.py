@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from dearlite.errors import InvalidInput
+from dearlite.errors import InvalidInput, counted
 from dearlite.files.columns import QRELS, RUN, Layout, open_table
 from dearlite.files.values import finite_number, id_text, whole_grade, whole_rank
 
@@ -171,7 +171,7 @@ def _ordered(
         run[query_id] = {document_id: of_query[document_id][0] for document_id in order[:depth]}
     if contradictory:
         notes.append(
-            f"{name}: the ranks of {len(contradictory)} queries ({contradictory[0]!r} first) do not follow their "
-            "scores: ordered by score, as trec_eval does"
+            f"{name}: the ranks of {counted(len(contradictory), 'query')} ({contradictory[0]!r} first) do not "
+            "follow their scores: ordered by score, as trec_eval does"
         )
     return run

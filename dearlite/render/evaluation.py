@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from dearlite.errors import counted
 from dearlite.files.json_text import json_text
 from dearlite.offline.evaluation.comparisons import TESTS
 from dearlite.offline.evaluation.evaluation import Evaluation, System
@@ -228,7 +229,7 @@ def evaluation_latex(evaluation: Evaluation) -> str:
     """
     best = best_values(evaluation)
     lines = [
-        f"% {evaluation.name}: {len(evaluation.qrels)} queries".replace("\n", " "),
+        f"% {evaluation.name}: {counted(len(evaluation.qrels), 'query')}".replace("\n", " "),
         rf"\begin{{tabular}}{{l{'r' * len(evaluation.measures)}}}",
         r"\toprule",
         " & ".join(["System", *map(_latex, evaluation.measures)]) + r" \\",
@@ -262,7 +263,7 @@ def evaluation_html(evaluation: Evaluation) -> str:
         cells = "".join(f"<td>{number(value, 4)}</td>" for value in values)
         rows.append(f"<tr><th style='text-align:left'>{escape(plain(system.name))}</th>{cells}</tr>")
     lines = "".join(f"<div>{escape(plain(line))}</div>" for line in (*difference_lines(evaluation), *evaluation.notes))
-    caption = f"<caption>{escape(plain(evaluation.name))}, {len(evaluation.qrels)} queries</caption>"
+    caption = f"<caption>{escape(plain(evaluation.name))}, {counted(len(evaluation.qrels), 'query')}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table><small>{lines}</small>"
 
 

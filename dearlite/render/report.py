@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from importlib import resources
 
+from dearlite.errors import counted
 from dearlite.offline.evaluation.evaluation import Evaluation, System
 from dearlite.offline.evaluation.measures import without_ties
 from dearlite.render.charts import Bar, Point, gain_chart, time_chart
@@ -15,6 +16,7 @@ from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LOST_QUERIES = 5  # shown in detail
 _DOCUMENTS = 5  # shown for each of the two runs
+_NO_TEXTS = "Documents have their ids alone: runs were compared without a corpus, which has the texts."
 _MEANINGS = {
     "nDCG": "sum of the grades, discounted by rank, divided by that of the ideal order of all judged documents",
     "RR": "reciprocal of the rank of the first relevant document",
@@ -58,10 +60,10 @@ def _head(evaluation: Evaluation) -> str:
                 f"{_text(measure)} <b>{before:.4f} → {value:.4f}</b> "
                 f'<span class="{"up" if comparison.delta >= 0 else "down"}">{comparison.delta:+.4f}</span>, '
                 f"p {p_text(comparison.p_holm)}: "
-                f"{comparison.wins} queries better, {comparison.ties} the same, {comparison.losses} worse"
+                f"{counted(comparison.wins, 'query')} better, {comparison.ties} the same, {comparison.losses} worse"
             )
     return (
-        f"<header><p class=kicker>{_text(evaluation.name)}, {len(evaluation.qrels)} queries</p>"
+        f"<header><p class=kicker>{_text(evaluation.name)}, {counted(len(evaluation.qrels), 'query')}</p>"
         f"<h1>{_text(subject)}</h1><p class=lead>{headline}</p></header>"
     )
 
@@ -126,10 +128,10 @@ def _worst(evaluation: Evaluation) -> str:
         return ""
     measure = evaluation.main_measure
     deltas = sorted(evaluation.deltas(first, measure).items(), key=lambda pair: pair[1])
-    return (
-        "".join(_query(evaluation, first, query_id, delta) for query_id, delta in deltas[:_LOST_QUERIES] if delta < 0)
-        or "<p>No query lost.</p>"
-    )
+    lost = [_query(evaluation, first, query_id, delta) for query_id, delta in deltas[:_LOST_QUERIES] if delta < 0]
+    if not lost:
+        return "<p>No query lost.</p>"
+    return ("" if evaluation.documents else f"<p>{_NO_TEXTS}</p>") + "".join(lost)
 
 
 def _query(evaluation: Evaluation, first: str, query_id: str, delta: float) -> str:
@@ -148,7 +150,7 @@ def _query(evaluation: Evaluation, first: str, query_id: str, delta: float) -> s
             f"<ol>{items}</ol></div>"
         )
     return (
-        f'<article><h3 dir="auto">{_text(query) or "(no text)"} <small>{_text(query_id)}</small> '
+        f'<article><h3 dir="auto">{_text(query) or "query"} <small>{_text(query_id)}</small> '
         f'<span class="down">{delta:+.4f}</span></h3><div class="sides">{"".join(sides)}</div></article>'
     )
 

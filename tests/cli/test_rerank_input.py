@@ -116,7 +116,7 @@ def test_documents_of_one_id_are_all_ranked_and_refused_for_a_run(cli, tmp_path)
     (tmp_path / "d.jsonl").write_text('{"id": "a.pdf", "text": "rain"}\n{"id": "a.pdf", "text": "snow"}\n')
     rows, err = ranked(cli("rerank", "-q", "rain", tmp_path / "d.jsonl"))
     assert [row["id"] for row in rows] == ["a.pdf", "a.pdf"]
-    assert err == "dearlite: 1 document ids occur more than once (first 'a.pdf'): all their documents are ranked\n"
+    assert err == "dearlite: 1 document id occurs more than once (first 'a.pdf'): all their documents are ranked\n"
     line = refused(cli("rerank", "-q", "rain", tmp_path / "d.jsonl", "--format", "trec"), 1)
     assert "d.jsonl:2: id 'a.pdf' is already at d.jsonl:1" in line
     assert cli("rerank", "-q", "rain", tmp_path / "d.jsonl", "--format", "trec", "--id-field", "")[0] == 0

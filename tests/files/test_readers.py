@@ -329,7 +329,7 @@ def test_documents_with_one_id_are_all_kept_and_reported_and_no_run(tmp_path):
     file = read_documents(save(tmp_path, "docs.jsonl", data))
     assert [document.text for document in file.documents] == ["a", "b", "a"]
     file.note_ids(positions=False)
-    assert file.notes == ["1 document ids occur more than once (first '1'): all their documents are ranked"]
+    assert file.notes == ["1 document id occurs more than once (first '1'): all their documents are ranked"]
     with pytest.raises(InvalidInput, match=r"docs\.jsonl:3: id '1' is already at docs\.jsonl:1, .*--id-field"):
         file.check_run_ids()
 

@@ -18,7 +18,7 @@ def test_the_scores_make_the_order_and_the_depth(tmp_path):
     assert run == {"q": {"b": 9.0, "c": 4.0}}
     assert list(run["q"]) == ["b", "c"]
     assert notes == [
-        "run.trec: the ranks of 1 queries ('q' first) do not follow their scores: ordered by score, as trec_eval does"
+        "run.trec: the ranks of 1 query ('q' first) do not follow their scores: ordered by score, as trec_eval does"
     ]
 
 

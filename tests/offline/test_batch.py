@@ -330,7 +330,7 @@ def edit(path, old, new):
         (
             lambda f: edit(f / "run.trec", "1 Q0", "one Q0"),
             1,
-            "run.trec has 1 queries that queries.jsonl lacks ('one' ",
+            "run.trec has 1 query that queries.jsonl lacks ('one' ",
         ),
         (lambda f: edit(f / "run.trec", "bm25", ""), 1, "run.trec:1 has 5 columns instead of the 6"),
         (lambda f: edit(f / "corpus.jsonl.gz", '"_id": "0-16"', '"_id": "0-3"'), 1, "document '0-3' has two texts"),
@@ -480,9 +480,9 @@ def test_without_an_output_the_run_goes_to_stdout_and_the_journal_home(small, cl
 
 
 def test_memory_collections_are_checked():
-    with pytest.raises(InvalidInput, match="names 1 documents that the corpus lacks"):
+    with pytest.raises(InvalidInput, match="names 1 document that the corpus lacks"):
         make_collection({"1": "q"}, {"a": "text"}, {"1": ["a", "b"]})
-    with pytest.raises(InvalidInput, match="has 1 queries without a text"):
+    with pytest.raises(InvalidInput, match="has 1 query without a text"):
         make_collection({}, {"a": "text"}, {"1": ["a"]})
     assert isinstance(make_collection({"1": "q"}, {"a": {"text": "t", "title": "T"}}, {"1": {"a": 1.0}}), Collection)
 

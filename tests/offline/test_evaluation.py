@@ -60,7 +60,7 @@ def test_a_query_that_the_run_lacks_counts_as_zero_and_is_said():
     evaluation = compare([System("ours", "reranked", run)], QRELS, name="x", measures=["RR"])
     assert evaluation.values["ours"]["RR"] == pytest.approx(1 / 3)
     assert "all runs: 2 of 3 judged queries have no documents ('q2', 'q3'): they count as zero" in evaluation.notes
-    assert "all runs: 1 queries have no judgements ('zz'): they are left out" in evaluation.notes
+    assert "all runs: 1 query has no judgements ('zz'): left out" in evaluation.notes
 
 
 def test_grades_below_zero_are_not_relevant_and_are_said():

@@ -91,7 +91,7 @@ def test_a_corpus_loses_no_cell_and_no_quotation_mark_in_silence(tmp_path):
     (tmp_path / "c.tsv").write_text('id\ttext\n1\t"a ""b"""\n2\tc\n')
     documents, notes = read_corpus([tmp_path / "c.tsv"], ids={"1", "2"})
     assert documents["1"].text == 'a "b"'
-    assert notes == ["c.tsv: the quotation marks of 1 cells are around cells, as in CSV, and are left out"]
+    assert notes == ["c.tsv: the quotation marks of 1 cell are around cells, as in CSV, and are left out"]
     (tmp_path / "c.csv").write_text("id;text\n1;a, b\n2;c; d\n")
     with pytest.raises(InvalidInput, match=r"^c\.csv:3 has 3 cells instead of 2"):
         read_corpus([tmp_path / "c.csv"], ids={"1"})

@@ -123,7 +123,7 @@ def test_a_run_of_ones_own(cli, tmp_path):
     run = tmp_path / "bm25.trec"
     run.write_text("1 Q0 d2 1 3 x\n1 Q0 d1 2 2 x\n9 Q0 d1 1 1 x\n")
     collection = Source(source="irds:dearlite-standin/no-run", run=str(run)).open()
-    assert list(collection.run) == ["1"] and "left out 1 queries of the run" in collection.notes[-1]
+    assert list(collection.run) == ["1"] and "left out 1 query of the run" in collection.notes[-1]
     code, _, err = cli("batch", "irds:dearlite-standin/no-run")
     assert code == 2 and "has no run (scored documents) in ir_datasets: name one with --run" in err
     run.write_text("1 Q0 d9 1 3 x\n")

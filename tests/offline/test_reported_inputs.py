@@ -90,12 +90,12 @@ def test_judgements_as_they_are_found():
         ("single-object.json", {"1": {"a": 2.0}}, []),
         ("empty-hits.json", {"1": {}, "2": {"a": 1.0}}, []),
         ("empty-contents.json", {"q1": {"a": 1.0, "b": 0.5}}, []),
-        ("null-score.json", {"q1": {"a": -1.0, "b": -2.0}}, ["1 queries ('q1' first) have documents without a score"]),
-        ("nan-score.json", {"q1": {"a": -1.0, "b": -2.0}}, ["1 queries ('q1' first) have documents without a score"]),
+        ("null-score.json", {"q1": {"a": -1.0, "b": -2.0}}, ["1 query has documents without a score ('q1' first)"]),
+        ("nan-score.json", {"q1": {"a": -1.0, "b": -2.0}}, ["1 query has documents without a score ('q1' first)"]),
         (
             "string-candidates.json",
             {"1": {"1-1": -1.0, "1-2": -2.0}},
-            ["without a score", "2 documents are strings without an id: they are called QUERY-POSITION, such as 1-1"],
+            ["without a score", "2 documents are strings without an id: called QUERY-POSITION, such as 1-1"],
         ),
     ],
 )
@@ -147,7 +147,7 @@ def test_no_topic_in_common_and_queries_without_results_are_counted_and_said():
     scored = {"q1": {"d1": 1.0}, "zz": {"d1": 1.0}}
     notes = evaluate(collection, scored=scored, measures="AP").notes
     assert "scored: 3 of 4 judged queries have no documents ('q2', 'q3', 'q4'): they count as zero" in notes
-    assert "scored: 1 queries have no judgements ('zz'): they are left out" in notes
+    assert "scored: 1 query has no judgements ('zz'): left out" in notes
     strangers = evaluate(collection, scored={"q1": {"1.0": 1.0}}, measures="AP").notes
     assert any(
         note.startswith("scored: none of its documents is judged (it has '1.0', the judgements") for note in strangers

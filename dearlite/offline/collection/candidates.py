@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.documents import Document, as_document, check_query, document_id
-from dearlite.errors import InvalidInput
+from dearlite.errors import InvalidInput, counted
 from dearlite.fields import (
     CANDIDATE_ID_FIELDS,
     CANDIDATE_TEXT_FIELDS,
@@ -79,13 +79,13 @@ class CandidateNotes:
             lines.append(f"skipped {len(self.skipped)} documents in all")
         if self.unscored:
             lines.append(
-                f"{len(self.unscored)} queries ({self.unscored[0]!r} first) have documents without a score: they keep "
-                "the order of the file"
+                f"{counted(len(self.unscored), 'query has', 'queries have')} documents without a score "
+                f"({self.unscored[0]!r} first), which are in the order of the file"
             )
         if self.unnamed:
             lines.append(
-                f"{len(self.unnamed)} documents are strings without an id: they are called QUERY-POSITION, such as "
-                f"{self.unnamed[0]}-1"
+                f"{counted(len(self.unnamed), 'document is a string', 'documents are strings')} without an id: "
+                f"called QUERY-POSITION, such as {self.unnamed[0]}-1"
             )
         return tuple(lines)
 

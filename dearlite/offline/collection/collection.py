@@ -10,7 +10,7 @@ from typing import Any
 
 from dearlite.checks import whole_number
 from dearlite.documents import Document
-from dearlite.errors import InvalidInput, UsageError
+from dearlite.errors import InvalidInput, UsageError, counted
 from dearlite.fields import USUAL, Fields
 from dearlite.files.trec import Run, read_run
 from dearlite.offline.collection.candidates import read_candidates
@@ -55,10 +55,14 @@ class Collection:
             documents = as_corpus(documents)
         run = as_run(self.run)
         if without_text := [query_id for query_id in run if query_id not in queries]:
-            raise InvalidInput(f"the run has {len(without_text)} queries without a text ({without_text[0]!r} first)")
+            raise InvalidInput(
+                f"the run has {counted(len(without_text), 'query')} without a text ({without_text[0]!r} first)"
+            )
         missing = {name for scores in run.values() for name in scores if name not in documents}
         if missing:
-            raise InvalidInput(f"the run names {len(missing)} documents that the corpus lacks ({min(missing)!r} first)")
+            raise InvalidInput(
+                f"the run names {counted(len(missing), 'document')} that the corpus lacks ({min(missing)!r} first)"
+            )
         for name, value in (("queries", queries), ("documents", documents), ("run", run)):
             object.__setattr__(self, name, value)
 
@@ -109,11 +113,13 @@ def open_collection(
     without_text = [query_id for query_id in first_stage if query_id not in texts]
     if without_text and not skip_bad:
         raise InvalidInput(
-            f"{files['run'][0].name} has {len(without_text)} queries that {files['queries'][0].name} lacks "
+            f"{files['run'][0].name} has {counted(len(without_text), 'query')} that {files['queries'][0].name} lacks "
             f"({without_text[0]!r} first): give the queries of this run (or go on without them: --skip-bad)"
         )
     if without_text:
-        notes_on_lines.append(f"left out {len(without_text)} queries without a text ({without_text[0]!r} first)")
+        notes_on_lines.append(
+            f"left out {counted(len(without_text), 'query')} without a text ({without_text[0]!r} first)"
+        )
     named_documents = {document_id for query_id in texts for document_id in first_stage[query_id]}
     documents, notes_on_corpus = read_corpus(
         files["corpus"], ids=named_documents, skip_bad=skip_bad, fields=fields, delimiter=delimiter
@@ -147,11 +153,15 @@ def make_collection(
     """
     ordered, texts = as_run(run), as_queries(queries)
     if without_text := [query_id for query_id in ordered if query_id not in texts]:
-        raise InvalidInput(f"the run has {len(without_text)} queries without a text ({without_text[0]!r} first)")
+        raise InvalidInput(
+            f"the run has {counted(len(without_text), 'query')} without a text ({without_text[0]!r} first)"
+        )
     ids = {document_id for scores in ordered.values() for document_id in scores}
     documents = as_corpus(corpus, ids)
     if missing := sorted(ids - documents.keys()):
-        raise InvalidInput(f"the run names {len(missing)} documents that the corpus lacks ({missing[0]!r} first)")
+        raise InvalidInput(
+            f"the run names {counted(len(missing), 'document')} that the corpus lacks ({missing[0]!r} first)"
+        )
     return Collection(name, {query_id: texts[query_id] for query_id in ordered}, documents, ordered)
 
 

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any
 
 from dearlite.checks import whole_number
-from dearlite.errors import UsageError
+from dearlite.errors import UsageError, counted
 from dearlite.fields import USUAL, Fields
 from dearlite.offline.collection import irds
 from dearlite.offline.collection.collection import (
@@ -135,7 +135,7 @@ class Source:
         texts = irds.dataset_queries(self.source)
         run = {query: dict(islice(scores.items(), depth)) for query, scores in whole.items() if query in texts}
         if len(run) < len(whole):
-            notes.append(f"left out {len(whole) - len(run)} queries of the run that {name} lacks")
+            notes.append(f"left out {counted(len(whole) - len(run), 'query')} of the run that {name} lacks")
         ids = {document_id for scores in run.values() for document_id in scores}
         documents, bad = irds.dataset_documents(self.source, ids, fields=self.fields, skip_bad=self.skip_bad)
         kept, lost = keep_with_texts(run, documents, str(self.run or name), name, self.skip_bad)

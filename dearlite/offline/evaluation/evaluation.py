@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dearlite.display import shown_by
-from dearlite.errors import InvalidInput, UsageError, need
+from dearlite.errors import InvalidInput, UsageError, counted, need
 from dearlite.files.trec import Qrels, Run
 from dearlite.offline.evaluation.comparisons import (
     Comparison,
@@ -134,8 +134,8 @@ class Evaluation:
         value = self.values[self.subject][self.main_measure]
         others = ", ".join(system.name for system in self.systems if system.name != self.subject) or "no other run"
         return (
-            f"<Evaluation of {self.subject} over {len(self.qrels)} queries: {self.main_measure} {value:.4f}; beside "
-            f"{others}>"
+            f"<Evaluation of {self.subject} over {counted(len(self.qrels), 'query')}: {self.main_measure} {value:.4f}; "
+            f"beside {others}>"
         )
 
     __str__ = shown_by("dearlite.render.evaluation", "evaluation_text")
@@ -209,11 +209,14 @@ def _notes_on(runs: Mapping[str, Run], qrels: Qrels, ties: str) -> list[str]:
             note = f"{len(empty)} of {len(qrels)} judged queries have no documents ({_few(empty)}): they count as zero"
             runs_of.setdefault(note, []).append(name)
         if unjudged := [query_id for query_id in run if query_id not in qrels]:
-            note = f"{len(unjudged)} queries have no judgements ({_few(unjudged)}): they are left out"
+            note = f"{counted(len(unjudged), 'query has', 'queries have')} no judgements ({_few(unjudged)}): left out"
             runs_of.setdefault(note, []).append(name)
         equal = sum(len(scores) - len(set(scores.values())) for query_id, scores in run.items() if query_id in qrels)
         if equal and ties == "rank":
-            note = f"{equal} documents share a score with another: ordered by rank (trec_eval orders by id: --ties)"
+            note = (
+                f"{counted(equal, 'document shares', 'documents share')} a score with another: ordered by rank "
+                "(trec_eval orders by id: --ties)"
+            )
             runs_of.setdefault(note, []).append(name)
     notes = [f"{', '.join(names) if len(names) < len(runs) else 'all runs'}: {note}" for note, names in runs_of.items()]
     for name, run in runs.items():

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dearlite.errors import counted
 from dearlite.files.json_text import write_rows
 from dearlite.files.trec import run_line
 from dearlite.files.writing import standard_output, whole_file
@@ -219,4 +220,4 @@ class RerankedRun:
                 yield row
 
     def __repr__(self) -> str:
-        return f"<RerankedRun of {self.collection.name} by {self.model}: {len(self.results)} queries>"
+        return f"<RerankedRun of {self.collection.name} by {self.model}: {counted(len(self.results), 'query')}>"
