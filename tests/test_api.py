@@ -339,6 +339,8 @@ def test_arguments_of_another_type_are_refused_in_words(call, message):
 
 
 def test_a_reranker_that_is_constructed_names_load():
+    with pytest.raises(UsageError, match=r"Reranker\.load\('minilm-l12', device='cpu'\)$"):
+        Reranker("minilm-l12", device="cpu")
     with pytest.raises(UsageError, match=r"^a Reranker is loaded, not constructed: Reranker.load\('minilm-l12'\)$"):
         Reranker("minilm-l12")
 

@@ -53,7 +53,8 @@ def test_a_document_that_was_not_read_has_no_score_in_any_format(partial):
         rows = list(csv.DictReader(io.StringIO(written(partial, form)), dialect=dialect))
         assert [row["score"] for row in rows] == ["2.5", "1.25", ""]
     parquet, content = pytest.importorskip("pyarrow.parquet"), io.BytesIO()
-    WRITERS["parquet"]({"7": partial}, io.TextIOWrapper(content), False)
+    stream = io.TextIOWrapper(content)
+    WRITERS["parquet"]({"7": partial}, stream, False)
     assert parquet.read_table(content)["score"].to_pylist() == [2.5, 1.25, None]
     assert written(partial, "trec").splitlines() == [
         "7 Q0 b 1 2 dearlite-a-model",

@@ -22,6 +22,7 @@ from dearlite.offline.evaluation.evaluation import Evaluation
 # options of the command that go with existing runs; the others are those of a reranking
 _USED = {"sources", "qrels", "measures", "ties", "scored", "baselines", "all_pairs", "test", "confidence", "seed"}
 _USED |= {"report", "json", "csv", "per_query", "per_query_long", "latex", "plot", "skip_bad", "quiet"}
+_RUN_ENDINGS = (".run", ".trec", ".res")
 _CANDIDATES = (".json", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -42,15 +43,24 @@ def runs_of(options: RunOptions, *, qrels: str | None, scored: str | None) -> Ru
     sources, source = options.sources, options.source
     if source.source is None and scored is not None and qrels is not None and not (source.run or source.corpus):
         return Runs((scored,))
+    if not sources and qrels is not None and not (source.source or source.run or source.queries or source.corpus):
+        raise UsageError("nothing to measure: give the files of runs beside --qrels, or a collection to rerank")
     if not sources or source.source is None:
         return None
     if is_dataset(sources[0]) or Path(sources[0]).is_dir():
         return Runs(sources[1:], sources[0]) if len(sources) > 1 else None
     if qrels is None:
         if len(sources) == 1:
+            _refuse_lone_run(sources[0])
             return None
         raise UsageError(f"{len(sources)} runs are given without judgements: name them with --qrels")
     return None if len(sources) == 1 and _holds_candidates(sources[0]) else Runs(sources)
+
+
+def _refuse_lone_run(name: str) -> None:
+    """Raises UsageError for a run that has no judgements to be measured by, known by its ending."""
+    if Path(name.lower().removesuffix(".gz")).suffix in _RUN_ENDINGS and Path(name).is_file():
+        raise UsageError(f"{name} is a run, given without judgements: name them with --qrels")
 
 
 def _holds_candidates(name: str) -> bool:

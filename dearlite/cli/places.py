@@ -16,6 +16,7 @@ from dearlite.cli.reports import note
 from dearlite.cli.screen import BEST, page
 from dearlite.documents import Document
 from dearlite.errors import UsageError, counted
+from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, DocumentFile
 from dearlite.files.writing import whole_file
 from dearlite.ranking import Hit, Ranking
@@ -56,12 +57,19 @@ def _format_of(path: str) -> str:
     return name.suffix.lstrip(".")
 
 
-def read_places(paths: Sequence[str], options: FolderOptions, *, quiet: bool) -> DocumentFile:
-    """The passages of files and folders as documents. What was read and left out is on stderr, unless `quiet`."""
+def read_places(paths: Sequence[str], options: FolderOptions, *, output: str | None, quiet: bool) -> DocumentFile:
+    """The passages of files and folders as documents. What was read and left out is on stderr, unless `quiet`.
+
+    Raises UsageError if one of the files is the `output`.
+    """
     from dearlite.folders.reading import read_folder
 
     limit_mb = LIMIT_MB if options.limit_mb is None else options.limit_mb
     passages = read_folder(*paths, include=options.include, exclude=options.exclude, limit_mb=limit_mb)
+    try:
+        check_outputs({"--output": output}, {"DOCS": passages.files})
+    except UsageError as err:
+        raise UsageError(f"{err}, or leave this one out of DOCS with --exclude") from None
     if not quiet:
         lines = [*passages.problems, *passages.notes]
         for line in lines[:_SHOWN]:

@@ -136,6 +136,8 @@ def _text_of(path: str, docs: str) -> str:
 def _read_text(path: str, content: str) -> str:
     """The text of the file `path`, which holds `content`, the query or the queries."""
     note_waiting(path, content)
+    if not path:
+        raise UsageError(f"the name of the {content.removeprefix('the ')} file is empty: name a file")
     name, remedy = (f"{content.removeprefix('the ')} file", " (or give its text: -q TEXT)" * (content == "the query"))
     try:
         with closing(open_stream(path)) as stream:

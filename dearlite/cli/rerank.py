@@ -144,7 +144,7 @@ def command(
     note_waiting(docs, "documents")
     fields, delimiter = reading.fields, reading.delimiter
     records = (
-        read_places(paths, places, quiet=quiet)
+        read_places(paths, places, output=output, quiet=quiet)
         if paths
         else read_documents(docs, format=docs_format, skip_bad=skip_bad, fields=fields, delimiter=delimiter)
     )

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
-from dearlite.errors import InvalidInput
+from dearlite.errors import InvalidInput, counted
 from dearlite.fields import ID_FIELDS, QUERY_ID_FIELDS
 from dearlite.files.lines import read_lines
 from dearlite.files.readers import reader_for
@@ -149,7 +149,7 @@ def _split_rows(
             yield where, cells
         else:
             hint = _hint(line, len(cells))
-            yield where, InvalidInput(f"{where} has {len(cells)} columns instead of the {words}{hint}")
+            yield where, InvalidInput(f"{where} has {counted(len(cells), 'column')} instead of the {words}{hint}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ def format_for(path: str) -> str:
     if suffixes and suffixes[-1] in FORMATS:
         return suffixes[-1]
     if Path(path).is_dir():
-        raise UsageError(f"cannot read {path}: it is a folder; give one file, with a document per line or per record")
+        raise UsageError(f"cannot read {path}: it is a folder; name a file, with a document per line or per record")
     if remedy := remedy_for_ending(path):
         raise UsageError(remedy)
     raise UsageError(f"{path}: cannot tell its format from its name: pass --docs-format, one of {', '.join(FORMATS)}")

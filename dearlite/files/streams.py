@@ -159,7 +159,7 @@ def _opened(path: str) -> _Peekable:
             raise UsageError("there is no standard input here: name a file")
         stream: BinaryIO = sys.stdin.buffer
     elif Path(path).is_dir():
-        raise UsageError(f"cannot read {path}: it is a folder; give one file, with a document per line or per record")
+        raise UsageError(f"cannot read {path}: it is a folder; name a file")
     else:
         try:
             stream = open(path, "rb")

@@ -104,7 +104,9 @@ def _records(
                 missing = ", ".join(columns[len(cells) :])
                 yield (
                     where,
-                    InvalidInput(f"{where} has {len(cells)} cells instead of {len(columns)}: it has no {missing}"),
+                    InvalidInput(
+                        f"{where} has {counted(len(cells), 'cell')} instead of {len(columns)}: it has no {missing}"
+                    ),
                 )
             else:
                 yield where, record
@@ -120,7 +122,8 @@ def _beyond(where: str, cells: list[str], columns: list[str], delimiter: str) ->
     remedy = (
         "take the tabs out of the text" if delimiter == "\t" else "put the text in quotation marks"
     ) + ", or say what separates the cells (--delimiter)"
-    return f"{where} has {len(cells)} cells instead of {len(columns)} ({rest[:40]!r} is beyond the last): {remedy}"
+    cells_are = counted(len(cells), "cell")
+    return f"{where} has {cells_are} instead of {len(columns)} ({rest[:40]!r} is beyond the last): {remedy}"
 
 
 def _is_text(column: str, options: TableOptions) -> bool:

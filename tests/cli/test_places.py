@@ -56,6 +56,20 @@ def test_a_folder_is_ranked_and_results_say_where(cli, notes):
     assert cli("rerank", "-q", QUERY, "notes", "--quiet")[2] == ""
 
 
+def test_an_output_that_is_read_as_part_of_a_folder_is_refused(cli, notes):
+    Path("link.jsonl").symlink_to("notes/tax.md")
+    for output in ("notes/tax.md", "link.jsonl"):
+        line = refused(cli("rerank", "-q", QUERY, "notes", "-o", output, "--format", "jsonl"))
+        assert line == (
+            f"dearlite: --output {output} would overwrite the input DOCS, notes/tax.md: name another file, "
+            "or leave this one out of DOCS with --exclude"
+        )
+        assert Path("notes/tax.md").read_text() == TAX
+    Path("notes/best.csv").write_text("of an earlier call\n")
+    assert cli("rerank", "-q", QUERY, "notes", "-o", "notes/best.csv", "--exclude", "*.csv")[0] == 0
+    assert "tax.md" in Path("notes/best.csv").read_text()
+
+
 def test_several_paths_and_a_query_file(cli, notes):
     Path("query.txt").write_text(QUERY)
     code, out, _ = cli("rerank", "query.txt", "notes", "-k", 1)

@@ -163,7 +163,7 @@ def test_a_row_without_its_last_cells_is_read_and_told(tmp_path):
 
 
 def test_a_row_that_ends_before_its_text_is_refused(tmp_path):
-    with pytest.raises(InvalidInput, match=r"^d\.csv:3 has 1 cells instead of 2: it has no text"):
+    with pytest.raises(InvalidInput, match=r"^d\.csv:3 has 1 cell instead of 2: it has no text"):
         read(tmp_path, "d.csv", "id,text\n1,Rain falls\nin spring\n")
 
 

@@ -66,7 +66,7 @@ def test_a_query_that_the_run_lacks_counts_as_zero_and_is_said():
 def test_grades_below_zero_are_not_relevant_and_are_said():
     evaluation = compare([System("ours", "reranked", {"q": {"a": 2.0, "b": 1.0}})], {"q": {"a": -2, "b": 1}}, name="x")
     assert evaluation.values["ours"]["RR@10"] == pytest.approx(0.5)
-    assert "1 grades are negative: not relevant, and not judged (trec_eval)" in evaluation.notes
+    assert "1 grade is negative: not relevant, and not judged (trec_eval)" in evaluation.notes
 
 
 def test_equal_scores_stand_by_rank_or_by_id():
@@ -74,7 +74,7 @@ def test_equal_scores_stand_by_rank_or_by_id():
     by_rank = compare([System("ours", "reranked", run)], qrels, name="x", measures=["RR"])
     by_id = compare([System("ours", "reranked", run)], qrels, name="x", measures=["RR"], ties="trec_eval")
     assert (by_rank.values["ours"]["RR"], by_id.values["ours"]["RR"]) == (1.0, 0.5)
-    assert any("share a score" in note for note in by_rank.notes) and not by_id.notes
+    assert any("document shares a score" in note for note in by_rank.notes) and not by_id.notes
 
 
 def test_two_systems_of_one_name_and_no_judgements():

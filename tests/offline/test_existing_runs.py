@@ -63,6 +63,7 @@ def test_a_folder_gives_the_judgements_and_the_queries(cli, reversed_run, tmp_pa
     code, out, err = cli("eval", noveleval.DATA, f"bm25={BM25}", f"mine={reversed_run}@0.5", "--report", report)
     assert code == 0, err
     assert "bm25" in out and "0.500" in out and "against bm25" in out and "first stage" not in out
+    assert "Documents have their ids alone" in report.read_text()
     assert "What medical conditions" in report.read_text() or noveleval.pairs()[0][2][:20] in report.read_text()
 
 
@@ -70,6 +71,8 @@ def test_a_folder_gives_the_judgements_and_the_queries(cli, reversed_run, tmp_pa
     ("arguments", "message"),
     [
         (["RUN", "OTHER"], "2 runs are given without judgements: name them with --qrels"),
+        (["RUN"], "is a run, given without judgements: name them with --qrels"),
+        (["--qrels", "QRELS"], "nothing to measure: give the files of runs beside --qrels"),
         (["--qrels", "QRELS", "RUN", "-m", "minilm-l12"], "--model is for a reranking, and runs are only measured"),
         (["--qrels", "QRELS", "RUN", "--depth", "5"], "--depth is for a reranking"),
         (["--qrels", "QRELS", "RUN", "-o", "x.trec"], "--output is for a reranking"),

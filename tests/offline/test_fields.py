@@ -32,7 +32,7 @@ def test_fields_of_a_query(tmp_path, record, query_id, text):
 def test_a_query_needs_an_id_and_a_text(tmp_path):
     with pytest.raises(InvalidInput, match=r"q\.jsonl:1 has no query id: name the field '_id'"):
         read_queries(written(tmp_path / "q.jsonl", {"docid": "1", "text": "a"}))
-    with pytest.raises(InvalidInput, match=r"q\.jsonl:1, query '1': the query is a NoneType"):
+    with pytest.raises(InvalidInput, match=r"q\.jsonl:1, query '1': the query is empty"):
         read_queries(written(tmp_path / "q.jsonl", {"_id": "1", "text": ""}))
 
 

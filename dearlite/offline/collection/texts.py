@@ -56,7 +56,7 @@ def read_queries(path: Path, *, ids: Iterable[str] | None = None, notes: list[st
         if keep is not None and query_id not in keep:
             continue
         try:
-            text = check_query(text)
+            text = check_query("" if text is None else text)
         except InvalidInput as err:
             raise InvalidInput(f"{where}, query {query_id!r}: {err}") from None
         if queries.setdefault(query_id, text) != text:

@@ -224,7 +224,11 @@ def _notes_on(runs: Mapping[str, Run], qrels: Qrels, ties: str) -> list[str]:
         if note:
             notes.append(f"{name}: {note}")
     negative = sum(grade < 0 for grades in qrels.values() for grade in grades.values())
-    return [*notes, f"{negative} grades are negative: not relevant, and not judged (trec_eval)"] if negative else notes
+    return (
+        [*notes, f"{counted(negative, 'grade is', 'grades are')} negative: not relevant, and not judged (trec_eval)"]
+        if negative
+        else notes
+    )
 
 
 def _unlike_ids(run: Run, qrels: Qrels) -> str:
