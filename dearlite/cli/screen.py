@@ -75,7 +75,7 @@ class _Kept(io.StringIO):
 
 @contextmanager
 def paged() -> Iterator[None]:
-    """What the block prints on a terminal goes to the pager if it has more lines than the terminal."""
+    """The output of the block goes to the pager if stdout is a terminal with fewer lines."""
     if sys.stdout is None or not sys.stdout.isatty():
         yield
         return

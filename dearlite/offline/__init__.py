@@ -207,6 +207,7 @@ def evaluate(
     from dearlite.options import Call
     from dearlite.progress import shown
 
+    assess.check_baselines(baselines)
     options = assess.EvaluationOptions(
         qrels=qrels,
         baselines=baselines or {},

@@ -18,6 +18,7 @@ from dearlite.errors import counted
 from dearlite.files.json_text import json_text
 from dearlite.offline.evaluation.comparisons import TESTS
 from dearlite.offline.evaluation.evaluation import Evaluation, System
+from dearlite.render.console import console_of
 from dearlite.render.snippet import plain
 
 SIGNIFICANT = 0.05
@@ -33,13 +34,13 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints the table, the comparisons, and the notes to stdout."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = console_of(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     _print(evaluation, console, soft_wrap=not sys.stdout.isatty())
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
     """The table, the comparisons and the notes as plain text of at most 80 columns, for `print`."""
-    console = Console(file=io.StringIO(), highlight=False, width=_TEXT_WIDTH, color_system=None, no_color=True)
+    console = console_of(io.StringIO(), width=_TEXT_WIDTH, color_system=None, no_color=True)
     _print(evaluation, console, soft_wrap=False)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).rstrip()

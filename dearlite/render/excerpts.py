@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dearlite.ranking import Hit, Ranking
+from dearlite.render.console import console_of
 from dearlite.render.scale import scale_of
 from dearlite.render.snippet import plain, query_terms, term_spans
 from dearlite.render.table import more_passages, place_text, ranking_title
@@ -30,12 +31,12 @@ LinesOf = Callable[[Hit], Sequence[_Line]]
 
 def print_excerpts(ranking: Ranking, lines_of: LinesOf, stream: TextIO) -> None:
     """Prints `ranking` to `stream`: for each hit a line with rank, score and place, and its `lines_of`."""
-    _print(Console(file=stream, highlight=False), ranking, lines_of)
+    _print(console_of(stream), ranking, lines_of)
 
 
 def excerpts_text(ranking: Ranking, lines_of: LinesOf, stream: TextIO) -> str:
     """The text that `print_excerpts` prints, with the escape codes of the terminal that `stream` is."""
-    console = Console(file=stream, highlight=False)
+    console = console_of(stream)
     with console.capture() as capture:
         _print(console, ranking, lines_of)
     return capture.get()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dearlite.render.console import console_of
 from dearlite.render.snippet import plain
 
 _PIPE_WIDTH = 200  # if stdout is not a terminal; wide enough that lines are not wrapped, for grep
@@ -50,4 +51,4 @@ def _print_level(console: Console, facts: Mapping[str, object], indent: str) -> 
 
 
 def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return console_of(width=None if sys.stdout.isatty() else _PIPE_WIDTH)

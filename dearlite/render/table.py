@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dearlite.errors import counted
 from dearlite.ranking import Hit, Ranking
+from dearlite.render.console import console_of
 from dearlite.render.scale import Scale, movement, scale_of
 from dearlite.render.snippet import plain, query_terms, snippet, term_spans
 
@@ -23,7 +24,9 @@ _BETWEEN = 3  # spaces between two columns
 _NARROW = 70  # columns of a terminal, below which bars and movements are left out
 _WIDE = 90  # from which the raw score stands beside the relevance
 _MORE = 3  # places of a file's other passages
-_LEAST_ROOM = 20  # columns of the documents' text
+_LEAST_ROOM = 20  # columns of the documents' text, by which its length is chosen
+_LEAST_TEXT = 16  # with fewer, other columns are left out
+_EDGES = 2  # columns beside the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,12 @@ def ranking_table(ranking: Ranking) -> RankingView:
 
 def print_ranking(ranking: Ranking, stream: TextIO, note: str = "") -> None:
     """Prints `ranking` to `stream`, in colour if it is a terminal and NO_COLOR is unset. `note` is its last line."""
-    Console(file=stream, highlight=False).print(RankingView(ranking, note))
+    console_of(stream).print(RankingView(ranking, note))
 
 
 def ranking_text(ranking: Ranking, stream: TextIO, note: str = "") -> str:
     """The text that `print_ranking` prints, with the escape codes of the terminal that `stream` is."""
-    console = Console(file=stream, highlight=False)
+    console = console_of(stream)
     with console.capture() as capture:
         console.print(RankingView(ranking, note))
     return capture.get()
@@ -82,18 +85,20 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
         columns["place"] = [place_text(hit, max(_LEAST_ROOM, width // 3)) for hit in ranking]
     elif any(hit.id is not None for hit in ranking):
         columns["id"] = [Text(plain(hit.id or "")) for hit in ranking]
+    sizes = {name: max(len(name), *(cell.cell_len for cell in cells)) for name, cells in columns.items()}
+    if "id" in sizes:
+        sizes["id"] = min(sizes["id"], max(8, width // 6))
+    for name in ("id", scale.name):  # a document that cannot be read says less than either
+        if name in sizes and width - _EDGES - sum(size + _BETWEEN for size in sizes.values()) < _LEAST_TEXT:
+            del sizes[name]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=False)
-    taken = 2  # at the edges
-    for name, cells in columns.items():
-        longest = max(len(name), *(cell.cell_len for cell in cells))
-        size = min(longest, max(8, width // 6)) if name == "id" else longest
+    for name, size in sizes.items():
         right = name in ("#", "moved", "score") or (narrow and name == scale.name)
         table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", max_width=size)
-        taken += size + _BETWEEN
     table.add_column("document", overflow="fold")
-    room = max(_LEAST_ROOM, width - taken)
+    room = max(_LEAST_ROOM, width - _EDGES - sum(size + _BETWEEN for size in sizes.values()))
     for row, hit in enumerate(ranking):
-        table.add_row(*(cells[row] for cells in columns.values()), _document(hit, terms, 2 * room - 4))
+        table.add_row(*(columns[name][row] for name in sizes), _document(hit, terms, 2 * room - 4))
     return table
 
 

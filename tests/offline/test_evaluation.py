@@ -69,6 +69,13 @@ def test_grades_below_zero_are_not_relevant_and_are_said():
     assert "1 grade is negative: not relevant, and not judged (trec_eval)" in evaluation.notes
 
 
+def test_a_repr_shows_no_escape_codes_of_names():
+    names = ["\x1b[1mbm25", "\u202eours"]
+    evaluation = compare([System(name, "baseline", {"q": {"a": 1.0}}) for name in names], {"q": {"a": 1}}, name="x")
+    assert repr(evaluation).isprintable()
+    assert "\\x1b[1mbm25" in repr(evaluation) and "\\u202eours" in repr(evaluation)
+
+
 def test_equal_scores_stand_by_rank_or_by_id():
     run, qrels = {"q": {"a": 1.0, "b": 1.0}}, {"q": {"a": 1, "b": 0}}
     by_rank = compare([System("ours", "reranked", run)], qrels, name="x", measures=["RR"])

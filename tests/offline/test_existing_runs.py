@@ -67,6 +67,11 @@ def test_a_folder_gives_the_judgements_and_the_queries(cli, reversed_run, tmp_pa
     assert "What medical conditions" in report.read_text() or noveleval.pairs()[0][2][:20] in report.read_text()
 
 
+def test_baselines_of_another_type_are_refused_in_words():
+    with pytest.raises(UsageError, match=r"^baselines is a list: give a mapping of names to runs$"):
+        evaluate(qrels={"q": {"a": 1}}, baselines=[{"q": {"a": 1.0}}], scored={"q": {"a": 1.0}})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

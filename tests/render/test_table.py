@@ -75,6 +75,8 @@ def test_scores_with_nothing_to_compare_have_no_bar(monkeypatch, scores):
         (80, "# moved relevance id document"),
         (60, "# relevance id document"),
         (40, "# relevance id document"),
+        (34, "# relevance document"),
+        (20, "# document"),
     ],
 )
 def test_a_narrow_terminal_leaves_columns_out_and_keeps_the_document(monkeypatch, width, names):
@@ -83,6 +85,13 @@ def test_a_narrow_terminal_leaves_columns_out_and_keeps_the_document(monkeypatch
     assert max(map(len, lines)) <= width
     assert any("Snow falls" in line for line in lines)
     assert any(cells_of_bar(row) for row in rows(lines)) is (width >= 70)
+
+
+@pytest.mark.parametrize(("width", "like"), [(0, 80), (1, 20), (19, 20)])
+def test_a_width_that_no_terminal_has_loses_no_document(monkeypatch, width, like):
+    ranking = ranking_of([9.0, 5.0], tenth)
+    assert shown(ranking, width, monkeypatch) == shown(ranking, like, monkeypatch)
+    assert "Snow falls" in " ".join(shown(ranking, width, monkeypatch))
 
 
 def test_a_cascade_shows_the_ranks_of_its_stages_and_the_relevance(monkeypatch):

@@ -86,6 +86,12 @@ class Assessment:
         )
 
 
+def check_baselines(baselines: object) -> None:
+    """Raises UsageError unless `baselines` is a mapping or None."""
+    if baselines is not None and not isinstance(baselines, Mapping):
+        raise UsageError(f"baselines is a {type(baselines).__name__}: give a mapping of names to runs")
+
+
 def prepare(collection: Collection, options: EvaluationOptions) -> Assessment:
     """Reads the judgements and the baselines, and checks the measures on them; no result is needed.
 

@@ -132,15 +132,19 @@ class Evaluation:
     def __repr__(self) -> str:
         """The subject and its main measure, short: `print` shows the table."""
         value = self.values[self.subject][self.main_measure]
-        others = ", ".join(system.name for system in self.systems if system.name != self.subject) or "no other run"
-        return (
-            f"<Evaluation of {self.subject} over {counted(len(self.qrels), 'query')}: {self.main_measure} {value:.4f}; "
-            f"beside {others}>"
-        )
+        names = {system.name: _shown(system.name) for system in self.systems}
+        others = ", ".join(name for own, name in names.items() if own != self.subject) or "no other run"
+        queries = counted(len(self.qrels), "query")
+        return f"<Evaluation of {names[self.subject]} over {queries}: {self.main_measure} {value:.4f}; beside {others}>"
 
     __str__ = shown_by("dearlite.render.evaluation", "evaluation_text")
     __rich__ = shown_by("dearlite.render.evaluation", "evaluation_tables")
     _repr_html_ = shown_by("dearlite.render.evaluation", "evaluation_html")
+
+
+def _shown(name: str) -> str:
+    """`name`, or its repr if a terminal would obey or hide a part of it."""
+    return name if name.isprintable() else repr(name)
 
 
 def compare(
