@@ -16,9 +16,12 @@ _BLOCK_NAMES = (
     "address article aside blockquote body caption dd details div dl dt fieldset figcaption figure footer "
     "form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section summary table ul"
 )
-_BLOCKS = frozenset(_BLOCK_NAMES.split())
-_LINES = frozenset(["br", "option", "tr"])
-_CELLS = frozenset(["td", "th"])
+# what is between two texts, by its strength: of two gaps the stronger one counts
+_GAPS = ("", " ", "\n", "\n\n")
+_NOTHING, _SPACE, _LINE, _PARAGRAPH = range(4)
+_GAP_OF = dict.fromkeys(_BLOCK_NAMES.split(), _PARAGRAPH) | {"br": _LINE, "option": _LINE, "tr": _LINE}
+_GAP_OF |= {"td": _SPACE, "th": _SPACE}
+_LAST_LINE = 65_535  # libxml2 counts no further
 _LEVELS = {f"h{level}": level for level in range(1, 7)}
 
 
@@ -56,33 +59,43 @@ class _Page:
         self.starts, self.numbers = [0], [1]
         self.headings: list[Heading] = []
         self.title = ""
-        self.gap = ""  # between the piece before and the next one
+        self.gap = _NOTHING  # between the piece before and the next one
 
     def read(self, etree: Any, root: Any) -> None:
         """Takes the text of all elements. The tree is walked without recursion: pages may be nested without end."""
         unseen, heading = None, 0
         for event, element in etree.iterwalk(root, events=("start", "end", "comment", "pi")):
-            name = element.tag if isinstance(element.tag, str) else ""
+            name, line = element.tag, element.sourceline
             if event == "start":
-                self.line = element.sourceline or self.line
+                self.line = line if line and line < _LAST_LINE else self.line
+                text = element.text
                 if unseen is None and (name in _UNSEEN or name == "head"):
                     unseen = element
-                if name == "title" and element.text and not self.title:
-                    self.title = " ".join(element.text.split())
+                if name == "title" and text and not self.title:
+                    self.title = " ".join(text.split())
                 if unseen is not None:
+                    self.line += text.count("\n") if text else 0
                     continue
-                self._separate(name)
-                heading = len(self.pieces) if name in _LEVELS else heading
-                self._add(element.text or "")
-                continue
-            if event == "end" and unseen is None:
+                self.gap = max(self.gap, _GAP_OF.get(name, _NOTHING))
                 if name in _LEVELS:
-                    self._head(heading, _LEVELS[name])
-                self._separate(name)
-            if event == "end" and element is unseen:
-                unseen = None
-            if unseen is None:
-                self._add(element.tail or "")
+                    heading = len(self.pieces)
+                if text:
+                    self._add(text)
+                continue
+            if event == "end":
+                if unseen is None:
+                    if name in _LEVELS:
+                        self._head(heading, _LEVELS[name])
+                    self.gap = max(self.gap, _GAP_OF.get(name, _NOTHING))
+                elif element is unseen:
+                    unseen = None
+            elif line and line < _LAST_LINE:  # of a comment the last one
+                self.line = line
+            if tail := element.tail:
+                if unseen is None:
+                    self._add(tail)
+                else:
+                    self.line += tail.count("\n")
 
     def content(self, note: str) -> Content:
         """The content of the page."""
@@ -95,34 +108,36 @@ class _Page:
             note=note,
         )
 
-    def _separate(self, name: str) -> None:
-        gap = "\n\n" if name in _BLOCKS else "\n" if name in _LINES else " " if name in _CELLS else ""
-        self.gap = max(self.gap, gap, key=_size)
-
     def _add(self, text: str) -> None:
         """Adds a text with its spaces as one, and each of its lines with the line of the source."""
-        for number, line in enumerate(text.split("\n")):
-            if number:
-                self.line += 1
-                self.gap = max(self.gap, "\n", key=_size)
-            words = " ".join(line.split())
+        if text.isspace():  # between two tags
+            lines = text.count("\n")
+            self.line += lines
+            self.gap = max(self.gap, _LINE if lines else _SPACE)
+            return
+        gap, length, pieces = self.gap, self.length, self.pieces
+        for number, line in enumerate(text.split("\n"), start=self.line):
+            if number > self.line and gap < _LINE:
+                gap = _LINE
+            words = line.strip()
+            if "  " in words or not words.isprintable():  # of all spaces the plain one is printable alone
+                words = " ".join(words.split())
             if not words:
-                self.gap = self.gap or (" " if line else "")
+                gap = gap or (_SPACE if line else _NOTHING)
                 continue
-            self.gap = self.gap or (" " if line[0].isspace() else "")
-            gap = self.gap if self.pieces else ""
-            self.length += len(gap) + len(words)
-            self.pieces += [gap + words]
-            if gap.startswith("\n") or not self.length - len(words):
-                self._number(self.length - len(words))
-            self.gap = " " if line[-1].isspace() else ""
-
-    def _number(self, start: int) -> None:
-        if start:
-            self.starts.append(start)
-            self.numbers.append(self.line)
-        else:
-            self.numbers[0] = self.line
+            if not pieces:
+                self.numbers[0] = number
+            else:
+                if not gap and line[0] != words[0]:
+                    gap = _SPACE
+                if gap >= _LINE:
+                    self.starts.append(length + gap - 1)
+                    self.numbers.append(number)
+                length += gap if gap < _LINE else gap - 1
+            pieces.append(_GAPS[gap] + words if pieces else words)
+            length += len(words)
+            gap = _NOTHING if line[-1] == words[-1] else _SPACE
+        self.line, self.gap, self.length = number, gap, length
 
     def _head(self, first: int, level: int) -> None:
         """Adds the heading whose text is in the pieces from `first`."""
@@ -130,7 +145,3 @@ class _Page:
         if title := " ".join(text.split()):
             start = self.length - len(text.lstrip())
             self.headings.append(Heading(start, self.length, level, title))
-
-
-def _size(gap: str) -> int:
-    return ("", " ", "\n", "\n\n").index(gap)

@@ -1,38 +1,61 @@
-"""PDF by pypdfium2: the text of each page."""
+"""PDF by PDFium, through pypdfium2: the text of each page."""
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import closing
+from threading import Lock
+from typing import Any
 
 from dearlite.errors import first_line, need
 from dearlite.folders.content import Content, Unreadable
 
 _PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
 _BETWEEN = "\n\n"
+_PDFIUM = Lock()  # PDFium takes no two threads, whatever the documents
 
 
 def read_pdf(data: bytes) -> Content:
     """The content of a PDF. Raises Unreadable if it is encrypted or damaged, and MissingExtra without pypdfium2."""
     pdfium = need("pypdfium2", extra="files")
-    try:
-        document = pdfium.PdfDocument(data)
-    except pdfium.PdfiumError as err:
-        if getattr(err, "err_code", None) == _PASSWORD:
-            raise Unreadable("is encrypted: save it without its password (qpdf --decrypt)") from None
-        raise Unreadable(f"is no PDF that can be read ({first_line(err)})") from None
-    pages, damaged = list[str](), list[int]()
-    with closing(document):
-        for number in range(len(document)):
-            try:
-                with closing(document[number]) as page, closing(page.get_textpage()) as textpage:
-                    pages.append(textpage.get_text_range().replace("\r\n", "\n").replace("\r", "\n"))
-            except pdfium.PdfiumError:
-                pages.append("")
-                damaged.append(number + 1)
+    with _PDFIUM:
+        try:
+            document = pdfium.PdfDocument(data)
+        except pdfium.PdfiumError as err:
+            if getattr(err, "err_code", None) == _PASSWORD:
+                raise Unreadable("is encrypted: save it without its password (qpdf --decrypt)") from None
+            raise Unreadable(f"is no PDF that can be read ({first_line(err)})") from None
+        with closing(document):
+            texts = [_page_text(pdfium.raw, document.raw, number) for number in range(len(document))]
+    pages = [text or "" for text in texts]
     if not any(map(str.strip, pages)):
         raise Unreadable("has no text: its pages are pictures (ocrmypdf adds their text)")
     starts = [0]
-    for page_text in pages[:-1]:
-        starts.append(starts[-1] + len(page_text) + len(_BETWEEN))
-    note = f"has pages that cannot be read: {', '.join(map(str, damaged[:5]))}" if damaged else ""
+    for text in pages[:-1]:
+        starts.append(starts[-1] + len(text) + len(_BETWEEN))
+    damaged = [str(number) for number, text in enumerate(texts, start=1) if text is None]
+    note = f"has pages that cannot be read: {', '.join(damaged[:5])}{', …' * (len(damaged) > 5)}" if damaged else ""
     return Content(_BETWEEN.join(pages), page_starts=starts, note=note)
+
+
+def _page_text(raw: Any, document: Any, number: int) -> str | None:
+    """The text of page `number`, from 0; None if it is damaged.
+
+    By PDFium's own functions: pypdfium2's objects for a page and its text take a sixth of the time.
+    """
+    page = raw.FPDF_LoadPage(document, number)
+    if not page:
+        return None
+    textpage = raw.FPDFText_LoadPage(page)
+    try:
+        count = raw.FPDFText_CountChars(textpage) if textpage else -1
+        if count < 0:
+            return None
+        buffer = (ctypes.c_ushort * (count + 1))()  # with the NUL at the end
+        written = raw.FPDFText_GetText(textpage, 0, count, buffer)
+        text = bytes(buffer)[: 2 * max(0, written - 1)].decode("utf-16-le", "ignore")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    finally:
+        if textpage:
+            raw.FPDFText_ClosePage(textpage)
+        raw.FPDF_ClosePage(page)

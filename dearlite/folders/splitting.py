@@ -14,11 +14,11 @@ from dearlite.readable import readable
 
 WINDOW = 900  # characters: about 180 tokens of English
 _TOKENS = 5  # characters of a token in an alphabet; in Chinese, Japanese and Korean a character is one
-_BLANK = re.compile(r"\n[^\S\n]*\n\s*")
+_PARAGRAPH = re.compile(r"\S[^\n]*(?:\n[^\S\n]*\S[^\n]*)*")  # lines up to a blank one; spaces may be at its end
 _SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]")
 _LINE = re.compile(r"\n")
 _SPACE = re.compile(r"\s+")
-_ANY_WIDE = re.compile("[\u2e80-\U0003ffff]")  # as one range, ten times faster than the exact ones
+_NARROW = bytes(range(0x2E))  # first bytes of characters below U+2E00 in UTF-16
 _WIDE = re.compile("[\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]+")
 
 
@@ -38,7 +38,8 @@ def passage_spans(content: Content, window: int = WINDOW) -> Iterator[tuple[int,
 
 def _narrowed(text: str, window: int) -> int:
     """The window for `text`, whose wide characters cost as many tokens as a whole word does elsewhere."""
-    if text.isascii() or not _ANY_WIDE.search(text):
+    # by bytes: to search a long text for a set of characters takes as long as the rest of the split
+    if text.isascii() or not text.encode("utf-16-be", "surrogatepass")[::2].translate(None, _NARROW):
         return window
     wide = sum(len(run[0]) for run in _WIDE.finditer(text))
     return max(1, round(window / (1 + (_TOKENS - 1) * wide / len(text))))
@@ -68,22 +69,20 @@ def _pieces(
     text: str, start: int, end: int, window: int, breaks: tuple[re.Pattern[str], ...]
 ) -> Iterator[tuple[int, int]]:
     """The paragraphs between `start` and `end`; of a paragraph longer than the window its parts."""
-    for first, last in _paragraphs(text, start, end):
-        position = first
+    for paragraph in _PARAGRAPH.finditer(text, start, end):
+        position, last = paragraph.span()
+        while text[last - 1].isspace():
+            last -= 1
         while last - position > window:
             low, high = position + max(1, window // 2), position + window
             cuts = (max((cut.end() for cut in rule.finditer(text, low, high)), default=0) for rule in breaks)
             cut = next(filter(None, cuts), high)
             yield from _trimmed(text, position, cut)
             position = cut
-        yield from _trimmed(text, position, last)
-
-
-def _paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for blank in _BLANK.finditer(text, start, end):
-        yield from _trimmed(text, start, blank.start())
-        start = blank.end()
-    yield from _trimmed(text, start, end)
+        if position == paragraph.start():
+            yield position, last
+        else:
+            yield from _trimmed(text, position, last)
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -49,7 +49,7 @@ class Walk:
                     raise UsageError(f"cannot read {printable_path(path)}: it is no name of a file") from None
                 if stat.S_ISDIR(status.st_mode):
                     yield from ((file, False) for file in self._folder(path, path, None))
-                elif self._is_to_read(path, os.path.basename(path), status):
+                elif self._is_to_read(path, os.path.basename(path), status, os.path.realpath(path)):
                     yield path, True
 
     def skip(self, path: str, reason: str) -> None:
@@ -73,6 +73,7 @@ class Walk:
         if real in self._seen:
             return
         self._seen.add(real)
+        below = "" if folder == root else os.path.relpath(folder, root)
         if any(entry.name == ignore.NAME for entry in entries):
             rules = ignore.read_rules(folder, rules, self.problems)
         for entry in entries:
@@ -83,7 +84,7 @@ class Walk:
                 self.fail(path, f"cannot be read: {err.strerror or err}")
                 continue
             is_folder = stat.S_ISDIR(status.st_mode)
-            relative = os.path.relpath(path, root)
+            relative = os.path.join(below, entry.name)
             if entry.name.startswith(".") or getattr(status, "st_file_attributes", 0) & _HIDDEN:
                 self.skip(path, "hidden")
             elif rules is not None and rules.ignores(path, is_folder=is_folder):
@@ -95,10 +96,10 @@ class Walk:
                     self.skip(path, "excluded")
                 else:
                     yield from self._folder(path, root, rules)
-            elif self._is_to_read(path, relative, status):
+            elif self._is_to_read(path, relative, status, os.path.join(real, entry.name)):
                 yield path
 
-    def _is_to_read(self, path: str, relative: str, status: os.stat_result) -> bool:
+    def _is_to_read(self, path: str, relative: str, status: os.stat_result, real: str) -> bool:
         """True for a file to read; counts another one. A file that came already is not counted again."""
         reason = ""
         if not self.choice.takes(relative):
@@ -112,7 +113,6 @@ class Walk:
         if reason:
             self.skip(path, reason)
             return False
-        real = os.path.realpath(path)
         is_new = real not in self._seen
         self._seen.add(real)
         return is_new

@@ -112,6 +112,18 @@ def test_the_lines_of_a_page_are_those_of_its_source(lxml):
         assert word[0] in line and word.split()[-1] in line, word
 
 
+def test_comments_and_scripts_of_many_lines_move_no_line(lxml):
+    page = "<p>\n<!-- a\n\nb -->\nfour <script>\n\n</script> six\n<svg><title>x\n\n</title></svg>\nten\n</p>"
+    content, lines = read_html(page.encode()), page.split("\n")
+    for word in ("four", "ten"):
+        assert word in lines[content.line(content.text.index(word)) - 1], word
+
+
+def test_lines_go_on_where_the_parser_counts_no_further(lxml):
+    content = read_html(b"<p>a</p>\n" * 70_000 + b"<p>last")
+    assert content.line(content.text.index("last")) == 70_001
+
+
 def test_a_page_declares_its_encoding_and_utf_8_comes_first(lxml):
     russian = '<meta charset="koi8-r"><p>Привет, мир'
     assert read_html(russian.encode("koi8-r")).text == "Привет, мир"
