@@ -57,45 +57,30 @@ class _Page:
         self.length = 0
         self.line = 1  # of the source
         self.starts, self.numbers = [0], [1]
+        self.heading = 0  # the first piece of the last one
         self.headings: list[Heading] = []
         self.title = ""
         self.gap = _NOTHING  # between the piece before and the next one
 
     def read(self, etree: Any, root: Any) -> None:
         """Takes the text of all elements. The tree is walked without recursion: pages may be nested without end."""
-        unseen, heading = None, 0
+        unseen = None
         for event, element in etree.iterwalk(root, events=("start", "end", "comment", "pi")):
             name, line = element.tag, element.sourceline
+            if event != "end" and line and line < _LAST_LINE:  # of a comment it is the last one
+                self.line = line
             if event == "start":
-                self.line = line if line and line < _LAST_LINE else self.line
-                text = element.text
+                if name == "title" and element.text and not self.title:
+                    self.title = " ".join(element.text.split())
                 if unseen is None and (name in _UNSEEN or name == "head"):
                     unseen = element
-                if name == "title" and text and not self.title:
-                    self.title = " ".join(text.split())
-                if unseen is not None:
-                    self.line += text.count("\n") if text else 0
-                    continue
-                self.gap = max(self.gap, _GAP_OF.get(name, _NOTHING))
-                if name in _LEVELS:
-                    heading = len(self.pieces)
-                if text:
-                    self._add(text)
+                self._take(element.text, name, seen=unseen is None, starts=True)
                 continue
-            if event == "end":
-                if unseen is None:
-                    if name in _LEVELS:
-                        self._head(heading, _LEVELS[name])
-                    self.gap = max(self.gap, _GAP_OF.get(name, _NOTHING))
-                elif element is unseen:
-                    unseen = None
-            elif line and line < _LAST_LINE:  # of a comment the last one
-                self.line = line
-            if tail := element.tail:
-                if unseen is None:
-                    self._add(tail)
-                else:
-                    self.line += tail.count("\n")
+            if event == "end" and unseen is None:
+                self._end(name)
+            elif element is unseen:
+                unseen = None
+            self._take(element.tail, "", seen=unseen is None)
 
     def content(self, note: str) -> Content:
         """The content of the page."""
@@ -107,6 +92,23 @@ class _Page:
             title=self.title,
             note=note,
         )
+
+    def _take(self, text: str | None, name: str, *, seen: bool, starts: bool = False) -> None:
+        """Takes the text at the start of the element `name`, or after an end; of one that is not `seen` its lines."""
+        if not seen:
+            self.line += text.count("\n") if text else 0
+            return
+        if starts:
+            self.gap = max(self.gap, _GAP_OF.get(name, _NOTHING))
+            if name in _LEVELS:
+                self.heading = len(self.pieces)
+        if text:
+            self._add(text)
+
+    def _end(self, name: str) -> None:
+        if name in _LEVELS:
+            self._head(self.heading, _LEVELS[name])
+        self.gap = max(self.gap, _GAP_OF.get(name, _NOTHING))
 
     def _add(self, text: str) -> None:
         """Adds a text with its spaces as one, and each of its lines with the line of the source."""

@@ -46,8 +46,15 @@ class Passage:
 
     @property
     def uri(self) -> str:
-        """The file as a `file://` URI, every character escaped that is not plain ASCII."""
-        return Path(os.path.abspath(self.path)).as_uri()
+        """The file as a `file://` URI with its page or its first line, every character escaped that is not plain ASCII.
+
+        `#page=7` is what PDF viewers and browsers take (RFC 8118), `#120` what kitty, iTerm2 and VS Code take for the
+        line of a text; others open the file.
+        """
+        file = Path(os.path.abspath(self.path)).as_uri()
+        if self.page is not None:
+            return f"{file}#page={self.page}"
+        return file if self.first_line is None else f"{file}#{self.first_line}"
 
     def place_fields(self) -> dict[str, Any]:
         """The fields of the place for JSON; a path that is not UTF-8 is escaped as in `place`."""

@@ -8,10 +8,13 @@ from dearlite.errors import counted
 from dearlite.ranking import Hit, Ranking
 from dearlite.render.scale import Scale, movement, scale_of
 from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
+from dearlite.render.table import more_passages, place_name
 
 _CELL = "text-align:left;vertical-align:top"
 # An id of a path or an address is cut, not broken at its hyphens, and leaves the width to the document.
 _ID = f"{_CELL};max-width:12em;white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
+_PLACE = f"{_CELL};white-space:nowrap"
+_PLACE_COLUMNS = 40
 _TRACK = "width:5em;height:.6em;border-radius:.3em;background:rgba(128,128,128,.25);margin-top:.35em"
 
 
@@ -23,24 +26,36 @@ def ranking_html(ranking: Ranking) -> str:
     if not ranking:
         return f"<p>{query} <small>({note})</small><br>None of the {documents} is relevant enough.</p>"
     terms, scale = query_terms(ranking.query), scale_of(ranking)
-    names = ["#", "moved", scale.name, *(["score"] if scale.relevance else []), "id", "document"]
+    passages = any(hasattr(hit.document, "place_fields") for hit in ranking)  # of files, in the order of their names
+    names = ["#", *([] if passages else ["moved"]), scale.name, *(["score"] if scale.relevance else [])]
+    names += ["place" if passages else "id", "document"]
     head = "".join(f"<th style='{_CELL}'>{name}</th>" for name in names)
-    body = "".join(f"<tr>{_row(hit, scale, terms)}</tr>" for hit in ranking)
+    body = "".join(f"<tr>{_row(hit, scale, terms, passages=passages)}</tr>" for hit in ranking)
     caption = f"<caption>{query} <small>({note}{'; ' if scale.note else ''}{escape(scale.note)})</small></caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _row(hit: Hit, scale: Scale, terms: set[str]) -> str:
+def _row(hit: Hit, scale: Scale, terms: set[str], *, passages: bool) -> str:
     moved, score = movement(hit), hit.score
     arrow = f"▲ {moved}" if moved > 0 else f"▼ {-moved}" if moved < 0 else "·"
-    cells = [str(hit.rank), arrow, _measured(hit, scale)]
+    cells = [str(hit.rank), *([] if passages else [arrow]), _measured(hit, scale)]
     if scale.relevance:
         cells.append("" if score is None else f"<span style='opacity:.6'>{score:.3f}</span>")
-    name = escape(plain(hit.id or ""), quote=True)
     title = f"<b>{escape(plain(hit.title))}</b> " if hit.title else ""
     text = mark_terms(snippet(plain(hit.text), terms, 240), terms)
+    more = f" <small style='opacity:.6'>[{escape(more_passages(hit))}]</small>" if hit.more else ""
     shown = "".join(f"<td style='{_CELL}'>{cell}</td>" for cell in cells)
-    return f"{shown}<td style='{_ID}' title='{name}'>{name}</td><td style='{_CELL}'>{title}{text}</td>"
+    return f"{shown}{_name(hit, passages=passages)}<td style='{_CELL}'>{title}{text}{more}</td>"
+
+
+def _name(hit: Hit, *, passages: bool) -> str:
+    """The cell of the id; of a passage its place, as a link to the file."""
+    name = escape(plain(hit.id or ""), quote=True)
+    if not passages:
+        return f"<td style='{_ID}' title='{name}'>{name}</td>"
+    shown, uri = escape(place_name(hit, _PLACE_COLUMNS)), getattr(hit.document, "uri", None)
+    link = shown if uri is None else f"<a href='{escape(uri, quote=True)}'>{shown}</a>"
+    return f"<td style='{_PLACE}' title='{name}'>{link}</td>"
 
 
 def _measured(hit: Hit, scale: Scale) -> str:

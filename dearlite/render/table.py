@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
 from rich.table import Table
@@ -102,13 +103,19 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
     return table
 
 
+def place_name(hit: Hit, size: int | None = None) -> str:
+    """The place of a passage, of `size` columns at most: the head of a long path is cut, as lines stand at its end."""
+    name = plain(hit.id or "")
+    if size is not None and cell_len(name) > size:
+        while cell_len(name) > size - 1:
+            name = name[1:]
+        name = f"…{name}"
+    return name
+
+
 def place_text(hit: Hit, size: int | None = None) -> Text:
-    """The place of a passage as a link to its file, of `size` columns at most: the head of a long path is cut."""
-    place = Text(plain(hit.id or ""))
-    if size is not None and place.cell_len > size:
-        while place.cell_len > size - 1:
-            place = place[1:]
-        place = Text("…") + place
+    """`place_name` as a link to the file."""
+    place = Text(place_name(hit, size))
     uri = getattr(hit.document, "uri", None)
     if uri:
         place.stylize(Style(link=uri))

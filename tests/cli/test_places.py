@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from posix_only import need_posix
 from rich.console import Console
 
-from dearlite.folders import group_by_file, read_folder
+from dearlite.folders import Passage, group_by_file, read_folder
 from dearlite.folders.context import lines_around
 from dearlite.render.table import RankingView
 
@@ -153,9 +154,30 @@ def test_a_place_is_a_link_and_keeps_its_lines_where_it_is_cut(notes):
         with console.capture() as capture:
             console.print(RankingView(ranking))
         texts.append(capture.get())
-    assert all((notes / "tax.md").absolute().as_uri() in text for text in texts)
+    assert all((notes / "tax.md").absolute().as_uri() + "#5\x1b" in text for text in texts)
     assert "x.md:5-7" in texts[0]
     assert "2 more: " in texts[1]
+
+
+def test_a_notebook_shows_places_as_the_table_does(notes):
+    import dearlite
+
+    documents = read_folder(notes.absolute())
+    html = group_by_file(dearlite.rerank(QUERY, documents))._repr_html_()
+    uri = (notes / "tax.md").absolute().as_uri()
+    (place,) = re.findall(f"<a href='{re.escape(uri)}#5'>([^<]*)</a>", html)
+    assert place.endswith("x.md:5-7") and len(place) <= 40
+    assert ">place</th>" in html and ">moved</th>" not in html and "[2 more: " in html
+    plain = dearlite.rerank(QUERY, ["a <b>", "c"])._repr_html_()
+    assert ">moved</th>" in plain and "<a " not in plain
+
+
+@pytest.mark.parametrize(
+    ("lines", "page", "fragment"), [((3, 9), None, "#3"), ((None, None), 7, "#page=7"), ((None, None), None, "")]
+)
+def test_the_link_of_a_place_has_its_line_or_page(tmp_path, lines, page, fragment):
+    path = tmp_path / "a #1.x"
+    assert Passage(str(path), *lines, page, 0, 1).uri == f"{path.as_uri()}{fragment}"
 
 
 @pytest.mark.parametrize(

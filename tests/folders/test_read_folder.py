@@ -86,7 +86,7 @@ def test_the_result_is_ranked_and_its_hits_have_places(tmp_path, embedded_path):
         "end": 50,
         "heading": "Taxes",
     }
-    assert best.document.uri == (tmp_path / "notes" / "tax.md").as_uri()
+    assert best.document.uri == (tmp_path / "notes" / "tax.md").as_uri() + f"#{best.document.first_line}"
 
 
 def test_each_kind_that_is_left_out_is_counted(tmp_path):
@@ -266,7 +266,7 @@ def test_a_name_that_is_not_utf_8_is_opened_and_escaped(tmp_path):
     assert os.fsencode(document.record.path) == name
     assert document.id == f"{tmp_path}/caf\\xe9\\n.txt:1"
     assert document.title == "caf\\xe9\\n.txt"
-    assert document.record.uri.endswith("/caf%E9%0A.txt")
+    assert document.record.uri.endswith("/caf%E9%0A.txt#1")
     document.id.encode()  # it can be written
 
 

@@ -119,6 +119,25 @@ def test_the_librarys_objects_in_python():
     assert evaluate(dataset, scored=reranked.run, measures="RR").values["first stage"]["RR"] == 0.5
 
 
+def test_a_first_stage_by_words_reads_all_documents(cli, tmp_path):
+    """The dataset publishes no run, and its index by ids is not asked."""
+    pytest.importorskip("bm25s", reason="bm25s is not installed (extra first-stage)")
+    name = "irds:dearlite-standin/no-run"
+    code, out, err = cli("eval", name, "--first", "bm25:2", "--measures", "RR", "--no-journal", "--json", "-")
+    assert code == 0, err
+    systems = {system["name"]: system["values"]["RR"] for system in json.loads(out)["systems"]}
+    assert systems == {"first stage": 1.0, "minilm-l12": 1.0}
+    run = tmp_path / "out.trec"
+    code, _, err = cli("batch", NAME, "--first", "bm25:1", "-o", run, "--quiet")
+    assert [line.split()[2] for line in run.read_text().splitlines()] == ["d1", "d2"], err
+    code, _, err = cli("batch", NAME, "--first", "bm25:1", "--run", run)
+    assert code == 2 and "--run names a first stage, and bm25:1" in err
+    code, _, err = cli("batch", NAME, "--first", "bm25:1", "--corpus", run)
+    assert code == 2 and "holds queries and documents itself: leave out corpus" in err
+    code, _, err = cli("batch", "irds:dearlite-standin/fails", "--first", "bm25:1")
+    assert code == 2 and "has no queries in ir_datasets" in err
+
+
 def test_a_run_of_ones_own(cli, tmp_path):
     run = tmp_path / "bm25.trec"
     run.write_text("1 Q0 d2 1 3 x\n1 Q0 d1 2 2 x\n9 Q0 d1 1 1 x\n")

@@ -69,15 +69,19 @@ def dataset_run(source: object) -> Run:
 
 
 def dataset_documents(
-    source: object, ids: set[str], *, fields: Fields = USUAL, skip_bad: bool = False
+    source: object, ids: set[str] | None, *, fields: Fields = USUAL, skip_bad: bool = False
 ) -> tuple[dict[str, Document], list[str]]:
-    """The documents with these ids that the dataset has, through its own index, and notes on bad ones."""
+    """The documents with these ids that the dataset has, through its own index, and notes on bad ones.
+
+    None for `ids` gives all documents, in the order of the dataset.
+    """
     name, dataset = dataset_name(source), _load(source)
     _check_part(name, dataset, "docs")
     documents: dict[str, Document] = {}
     skipped: list[str] = []
     with _downloading(name):
-        for record in dataset.docs_store().get_many_iter(sorted(ids)):
+        records = dataset.docs_iter() if ids is None else dataset.docs_store().get_many_iter(sorted(ids))
+        for record in records:
             try:
                 item = record if fields != USUAL else _record(record)
                 document = as_document(item, f"{name}, document {record.doc_id!r}", fields)

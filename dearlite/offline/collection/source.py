@@ -91,7 +91,7 @@ class Source:
 
     def _all(self) -> Collection:
         """The queries and all documents, for the first stage."""
-        if isinstance(self.source, Collection) or irds.is_dataset(self.source):
+        if isinstance(self.source, Collection):
             raise UsageError(
                 f"{self.first} reads files of queries and documents, and the source has a run: leave it out"
             )
@@ -99,6 +99,8 @@ class Source:
             raise UsageError(f"--run names a first stage, and {self.first} is another: leave one out")
         if self.depth not in (None, DEFAULT_DEPTH):
             raise UsageError(f"--depth {self.depth}: the first stage {self.first} states its own: leave --depth out")
+        if irds.is_dataset(self.source):
+            return self._all_of_dataset()
         corpus = [self.corpus] if isinstance(self.corpus, (str, Path)) else self.corpus
         files = collection_files(self.source, {"queries": self.queries}, corpus)
         qrels = self._qrels_file
@@ -126,10 +128,7 @@ class Source:
 
     def _dataset(self) -> Collection:
         """The collection of a dataset of ir_datasets, over its own run or the one named by `run`."""
-        name = irds.dataset_name(self.source)
-        parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "delimiter": self.delimiter}
-        if named := [part for part, value in parts.items() if value]:
-            raise UsageError(f"{name} holds queries and documents itself: leave out {' and '.join(named)}")
+        name = self._dataset_name()
         whole, notes = open_run(self.source if self.run is None else self.run, "the run", skip_bad=self.skip_bad)
         depth = None if self.depth is None else whole_number("depth", self.depth)
         texts = irds.dataset_queries(self.source)
@@ -148,6 +147,30 @@ class Source:
             sources={"dataset": name} | ({} if self.run is None else {"run": str(self.run)}),
             notes=(*notes, *bad, *lost),
         )
+
+    def _all_of_dataset(self) -> Collection:
+        """The queries and all documents of a dataset of ir_datasets, without a run."""
+        name = self._dataset_name()
+        queries = irds.dataset_queries(self.source)
+        documents, bad = irds.dataset_documents(self.source, None, fields=self.fields, skip_bad=self.skip_bad)
+        return Collection(
+            name=name,
+            queries=queries,
+            documents=documents,
+            run={},
+            qrels=self.source,
+            sources={"dataset": name},
+            notes=tuple(bad),
+            first_stage=False,
+        )
+
+    def _dataset_name(self) -> str:
+        """The name of the dataset. Raises UsageError for arguments that name its parts again."""
+        name = irds.dataset_name(self.source)
+        parts: dict[str, object] = {"queries": self.queries, "corpus": self.corpus, "delimiter": self.delimiter}
+        if named := [part for part, value in parts.items() if value]:
+            raise UsageError(f"{name} holds queries and documents itself: leave out {' and '.join(named)}")
+        return name
 
 
 def _cut(collection: Collection, depth: int | None) -> Collection:
