@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 LongMode = Literal["truncate", "chunk", "cascade"]
-ListwiseMode = Literal["permute", "first", "reason", "generate"]
+ListwiseMode = Literal["permute", "first", "reason", "generate", "setwise", "pairwise"]
+SortName = Literal["heap", "bubble", "insertion", "sliding", "allpair"]
 Fuse = Literal["max", "mean", "rrf"]
 
 # fusion of several queries -> description, for --help
@@ -39,7 +40,17 @@ LISTWISE_MODES: dict[ListwiseMode, str] = {
     "first": "FIRST: one forward pass, order and scores from the first token",
     "reason": "chain of thought: writes its reasoning first, then as permute",
     "generate": "free generation, parsed strictly",
+    "setwise": "sorts by picking the best of a few documents",
+    "pairwise": "sorts by comparing two documents, in both orders",
 }
+# mode that sorts -> its algorithms, the default first
+SORTS: dict[ListwiseMode, tuple[SortName, ...]] = {
+    "setwise": ("heap", "bubble", "insertion"),
+    "pairwise": ("heap", "sliding", "allpair"),
+}
+DEFAULT_GROUP_SIZE = 4
+DEFAULT_SORT_K = 10
+_SORTING = ("group_size", "sort", "sort_k", "shuffle_seed")  # fields of the modes that sort
 DEFAULT_REASONING_TOKENS = 512
 MOST_SUB_QUERIES = 5  # that a model splits a query into
 MOST_PASSES = 100  # the orders of all passes are in memory at once, and the mean rank has settled long before
@@ -51,13 +62,22 @@ class Listwise:
 
     - `mode`: "permute" decodes identifiers under a mask, so that the answer is always a permutation; "first" takes
       order and scores from the logits of the first token; "reason" writes reasoning, then decodes like "permute";
-      "generate" writes free text, which is parsed strictly.
+      "generate" writes free text, which is parsed strictly; "setwise" sorts by the model's picks of the best of a few
+      documents, "pairwise" by its picks of the better of two, asked in both orders.
     - `window`: number of documents in one prompt, 2 or more.
     - `stride`: distance between two windows in documents, from 1 to `window`. Windows run from the end of the list to
       its head. Default: half of `window` if that is set, otherwise the file's.
     - `passage_tokens`: maximum number of tokens of a document in the prompt, 4 or more.
-    - `prompt`: name of a prompt form, a key of `dearlite.listwise.prompts.LIST_FORMS`.
-    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, 1 or more; the other modes refuse it.
+    - `prompt`: name of a prompt form, a key of `dearlite.listwise.prompts.LIST_FORMS`; of the modes that sort, a key of
+      `dearlite.listwise.group_prompts.GROUP_FORMS`.
+    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, and mode "setwise" in each comparison with
+      a prompt that asks for reasoning ("rank-r1"), 1 or more; the other modes refuse it.
+    - `group_size`: number of documents in one comparison of mode "setwise", 2 or more; default 4.
+    - `sort`: the algorithm of a mode that sorts, one of `dearlite.options.SORTS`; default "heap".
+    - `sort_k`: number of documents at the head that a mode that sorts puts in order, 1 or more; default 10. Those below
+      keep the order in which they were given ("allpair" orders all).
+    - `shuffle_seed`: shuffles the documents of each comparison of mode "setwise", the same in every run; default: as
+      the authors of the prompt form did.
     - `passes`: number of passes, 1 to 100. Each pass after the first shuffles the documents; the mean rank counts.
     - `on_text`: function that is called with each piece of text as the model writes it.
 
@@ -72,11 +92,21 @@ class Listwise:
     reasoning_tokens: int = DEFAULT_REASONING_TOKENS
     passes: int = 1
     on_text: Callable[[str], None] | None = None
+    group_size: int | None = None
+    sort: SortName | None = None
+    sort_k: int | None = None
+    shuffle_seed: int | None = None
+
+    @property
+    def sorts(self) -> bool:
+        """True for a mode that sorts by comparisons, and has no windows."""
+        return self.mode in SORTS
 
     def checked(self, window: int, stride: int) -> Listwise:
         """These options, with the model file's `window` and `stride` where they are None. Raises UsageError.
 
-        If `self.window` is set and `self.stride` is not, the stride is half the window, as in most model files.
+        If `self.window` is set and `self.stride` is not, the stride is half the window, as in most model files. The
+        fields of sorting get their defaults in the modes that sort.
         """
         if self.mode not in LISTWISE_MODES:
             raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
@@ -85,11 +115,18 @@ class Listwise:
                 whole_number(name, value, least)
         if self.passes > MOST_PASSES:
             raise UsageError(f"passes is {self.passes}: it must be {MOST_PASSES} or less")
-        if self.reasoning_tokens != DEFAULT_REASONING_TOKENS and self.mode != "reason":
+        if self.reasoning_tokens != DEFAULT_REASONING_TOKENS and self.mode not in ("reason", "setwise"):
             raise UsageError(
                 f"reasoning_tokens is {self.reasoning_tokens}, and mode {self.mode} writes no reasoning: "
                 "use mode reason"
             )
+        if self.sorts:
+            return self._checked_sort(window, stride)
+        for name in _SORTING:
+            if (value := getattr(self, name)) is not None:
+                raise UsageError(
+                    f"{name} is {value}, and mode {self.mode} compares no groups: use mode setwise or pairwise"
+                )
         if self.window is not None:
             window = whole_number("window", self.window)
             stride = max(1, window // 2)
@@ -97,6 +134,31 @@ class Listwise:
             stride = self.stride
         check_window(window, stride)
         return replace(self, window=window, stride=stride)
+
+    def _checked_sort(self, window: int, stride: int) -> Listwise:
+        """`checked` for a mode that sorts."""
+        for name in ("window", "stride"):
+            if (value := getattr(self, name)) is not None:
+                raise UsageError(f"{name} is {value}, and mode {self.mode} has no windows: leave it out")
+        algorithms = SORTS[self.mode]
+        if self.sort is not None and self.sort not in algorithms:
+            raise UsageError(f"no sort {self.sort!r} of mode {self.mode}: it is one of {', '.join(algorithms)}")
+        for name, least in (("group_size", 2), ("sort_k", 1), ("shuffle_seed", 0)):
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, least)
+        for name in ("group_size", "shuffle_seed"):
+            if self.mode == "pairwise" and (value := getattr(self, name)) is not None:
+                raise UsageError(
+                    f"{name} is {value}, and mode pairwise compares two documents in both orders: use mode setwise"
+                )
+        return replace(
+            self,
+            window=window,
+            stride=stride,
+            group_size=2 if self.mode == "pairwise" else self.group_size or DEFAULT_GROUP_SIZE,
+            sort=self.sort or algorithms[0],
+            sort_k=self.sort_k or DEFAULT_SORT_K,
+        )
 
     @property
     def span(self) -> tuple[int, int]:

@@ -117,7 +117,7 @@ class QueryState:
         self.problems += ranking.problems
         self.query_truncated |= ranking.query_truncated
         self.agreement = ranking.agreement if ranking.agreement is not None else self.agreement
-        self.complete &= len(read) == len(head)
+        self.complete &= len(read) == len(head) and ranking.complete
         self.reports.append(StageReport(model, ranking.device, len(head), len(read), ranking.elapsed_s))
 
     def add_words(self, stage: RanksWords, cancel: Event | None) -> None:

@@ -124,8 +124,10 @@ def _without_empty(records: DocumentFile, reranker: Reranker, skip_bad: bool) ->
 
 
 def _streamed(listwise: Listwise | None) -> Listwise | None:
-    """`listwise` with the model's reasoning written to stderr as it comes, in the mode that reasons."""
-    if listwise is None or listwise.mode != "reason":
+    """`listwise` with the model's reasoning written to stderr as it comes, in a mode that reasons."""
+    from dearlite.listwise.group_prompts import thinks
+
+    if listwise is None or (listwise.mode != "reason" and not thinks(listwise)):
         return listwise
     return replace(listwise, on_text=_write_text)
 

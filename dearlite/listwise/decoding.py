@@ -100,20 +100,20 @@ def permute(prompt: Tokens, answer: Answer, *, drop: int = 0) -> Decoding[Order]
     return Order(tuple(positions))
 
 
-def first(prompt: Tokens, answer: Answer) -> Decoding[Order]:
+def first(prompt: Tokens, answer: Answer, *, drop: int = 0) -> Decoding[Order]:
     """An order and scores from one pass over the prompt (FIRST, arXiv 2406.15657): the first identifier's logits.
 
     A score is the log-probability of the whole identifier among the identifiers: a softmax over the tokens that can
     follow, summed over the forks, that is the depths at which paths differ. Where every identifier is one token this is
     FIRST's order; with longer ones (10 to 19 all begin with 1) each fork costs reading a token or two, not a pass.
-    `prompt` ends with the answer's opener.
+    `prompt` ends with the answer's opener; `drop` goes with the first step.
     """
     count = len(answer.paths)
     scores = [0.0] * count
     forks = [
         (list(range(count)), 0, 0.0)
     ]  # positions whose paths agree so far, to which depth, at what log-probability
-    unread, ahead = prompt, 0  # the prompt until it is read; tokens of a path that were read after it
+    unread, ahead = prompt, drop  # the prompt until it is read; tokens of a path that were read after it
     while forks:
         candidates, depth, score = forks.pop()
         while len(candidates) > 1 and len(_branches(answer.paths, candidates, depth)) == 1:
@@ -138,10 +138,10 @@ def reason(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Decodi
     Generation ends at the token limit, at a token that ends a turn, after `</think>`, or where the model begins an
     order itself. That beginning is removed again: the order is decoded under the mask, after the reasoning.
     """
-    text, tokens, read = yield from _generate_text(prompt, options, _END_OF_REASONING)
+    text, tokens, read = yield from generate_text(prompt, options, _END_OF_REASONING)
     match = _END_OF_REASONING.search(text)
     cut = match.start() if match and match[0].startswith("[") else len(text)
-    kept = _tokens_within(tokens, len(text[:cut].encode()), options.token_bytes)
+    kept = tokens_within(tokens, len(text[:cut].encode()), options.token_bytes)
     unread = tokens[read:kept]  # the last token was chosen, and perhaps not read
     order = yield from permute((*unread, *answer.lead), answer, drop=max(0, read - kept))
     return Order(order.positions, text=text[:cut].removesuffix(THINK_END).strip())
@@ -152,7 +152,7 @@ def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Deco
 
     Documents that the text does not name follow the named ones in the window's order, and `problems` lists them.
     """
-    text, _, _ = yield from _generate_text(prompt, options, None)
+    text, _, _ = yield from generate_text(prompt, options, None)
     positions, problems = read_order(text, answer.names)
     missing = [position for position in range(len(answer.names)) if position not in positions]
     return Order((*positions, *missing), text=text, problems=problems)
@@ -160,11 +160,11 @@ def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Deco
 
 def write(prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None) -> Decoding[str]:
     """Greedy text after `prompt`, up to the token limit, a token that ends a turn, or a match of `stop`."""
-    text, _, _ = yield from _generate_text(prompt, options, stop)
+    text, _, _ = yield from generate_text(prompt, options, stop)
     return text
 
 
-def _generate_text(
+def generate_text(
     prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None
 ) -> Decoding[tuple[str, list[int], int]]:
     """Greedy text after `prompt`: the text, its tokens, and the number of these that were read."""
@@ -188,7 +188,7 @@ def _generate_text(
     return text + decoder.decode(b"", final=True), tokens, read
 
 
-def _tokens_within(tokens: Sequence[int], size: int, token_bytes: Callable[[int], bytes]) -> int:
+def tokens_within(tokens: Sequence[int], size: int, token_bytes: Callable[[int], bytes]) -> int:
     """The number of leading `tokens` that end within the first `size` bytes of their text."""
     end = 0
     for count, token in enumerate(tokens):

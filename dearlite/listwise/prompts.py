@@ -62,7 +62,7 @@ class ListForm:
         """The text of `document` in a prompt, cut to the form's limit, or uncut if `whole`."""
         text = document.text
         if document.title:
-            text = _fill(self.titled, title=document.title, text=text)
+            text = fill(self.titled, title=document.title, text=text)
         text = text.removeprefix("Title: Content: ").strip()
         if self.renumbers:
             text = _IDENTIFIER.sub(r"(\1)", text)
@@ -75,12 +75,12 @@ class ListForm:
     def turns(self, query: str, passages: Sequence[str], *, reasoned: bool = False) -> list[Turn]:
         """The conversation up to the answer. `passages` are texts from `passage`, perhaps cut further."""
         named = list(zip(self.identifiers(len(passages)), passages, strict=True))
-        lines = "\n".join(_fill(self.passage_line, i=i, passage=text) for i, text in named)
+        lines = "\n".join(fill(self.passage_line, i=i, passage=text) for i, text in named)
         values = {"n": str(len(passages)), "query": query, "passages": lines}
-        turns = [(role, _fill(text, **values)) for role, text in self.head]
-        turns += [(role, _fill(text, i=i, passage=p)) for i, p in named for role, text in self.each_passage]
+        turns = [(role, fill(text, **values)) for role, text in self.head]
+        turns += [(role, fill(text, i=i, passage=p)) for i, p in named for role, text in self.each_passage]
         tail = self.reasoned_tail if reasoned and self.reasoned_tail else self.tail
-        return turns + [(role, _fill(text, **values)) for role, text in tail]
+        return turns + [(role, fill(text, **values)) for role, text in tail]
 
 
 def find_form(name: str, *, reasoned: bool = False) -> ListForm:
@@ -100,7 +100,7 @@ _IDENTIFIER = re.compile(r"\[(\d+)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
-def _fill(text: str, /, **values: str) -> str:
+def fill(text: str, /, **values: str) -> str:
     """`text` with its {slots} filled in one pass, so that a slot's name inside a value is not replaced."""
     return _SLOT.sub(lambda match: values[match[1]], text)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -17,20 +17,14 @@ from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError, 
 from dearlite.foreign import naming
 from dearlite.jobs import Job, name_of
 from dearlite.listwise.agreement import fuse, shuffled_orders
-from dearlite.listwise.decoding import (
-    Answer,
-    Decoding,
-    GenerationOptions,
-    Order,
-    Tokens,
-    first,
-    generate,
-    permute,
-    reason,
-)
+from dearlite.listwise.decoding import GenerationOptions, Order
 from dearlite.listwise.engine import LlamaBackend
-from dearlite.listwise.prompts import find_form
+from dearlite.listwise.group_prompts import GROUP_FORMS, find_group_form
+from dearlite.listwise.groups import GroupEncoder, check_reasoning
+from dearlite.listwise.modes import MODES, fields_of
+from dearlite.listwise.prompts import ListForm, find_form
 from dearlite.listwise.settings import read_settings
+from dearlite.listwise.sorting import Runner, form_for, sort_jobs
 from dearlite.listwise.state import WindowMeter, WindowState
 from dearlite.listwise.tokens import PromptEncoder
 from dearlite.listwise.writing import Writer
@@ -38,7 +32,7 @@ from dearlite.llama.model import Interrupted
 from dearlite.loading import Recipe, lasting_name
 from dearlite.machine import check_threads
 from dearlite.models.gguf import GgufFile
-from dearlite.options import Call, Listwise
+from dearlite.options import DEFAULT_REASONING_TOKENS, Call, Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, check_top_k
 from dearlite.reranker import Reranker
@@ -46,23 +40,6 @@ from dearlite.stages import QueryState
 from dearlite.templates.chat import ChatTemplate
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"  # metadata key
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """A decoding mode of a listwise model."""
-
-    reasoned: bool  # True if the prompt asks for reasoning
-    opened: bool  # True if the prompt ends with the answer's "["
-    decode: Callable[[Tokens, Answer, GenerationOptions], Decoding[Order]]
-
-
-MODES: dict[str, Mode] = {
-    "permute": Mode(False, True, lambda prompt, answer, _: permute(prompt, answer)),
-    "first": Mode(False, True, lambda prompt, answer, _: first(prompt, answer)),
-    "reason": Mode(True, False, reason),
-    "generate": Mode(False, False, generate),
-}
 
 
 class ListwiseReranker(Reranker):
@@ -102,6 +79,7 @@ class ListwiseReranker(Reranker):
         self._settings = read_settings(file, has_template, self._backend.context_tokens)
         self.model = self._settings.name
         self._encoders: dict[str, PromptEncoder] = {}
+        self._group_encoders: dict[str, GroupEncoder] = {}
         self._end_tokens = self._backend.vocabulary.end_tokens()
         for note in self._backend.notes:
             warn(note)
@@ -129,8 +107,11 @@ class ListwiseReranker(Reranker):
         self.check_open()
         options = (listwise or Listwise()).checked(self._settings.window, self._settings.stride)
         prompt = options.prompt or self._settings.prompt
-        form = self._encoder(prompt, MODES[options.mode].reasoned).form
-        names = ("mode", "window", "stride", "passage_tokens", "reasoning_tokens", "passes")
+        if options.sorts:
+            prompt, encoder = self._group_encoder(options)
+            form: ListForm = encoder.form
+        else:
+            form = self._encoder(prompt, MODES[options.mode].reasoned).form
         files = [self._file] if self._lora is None else [self._file, self._lora]
         return {
             "model": self.model,
@@ -139,7 +120,7 @@ class ListwiseReranker(Reranker):
             "quantisation": self.quantisation,
             # The hash covers every field name and value of the form: renaming one invalidates journals and caches.
             "prompt": f"{prompt} {hashlib.sha256(repr(form).encode()).hexdigest()[:16]}",
-            "options": " ".join(f"{name}={getattr(options, name)}" for name in names),
+            "options": " ".join(f"{name}={getattr(options, name)}" for name in fields_of(options)),
         }
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
@@ -200,6 +181,10 @@ class ListwiseReranker(Reranker):
         """One Ranking per job; in each round, one window of every unfinished job is decoded."""
         start = time.perf_counter()
         options = (call.listwise or Listwise()).checked(self._settings.window, self._settings.stride)
+        if options.sorts:
+            groups = self._group_encoder(options)[1]
+            runner = Runner(self._backend, groups, self.model, self._most_tokens, self._end_tokens)
+            return sort_jobs(runner, jobs, options, call, top_k)
         encoder = self._encoder(options.prompt or self._settings.prompt, MODES[options.mode].reasoned)
         states = [
             WindowState(check_query(query), as_documents(docs), encoder, options, self._most_tokens)
@@ -258,7 +243,7 @@ class ListwiseReranker(Reranker):
             decodings.append(mode.decode(prompt.ids, answer, generation))
             rooms.append(len(prompt.ids) + budget)
             prompts.append(prompt)
-            state.record_tokens(start, end, prompt)
+            state.record_tokens(state.order[start:end], prompt)
         state, (start, end) = windows[0]
         first = _name_of_window(state, start, end) + (f", or another of {len(windows)} windows" if windows[1:] else "")
         with meter.round(prompts) as on_tokens, naming(self.model, first):
@@ -274,6 +259,8 @@ class ListwiseReranker(Reranker):
 
     def _encoder(self, name: str, reasoned: bool) -> PromptEncoder:
         """The encoder of the prompt form `name`, made once."""
+        if name in GROUP_FORMS:
+            raise UsageError(f"the prompt form {name!r} goes with --mode {GROUP_FORMS[name].mode}: take that mode")
         form = find_form(name, reasoned=reasoned)
         if self._settings.identifiers_from is not None and name == self._settings.prompt and not reasoned:
             form = replace(form, identifiers_from=self._settings.identifiers_from)
@@ -283,6 +270,17 @@ class ListwiseReranker(Reranker):
             template = self._template if form.frame is None else None
             self._encoders[key] = PromptEncoder(self._backend.vocabulary, form, template)
         return self._encoders[key]
+
+    def _group_encoder(self, options: Listwise) -> tuple[str, GroupEncoder]:
+        """The prompt form's name and the encoder of a mode that sorts, made once. Raises UsageError."""
+        name, form = find_group_form(options)
+        check_reasoning(form, options.reasoning_tokens != DEFAULT_REASONING_TOKENS, name)
+        form = form_for(form, bool(self._file.metadata.get(_CHAT_TEMPLATE)))
+        key = f"{name} {form.seed}"
+        if key not in self._group_encoders:
+            template = self._template if form.frame is None else None
+            self._group_encoders[key] = GroupEncoder(self._backend.vocabulary, form, template)
+        return name, self._group_encoders[key]
 
     @cached_property
     def _template(self) -> ChatTemplate | None:

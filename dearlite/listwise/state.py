@@ -17,8 +17,8 @@ from dearlite.progress import Meter, Progress
 from dearlite.ranking import Ranking
 
 
-class WindowState:
-    """One query's documents, their current order, and the results of its windows so far."""
+class ListState:
+    """One query's documents, their current order, and the results of the model so far."""
 
     def __init__(
         self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise, room: int
@@ -26,7 +26,6 @@ class WindowState:
         """`room` is the number of tokens of the longest prompt."""
         self.query, self.documents, self._room = query, documents, room
         self.order = list(range(len(documents)))
-        self.spans = window_spans(len(documents), *options.span)
         self._encoder, self._options = encoder, options
         self._passages: dict[int, Passage] = {}
         self._tokens: dict[int, TokenCounts] = {}
@@ -34,26 +33,7 @@ class WindowState:
         self._reasons: dict[int, str] = {}
         self._texts: list[str] = []
         self._problems: list[str] = []
-        self._read: set[int] = set()  # indices of the documents in the windows whose order was applied
-
-    def windows(self) -> Generator[tuple[int, int], Order, None]:
-        """Yields the span of each window, from the end of the list; is sent the window's order and applies it."""
-        for start, end in self.spans:
-            order = yield start, end
-            indices = self.order[start:end]
-            self._read.update(indices)
-            self.order[start:end] = [indices[position] for position in order.positions]
-            if order.scores is not None:
-                self._scores.update(zip(indices, order.scores, strict=True))
-            names = self._encoder.form.identifiers(end - start)
-            for index, reason in zip(indices, sentences_naming(order.text, names), strict=True):
-                if reason:
-                    self._reasons[index] = reason
-            if order.text:
-                self._texts.append(order.text)
-            self._problems += [f"documents {start + 1} to {end}: {problem}" for problem in order.problems]
-            if order.scores is not None:
-                self._keep_order_of_scores(end)
+        self._read: set[int] = set()  # indices of the documents in prompts that were answered
 
     def passage(self, index: int) -> Passage:
         """The passage of the document at `index` of the caller's list."""
@@ -63,30 +43,16 @@ class WindowState:
             )
         return self._passages[index]
 
-    def record_tokens(self, start: int, end: int, prompt: WindowPrompt) -> None:
-        """Records the tokens of each document in the window's prompt; a document's last window counts."""
-        for index, used in zip(self.order[start:end], prompt.used, strict=True):
+    def record_tokens(self, indices: Sequence[int], prompt: WindowPrompt) -> None:
+        """Records the tokens of each document in a prompt; a document's last prompt counts."""
+        for index, used in zip(indices, prompt.used, strict=True):
             passage = self.passage(index)
             self._tokens[index] = (used, passage.total, passage.total_is_bound)
 
-    def _keep_order_of_scores(self, end: int) -> None:
-        """Lowers the scores from position `end` on, all by the same amount, to at most the window's lowest score.
-
-        Scores of different windows are not comparable; this keeps them in the order of the ranking.
-        """
-        below = self.order[end:]
-        if not below:
-            return
-        floor = self._scores[self.order[end - 1]]
-        drop = self._scores[below[0]] - floor
-        if drop > 0:
-            for index in below:
-                self._scores[index] = min(self._scores[index] - drop, floor)
-
     def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
-        """The Ranking of the current order; without scores from a window, a hit's score counts the documents below.
+        """The Ranking of the current order; without scores from a prompt, a hit's score counts the documents below.
 
-        Of a call that was ended early, the documents of no window keep their places and have no score.
+        Of a call that was ended early, the documents of no prompt keep their places and have no score.
         """
         count, unscored = len(self.order), len(self.order) - len(self._read)
         hits = tuple(
@@ -116,8 +82,52 @@ class WindowState:
         )
 
     def partial(self, model: str, device: str, elapsed_s: float) -> Ranking | None:
-        """The ranking so far of a call that was ended early; None if no window was read."""
+        """The ranking so far of a call that was ended early; None if no prompt was answered."""
         return replace(self.ranking(model, device, elapsed_s, None), complete=False) if self._read else None
+
+
+class WindowState(ListState):
+    """One query's documents in windows."""
+
+    def __init__(
+        self, query: str, documents: Sequence[Document], encoder: PromptEncoder, options: Listwise, room: int
+    ) -> None:
+        """`room` is the number of tokens of the longest prompt."""
+        super().__init__(query, documents, encoder, options, room)
+        self.spans = window_spans(len(documents), *options.span)
+
+    def windows(self) -> Generator[tuple[int, int], Order, None]:
+        """Yields the span of each window, from the end of the list; is sent the window's order and applies it."""
+        for start, end in self.spans:
+            order = yield start, end
+            indices = self.order[start:end]
+            self._read.update(indices)
+            self.order[start:end] = [indices[position] for position in order.positions]
+            if order.scores is not None:
+                self._scores.update(zip(indices, order.scores, strict=True))
+            names = self._encoder.form.identifiers(end - start)
+            for index, reason in zip(indices, sentences_naming(order.text, names), strict=True):
+                if reason:
+                    self._reasons[index] = reason
+            if order.text:
+                self._texts.append(order.text)
+            self._problems += [f"documents {start + 1} to {end}: {problem}" for problem in order.problems]
+            if order.scores is not None:
+                self._keep_order_of_scores(end)
+
+    def _keep_order_of_scores(self, end: int) -> None:
+        """Lowers the scores from position `end` on, all by the same amount, to at most the window's lowest score.
+
+        Scores of different windows are not comparable; this keeps them in the order of the ranking.
+        """
+        below = self.order[end:]
+        if not below:
+            return
+        floor = self._scores[self.order[end - 1]]
+        drop = self._scores[below[0]] - floor
+        if drop > 0:
+            for index in below:
+                self._scores[index] = min(self._scores[index] - drop, floor)
 
 
 class WindowMeter(Meter):

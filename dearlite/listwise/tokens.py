@@ -93,6 +93,8 @@ class PromptAndAnswer:
 class PromptEncoder:
     """Encodes prompts of one form for one model."""
 
+    _unit, _size_option = "window", "--window"  # the passages of a prompt together, for messages
+
     def __init__(self, vocabulary: Vocabulary, form: ListForm, template: ChatTemplate | None) -> None:
         """`template` is the model's chat template. Raises ModelFileError if neither it nor a frame of `form` exists."""
         if form.frame is None and template is None:
@@ -164,8 +166,8 @@ class PromptEncoder:
             most = self._next_most(passages, most, len(ids) - room)
             if most < _LEAST_PASSAGE_TOKENS:
                 raise InvalidInput(
-                    f"a window of {len(passages)} passages does not fit in {room} tokens: the query and the prompt "
-                    "alone leave no room for them; take a smaller --window or a shorter query"
+                    f"a {self._unit} of {len(passages)} passages does not fit in {room} tokens: the query and the "
+                    f"prompt alone leave no room for them; take a smaller {self._size_option} or a shorter query"
                 )
             passages = [self._cut(passage, most) for passage in passages]
             ids = self._ids(query, passages, reasoned, ending)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dearlite.options import LISTWISE_MODES, LONG_MODES
+from dearlite.options import LISTWISE_MODES, LONG_MODES, SORTS
 from dearlite.serve.limits import Limits
 from dearlite.serve.refusals import TEI_KINDS
 from dearlite.serve.shapes import FORMS
@@ -12,6 +12,7 @@ from dearlite.version import __version__
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
+_SORTS = list(dict.fromkeys(name for sorts in SORTS.values() for name in sorts))
 _DOCUMENT = {"anyOf": [_TEXT, {"type": "object", "properties": {"text": _TEXT, "title": _TEXT}, "required": ["text"]}]}
 
 
@@ -49,6 +50,9 @@ def _rerank(limits: Limits) -> dict[str, Any]:
             "window": _whole(1, "documents per prompt of a listwise model"),
             "stride": _whole(1, "documents between two windows"),
             "passes": _whole(1, "passes of a listwise model"),
+            "group_size": _whole(2, "documents per comparison of mode setwise"),
+            "sort": {"enum": [*_SORTS, None], "description": "algorithm of mode setwise or pairwise"},
+            "sort_k": _whole(1, "documents that mode setwise or pairwise puts in order"),
         },
         "required": ["query"],
         "anyOf": [{"required": [name]} for name in lists],

@@ -283,8 +283,8 @@ def _long(body: Body) -> Long | None:
 
 def _listwise(body: Body) -> dict[str, Any]:
     """The fields of `Listwise` that a request sets."""
-    fields: dict[str, Any] = {
-        name: body.whole(name, least=1) for name in ("window", "stride", "passage_tokens", "reasoning_tokens", "passes")
-    }
+    names = ("window", "stride", "passage_tokens", "reasoning_tokens", "passes", "group_size", "sort_k")
+    fields: dict[str, Any] = {name: body.whole(name, least=1) for name in names}
+    fields["sort"] = body.text("sort")
     fields["mode"] = "reason" if body.flag("explain") else body.text("mode")
     return {name: value for name, value in fields.items() if value is not None}

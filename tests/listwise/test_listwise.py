@@ -12,9 +12,9 @@ from tiny_gguf import smollm2, write_adapter, write_tiny
 
 from dearlite import DearliteError, Listwise, Reranker, rerank
 from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
+from dearlite.listwise.modes import MODES, SORTING_MODES, Mode
 from dearlite.listwise.prompts import LIST_FORMS
-from dearlite.listwise.reranker import MODES
-from dearlite.options import LISTWISE_MODES
+from dearlite.options import LISTWISE_MODES, SORTS
 from dearlite.readable import readable
 
 MASKED = ("permute", "first", "reason")
@@ -55,7 +55,9 @@ def window(chance, count):
 
 
 def test_table_of_modes_equals_that_of_the_help():
-    assert set(MODES) == set(LISTWISE_MODES)
+    assert set(MODES) | set(SORTING_MODES) == set(LISTWISE_MODES)
+    assert not set(MODES) & set(SORTING_MODES)
+    assert {mode: tuple(sorts) for mode, sorts in SORTING_MODES.items()} == SORTS
 
 
 def reasoning(mode, count):
@@ -219,7 +221,6 @@ def test_a_cancelled_call_has_the_order_of_the_windows_so_far(tiny):
 
 
 def test_reasons_belong_to_the_passages_they_name(tiny, monkeypatch):
-    import dearlite.listwise.reranker as module
     from dearlite.listwise.decoding import Order, Step
 
     def scripted(prompt, answer, options):
@@ -227,7 +228,7 @@ def test_reasons_belong_to_the_passages_they_name(tiny, monkeypatch):
         options.on_text("streamed")
         return Order((1, 0, 2), text="Passage [2] names him. [1] is about coffee.")
 
-    monkeypatch.setitem(module.MODES, "reason", module.Mode(True, False, scripted))
+    monkeypatch.setitem(MODES, "reason", Mode(True, False, scripted))
     streamed = []
     ranking = tiny.rerank("q", ["a", "b", "c"], listwise=Listwise(mode="reason", on_text=streamed.append))
     assert [(hit.index, hit.reason) for hit in ranking] == [

@@ -8,11 +8,22 @@ import click
 
 from dearlite.cli.options.types import GpuLayers, Option
 from dearlite.errors import UsageError
+from dearlite.listwise.group_prompts import GROUP_FORMS, thinks
 from dearlite.listwise.prompts import LIST_FORMS
-from dearlite.options import DEFAULT_REASONING_TOKENS, LISTWISE_MODES, Listwise, ListwiseMode
+from dearlite.options import (
+    DEFAULT_GROUP_SIZE,
+    DEFAULT_REASONING_TOKENS,
+    DEFAULT_SORT_K,
+    LISTWISE_MODES,
+    SORTS,
+    Listwise,
+    ListwiseMode,
+    SortName,
+)
 from dearlite.templates.families import FAMILIES
 
 _MODES = "; ".join(f"{name} ({description})" for name, description in LISTWISE_MODES.items())
+_SORTS = "; ".join(f"{mode}: {', '.join(sorts)}" for mode, sorts in SORTS.items())
 _LARGEST_WINDOW = sys.maxsize  # in place of the model's own window, which is not known before it is loaded
 
 
@@ -49,7 +60,33 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
         "--reasoning-tokens",
         type=int,
         metavar="N",
-        help=f"Listwise: write at most N tokens of reasoning per prompt. [default: {DEFAULT_REASONING_TOKENS}]",
+        help="Listwise: write at most N tokens of reasoning per prompt, with --mode reason or --prompt rank-r1. "
+        f"[default: {DEFAULT_REASONING_TOKENS}]",
+    ),
+    click.option(
+        "--group-size",
+        type=int,
+        metavar="N",
+        help=f"Listwise, --mode setwise: compare N documents at a time. [default: {DEFAULT_GROUP_SIZE}]",
+    ),
+    click.option(
+        "--sort",
+        type=click.Choice(list(dict.fromkeys(name for sorts in SORTS.values() for name in sorts))),
+        help=f"Listwise: the sorting algorithm of a mode that sorts ({_SORTS}). [default: heap]",
+    ),
+    click.option(
+        "--sort-k",
+        type=int,
+        metavar="N",
+        help="Listwise: put the best N documents in order, with a mode that sorts; the others keep their order. "
+        f"[default: {DEFAULT_SORT_K}]",
+    ),
+    click.option(
+        "--shuffle-seed",
+        type=int,
+        metavar="N",
+        help="Listwise, --mode setwise: shuffle the documents of each comparison, the same in every run. "
+        "[default: as the authors of the prompt did]",
     ),
     click.option(
         "--passes",
@@ -60,9 +97,10 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
     ),
     click.option(
         "--prompt",
-        type=click.Choice([*LIST_FORMS, *FAMILIES]),
+        type=click.Choice([*LIST_FORMS, *GROUP_FORMS, *FAMILIES]),
         metavar="NAME",
-        help=f"GGUF: prompt form of a listwise model ({', '.join(LIST_FORMS)}), or the way to run a language model "
+        help=f"GGUF: prompt form of a listwise model ({', '.join(LIST_FORMS)}; of the modes that sort: "
+        f"{', '.join(GROUP_FORMS)}), or the way to run a language model "
         f"pointwise: by its answer yes or no ({_names(likelihood=False)}), or by the likelihood of the query "
         f"({_names(likelihood=True)}). [default: the model file's]",
     ),
@@ -76,6 +114,10 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
 )
 
 
+def _reasons(mode: ListwiseMode | None, prompt: str | None) -> bool:
+    return mode == "reason" or (mode is not None and thinks(Listwise(mode=mode, prompt=prompt)))
+
+
 def listwise_of(
     *,
     mode: ListwiseMode | None,
@@ -86,15 +128,23 @@ def listwise_of(
     reasoning_tokens: int | None,
     passes: int | None,
     prompt: str | None,
+    group_size: int | None = None,
+    sort: SortName | None = None,
+    sort_k: int | None = None,
+    shuffle_seed: int | None = None,
 ) -> Listwise | None:
     """The record of the options, None if no option is set. Raises UsageError for values that no model accepts."""
     if explain and mode not in (None, "reason"):
         raise UsageError(f"--explain is --mode reason: leave out --mode {mode}")
     if explain:
         mode = "reason"
-    if reasoning_tokens is not None and mode != "reason":
-        raise UsageError(f"--reasoning-tokens {reasoning_tokens} goes with --mode reason (or --explain): name it")
-    if all(value is None for value in (mode, window, stride, passage_tokens, reasoning_tokens, passes, prompt)):
+    if reasoning_tokens is not None and not _reasons(mode, prompt):
+        raise UsageError(
+            f"--reasoning-tokens {reasoning_tokens} goes with --mode reason (or --explain), or with --mode setwise "
+            "--prompt rank-r1: name it"
+        )
+    numbers = (window, stride, passage_tokens, reasoning_tokens, passes, group_size, sort_k, shuffle_seed)
+    if all(value is None for value in (mode, prompt, sort, *numbers)):
         return None
     listwise = Listwise(
         mode="permute" if mode is None else mode,
@@ -104,6 +154,10 @@ def listwise_of(
         prompt=prompt,
         reasoning_tokens=DEFAULT_REASONING_TOKENS if reasoning_tokens is None else reasoning_tokens,
         passes=1 if passes is None else passes,
+        group_size=group_size,
+        sort=sort,
+        sort_k=sort_k,
+        shuffle_seed=shuffle_seed,
     )
     listwise.checked(window=_LARGEST_WINDOW, stride=1)
     return listwise

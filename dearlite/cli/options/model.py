@@ -21,7 +21,7 @@ from dearlite.machine import DEVICES
 from dearlite.models.chain import Chain, resolve
 from dearlite.models.chain_names import DEFAULT_HEAD
 from dearlite.models.registry import DEFAULT_MODEL
-from dearlite.options import LONG_MODES, Device, Listwise, ListwiseMode, Long, LongMode, check_instruction
+from dearlite.options import LONG_MODES, Device, Listwise, ListwiseMode, Long, LongMode, SortName, check_instruction
 from dearlite.templates.families import FAMILIES
 
 _LONG_MODES = "; ".join(f"{name} ({description})" for name, description in LONG_MODES.items())
@@ -213,6 +213,10 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
             stride: int | None,
             passage_tokens: int | None,
             reasoning_tokens: int | None,
+            group_size: int | None,
+            sort: SortName | None,
+            sort_k: int | None,
+            shuffle_seed: int | None,
             passes: int | None,
             prompt: str | None,
             gpu_layers: int | None,
@@ -229,6 +233,10 @@ def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:
                 stride=stride,
                 passage_tokens=passage_tokens,
                 reasoning_tokens=reasoning_tokens,
+                group_size=group_size,
+                sort=sort,
+                sort_k=sort_k,
+                shuffle_seed=shuffle_seed,
                 passes=passes,
                 prompt=None if family else prompt,
             )

@@ -1,0 +1,44 @@
+"""The modes of a listwise model that order windows, and the ways of those that sort, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dearlite.listwise.decoding import (
+    Answer,
+    Decoding,
+    GenerationOptions,
+    Order,
+    Tokens,
+    first,
+    generate,
+    permute,
+    reason,
+)
+from dearlite.listwise.sorts import PAIRWISE_SORTS, SETWISE_SORTS, Sort
+from dearlite.options import Listwise
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A decoding mode of a listwise model."""
+
+    reasoned: bool  # True if the prompt asks for reasoning
+    opened: bool  # True if the prompt ends with the answer's "["
+    decode: Callable[[Tokens, Answer, GenerationOptions], Decoding[Order]]
+
+
+MODES: dict[str, Mode] = {
+    "permute": Mode(False, True, lambda prompt, answer, _: permute(prompt, answer)),
+    "first": Mode(False, True, lambda prompt, answer, _: first(prompt, answer)),
+    "reason": Mode(True, False, reason),
+    "generate": Mode(False, False, generate),
+}
+SORTING_MODES: dict[str, dict[str, Sort]] = {"setwise": SETWISE_SORTS, "pairwise": PAIRWISE_SORTS}
+
+
+def fields_of(options: Listwise) -> tuple[str, ...]:
+    """The fields of `options` that decide an order, beside the prompt form: of the mode's windows, or of its sort."""
+    own = ("sort", "sort_k", "group_size") if options.sorts else ("window", "stride")
+    return ("mode", *own, "passage_tokens", "reasoning_tokens", "passes")
