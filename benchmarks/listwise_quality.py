@@ -52,7 +52,7 @@ def main() -> None:
                 mode=mode,
                 passage_tokens=tokens or None,
                 prompt=options.prompt,
-                reasoning_tokens=options.reasoning_tokens,
+                **({"reasoning_tokens": options.reasoning_tokens} if mode == "reason" else {}),
             )
             orders, seconds, faulty, cut = {}, [], 0, 0
             for query_id, indices in groups.items():
