@@ -56,7 +56,8 @@ def write_base(gguf: Path, folder: Path) -> None:
     if tokenizer.pad_token is None:  # not every release of transformers reads it from a GGUF
         tokenizer.pad_token = tokenizer.eos_token
     facts = causal.config.to_dict() | {"num_labels": 1}
-    facts.pop("quantization_config", None)
+    for name in ("quantization_config", "id2label", "label2id"):  # two labels by default, which prevail over num_labels
+        facts.pop(name, None)
     config = LlamaConfig(**facts)
     config.pad_token_id = tokenizer.pad_token_id  # transformers finds the last token by it
     torch.manual_seed(0)
