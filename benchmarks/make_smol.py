@@ -53,8 +53,8 @@ def write_base(gguf: Path, folder: Path) -> None:
     """Writes a checkpoint of the GGUF's weights with a random score head of one label."""
     causal = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    if tokenizer.pad_token is None:  # not every release of transformers reads it from a GGUF
-        tokenizer.pad_token = tokenizer.eos_token
+    # Not every release of transformers reads these from a GGUF, and the exporter compares them with the configuration.
+    tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(causal.config.eos_token_id)
     facts = causal.config.to_dict() | {"num_labels": 1}
     for name in ("quantization_config", "id2label", "label2id"):  # two labels by default, which prevail over num_labels
         facts.pop(name, None)
