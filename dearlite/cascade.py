@@ -185,9 +185,10 @@ class CascadeReranker(Reranker):
                     "low memory loads a stage within the call, and loading cannot keep to a budget: drop one of the two"
                 )
         if call.long is not None and call.long.checked().mode != "truncate":
-            if kinds[0] == "listwise":
+            if kinds[0] in ("listwise", "attention"):
+                kind = "an attention reranker" if kinds[0] == "attention" else "a listwise model"
                 raise UsageError(
-                    f"{self.model} begins with a listwise model, which reads no passages: begin with a pointwise model"
+                    f"{self.model} begins with {kind}, which reads no passages: begin with a pointwise model"
                 )
             if call.long.mode == "cascade" and sum(kind != "lexical" for kind in kinds) < 2:
                 raise UsageError(needs_two_stages(self.model))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class CascadeStage:
     """One stage of a cascade: its model, loaded at the first use, and its depth.
 
-    `depth` is the number of documents that it gets, None for all. `kind` is "pointwise", "listwise" or
-    "lexical"; empty for a model that cannot be loaded.
+    `depth` is the number of documents that it gets, None for all. `kind` is "pointwise", "attention",
+    "listwise" or "lexical"; empty for a model that cannot be loaded.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from dearlite.export.source.heads import ALL, read_heads, written
 from dearlite.export.source.inputs import output_path, source_folders
 from dearlite.export.source.merge import MergedCheckpoint, check_base
 from dearlite.export.source.tokenizer import check_tokenizer, tokenizer_json
+from dearlite.files.outputs import check_outputs
 from dearlite.models.facts import NOT_STATED, AttentionFacts
 
 _MOST_TOKENS = 8192  # of a prompt: 20 documents of 300 words, and 64 KiB of keys and values a token of a 1B model
@@ -34,6 +35,7 @@ def export_attention(model: str, options: ExportOptions, report: Report) -> Writ
     """The written file. `options` have passed `check`, and name heads."""
     assert options.heads is not None
     output = output_path(options.output, None, options.force, suffix=".dear", folders=(Path(model), options.adapter))
+    check_outputs({"--output": output}, {"--heads": [Path(options.heads)]})
     folder, adapter = source_folders(model, None, options.adapter)
     checkpoint = Checkpoint(folder)
     lora = None if adapter is None else Adapter(adapter)

@@ -31,7 +31,7 @@ class Verification:
     """
 
     path: Path
-    kind: str  # "pointwise" or "listwise"
+    kind: str  # "pointwise", "listwise" or "attention"
     parts: int  # members of a .dear file, tensors of a .gguf
     hashed: bool  # False for a .gguf that records no sha256
     readings: tuple[ScoreReading, ...] = ()
@@ -97,7 +97,7 @@ def _verify_bundle(model: str, path: Path, report: Report | None) -> Verificatio
     if entry is None or not entry.golden:
         if report is not None:
             report(f"{name}: models.toml names no published scores to compare it with")
-        return Verification(path=path, kind="pointwise", parts=members, hashed=True)
+        return Verification(path=path, kind=bundle.manifest.kind, parts=members, hashed=True)
     if entry.golden in golden_names():
         return _compared(Verification(path=path, kind="pointwise", parts=members, hashed=True), entry)
     published_scores = need("dearlite.export.decoders.published_scores", extra="export")

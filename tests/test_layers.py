@@ -89,8 +89,8 @@ MAY_IMPORT = {
     "offline.run render export.source export.train.records",
     "export.options": "errors checks files templates pointwise listwise export.decoders export.gguf",
     "export.results": "models export.source",
-    "export.attention": "errors documents models attention export.options export.results export.source export.quality "
-    "export.decoders",
+    "export.attention": "errors documents files models attention export.options export.results export.source "
+    "export.quality export.decoders",
     "export.pointwise": "errors templates models pointwise export.options export.results export.source export.quality "
     "export.decoders export.encoders export.gguf",
     "export.listwise": "errors models listwise export.options export.results export.source export.quality export.gguf",

@@ -38,7 +38,8 @@ def show_file(path: Path, entry: ModelEntry | None) -> None:
             "prompt form": manifest.prompt,
             **_prompt_facts(manifest),
             "pooling": manifest.pooling,
-            "tokens": f"{manifest.max_tokens} for query and document together",
+            "tokens": f"{manifest.max_tokens} for "
+            + ("query and document together" if manifest.attention is None else "the prompt of a list"),
             "calibration": "none" if manifest.calibration is None else manifest.calibration,
             "relevance": _origin_of_relevance(manifest),
         }
@@ -51,8 +52,10 @@ def show_file(path: Path, entry: ModelEntry | None) -> None:
 
 
 def _prompt_facts(manifest: Manifest) -> dict[str, Any]:
-    """The words of a template, and its instruction; empty for a form of pairs."""
-    template = manifest.template
+    """The words of a template, or of a list's prompt, and its instruction; empty for a form of pairs."""
+    template, reading = manifest.template, manifest.attention
+    if reading is not None:
+        return {"heads": reading.heads, "prompt": repr(reading.before + reading.head), "instruction": reading.late}
     if template is None:
         return {}
     own = template.instruction or "none of its own, takes one"

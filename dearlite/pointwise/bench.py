@@ -100,7 +100,7 @@ def measure(
 
     reranker = Reranker.load(model, device=device, threads=threads)
     if not isinstance(reranker, PointwiseReranker):
-        raise UsageError(f"{reranker.model} is a listwise model, and bench measures pointwise models: take another -m")
+        raise UsageError(f"{reranker.model} reads a list, and bench measures pointwise models: take another -m")
     if isinstance(reranker, GgufReranker):
         raise UsageError(f"{reranker.model} is a GGUF, and bench measures .dear files: take another -m")
     load_s = time.perf_counter() - start

@@ -38,7 +38,7 @@ class Scored(NamedTuple):
 class ServedModel:
     """A loaded model or cascade, its `name`, and the options of calls that do not give their own.
 
-    `kinds` are those of its stages, "pointwise" or "listwise". `adaptive`: its stages depend on the number of documents
+    `kinds` are those of its stages, as `ResolvedStage.kind`. `adaptive`: its stages depend on the number of documents
     that a call wants. `takes_instruction`: a request may give its own. `deferred`: its stages are loaded within each
     call, one at a time.
     """
@@ -58,8 +58,8 @@ class ServedModel:
 
     @property
     def shares(self) -> bool:
-        """True if requests take turns between documents. llama.cpp's windows hold the model: such a call runs whole."""
-        return "listwise" not in self.kinds
+        """True if requests take turns between documents. A model that reads a list is held: such a call runs whole."""
+        return not {"listwise", "attention"} & set(self.kinds)
 
     def rank(
         self, request: RerankRequest, turn: Turn, progress: Progress, on_text: Callable[[str], None] | None = None
@@ -72,7 +72,7 @@ class ServedModel:
         reranker = self._reranker_of(request.options)
         with turn.held():
             budget_s = request.options.left_s(time.perf_counter() - start)
-            if self.kinds[0] == "pointwise":
+            if self.kinds[0] in ("pointwise", "attention"):
                 unread = set(reranker.empty_documents([request.documents[index] for index in kept]))
                 kept = [index for position, index in enumerate(kept) if position not in unread]
             if not kept:

@@ -160,3 +160,38 @@ def test_a_stage_of_a_cascade_reorders_the_head(path):
 def test_words_that_leave_no_room_are_a_fault_of_the_file(model):
     with pytest.raises(ModelFileError, match="leaves no room beside"):
         ListEncoder(model.bundle.read("tokenizer.json"), AttentionReading(heads="icr", before="", after=""), 24)
+
+
+def test_commands_run_it_and_name_its_kind(path, cli, tmp_path):
+    (tmp_path / "docs.txt").write_text("tea\ncoffee\nEdison invented the light bulb\n")
+    code, out, _ = cli("rerank", "-q", QUERY, tmp_path / "docs.txt", "-m", path, "--format", "jsonl", "--device", "cpu")
+    assert code == 0 and len(out.splitlines()) == 3
+    code, out, _ = cli("models", "show", path)
+    assert code == 0 and "attention" in out and "icr" in out and "the prompt of a list" in out
+    code, out, err = cli("models", "verify", path)
+    assert code == 0, err
+    for arguments, message in (
+        (("--mode", "first"), "is an attention reranker: modes, windows and reasons need a listwise model"),
+        (("--long", "chunk"), "is an attention reranker and reads a document's beginning"),
+        (("--gpu-layers", "1"), "--gpu-layers goes with a model in a GGUF, and m is attention"),
+    ):
+        code, out, err = cli("rerank", "-q", QUERY, tmp_path / "docs.txt", "-m", path, *arguments)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+    code, _, err = cli("bench", "-m", path)
+    assert code == 2 and "reads a list, and bench measures pointwise models" in err
+
+
+def test_a_file_of_heads_is_not_overwritten(path, cli, tmp_path):
+    heads = tmp_path / "heads.dear"
+    heads.write_text("0-1")
+    code, _, err = cli("export", path.parent, "--heads", heads, "-o", heads, "--force")
+    assert code == 2 and "--heads" in err and heads.read_text() == "0-1"
+    code, _, err = cli("export", path.parent, "--heads", "icr", "-o", tmp_path / "m.gguf")
+    assert code == 2 and "llama.cpp gives no attention" in err
+
+
+def test_a_server_gives_a_call_on_a_list_its_model_alone(path):
+    from dearlite.models.chain import resolve
+    from dearlite.serve.models import serve_model
+
+    assert not serve_model(resolve(path), {"device": "cpu"}).shares

@@ -81,6 +81,11 @@ ROWS = {
     ("export", "--output", "listwise"): Row(
         f"export LANGUAGE -o OUT --quant f16 {EXPORT}", "gguf", ("LANGUAGE/config.json", "LANGUAGE/model.safetensors")
     ),
+    ("export", "--output", "attention"): Row(
+        "export LANGUAGE -o OUT --heads icr --quant fp32 --no-card --force",
+        "dear",
+        ("LANGUAGE/config.json", "LANGUAGE/model.safetensors"),
+    ),
     ("models calibrate", "--output", ""): Row(  # its own MODEL is replaced (tests/export/quality)
         "models calibrate MODEL COLLECTION --split s -o OUT", "dear", COLLECTION
     ),

@@ -157,7 +157,7 @@ class ModelOptions:
         takes = {name for stage in self.chain.stages if stage.runner is not None for name in stage.runner.options}
         values = {name: getattr(self.loading, name) for name in ("gpu_layers", "adapter", "prompt", "language")}
         if names := [name for name, value in values.items() if value is not None and name not in takes]:
-            reason = "no stage is one" if self.chain.cascade else f"{self.name} is pointwise"
+            reason = "no stage is one" if self.chain.cascade else f"{self.name} is {self.chain.stages[0].kind}"
             options = " and ".join("--" + name.replace("_", "-") for name in names)
             verb = "goes" if len(names) == 1 else "go"
             raise UsageError(f"{options} {verb} with {GOES_WITH[names[-1]]}, and {reason}")
@@ -166,8 +166,7 @@ class ModelOptions:
         if self.listwise is not None and self.chain.cascade:
             raise UsageError(f"{self.name} has no listwise stage: modes, windows and reasons need one")
         if self.listwise is not None:
-            kind = self.chain.stages[0].kind
-            raise UsageError(f"{self.name} is a {kind} model: modes, windows and reasons need a listwise model")
+            raise UsageError(f"{self.name} is {self._kind}: modes, windows and reasons need a listwise model")
 
     def _check_long(self) -> None:
         if self.long is None:
@@ -176,14 +175,20 @@ class ModelOptions:
             raise UsageError(
                 "--long cascade needs a stage that picks passages and one that reads them: -m NAME -m NAME:20"
             )
-        if self.chain.stages[0].kind == "listwise":
+        if self.chain.stages[0].kind in ("listwise", "attention"):
             if self.chain.cascade:
                 raise UsageError(
-                    f"{self.name} begins with a listwise model, which reads no passages: begin with a pointwise model"
+                    f"{self.name} begins with {self._kind}, which reads no passages: begin with a pointwise model"
                 )
             raise UsageError(
-                f"{self.name} is a listwise model and reads a document's beginning: put a pointwise stage before it"
+                f"{self.name} is {self._kind} and reads a document's beginning: put a pointwise stage before it"
             )
+
+    @property
+    def _kind(self) -> str:
+        """The kind of the first stage, with its article."""
+        kind = self.chain.stages[0].kind
+        return "an attention reranker" if kind == "attention" else f"a {kind} model"
 
 
 def model_options(*, one_call: bool = False) -> Callable[[Command], Command]:

@@ -90,9 +90,11 @@ class RunOptions:
         if self.files.cache is None:
             return
         chain = self.model.chain
-        if chain.cascade or chain.stages[0].kind == "listwise":
-            kind = "cascade" if chain.cascade else "listwise model"
-            raise UsageError(f"{self.model.name} is a {kind}: a cache of scores goes with a pointwise model")
+        if chain.cascade or chain.stages[0].kind in ("listwise", "attention"):
+            kind = "a cascade" if chain.cascade else "a listwise model"
+            if not chain.cascade and chain.stages[0].kind == "attention":
+                kind = "an attention reranker"
+            raise UsageError(f"{self.model.name} is {kind}: a cache of scores goes with a pointwise model")
         if self.model.long is not None:
             raise UsageError("a cache holds scores of whole pairs, and long documents are read in passages: drop one")
 
