@@ -82,9 +82,9 @@ ROWS = {
         f"export LANGUAGE -o OUT --quant f16 {EXPORT}", "gguf", ("LANGUAGE/config.json", "LANGUAGE/model.safetensors")
     ),
     ("export", "--output", "attention"): Row(
-        "export LANGUAGE -o OUT --heads icr --quant fp32 --no-card --force",
+        "export CHAT -o OUT --heads icr --quant fp32 --no-card --force",
         "dear",
-        ("LANGUAGE/config.json", "LANGUAGE/model.safetensors"),
+        ("CHAT/config.json", "CHAT/model.safetensors"),
     ),
     ("models calibrate", "--output", ""): Row(  # its own MODEL is replaced (tests/export/quality)
         "models calibrate MODEL COLLECTION --split s -o OUT", "dear", COLLECTION
@@ -151,6 +151,7 @@ def places(tmp_path_factory, tiny_bundle):
         "MODEL": folder / "tiny.dear",
         "SCORER": folder / "scorer",
         "LANGUAGE": folder / "language",
+        "CHAT": folder / "chat",
     }
 
 
@@ -168,6 +169,11 @@ def models(places):
             from gguf_models import write_model
 
             write_model(places["LANGUAGE"], "llama, 4 heads of 1, llama3 scaling, untied")
+        if "CHAT" in row.call and not places["CHAT"].exists():
+            from attention_models import causal
+
+            places["CHAT"].mkdir()
+            causal(places["CHAT"], "qwen2")
 
     return make
 
