@@ -7,6 +7,7 @@ import time
 from contextlib import aclosing
 
 import pytest
+from waiting import WITHIN_S, eventually_in_loop
 
 import dearlite
 from dearlite import (
@@ -51,13 +52,6 @@ def own_threads():
         return [thread for thread in set(threading.enumerate()) - before if thread.name.startswith(prefix)]
 
     return call
-
-
-async def until(reached, within_s=30):
-    end = time.monotonic() + within_s
-    while not reached():
-        assert time.monotonic() < end, "the work goes on"
-        await asyncio.sleep(0.01)
 
 
 def test_the_ranking_is_that_of_rerank(reranker):
@@ -116,23 +110,34 @@ def test_many_tasks_share_one_model(reranker, own_threads):
     assert len(own_threads("dearlite-call")) <= CALLS_AT_ONCE
 
 
-def test_a_cancelled_task_ends_at_once_and_its_place_is_free(reranker):
+def test_a_cancelled_task_ends_at_once_and_its_place_is_free(reranker, monkeypatch):
+    """It ends before its thread, which is held between two documents meanwhile."""
+    expected, score = scores(reranker.rerank("rain", DOCS)), reranker._backend.score
+    held, release = threading.Semaphore(0), threading.Event()
+
+    def stops(rows):
+        for value in score(rows):
+            held.release()
+            assert release.wait(2 * WITHIN_S)
+            yield value
+
+    monkeypatch.setattr(reranker._backend, "score", stops)
+
     async def run():
-        counts = []
-        tasks = [
-            asyncio.create_task(reranker.arerank("rain", LONG, progress=lambda done, _: counts.append(done)))
-            for _ in range(CALLS_AT_ONCE + 3)
-        ]
-        await until(lambda: counts)
-        start = time.monotonic()
+        tasks = [asyncio.create_task(reranker.arerank("rain", LONG)) for _ in range(CALLS_AT_ONCE + 3)]
+        await eventually_in_loop(lambda: held.acquire(blocking=False))
         for task in tasks:
             task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), WITHIN_S)
         assert all(isinstance(err, asyncio.CancelledError) for err in ended)
-        assert time.monotonic() - start < 1.0
-        return scores(await asyncio.wait_for(reranker.arerank("rain", DOCS), 60))
+        assert not release.is_set()
+        release.set()
+        return scores(await asyncio.wait_for(reranker.arerank("rain", DOCS), WITHIN_S))
 
-    assert asyncio.run(run()) == scores(reranker.rerank("rain", DOCS))
+    try:
+        assert asyncio.run(run()) == expected
+    finally:
+        release.set()
 
 
 def test_two_hundred_cancelled_tasks_leave_no_thread(reranker, own_threads):
@@ -141,9 +146,9 @@ def test_two_hundred_cancelled_tasks_leave_no_thread(reranker, own_threads):
             task = asyncio.create_task(reranker.arerank("rain", LONG))
             await asyncio.sleep(0.02 if number % 20 == 0 else 0)  # some of them run, most wait
             task.cancel()
-        await until(lambda: len(own_threads()) <= CALLS_AT_ONCE)
+        await eventually_in_loop(lambda: len(own_threads()) <= CALLS_AT_ONCE)
         assert scores(await reranker.arerank("rain", DOCS)) == expected
-        await until(lambda: not own_threads("dearlite_"))  # those of a call's work
+        await eventually_in_loop(lambda: not own_threads("dearlite_"))  # those of a call's work
 
     expected = scores(reranker.rerank("rain", DOCS))
     asyncio.run(run())
@@ -159,7 +164,7 @@ def test_the_threads_end_with_the_model(closed, own_threads):
         if closed:
             await model.aclose()
         del model
-        await until(lambda: not any(thread.is_alive() for thread in own))
+        await eventually_in_loop(lambda: not any(thread.is_alive() for thread in own))
 
     asyncio.run(run())
 
@@ -169,7 +174,7 @@ def test_a_timeout_stops_the_work(reranker, own_threads):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await reranker.arerank("rain", LONG)
-        await until(lambda: not own_threads("dearlite_"))
+        await eventually_in_loop(lambda: not own_threads("dearlite_"))
 
     asyncio.run(run())
 
@@ -217,7 +222,7 @@ def test_leaving_astream_stops_the_work_in_silence(reranker, own_threads, caplog
             async for event in events:
                 assert event == ProgressEvent(1, 3000)
                 break
-        await until(lambda: not own_threads("dearlite_"))
+        await eventually_in_loop(lambda: not own_threads("dearlite_"))
 
     asyncio.run(run())
     assert not caplog.records
@@ -285,7 +290,7 @@ def test_on_text_is_not_called_after_astream_was_left(listwise_path):
     assert texts
 
 
-def test_a_cancelled_listwise_task_that_waits_for_its_turn_frees_its_place(listwise_path):
+def test_a_cancelled_listwise_task_that_waits_for_its_turn_frees_its_place(listwise_path, own_threads):
     """llama.cpp runs one call at a time: a waiting one leaves the queue when its task is cancelled."""
 
     async def run():
@@ -293,12 +298,12 @@ def test_a_cancelled_listwise_task_that_waits_for_its_turn_frees_its_place(listw
             backend = model._backend
             with backend.turn():
                 tasks = [asyncio.create_task(model.arerank("rain", DOCS)) for _ in range(CALLS_AT_ONCE)]
-                await asyncio.sleep(0.2)
+                await eventually_in_loop(lambda: len(own_threads("dearlite-call")) == CALLS_AT_ONCE)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 idle = asyncio.get_running_loop().run_in_executor(model.call_threads(), lambda: "free")
-                assert await asyncio.wait_for(idle, 10) == "free"
+                assert await asyncio.wait_for(idle, WITHIN_S) == "free"
             return scores(await model.arerank("rain", DOCS))
 
     assert len(asyncio.run(run())) == 3

@@ -154,11 +154,14 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the block's own Python functions once it has taken `seconds`, in any thread."""
-    deadline, before = time.monotonic() + seconds, sys.gettrace()
+    """Raises TimeoutError in the block's own Python functions once they have computed for `seconds`, in any thread.
+
+    Time in which the machine is busy with other work, or asleep, does not count.
+    """
+    deadline, before = time.thread_time() + seconds, sys.gettrace()
 
     def watch(*_: object) -> Any:
-        if time.monotonic() > deadline:
+        if time.thread_time() > deadline:
             raise TimeoutError(f"it runs for more than {seconds:g} s")
         return watch
 

@@ -3,8 +3,9 @@
 import logging
 import os
 import re
-import time
 from threading import Thread
+
+from waiting import eventually, join
 
 from dearlite.cli.log import StderrLog
 
@@ -15,19 +16,22 @@ def test_lines_that_nobody_reads_are_counted():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as reader, os.fdopen(write, "w") as writer:
         handler = StderrLog(writer)
-        start = time.perf_counter()
-        for number in range(LINES):
-            handler.emit(logging.makeLogRecord({"msg": f"line {number} " + "x" * 1000}))
-        assert time.perf_counter() - start < 5
+
+        def log(message):
+            handler.handle(logging.makeLogRecord({"msg": message}))  # with the handler's lock, as a logger does
+
+        server = Thread(target=lambda: [log(f"line {number} " + "x" * 1000) for number in range(LINES)], daemon=True)
+        server.start()
+        join(server)  # it ends although nobody reads
         parts = []
         late_reader = Thread(target=lambda: parts.extend(iter(lambda: reader.read1(1 << 16), b"")), daemon=True)
         late_reader.start()
-        while handler._lines.unfinished_tasks:
-            time.sleep(0.01)
-        handler.emit(logging.makeLogRecord({"msg": "last \ud800"}))
+        eventually(lambda: not handler._lines.unfinished_tasks)
+        log("last \ud800")
         handler.flush()
+        eventually(lambda: not handler._lines.unfinished_tasks)  # `flush` itself waits for a second at most
         writer.close()
-        late_reader.join(30)
+        join(late_reader)
         text = b"".join(parts)
     assert text.startswith(b"line 0 xxx")
     assert b"\nlast \\ud800\n" in text

@@ -1,6 +1,7 @@
 """Chat templates read as transformers reads them: its `apply_chat_template` is the reference."""
 
 import sys
+import time
 
 import pytest
 
@@ -102,12 +103,20 @@ def test_unreadable_template_names_the_forms_that_need_none(source):
     ],
 )
 def test_template_that_never_ends_is_refused(monkeypatch, words, reason):
-    monkeypatch.setattr("dearlite.templates.chat._LONGEST_S", 0.2)
+    if "0.2 s" in reason:
+        monkeypatch.setattr("dearlite.templates.chat._LONGEST_S", 0.2)
     before = sys.gettrace()
     with pytest.raises(ModelFileError, match=reason) as caught:
         ChatTemplate(words + "{{ messages[0].content }}", {}).parts([("user", "x")])
     assert "\n" not in str(caught.value)
     assert sys.gettrace() is before
+
+
+def test_time_in_which_the_machine_is_busy_does_not_count(monkeypatch):
+    monkeypatch.setattr("dearlite.templates.chat._LONGEST_S", 0.2)
+    template = ChatTemplate("{{ messages[0].content }}{{ pause() }}", {})
+    template._template.globals["pause"] = lambda: time.sleep(0.3) or ""
+    assert template.parts([("user", "x")])[0].text == "x"
 
 
 def test_products_of_a_template_are_those_of_python():

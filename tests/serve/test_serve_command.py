@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from waiting import WITHIN_S, eventually, join
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
 
@@ -22,59 +23,77 @@ BODY = {"query": "bulb", "documents": ["Edison", "Coffee"]}
 LARGE = {"query": "bulb", "documents": ["bulb " * 400] * 400}
 
 
-@pytest.fixture(scope="module")
-def process(tiny_bundle, tmp_path_factory):
-    """A running server of the small model, and its port."""
-    errors = open(tmp_path_factory.mktemp("serve") / "stderr", "w+")  # the process keeps it
-    code = (
-        "import sys\n"
-        "from dearlite.cli.main import run\n"
-        "from dearlite.serve.limits import Limits\n"
-        "from dearlite.serve.server import TimedProtocol\n"
-        "Limits.__init__.__kwdefaults__['body_seconds'] = 1.0\n"
-        "TimedProtocol.most_connections = 20\n"
-        "run(sys.argv[1:])\n"
-    )
-    command = [sys.executable, "-c", code, "serve", "-m", str(tiny_bundle), "--port", "0", "--max-queue", "4"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as running:
-        line = json.loads(running.stdout.readline())
-        yield running, line["port"], errors
-        if running.poll() is None:
+CROWDED = (
+    "import sys\n"
+    "from dearlite.cli.main import run\n"
+    "from dearlite.serve.server import TimedProtocol\n"
+    "TimedProtocol.most_connections = 20\n"
+    "run(sys.argv[1:])\n"
+)
+HURRIED = (
+    "import sys\n"
+    "from dearlite.cli.main import run\n"
+    "from dearlite.serve.limits import Limits\n"
+    "Limits.__init__.__kwdefaults__['body_seconds'] = 1.0\n"
+    "run(sys.argv[1:])\n"
+)
+
+
+@contextmanager
+def serving(model, folder, *start):
+    """A running server of its own, its port, and the file of its stderr; `start` begins its command."""
+    command = [sys.executable, *(start or ("-m", "dearlite")), "serve", "-m", str(model), "--port", "0"]
+    with (
+        open(folder / "stderr", "w+") as errors,
+        subprocess.Popen([*command, "--max-queue", "4"], stdout=subprocess.PIPE, stderr=errors, text=True) as running,
+    ):
+        try:
+            yield running, json.loads(running.stdout.readline())["port"], errors
+        finally:
             running.kill()
 
 
-def post(port, body, timeout=60):
+@pytest.fixture(scope="module")
+def process(tiny_bundle, tmp_path_factory):
+    """A running server of the small model that takes 20 connections, its port and the file of its stderr."""
+    with serving(tiny_bundle, tmp_path_factory.mktemp("serve"), "-c", CROWDED) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hurried(tiny_bundle, tmp_path_factory):
+    """A server that waits for a second for the headers and the body of a request, and for a client that reads."""
+    with serving(tiny_bundle, tmp_path_factory.mktemp("hurried"), "-c", HURRIED) as server:
+        yield server
+
+
+def log_of(server):
+    """What the server has written to stderr so far. A thread of it writes: await a line with `eventually`."""
+    server[2].seek(0)
+    return server[2].read()
+
+
+def post(port, body):
     request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/rerank", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=timeout) as response:
+    with urllib.request.urlopen(request, timeout=WITHIN_S) as response:
         return json.load(response)
 
 
 def metric(port, name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-        return next(
-            int(line.split()[-1]) for line in response.read().decode().splitlines() if line.startswith(name + " ")
-        )
+    """The value of a counter, 0 for one that is not there yet."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=WITHIN_S) as response:
+        lines = response.read().decode().splitlines()
+    return next((int(line.split()[-1]) for line in lines if line.startswith(name + " ")), 0)
 
 
-def exchange(port, data, timeout=10):
+def exchange(port, data):
     """The bytes that the server answers to `data`, up to the end of the connection."""
-    with closing(socket.create_connection(("127.0.0.1", port), timeout)) as client:
+    with closing(socket.create_connection(("127.0.0.1", port), WITHIN_S)) as client:
         client.sendall(data)
         answer = b""
         while chunk := client.recv(65536):
             answer += chunk
         return answer
-
-
-def log_with(process, words):
-    """The log, when it has these words; it is written by a thread of its own, after the answer perhaps."""
-    end = time.monotonic() + 5
-    while True:
-        process[2].seek(0)
-        text = process[2].read()
-        if words in text or time.monotonic() > end:
-            return text
-        time.sleep(0.02)
 
 
 def test_a_request_is_answered(process):
@@ -100,19 +119,15 @@ def test_a_client_that_leaves_frees_its_place(process):
     for accept in (b"", b"Accept: text/event-stream\r\n"):
         with closing(socket.create_connection(("127.0.0.1", port))) as client:
             client.sendall(head.replace(b"\r\n\r\n", b"\r\n" + accept + b"\r\n") + text)
-            while not metric(port, "dearlite_queue_size"):
-                time.sleep(0.01)
-        start = time.perf_counter()
-        while metric(port, "dearlite_queue_size"):
-            time.sleep(0.01)
-            assert time.perf_counter() - start < 10
-    assert metric(port, "dearlite_cancelled_total") == before + 2
+            eventually(lambda: metric(port, "dearlite_queue_size"))
+        eventually(lambda: not metric(port, "dearlite_queue_size"))
+    eventually(lambda: metric(port, "dearlite_cancelled_total") == before + 2)
 
 
-def test_slow_headers_are_cut_off(process):
+def test_slow_headers_are_cut_off(hurried):
     start = time.perf_counter()
-    assert exchange(process[1], b"POST /rerank HTTP/1.1\r\nHost: local").startswith(b"HTTP/1.1 408")
-    assert 0.5 < time.perf_counter() - start < 8
+    assert exchange(hurried[1], b"POST /rerank HTTP/1.1\r\nHost: local").startswith(b"HTTP/1.1 408")
+    assert time.perf_counter() - start > 0.5  # not at once
 
 
 @pytest.mark.parametrize(
@@ -129,10 +144,10 @@ def test_slow_headers_are_cut_off(process):
         b"\x16\x03\x01\x02\x00\x01",
     ],
 )
-def test_requests_that_smuggle_another_are_refused(process, head):
+def test_requests_that_smuggle_another_are_refused(hurried, head):
     """The second request on the connection must not be answered as one of its own."""
     answer = exchange(
-        process[1], head + b"Connection: close\r\n\r\n" + b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        hurried[1], head + b"Connection: close\r\n\r\n" + b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n"
     )
     statuses = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1")]
     assert len(statuses) <= 1
@@ -150,20 +165,20 @@ def test_requests_that_smuggle_another_are_refused(process, head):
         (b"POST /rerank HTTP/1.1\r\nHost: local", 408, "the headers did not come within 1 s"),
     ],
 )
-def test_what_is_no_request_has_the_body_of_all_refusals(process, data, status, reason):
-    head, _, body = exchange(process[1], data).partition(b"\r\n\r\n")
+def test_what_is_no_request_has_the_body_of_all_refusals(process, hurried, data, status, reason):
+    server = hurried if status == 408 else process
+    head, _, body = exchange(server[1], data).partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     error = json.loads(body)
     assert error["message"] == error["detail"] == error["error"]["message"]
     assert reason in error["message"]
-    log = log_with(process, error["message"])
-    assert f"{status}: {error['message']}" in log
-    assert "Invalid HTTP request received" not in log
+    eventually(lambda: f"{status}: {error['message']}" in log_of(server))
+    assert "Invalid HTTP request received" not in log_of(server)
 
 
 def test_bytes_that_are_no_chunk_after_the_answer_end_the_connection_only(process):
     head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with closing(socket.create_connection(("127.0.0.1", process[1]), 10)) as client:
+    with closing(socket.create_connection(("127.0.0.1", process[1]), WITHIN_S)) as client:
         client.sendall(head)
         answer = b""
         while not answer.endswith(b"}\n"):
@@ -171,28 +186,42 @@ def test_bytes_that_are_no_chunk_after_the_answer_end_the_connection_only(proces
         client.sendall(b"xyz\r\n")
         assert client.recv(65536) == b""
     assert answer.startswith(b"HTTP/1.1 404")
-    process[2].seek(0)
-    assert "Traceback" not in process[2].read()
+    assert "Traceback" not in log_of(process)
 
 
 def test_a_request_for_another_protocol_is_answered_without_a_word(process):
     head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
     assert exchange(process[1], head).startswith(b"HTTP/1.1 200")
-    process[2].seek(0)
-    assert "uvicorn" not in process[2].read()
+    assert "uvicorn" not in log_of(process)
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off(process):
+@pytest.fixture
+def read_late(hurried):
+    """Call: the number of bytes of a large answer that a client gets which reads it after `pause_s`; None for none."""
     body = json.dumps({"query": "bulb", "documents": [{"text": "Edison", "more": "x" * 24_000_000}]}).encode()
-    with closing(socket.create_connection(("127.0.0.1", process[1]), 60)) as client:
-        client.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        assert client.recv(15) == b"HTTP/1.1 200 OK"
-        time.sleep(2.5)
-        size = 0
-        with suppress(ConnectionResetError):
-            while chunk := client.recv(1 << 16):
-                size += len(chunk)
-    assert size < len(body)
+    head = b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    def call(pause_s):
+        size = None
+        with (
+            closing(socket.create_connection(("127.0.0.1", hurried[1]), WITHIN_S)) as client,
+            suppress(ConnectionError),
+        ):
+            client.sendall(head + body)
+            if client.recv(15) == b"HTTP/1.1 200 OK":
+                size = 0
+                time.sleep(pause_s)
+                while chunk := client.recv(1 << 16):
+                    size += len(chunk)
+        return size
+
+    return call
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(read_late):
+    """On a busy machine the body may come too late for this server, or the server wake too late: it is asked again."""
+    sizes = (read_late(pause_s) for pause_s in (2.5, 2.5, 5, 10, 20, 40))
+    assert any(size is not None and 0 < size < 24_000_000 for size in sizes)
 
 
 def test_content_length_beside_chunks_counts_once(process):
@@ -224,9 +253,12 @@ def test_a_whole_address_as_the_target_is_that_path_at_that_host(process, target
     assert word.encode() in answer
 
 
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
 def test_a_connection_too_many_gets_the_body_of_all_refusals(process):
     address = ("127.0.0.1", process[1])
-    idle = [socket.create_connection(address, 10) for _ in range(20)]
+    idle = [socket.create_connection(address, WITHIN_S) for _ in range(20)]
     try:
         head, _, body = exchange(process[1], b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n").partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
@@ -240,15 +272,17 @@ def test_a_connection_too_many_gets_the_body_of_all_refusals(process):
     finally:
         for connection in idle:
             connection.close()
-    assert f"GET '/info': 503: {error['message']}" in log_with(process, error["message"])
+    eventually(lambda: f"GET '/info': 503: {error['message']}" in log_of(process))
+    eventually(lambda: b" 200 " in exchange(process[1], GET_HEALTH)[:20])  # the next test gets a connection
 
 
-def test_a_slow_body_is_refused(process):
+def test_a_slow_body_is_refused(hurried):
     answer = exchange(
-        process[1], b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{"
+        hurried[1], b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{"
     )
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"did not come within" in answer
+    eventually(lambda: "408: the body did not come" in log_of(hurried))
 
 
 def test_a_port_in_use_is_one_line(process, cli, tiny_bundle):
@@ -258,45 +292,39 @@ def test_a_port_in_use_is_one_line(process, cli, tiny_bundle):
     assert err.count("\n") == 1
 
 
-def test_sigterm_finishes_the_request_that_runs(process):
-    running, port, errors = process
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(post(port, LARGE)))
-    thread.start()
-    while not metric(port, "dearlite_queue_size"):
-        time.sleep(0.01)
-    running.send_signal(signal.SIGTERM)
-    thread.join(60)
-    assert len(answers[0]["results"]) == 400
-    assert running.wait(20) == 0
-    assert running.stdout.read() == ""
-    errors.seek(0)
-    text = errors.read()
+def test_sigterm_finishes_the_request_that_runs(tiny_bundle, tmp_path):
+    with serving(tiny_bundle, tmp_path) as server:
+        running, port, _ = server
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(post(port, LARGE)))
+        thread.start()
+        eventually(lambda: metric(port, "dearlite_queue_size"))
+        running.send_signal(signal.SIGTERM)
+        join(thread)
+        assert len(answers[0]["results"]) == 400
+        assert running.wait(WITHIN_S) == 0
+        assert running.stdout.read() == ""
+        text = log_of(server)
     assert "Traceback" not in text
     assert f"dearlite: serving tiny on http://127.0.0.1:{port}" in text
-    assert "408: the body did not come" in text
 
 
-def test_a_second_signal_ends_the_work_too(tiny_bundle):
-    command = [sys.executable, "-m", "dearlite", "serve", "-m", str(tiny_bundle), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        port = json.loads(running.stdout.readline())["port"]
+def test_a_second_signal_ends_the_work_too(tiny_bundle, tmp_path):
+    with serving(tiny_bundle, tmp_path) as server:
+        running, port, _ = server
         text = json.dumps({**LARGE, "documents": LARGE["documents"] * 20}).encode()
-        with closing(socket.create_connection(("127.0.0.1", port))) as client:
+        with closing(socket.create_connection(("127.0.0.1", port), WITHIN_S)) as client:
             head = f"POST /rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text)}\r\n\r\n"
             client.sendall(head.encode() + text)
-            while not metric(port, "dearlite_queue_size"):
-                time.sleep(0.01)
+            eventually(lambda: metric(port, "dearlite_queue_size"))
             running.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            eventually(lambda: "1 request is finishing; Ctrl-C again stops it" in log_of(server))
             assert running.poll() is None
             running.send_signal(signal.SIGTERM)
             assert client.recv(100).startswith(b"HTTP/1.1 503")
-        assert running.wait(10) == 0
-        errors = running.stderr.read()
-        assert "1 request is finishing; Ctrl-C again stops it" in errors
-        assert "503: the work was stopped before its end" in errors
-        assert "Traceback" not in errors
+        assert running.wait(WITHIN_S) == 0
+        assert "503: the work was stopped before its end" in log_of(server)
+        assert "Traceback" not in log_of(server)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
@@ -304,7 +332,7 @@ def test_a_stdout_that_cannot_be_written_ends_the_server(tiny_bundle):
     """The program that started it never learns of its port."""
     command = [sys.executable, "-m", "dearlite", "serve", "-m", str(tiny_bundle), "--port", "0"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=WITHIN_S, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("dearlite: cannot write to standard output: ")
     assert done.stderr.count("\n") == 1
