@@ -94,13 +94,22 @@ class Memory:
 
 def memory_now() -> Memory:
     """Memory of this process: from /proc on Linux, only the peak elsewhere."""
+    if not (kib := _memory_of_status()):
+        peak = _peak_bytes()
+        return Memory(None if peak is None else peak / 2**20)
+    anonymous, file = (kib.get(name) for name in ("RssAnon:", "RssFile:"))
+    return Memory(
+        kib["VmHWM:"] / 1024, None if anonymous is None else anonymous / 1024, None if file is None else file / 1024
+    )
+
+
+def _memory_of_status() -> dict[str, int]:
+    """Figures of this process in /proc by name, in KiB; none elsewhere than on Linux."""
     try:
         lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     except OSError:
-        peak = _peak_bytes()
-        return Memory(None if peak is None else peak / 2**20)
-    megabytes = {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("VmHWM:", "RssAnon:", "RssFile:")}
-    return Memory(megabytes["VmHWM:"], megabytes.get("RssAnon:"), megabytes.get("RssFile:"))
+        return {}
+    return {line[0]: int(line[1]) for line in lines if line[0] in ("VmHWM:", "RssAnon:", "RssFile:")}
 
 
 def available_memory_mb() -> float:
@@ -167,5 +176,7 @@ def _peak_bytes(*, children: bool = False) -> int | None:
         resource: Any = import_module("resource")
     except ModuleNotFoundError:  # Windows
         return None if children else int(need("psutil", extra=None).Process().memory_info().peak_wset)
+    if not children and (kib := _memory_of_status()):  # ru_maxrss begins at the peak of the parent
+        return kib["VmHWM:"] * 1024
     peak: int = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)  # ru_maxrss: bytes on macOS, KiB on Linux

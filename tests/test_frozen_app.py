@@ -5,15 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from waiting import WITHIN_S, eventually
 
 ROOT = Path(__file__).parents[1]
-DISPLAY = ":87"
 
 
 def test_pyinstaller_finds_the_hooks_by_the_entry_point():
@@ -43,14 +43,22 @@ def frozen(tmp_path_factory):
 
 def test_frozen_app_reranks_and_saves_without_python(frozen, tmp_path):
     app = shutil.copytree(frozen, tmp_path / "app")
-    environment = {"HOME": str(tmp_path), "DISPLAY": DISPLAY, "PATH": "/nonexistent", "LANG": "C.UTF-8"}
+    reading, writing = os.pipe()
+    screen = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1000x700x24"],
+        stderr=subprocess.DEVNULL,
+        pass_fds=[writing],
+    )
+    os.close(writing)
+    with open(reading, encoding="ascii") as number:
+        display = f":{number.readline().strip()}"  # a free one; written when the screen is there
+    xdotool = partial(run_xdotool, display)
+    environment = {"HOME": str(tmp_path), "DISPLAY": display, "PATH": "/nonexistent", "LANG": "C.UTF-8"}
     command = [app / "app", ROOT / "examples" / "docs.jsonl", "--query", "Who plays Dante Reyes in Fast X?"]
-    screen = subprocess.Popen(["Xvfb", DISPLAY, "-screen", "0", "1000x700x24"], stderr=subprocess.DEVNULL)
     running = None
     try:
-        time.sleep(1)
         running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
-        window = wait_for(lambda: xdotool("search", "--name", "^dearlite$").split(), 60)[0]
+        window = eventually(lambda: xdotool("search", "--name", "^dearlite$").split(), every_s=0.2)[0]
         xdotool("windowfocus", "--sync", window)
         xdotool("key", "Return")
         ranking = tmp_path / "dearlite-ranking.json"
@@ -59,9 +67,9 @@ def test_frozen_app_reranks_and_saves_without_python(frozen, tmp_path):
             xdotool("key", "ctrl+s")
             return ranking.is_file() and json.loads(ranking.read_text(encoding="utf-8") or "[]")
 
-        hits = wait_for(saved, 120)
+        hits = eventually(saved, every_s=0.2)
         xdotool("key", "ctrl+q")
-        assert running.wait(20) == 0
+        assert running.wait(WITHIN_S) == 0
     finally:
         if running is not None and running.poll() is None:
             running.kill()
@@ -75,16 +83,9 @@ def test_frozen_app_reranks_and_saves_without_python(frozen, tmp_path):
     assert [hit["index"] for hit in hits] == [hit.index for hit in expected]
 
 
-def xdotool(*arguments):
-    environment = os.environ | {"DISPLAY": DISPLAY}
+def run_xdotool(display, *arguments):
+    environment = os.environ | {"DISPLAY": display}
     command = ["xdotool", *arguments]
-    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=30).stdout
-
-
-def wait_for(value, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if result := value():
-            return result
-        time.sleep(0.2)
-    raise AssertionError(f"nothing within {seconds} s")
+    return subprocess.run(
+        command, env=environment, check=False, capture_output=True, text=True, timeout=WITHIN_S
+    ).stdout

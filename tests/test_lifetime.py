@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from pool_work import scored, uses
 from posix_only import need_posix
+from waiting import WITHIN_S, join
 
 from dearlite import DearliteWarning, Reranker, UsageError
 from dearlite.cascade import CascadeReranker
@@ -88,9 +89,9 @@ def test_closing_waits_for_nothing_and_a_call_that_runs_ends():
         target=lambda: ended.append(model.rerank("rain", DOCS * 30, progress=lambda *_: started.set()))
     )
     thread.start()
-    started.wait(30)
+    assert started.wait(WITHIN_S)
     model.close()
-    thread.join(60)
+    join(thread)
     assert len(ended[0]) == 90
 
 
@@ -135,7 +136,7 @@ def test_threads_that_unpickle_at_once_load_one_model():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        join(thread)
     assert len({id(model._backend) for model in models}) == 1
 
 
@@ -161,14 +162,14 @@ def test_a_forked_process_loads_its_own(monkeypatch):
     model = Reranker.load(threads=1)
     monkeypatch.setattr(sys.modules[__name__], "_parent", model)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        assert pool.submit(shares_the_parents, model).result(60) is False
+        assert pool.submit(shares_the_parents, model).result(WITHIN_S) is False
     assert shares_the_parents(copy.copy(model))
 
 
 def test_a_process_of_a_pool_loads_a_model_once_for_all_its_tasks():
     model = Reranker.load(threads=1)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert [pool.submit(uses, model).result(60) for _ in range(3)] == [1, 2, 3]
+        assert [pool.submit(uses, model).result(WITHIN_S) for _ in range(3)] == [1, 2, 3]
 
 
 def test_joblib_takes_a_model():

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import subprocess
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -257,3 +258,13 @@ def test_peak_memory_on_linux_is_that_of_proc():
     kib = int(status["VmHWM"].split()[0])
     assert machine.peak_memory_mb() == pytest.approx(kib * 1024 / 1e6, abs=2)
     assert machine.memory_now().peak_rss_mb == pytest.approx(kib / 1024, abs=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_not_that_of_a_large_parent():
+    code = (
+        "import subprocess, sys; held = b'x' * (300 << 20)\n"
+        "subprocess.run([sys.executable, '-c', 'from dearlite.machine import *; print(peak_memory_mb())'], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5 < float(done.stdout) < 200

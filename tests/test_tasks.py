@@ -245,7 +245,7 @@ def test_astream_yields_the_reasoning_as_it_is_written(listwise_path):
 
 
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
-def test_no_callback_is_called_after_the_end_of_its_task(reranker, end):
+def test_no_callback_is_called_after_the_end_of_its_task(reranker, own_threads, end):
     """The thread goes on for a moment, and leaves calls in the loop."""
     reached = []
 
@@ -264,11 +264,18 @@ def test_no_callback_is_called_after_the_end_of_its_task(reranker, end):
             async with asyncio.timeout(None) as timer:
                 await task
         count = len(reached)
-        await asyncio.sleep(0.2)
+        await eventually_in_loop(lambda: not own_threads("dearlite_"))
+        await asyncio.sleep(0)  # the loop has called all that the threads left in it
         assert reached[count:] == []
 
     asyncio.run(run())
     assert reached
+
+
+def wait_for_the_turn(backend):
+    """Returns when no call runs."""
+    with backend.turn():
+        return
 
 
 def test_on_text_is_not_called_after_astream_was_left(listwise_path):
@@ -283,7 +290,8 @@ def test_on_text_is_not_called_after_astream_was_left(listwise_path):
                         time.sleep(0.1)  # further calls queue up in the loop meanwhile
                         break
             count = len(texts)
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(wait_for_the_turn, model._backend)
+            await asyncio.sleep(0)  # the loop has called all that the thread left in it
             assert texts[count:] == []
 
     asyncio.run(run())

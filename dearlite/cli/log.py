@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 _KEPT_LINES = 1000  # that wait for a slow reader; further ones are counted
-_END_S = 1.0  # time for the lines that are left at the end
+_END_STEPS, _END_STEP_S = 200, 0.005  # waits for the lines that are left at the end
 
 
 class StderrLog(logging.Handler):
@@ -34,10 +34,11 @@ class StderrLog(logging.Handler):
             self._lost += 1
 
     def flush(self) -> None:
-        """Waits until the lines are written, for a second at most."""
-        end = time.monotonic() + _END_S
-        while self._lines.unfinished_tasks and time.monotonic() < end:
-            time.sleep(0.005)
+        """Waits until the lines are written, for a second of its own at most: a machine may stand still meanwhile."""
+        for _ in range(_END_STEPS):
+            if not self._lines.unfinished_tasks:
+                return
+            time.sleep(_END_STEP_S)
 
     def _write(self) -> None:
         while True:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from tiny_gguf import write_tiny
+from waiting import Clock
 
 from dearlite import Listwise, Reranker, rerank
 from dearlite.anytime import order_within
@@ -48,16 +49,6 @@ def test_many_queries_are_decoded_side_by_side_to_the_same_orders(tiny_path):
     assert [[hit.index for hit in one] for one in model.rerank_many(jobs)] == [
         [hit.index for hit in model.rerank(*job)] for job in jobs
     ]
-
-
-class Clock:
-    """A time that goes on only where a test says so."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def perf_counter(self):
-        return self.now
 
 
 def windows_of(tiny, seconds, monkeypatch, window_s):

@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from at_work import start_until
 from posix_only import need_posix
+from waiting import WITHIN_S
 
 from dearlite.cli.main import COMMANDS
 
@@ -263,19 +264,15 @@ def test_interrupt_ends_the_command_and_says_how_far(tmp_path):
     docs = tmp_path / "d.txt"
     docs.write_text(("some words to read " * 60 + "\n") * 5000)
     target = tmp_path / "out.jsonl"
-    command = [*DEARLITE, "rerank", "-q", "x", str(docs), "-o", str(target)]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    process = start_until(
+        ("dearlite.cli.estimate", "Estimate", "__call__"),
+        ["rerank", "-q", "x", docs, "-o", target],
         cwd=ROOT,
         # As a terminal starts it: a test run in the background of a script would hand down an ignored SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no other thread runs)
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(6)  # start, load and a few hundred documents, on a busy machine too
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)  # a hang: 5000 documents take longer
+    out, err = process.communicate(timeout=2 * WITHIN_S)
     assert process.returncode == 130
     assert out == ""
     *remarks, last = err.splitlines()

@@ -3,9 +3,10 @@
 import logging
 import os
 import re
-from threading import Thread
+from threading import Event, Thread
+from types import SimpleNamespace
 
-from waiting import eventually, join
+from waiting import Clock, eventually, join
 
 from dearlite.cli.log import StderrLog
 
@@ -38,3 +39,24 @@ def test_lines_that_nobody_reads_are_counted():
     lost = [int(number) for number in re.findall(rb"dearlite: (\d+) further lines were lost", text)]
     assert sum(lost) > 0
     assert text.count(b"line ") + sum(lost) == LINES  # a notice counts those since the notice before it
+
+
+def test_the_last_line_is_written_on_a_machine_that_stands_still(monkeypatch):
+    """Its clock has jumped by a minute whenever it is asked, and the thread that writes comes late."""
+    clock, naps, late, text = Clock(), [], Event(), []
+
+    def monotonic():
+        clock.now += 60
+        return clock.now
+
+    def sleep(seconds):
+        naps.append(seconds)
+        if len(naps) == 5:
+            late.set()
+            eventually(lambda: text)
+
+    monkeypatch.setattr("dearlite.cli.log.time", SimpleNamespace(monotonic=monotonic, sleep=sleep))
+    handler = StderrLog(SimpleNamespace(write=lambda line: late.wait() and text.append(line)))
+    handler.handle(logging.makeLogRecord({"msg": "last"}))
+    handler.flush()
+    assert text == ["last\n"]

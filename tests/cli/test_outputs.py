@@ -15,6 +15,7 @@ import noveleval
 import pytest
 from command_tree import commands
 from posix_only import need_posix
+from waiting import WITHIN_S, join
 
 from dearlite import Reranker, evaluate, rerank_run
 from dearlite.errors import UsageError
@@ -249,7 +250,7 @@ def test_a_pipe_is_written_to(write, tmp_path, key):
     reader.start()
     code, err = write(key, pipe)
     assert code == 0, err
-    reader.join(20)
+    join(reader)
     assert len(read[0]) > 10 and stat.S_ISFIFO(pipe.stat().st_mode)
     assert not [name for name in os.listdir(tmp_path) if name.startswith(("pipe.", ".pipe")) and name != pipe.name]
 
@@ -423,7 +424,7 @@ def test_two_processes_with_one_output_both_succeed(places, tmp_path):
     command = [sys.executable, "-m", "dearlite", "rerank", str(places["QUERY"]), str(places["DOCS"]), "-m"]
     output = tmp_path / "same.jsonl"
     running = [subprocess.Popen([*command, str(places["MODEL"]), "-o", str(output)]) for _ in range(3)]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(WITHIN_S) for process in running] == [0, 0, 0]
     assert len(output.read_text().splitlines()) == 2 and os.listdir(tmp_path) == ["same.jsonl"]
 
 

@@ -6,10 +6,10 @@ import gzip
 import io
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from command_tree import commands
 from posix_only import need_posix
+from waiting import eventually, join
 
 from dearlite import Reranker
 from dearlite.cli import streams
@@ -337,7 +338,7 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(call, tmp_p
     received = []
 
     def read():
-        time.sleep(0.5)
+        eventually(lambda: not select.select([], [writing], [], 0)[1])  # the pipe is full
         with open(reading, encoding="utf-8") as stream:
             received.extend(stream)
 
@@ -346,7 +347,7 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(call, tmp_p
     with open(writing, "w", encoding="utf-8") as pipe:
         assert call(("rerank", "-q", "rain", str(docs)), pipe, io.StringIO()) == 0
         assert not os.get_blocking(writing)
-    reader.join(30)
+    join(reader)
     assert [json.loads(line)["rank"] for line in received] == list(range(1, 41))
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from posix_only import need_posix
+from waiting import join
 
 from dearlite.errors import DearliteError, UsageError
 from dearlite.files import drafts
@@ -39,7 +40,7 @@ def reader(tmp_path):
     thread.start()
 
     def result():
-        thread.join(20)
+        join(thread)
         return read[0]
 
     return pipe, result

@@ -9,13 +9,14 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from at_work import start_until
 from forked import ForkServer
 from posix_only import need_posix
 from tiny_gguf import write_adapter, write_tiny
+from waiting import WITHIN_S
 
 from dearlite.errors import ModelFileError
 from dearlite.llama.bindings import installed_engine
@@ -258,14 +259,13 @@ def test_interrupt_in_a_long_prompt_ends_the_command(model, tmp_path):
 
     docs = tmp_path / "d.txt"
     docs.write_text(("some words to read " * 300 + "\n") * 20)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dearlite.cli.main", "rerank", "-q", "x", str(docs), "-m", str(smollm2())],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no other thread runs)
-    )  # fmt: skip
-    time.sleep(4)
+    process = start_until(
+        ("dearlite.llama.model", "LlamaModel", "read"),
+        ["rerank", "-q", "x", docs, "-m", smollm2()],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)  # a hang: the 20 prompts take longer than the test waits
+    out, err = process.communicate(timeout=2 * WITHIN_S)
     assert (process.returncode, out) == (130, "")
     assert err.startswith("dearlite: interrupted:")
     assert err.count("\n") == 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -74,7 +73,7 @@ def reranked(collection, scoring, address, tmp_path_factory):
 def command(*arguments):
     """The end of a dearlite command that starts a local Ray."""
     whole = [sys.executable, "-m", "dearlite.cli.main", *map(str, arguments)]
-    return subprocess.run(whole, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(whole, capture_output=True, text=True, timeout=600, check=False)
 
 
 def records(collection):
@@ -127,13 +126,20 @@ def test_the_block_of_a_killed_actor_is_scored_by_another(collection, expected, 
     psutil = pytest.importorskip("psutil")
     killed = []
 
+    def actors():
+        """The scoring processes below this one: those of its own cluster, of no other run on this machine."""
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, or is a zombie
+                if "BlockScorer" in " ".join(process.cmdline()):
+                    yield process
+
+    before = set(actors())  # of a test before, about to end
+
     def kill(done, total):
         if done == 1 and not killed:
-            for process in psutil.Process().children(recursive=True):  # the actors of this test, of no other one
-                with suppress(psutil.NoSuchProcess):  # a process that has ended meanwhile, or is a zombie
-                    if "BlockScorer" in " ".join(process.cmdline()):
-                        os.kill(process.pid, signal.SIGKILL)
-                        killed.append(process.pid)
+            for actor in set(actors()) - before:
+                actor.kill()
+                killed.append(actor.pid)
 
     options = {"scoring": scoring, "address": address, "block_queries": 1}
     reports, _ = rerank_on_ray(collection, tmp_path / "out", **options, progress=kill)

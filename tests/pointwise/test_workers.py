@@ -3,10 +3,11 @@
 import heapq
 import random
 import threading
-import time
 
 import pytest
+from waiting import WITHIN_S, eventually
 
+from dearlite.pointwise import workers
 from dearlite.pointwise.memory import MemoryLimits
 from dearlite.pointwise.workers import Job, Queue, side_by_side
 
@@ -77,25 +78,66 @@ def test_a_worker_that_is_stuck_holds_no_job_but_its_own():
         if number:
             done.release()
         else:
-            assert all(done.acquire(timeout=20) for _ in range(others))
+            assert all(done.acquire(timeout=WITHIN_S) for _ in range(others))
 
     calls = calls_of(range(others + 1), wait_for_the_others)
     assert list(side_by_side(calls, 2, MemoryLimits())) == list(range(others + 1))
 
 
-def test_a_slow_worker_leaves_the_last_jobs():
-    slow, taken = set(), []
+class OwnClocks(threading.local):
+    """A stand-in for the module `time`: each thread's time goes on only where its jobs say so."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """The clocks of the workers."""
+    clocks = OwnClocks()
+    monkeypatch.setattr(workers, "time", clocks)
+    return clocks
+
+
+@pytest.fixture
+def queues(monkeypatch):
+    """The queues that `side_by_side` makes; `asked` has the workers in the order in which they asked for a job."""
+    made = []
+
+    class Made(Queue):
+        def __init__(self, count):
+            super().__init__(count)
+            self.asked = []
+            made.append(self)
+
+        def take(self, worker):
+            job = super().take(worker)
+            self.asked.append(worker)
+            return job
+
+    monkeypatch.setattr(workers, "Queue", Made)
+    return made
+
+
+def test_a_slow_worker_leaves_the_last_jobs(clocks, queues):
+    """Its first job takes 0.5 s, those of the other 0.03 s: it comes back when two wait, and the other works."""
+    slow, taken, done = set(), [], threading.Semaphore(0)
 
     def work(number):
         if number == 0:
             slow.add(threading.get_ident())
+            assert all(done.acquire(timeout=WITHIN_S) for _ in range(16))
+            eventually(lambda: queues[0].complete)
+        elif number == 17:
+            eventually(lambda: queues[0].asked.count(*slow) == 2)
         taken.append(threading.get_ident() in slow)
-        time.sleep(0.5 if threading.get_ident() in slow else 0.03)
+        clocks.now += 0.5 if taken[-1] else 0.03
+        done.release()
 
-    start = time.perf_counter()
-    list(side_by_side(calls_of(range(20), work), 2, MemoryLimits()))  # at 0.5 s two or three are left
-    assert sum(taken) == 1
-    assert time.perf_counter() - start < 0.95  # one of these by the slow worker would end at 1.0
+    list(side_by_side(calls_of(range(20), work), 2, MemoryLimits()))
+    assert (sum(taken), len(taken)) == (1, 20)
 
 
 def test_an_exception_takes_the_place_of_its_result():
@@ -105,20 +147,23 @@ def test_an_exception_takes_the_place_of_its_result():
         next(results)
 
 
-def test_a_closed_stream_stops_after_the_jobs_that_run():
-    started = []
-    stream = side_by_side(
-        calls_of(range(50), lambda number: started.append(number) or time.sleep(0.005)), 2, MemoryLimits()
-    )
+def test_a_closed_stream_stops_after_the_jobs_that_run(queues):
+    """Every job but the first ends when no other waits any more, which only the end of the stream brings about."""
+    started, before = [], set(threading.enumerate())
+
+    def work(number):
+        started.append(number)
+        if number:
+            eventually(lambda: not queues[0])
+
+    stream = side_by_side(calls_of(range(50), work), 2, MemoryLimits())
     assert next(stream) == 0
     stream.close()
-    count = len(started)
-    assert count < 10
-    time.sleep(0.02)
-    assert len(started) == count
+    assert sorted(started) in ([0], [0, 1], [0, 1, 2])
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("dearlite_")]
 
 
-def test_any_order_of_speeds_comes_to_an_end(monkeypatch):
+def test_any_order_of_speeds_comes_to_an_end(monkeypatch, clocks):
     """Workers whose speeds change all the time leave jobs to others, which leave them too: none is forgotten."""
     chance, left = random.Random(0), []
     take = Queue.take
@@ -128,10 +173,12 @@ def test_any_order_of_speeds_comes_to_an_end(monkeypatch):
         left.append(job is None and len(self) > 0)
         return job
 
+    def some_time(number):
+        clocks.now += chance.choice([1e-5, 1e-5, 0.0005, 0.003])
+
     monkeypatch.setattr(Queue, "take", counted)
     for threads in (2, 3, 5):
         for _ in range(15):
-            calls = calls_of(range(24), lambda number: time.sleep(chance.choice([0, 0, 0.0005, 0.003])))
-            costs = [(chance.choice([1, 2, 9]), call) for _, call in calls]
+            costs = [(chance.choice([1, 2, 9]), call) for _, call in calls_of(range(24), some_time)]
             assert list(side_by_side(costs, threads, MemoryLimits())) == list(range(24))
     assert sum(left)

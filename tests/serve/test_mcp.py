@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+from waiting import WITHIN_S
 
 pytest.importorskip("mcp.server.mcpserver", reason="mcp is not installed (extra mcp)")
 
@@ -60,7 +61,7 @@ def session(tiny_bundle, tmp_path_factory):
 
     async def connect(errors):
         parameters = StdioServerParameters(command=sys.executable, args=command(tiny_bundle))
-        async with asyncio.timeout(60), Client(stdio_client(parameters, errlog=errors)) as client:
+        async with asyncio.timeout(WITHIN_S), Client(stdio_client(parameters, errlog=errors)) as client:
             await talk(client)
 
     with open(tmp_path_factory.mktemp("mcp") / "stderr", "w+") as errors:
@@ -145,7 +146,7 @@ def test_stdout_has_the_protocol_only_and_the_end_of_the_input_ends_it(tiny_bund
         answers = [json.loads(process.stdout.readline())]
         while answers[-1].get("id") != 2:
             answers.append(json.loads(process.stdout.readline()))
-        rest, errors = process.communicate(timeout=60)  # closes the input
+        rest, errors = process.communicate(timeout=WITHIN_S)  # closes the input
     assert process.returncode == 0, errors
     assert answers[0]["id"] == 1 and answers[0]["result"]["serverInfo"]["name"] == "dearlite"
     assert "error" in answers[-1] and rest == ""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import WITHIN_S
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
 
@@ -22,7 +23,7 @@ def url(embedded_path):
             yield json.loads(process.stdout.readline())["url"]
         finally:
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(WITHIN_S) == 0
 
 
 def test_cohere_sdk(url):

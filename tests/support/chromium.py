@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from waiting import WITHIN_S
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-extensions"),
@@ -44,7 +46,7 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._to, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WITHIN_S
         while True:
             answer = self._next(deadline)
             if answer.get("id") == self._last:
@@ -76,7 +78,7 @@ class Browser:
             raise RuntimeError(str(done["exceptionDetails"]))
         return done["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 10) -> None:
+    def wait(self, script: str, seconds: float = WITHIN_S) -> None:
         """Returns when a script gives a true value. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while not self.run(script):
@@ -121,7 +123,7 @@ class Browser:
                 raise TimeoutError("the browser does not answer")
             chunk = os.read(self._from, 1 << 16)
             if not chunk:
-                raise RuntimeError(f"the browser ended with {self._process.wait(5)}")
+                raise RuntimeError(f"the browser ended with {self._process.wait(WITHIN_S)}")
             self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
         event = json.loads(message)

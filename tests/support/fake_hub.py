@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from waiting import WITHIN_S
+
 LARGE = (".safetensors", ".bin", ".gguf")
 TOKEN = "hf_tokenofsomebodywhohasaccepted"
 
@@ -151,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             if stall is not None:
                 self.wfile.flush()
                 self.hub.stalled.set()
-                self.hub.resume.wait(30)
+                self.hub.resume.wait(WITHIN_S)
         except ConnectionError:  # the other side was killed
             pass
         self.close_connection = cut is not None or stall is not None

@@ -32,7 +32,7 @@ for line in requests:
             os.dup2(file, number)
             os.close(file)
         answers.close()
-        signal.alarm(120)
+        signal.alarm(240)
         os.environ.clear()
         os.environ.update(job["env"])
         sys.argv = ["-c", *job["arguments"]]
@@ -67,13 +67,13 @@ class ForkServer:
     ) -> subprocess.CompletedProcess[str]:
         """The end of a new process that has run `code` as a script, with `env` as its environment (None: this one).
 
-        It is killed after two minutes.
+        It is killed after four minutes.
         """
         env = dict(os.environ) if env is None else env
         if self._server is None:
             return subprocess.run(
                 [sys.executable, "-c", code, *arguments],
-                capture_output=True, text=True, timeout=120, check=False, env=env,
+                capture_output=True, text=True, timeout=240, check=False, env=env,
             )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             streams = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}

@@ -10,15 +10,15 @@ WITHIN_S = 120  # far more than any of these takes on a slow machine: only a tes
 _POLL_S = 0.01
 
 
-def eventually(check, within_s=WITHIN_S):
-    """The first true value of `check()`. Raises AssertionError if it has none `within_s`."""
+def eventually(check, within_s=WITHIN_S, every_s=_POLL_S):
+    """The first true value of `check()`, called `every_s`. Raises AssertionError if it has none `within_s`."""
     end = time.monotonic() + within_s
     while True:
         late = time.monotonic() > end  # before the check: the machine may stand still after it
         if value := check():
             return value
         assert not late, f"not reached within {within_s} s"
-        time.sleep(_POLL_S)
+        time.sleep(every_s)
 
 
 async def eventually_in_loop(check, within_s=WITHIN_S):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from fake_hub import TOKEN, FakeHub
 from forked import ForkServer
+from waiting import WITHIN_S
 
 pytest.importorskip("huggingface_hub", reason="the extra `export` is not installed")
 
@@ -158,7 +159,7 @@ def test_dropped_connection_goes_on_where_it_broke(hub, fetched):
 def test_killed_fetch_keeps_the_files_that_were_whole(hub, start, fetched):
     hub.stall["model-00002-of-00002.safetensors"] = 50_000
     process = start()
-    assert hub.stalled.wait(20)
+    assert hub.stalled.wait(WITHIN_S)
     process.kill()
     process.communicate()
     hub.stall.clear()
@@ -252,7 +253,7 @@ def test_no_network_is_one_line(hub, fetched):
 def test_progress_is_on_stderr_unless_quiet(start):
     for quiet in (False, True):
         with start(options={"quiet": quiet}) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=WITHIN_S)
         assert list(json.loads(out)) == ["folder"]
         assert (f"Fetching {len(WANTED)} files" in err) is not quiet
         assert quiet is (err == "")
