@@ -38,11 +38,21 @@ def scoring(tiny_bundle):
     )
 
 
+def start_cluster(attempts=5):
+    """A cluster of one node. Ray waits for its processes for 30 s, which a busy machine may exceed."""
+    try:
+        return Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    except Exception as err:
+        if attempts == 1 or "timed out during startup" not in str(err):
+            raise
+    return start_cluster(attempts - 1)
+
+
 @pytest.fixture(scope="module")
 def address():
     """The address of a cluster for the tests of this file: a Ray of its own for each would start and stop for long."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = start_cluster()
     yield cluster.address
     cluster.shutdown()
 
@@ -168,6 +178,18 @@ def test_an_address_where_no_cluster_answers(collection, tmp_path):
     assert isinstance(result.exception, UsageError)
     assert "no Ray cluster at 127.0.0.1:9" in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_a_ray_that_does_not_start_is_one_line(collection, scoring, tmp_path, monkeypatch):
+    def init(**options):
+        raise Exception("The current node timed out during startup.\nSee the log.")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(
+        DearliteError, match=r"Ray does not start here: The current node timed out .*command again"
+    ) as e:
+        rerank_on_ray(collection, tmp_path / "out", scoring=scoring)
+    assert "\n" not in str(e.value)
 
 
 def test_gpus_that_the_machine_lacks(tmp_path):

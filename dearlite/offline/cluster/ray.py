@@ -232,8 +232,10 @@ def _start(pool: _Pool, threads: int) -> Any:
         if match := _HOST_AND_PORT.fullmatch(address or ""):  # Ray itself would retry for many minutes
             socket.create_connection((match["host"], int(match["port"])), timeout=_CONNECT_S).close()
         ray.init(**options)
-    except (OSError, RuntimeError, ValueError, OverflowError) as err:
+    except Exception as err:  # Ray raises that itself, for a node that needs more than 30 s to start
         reason = first_line(err)
+        if address is None:
+            raise DearliteError(f"Ray does not start here: {reason} Run the same command again.") from None
         raise UsageError(f"no Ray cluster at {address}: {reason}") from None
     if address is None and pool.gpus > ray.cluster_resources().get("GPU", 0):
         ray.shutdown()
