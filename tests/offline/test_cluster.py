@@ -186,7 +186,7 @@ def test_a_ray_that_does_not_start_is_one_line(collection, scoring, tmp_path, mo
 
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(
-        DearliteError, match=r"Ray does not start here: The current node timed out .*command again"
+        DearliteError, match=r"does not start here \(The current node timed out .*\): run the same"
     ) as e:
         rerank_on_ray(collection, tmp_path / "out", scoring=scoring)
     assert "\n" not in str(e.value)

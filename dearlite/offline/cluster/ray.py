@@ -235,7 +235,7 @@ def _start(pool: _Pool, threads: int) -> Any:
     except Exception as err:  # Ray raises that itself, for a node that needs more than 30 s to start
         reason = first_line(err)
         if address is None:
-            raise DearliteError(f"Ray does not start here: {reason} Run the same command again.") from None
+            raise DearliteError(f"Ray does not start here ({reason.rstrip('.')}): run the same command again") from None
         raise UsageError(f"no Ray cluster at {address}: {reason}") from None
     if address is None and pool.gpus > ray.cluster_resources().get("GPU", 0):
         ray.shutdown()
