@@ -12,15 +12,22 @@ from dearlite.folders.pages import read_html
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
+_LONGEST = 4_000  # characters of a header: the time of the parser grows with their square
 _HEADERS = ("Subject", "From", "Date")
 
 
 def read_mail(data: bytes) -> Content:
     """The content of a mail: its text part, else its HTML part. It has no lines: what is read was decoded."""
     from email import message_from_bytes, policy  # not for every `dearlite rerank`: it takes as long as the rest
+    from email.headerregistry import HeaderRegistry
+
+    known = HeaderRegistry()
+
+    def header(name: str, value: str) -> object:
+        return known(name, value[:_LONGEST])
 
     try:
-        message = message_from_bytes(data, policy=policy.default)
+        message = message_from_bytes(data, policy=policy.default.clone(header_factory=header))
         headers = {name: _line(message.get(name)) for name in _HEADERS}
         body, note = _body(message)
     except Unreadable:

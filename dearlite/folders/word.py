@@ -14,7 +14,8 @@ from dearlite.folders.content import Content, Heading, Unreadable
 _BETWEEN = "\n\n"
 _HEADING = re.compile(r"heading (\d)$", re.IGNORECASE)
 _HEADING_STYLES = "w:style[starts-with(translate(w:name/@w:val, 'HEADING', 'heading'), 'heading ')]"
-_RUN, _LINK = (f"{{http://schemas.openxmlformats.org/wordprocessingml/2006/main}}{name}" for name in ("r", "hyperlink"))
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_RUN, _LINK, _CELL, _PARAGRAPH = (f"{_WORD}{name}" for name in ("r", "hyperlink", "tc", "p"))
 _MOST_UNPACKED = 50_000_000  # bytes beside the size of the file itself: pictures do not grow when they are unpacked
 _MOST_PARTS = 5_000
 _CFB = b"\xd0\xcf\x11\xe0"  # what Office writes around an encrypted document, and all of an old .doc
@@ -66,11 +67,21 @@ def _blocks(document: Any) -> Iterator[tuple[str, int]]:
     levels = _levels(document)
     for block in document.iter_inner_content():
         if hasattr(block, "rows"):
-            yield "\n".join("\t".join(cell.text.strip() for cell in row.cells) for row in block.rows), 0
+            # of a merged cell `row.cells` gives one for each column that it says to span, which may be a billion
+            rows = ([_text_of(cell) for cell in row._tr.iterchildren(_CELL)] for row in block.rows)
+            yield "\n".join("\t".join(cells) for cells in rows), 0
         else:
-            # as `block.text`, which makes an XPath for each paragraph
-            text = "".join(run.text for run in block._p.iterchildren(_RUN, _LINK))
-            yield text, levels.get(block._p.style, 0)
+            yield _text_of_paragraph(block._p), levels.get(block._p.style, 0)
+
+
+def _text_of(cell: Any) -> str:
+    """The text of a cell, its paragraphs on lines."""
+    return "\n".join(map(_text_of_paragraph, cell.iterchildren(_PARAGRAPH))).strip()
+
+
+def _text_of_paragraph(paragraph: Any) -> str:
+    """As python-docx's `Paragraph.text`, which makes an XPath for each."""
+    return "".join(run.text for run in paragraph.iterchildren(_RUN, _LINK))
 
 
 def _levels(document: Any) -> dict[str, int]:

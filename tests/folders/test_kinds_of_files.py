@@ -169,6 +169,12 @@ def test_a_mail_has_its_headers_and_its_text_but_no_attachment():
     assert content.line(0) is None
 
 
+@pytest.mark.parametrize("value", ["=?utf-8?q?a?= " * 50_000, "(" * 20_000, "a <a@b.c>, " * 20_000])
+def test_a_long_header_of_a_mail_ends_in_time(value):
+    data = b"Subject: Costs\nFrom: " + value.encode() + b"\n\n" + ANSWER.encode()
+    assert text_or_reason(read_mail, data).startswith(("Subject: Costs", "is no mail"))
+
+
 def test_a_mail_of_html_alone_is_read_as_a_page(lxml):
     assert read_mail(make_mail(html="<p>A <b>bold</b> text<script>x</script>")).text.endswith("\n\nA bold text")
 
@@ -332,6 +338,21 @@ def test_the_answer_is_found_in_each_kind_and_its_place_opened(tmp_path, lxml, e
             assert ANSWER in path.read_text().split("\n")[lines[name] - 1]
         assert place.page == (3 if name == "a.pdf" else None)
         assert place.heading == ("Taxes" if name in ("a.md", "a.rst", "a.html", "a.docx") else "")
+
+
+def test_a_merged_cell_is_read_once_whatever_it_says_to_span():
+    docx = pytest.importorskip("docx", reason="python-docx is not installed (extra files)")
+    document = docx.Document()
+    table = document.add_table(rows=1, cols=3)
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
+    table.cell(0, 2).text = "last"
+    stream = io.BytesIO()
+    document.save(stream)
+    assert read_docx(stream.getvalue()).text == "wide\tlast"
+    table.cell(0, 0)._tc.grid_span = 10**9
+    stream = io.BytesIO()
+    document.save(stream)
+    assert read_docx(stream.getvalue()).text == "wide\tlast"
 
 
 @pytest.mark.parametrize(
