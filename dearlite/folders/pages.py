@@ -37,6 +37,11 @@ def read_html(data: bytes) -> Content:
     page = _Page()
     if root is not None:
         page.read(etree, root)
+    if ends := parser.error_log.filter_from_fatals():  # nested too deep, of which the parser raises no error
+        reason = f"{first_line(ends[0].message)}, line {ends[0].line}"
+        if not page.pieces:
+            raise Unreadable(f"is no HTML that can be read ({reason})")
+        note = f"is read in part, as the parser stopped ({reason})"
     return page.content(note)
 
 

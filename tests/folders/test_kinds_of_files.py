@@ -124,6 +124,13 @@ def test_lines_go_on_where_the_parser_counts_no_further(lxml):
     assert content.line(content.text.index("last")) == 70_001
 
 
+def test_a_page_nested_too_deep_is_named(lxml):
+    page = read_html(b"<p>first</p>" + b"<div>" * 3000 + b"deep" + b"</div>" * 3000)
+    assert page.text == "first" and page.note.startswith("is read in part, as the parser stopped (Excessive depth")
+    assert "Excessive depth" in unreadable(read_html, b"<div>" * 100_000 + b"text")
+    assert read_html(b"<p>&foo <b></p><x y=<z></table><![CDATA[").note == ""
+
+
 def test_a_page_declares_its_encoding_and_utf_8_comes_first(lxml):
     russian = '<meta charset="koi8-r"><p>Привет, мир'
     assert read_html(russian.encode("koi8-r")).text == "Привет, мир"
@@ -141,7 +148,7 @@ def test_a_page_without_text_is_empty(lxml, page):
 @pytest.mark.parametrize("part", ["<div>", "<!--", "<a ", "</", "&", "<![CDATA[", "<table><tr><td>", "<b><i>"])
 def test_a_hostile_page_ends_in_time(lxml, part):
     """A megabyte of one construct that is never closed: linear work, and no limit of recursion."""
-    read_html((part * (1_000_000 // len(part)) + "text").encode())
+    text_or_reason(read_html, (part * (1_000_000 // len(part)) + "text").encode())
 
 
 # Mails
