@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import first_line
 from dearlite.folders.content import Content, Unreadable
@@ -23,12 +23,13 @@ def read_mail(data: bytes) -> Content:
 
     known = HeaderRegistry()
 
-    def header(name: str, value: str) -> object:
+    def header(name: str, value: str) -> Any:
         return known(name, value[:_LONGEST])
 
     try:
         message = message_from_bytes(data, policy=policy.default.clone(header_factory=header))
         headers = {name: _line(message.get(name)) for name in _HEADERS}
+        cut = [name for name, value in message.raw_items() if name in _HEADERS and len(str(value)) > _LONGEST]
         body, note = _body(message)
     except Unreadable:
         raise
@@ -36,6 +37,7 @@ def read_mail(data: bytes) -> Content:
         raise Unreadable(f"is no mail that can be read ({first_line(err)})") from None
     if not any(headers.values()) and not body.strip():
         raise Unreadable("is no mail: it has no header and no text")
+    note = "; ".join(filter(None, [note, *(f"its {name} was cut at {_LONGEST:,} characters" for name in cut)]))
     head = "\n".join(f"{name}: {value}" for name, value in headers.items() if value)
     return Content(f"{head}\n\n{body}" if head else body, title=headers["Subject"], note=note)
 

@@ -182,6 +182,12 @@ def test_a_long_header_of_a_mail_ends_in_time(value):
     assert text_or_reason(read_mail, data).startswith(("Subject: Costs", "is no mail"))
 
 
+def test_a_header_that_is_cut_is_named():
+    content = read_mail(b"Subject: " + b"costs of ships " * 500 + b"\n\n" + ANSWER.encode())
+    assert content.note == "its Subject was cut at 4,000 characters"
+    assert read_mail(b"Subject: costs\n\n" + ANSWER.encode()).note == ""
+
+
 def test_a_mail_of_html_alone_is_read_as_a_page(lxml):
     assert read_mail(make_mail(html="<p>A <b>bold</b> text<script>x</script>")).text.endswith("\n\nA bold text")
 
