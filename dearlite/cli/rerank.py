@@ -139,7 +139,7 @@ def command(
     named, form = form, form or format_of(output)
     places.check(reading, used=bool(paths), named=named, form=form, output=output)
     check_format(form, output)
-    _check_output(output, [*arguments[:-1], *filter(None, [queries])], paths or docs, model)
+    _check_output(output, [*arguments[:-1], *filter(None, [queries])], paths or docs, model, decompose)
     model.chain.check(calibrated=min_relevance is not None)
     note_waiting(docs, "documents")
     fields, delimiter = reading.fields, reading.delimiter
@@ -213,13 +213,16 @@ def _check_values(
         )
 
 
-def _check_output(output: str | None, queries: Sequence[str], docs: str | Sequence[str], model: ModelOptions) -> None:
+def _check_output(
+    output: str | None, queries: Sequence[str], docs: str | Sequence[str], model: ModelOptions, decompose: str | None
+) -> None:
     """Raises UsageError if the output cannot be written, or is a file that the command reads."""
     inputs = {
         "DOCS": docs,
         "QUERY": queries,
         "--model": [stage.path for stage in model.chain.stages if stage.path is not None],
         "--adapter": model.loading.adapter,
+        "--decompose": decompose,
     }
     check_outputs({"--output": output}, inputs)
     if output is None or output == "-":

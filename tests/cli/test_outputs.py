@@ -101,6 +101,7 @@ ROWS = {
 # The other options of a command that name a file or a folder: they are read.
 READ = {
     "--adapter", "--queries", "--corpus", "--run", "--qrels", "--scored", "--baseline", "--model", "--api-key-file",
+    "--decompose", "--heads",
 }  # fmt: skip
 ALL = list(ROWS)
 WRITTEN = [key for key, row in ROWS.items() if not row.state]

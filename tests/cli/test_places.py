@@ -58,6 +58,7 @@ def test_a_folder_is_ranked_and_results_say_where(cli, notes):
 
 
 def test_an_output_that_is_read_as_part_of_a_folder_is_refused(cli, notes):
+    need_posix()
     Path("link.jsonl").symlink_to("notes/tax.md")
     for output in ("notes/tax.md", "link.jsonl"):
         line = refused(cli("rerank", "-q", QUERY, "notes", "-o", output, "--format", "jsonl"))

@@ -344,7 +344,7 @@ def test_command_line(cli, tmp_path):
     assert "another maker" in shown
     assert "records no sha256" in cli("models", "verify", model)[1]
     assert "llama.cpp" in cli("doctor")[1]
-    assert "listwise" in cli("bench", "-m", model)[2]
+    assert "reads a list, and bench measures pointwise models" in cli("bench", "-m", model)[2]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -147,3 +147,10 @@ def test_the_command_splits_one_query_only(cli, docs, path, tmp_path):
     code, _, err = cli("rerank", "-q", "a", "--decompose", "minilm-l12", docs)
     assert code == 2
     assert err == "dearlite: minilm-l12 writes no text: sub-queries need an instruct model in a .gguf file\n"
+
+
+def test_the_model_of_the_sub_queries_is_no_output(cli, docs, path):
+    before = path.read_bytes()
+    code, _, err = cli("rerank", "-q", "a", "--decompose", path, "-o", path, "--format", "jsonl", docs)
+    assert (code, path.read_bytes() == before) == (2, True)
+    assert "would overwrite the input --decompose" in err
