@@ -45,8 +45,9 @@ def rank_queries(
     Raises UsageError for an unknown `fuse` and for one beside a single query, InvalidInput for a query that cannot be
     read, and the errors of `reranker.rank`.
     """
-    several = isinstance(query, (list, tuple)) and not isinstance(docs, (str, bytes))
-    if not several:
+    if isinstance(query, (list, tuple)) and isinstance(docs, (str, bytes)):
+        raise InvalidInput(f"docs is one {type(docs).__name__}, and the query a list: the order is rerank(query, docs)")
+    if not isinstance(query, (list, tuple)):
         if fuse is not None:
             raise UsageError(f"fuse is {fuse!r}, and there is one query: give a list of queries, or leave fuse out")
         return reranker.rank([(cast("str", query), docs)], call)[0]

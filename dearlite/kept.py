@@ -57,12 +57,15 @@ class KeptModel:
 
 
 def _files_of(names: Sequence[StageLike]) -> tuple[object, ...]:
-    """The stages of a chain: entry of models.toml, depth, and path and state of the file."""
+    """The stages of a chain: entry of models.toml and depth, and path and state of the file where there is one."""
     from dearlite.models.chain_names import parse_chain
-    from dearlite.models.registry import find_cascade, find_entry, find_model
+    from dearlite.models.registry import find_cascade, find_entry, find_model, load_lexical
 
     files = list[object]()
     for stage in parse_chain(names):
+        if (lexical := load_lexical().get(stage.model)) is not None:
+            files.append((lexical, stage.depth))
+            continue
         path = find_model(stage.model)
         state = path.stat()
         identity = (state.st_mtime_ns, state.st_size, state.st_ino)

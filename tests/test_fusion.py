@@ -95,7 +95,9 @@ def test_bad_queries_and_fusions_are_named(reranker, query, options, error, word
 
 
 def test_swapped_arguments_are_still_named(reranker):
-    with pytest.raises(InvalidInput, match="the query is a list"):
+    with pytest.raises(
+        InvalidInput, match="docs is one str, and the query a list: the order is rerank"
+    ):
         reranker.rerank(DOCS, "who invented the bulb?")
     with pytest.raises(UsageError, match="query is given twice"):
         reranker.rerank(query="a", queries=["b"], docs=DOCS)

@@ -63,6 +63,15 @@ def test_a_cascade_is_another_model_than_its_stages(loads):
     assert len(loads) == 4
 
 
+def test_a_first_stage_by_words_has_no_file_and_is_kept_too(loads):
+    pytest.importorskip("bm25s", reason="bm25s is not installed (extra first-stage)")
+    for _ in range(2):
+        assert len(rerank("bulb", DOCS, model=["bm25:2", "minilm-l12"]).stages) == 2
+    assert rerank("bulb", DOCS, model="bm25").model == "bm25"
+    assert rerank("bulb", DOCS, model=[("bm25", 1), "minilm-l12"]).complete
+    assert len(loads) == 3
+
+
 def test_a_file_that_has_changed_is_another_model(loads, tiny_bundle, tmp_path):
     path = shutil.copy(tiny_bundle, tmp_path / "model.dear")
     rerank("bulb", DOCS, model=path)

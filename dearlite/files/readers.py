@@ -6,6 +6,7 @@ Each record has a location ("docs.jsonl:7"), so that an error can name it.
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -189,6 +190,8 @@ def format_for(path: str) -> str:
         return suffixes[-1]
     if Path(path).is_dir():
         raise UsageError(f"cannot read {path}: it is a folder; name a file, with a document per line or per record")
+    if not os.path.lexists(path):
+        raise UsageError(f"cannot read {path}: no such file or folder")
     if remedy := remedy_for_ending(path):
         raise UsageError(remedy)
     raise UsageError(f"{path}: cannot tell its format from its name: pass --docs-format, one of {', '.join(FORMATS)}")

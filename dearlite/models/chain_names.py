@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dearlite.checks import whole_number
 from dearlite.errors import UsageError
-from dearlite.models.registry import find_cascade, load_lexical, registered_name
+from dearlite.models.registry import find_cascade, is_registered, load_lexical, registered_name
 
 DEFAULT_HEAD = 30  # depth of a later stage without one: DeAR's listwise stage reads the best 30
 DEFAULT_FOUND = 100  # documents that a lexical stage passes on, if it does not say: as in most papers on reranking
@@ -28,19 +28,22 @@ def parse_stage(text: StageLike) -> Stage:
     """A Stage from `NAME`, `NAME:DEPTH` or (name, depth). Raises UsageError for a depth that is not a whole number.
 
     An alias of a registered model, and its repository at the Hub, become its name.
-    Example: "minilm-l12:100" -> Stage("minilm-l12", 100). A colon without digits after it belongs to the name.
+    Example: "minilm-l12:100" -> Stage("minilm-l12", 100). A colon without digits after it belongs to the name,
+    unless what is before it is registered.
     """
     if isinstance(text, tuple):
         if len(text) != 2:
             raise UsageError(f"a stage is a model, or (model, depth): {text!r} is neither")
         model, depth = str(text[0]), text[1]
     else:
-        model, colon, after = str(text).rpartition(":")
+        head, colon, after = str(text).rpartition(":")
         number = after.removeprefix("-")
-        if colon and model and number.isascii() and number.isdecimal() and not Path(text).is_file():
-            depth = int(after)
+        if colon and head and number.isascii() and number.isdecimal() and not Path(text).is_file():
+            model, depth = head, int(after)
         else:
             model, depth = str(text), None
+            if colon and is_registered(head) and not Path(text).is_file():
+                raise UsageError(f"the depth of stage {head} is {after!r}: it must be a whole number from 1")
     if depth is not None:
         depth = whole_number(f"the depth of stage {model}", depth, otherwise=", or None for all")
     return Stage(registered_name(model), depth)

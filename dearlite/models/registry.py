@@ -69,6 +69,11 @@ def find_cascade(name: str) -> tuple[str, ...] | None:
     return None if entry is None else entry.stages
 
 
+def is_registered(name: str) -> bool:
+    """True for the name of an entry of models.toml, of any kind."""
+    return name in _tables()
+
+
 def registered_name(name: str) -> str:
     """The name in models.toml of a model that is called `name`: its own, an alias, or its repository at the Hub.
 
