@@ -216,7 +216,7 @@ def test_files_and_tables_say_which_query_a_document_answers(cli, tmp_path):
         "rerank", "-q", QUERIES[0], "-q", QUERIES[1], "--fuse", "rrf", "--format", "table", tmp_path / "docs.jsonl"
     )[1]
     assert f"{QUERIES[0]} | {QUERIES[1]}  (fused by rrf)" in out
-    assert "[answers: " in out
+    assert "[nearest query: " in out
     code, out, err = cli("rerank", "-q", QUERIES[0], "--fuse", "rrf", tmp_path / "docs.jsonl")
     assert (code, out) == (2, "")
     assert err.startswith("dearlite: --fuse rrf fuses the rankings of several queries: give -q several times")

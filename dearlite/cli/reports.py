@@ -13,11 +13,12 @@ from dearlite.errors import counted
 from dearlite.ranking import Ranking
 
 _SHOWN = 5  # messages of one kind
+_NAME = "dearlite: "  # before each message
 
 
 def note(message: str) -> None:
     """Writes one line to stderr."""
-    click.echo(f"dearlite: {message}", err=True)
+    click.echo(f"{_NAME}{message}", err=True)
 
 
 def note_waiting(path: str, content: str) -> None:
@@ -28,38 +29,43 @@ def note_waiting(path: str, content: str) -> None:
             note(f"reading {content} from the terminal; {end} it (give a file, or a pipe, for no typing)")
 
 
-def report_dropped(rankings: Sequence[Ranking], min_relevance: float) -> None:
-    """Reports the documents below `min_relevance` and those without a relevance. An empty result is valid."""
+def report_dropped(rankings: Sequence[Ranking], min_relevance: float) -> str:
+    """Reports the documents below `min_relevance` and those without one; gives the line. An empty result is valid."""
     hits = [hit for ranking in rankings for hit in ranking]
     kept = sum(len(ranking.above(min_relevance)) for ranking in rankings)
     unscored = sum(hit.relevance is None for hit in hits)
     dropped = len(hits) - kept - unscored
     message = f"{dropped} of {_documents(len(hits))} {_have(dropped)} a relevance below {min_relevance:g}"
     message += f", and {unscored} {_were(unscored)} not scored" if unscored else ""
-    note(message if kept else f"{message}: no document answers the query")
+    message = message if kept else f"{message}: no document answers the query"
+    note(message)
+    return f"{_NAME}{message}"
 
 
-def report(rankings: Mapping[str, Ranking], skipped: list[str], *, interrupted: bool, named: bool) -> None:
-    """Reports everything about `rankings` and their calls that the result itself does not show.
+def report(rankings: Mapping[str, Ranking], skipped: list[str], *, interrupted: bool, named: bool) -> list[str]:
+    """Reports everything about `rankings` and their calls that the result itself does not show; gives its lines.
 
     `named` is True where each remark needs the id of its query, a key of `rankings`.
     """
-    for line in skipped[:_SHOWN]:
-        note(f"skipped: {line}")
+    lines = [f"skipped: {line}" for line in skipped[:_SHOWN]]
     if len(skipped) > _SHOWN:
-        note(f"skipped {len(skipped)} records in all")
+        lines.append(f"skipped {len(skipped)} records in all")
     remarks = [
         f"query {query_id}: {remark}" if named else remark
         for query_id, ranking in rankings.items()
         for remark in _remarks(ranking, interrupted=interrupted)
     ]
     shown = 2 * _SHOWN if named else len(remarks)
-    for remark in remarks[:shown]:
-        note(remark)
+    lines += remarks[:shown]
     if len(remarks) > shown:
-        note(f"{len(remarks) - shown} more remarks on other queries")
+        lines.append(f"{len(remarks) - shown} more remarks on other queries")
+    for line in lines:
+        note(line)
+    lines = [f"{_NAME}{line}" for line in lines]
     if sys.stderr.isatty() and rankings:
-        _report_speed(list(rankings.values()))
+        lines.append(_speed(list(rankings.values())))
+        click.echo(lines[-1], err=True)
+    return lines
 
 
 def _remarks(ranking: Ranking, *, interrupted: bool) -> Iterator[str]:
@@ -84,17 +90,17 @@ def _remarks(ranking: Ranking, *, interrupted: bool) -> Iterator[str]:
         )
 
 
-def _report_speed(rankings: Sequence[Ranking]) -> None:
+def _speed(rankings: Sequence[Ranking]) -> str:
+    """The model, its device, and the documents per second."""
     first, total = rankings[0], sum(ranking.total for ranking in rankings)
     scored = total - sum(ranking.unscored for ranking in rankings)
     elapsed_s = sum(ranking.elapsed_s for ranking in rankings)
     rate = scored / elapsed_s
     count = f"{scored} of {_documents(total)}" if scored < total else _documents(total)
     queries = f"{len(rankings)} queries, " if len(rankings) > 1 else ""
-    click.echo(
+    return (
         f"{first.model} on {first.device}: {queries}{count} in {elapsed_s:.2f} s "
-        f"({rate:.{int(rate < 10)}f} documents/s)",
-        err=True,
+        f"({rate:.{int(rate < 10)}f} documents/s)"
     )
 
 

@@ -153,9 +153,9 @@ def command(
     for name in jobs:
         check_ids(form, name, records.documents)
     records.note_ids(positions=form in ("trec", "tsv", "csv", "parquet"))
-    if not quiet:
-        for note in filter(None, (remark, *records.notes)):
-            click.echo(f"dearlite: {note}", err=True)
+    remarks = [] if quiet else [f"dearlite: {note}" for note in (remark, *records.notes) if note]
+    for note in remarks:
+        click.echo(note, err=True)
     if decompose is not None:
         jobs = {query_id: sub_queries_of(jobs[query_id], decompose, model, quiet=quiet)}
     call = Call(
@@ -174,14 +174,14 @@ def command(
         for name, ranking in results.rankings.items()
     }
     if not quiet:
-        report(rankings, records.skipped, interrupted=results.interrupted, named=queries is not None)
+        remarks += report(rankings, records.skipped, interrupted=results.interrupted, named=queries is not None)
         if min_relevance is not None:
-            report_dropped(list(results.rankings.values()), min_relevance)
+            remarks.append(report_dropped(list(results.rankings.values()), min_relevance))
     every = every or top_k is not None
     if places.own_output(form):
         write_places(list(rankings.values()), records, places, output, every=every, pager=screen and not no_pager)
     elif screen:
-        show_rankings(list(rankings.values()), every=every, pager=not no_pager)
+        show_rankings(list(rankings.values()), every=every, pager=not no_pager, remarks=remarks)
     else:
         _write(rankings, form, output, several=queries is not None)
     if results.interrupted:

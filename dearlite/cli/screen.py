@@ -18,7 +18,7 @@ from typing import Any
 from dearlite.ranking import Ranking
 
 BEST = 10  # documents that a terminal shows unless the caller names a number
-_LEAST = 3  # also on a terminal of few lines
+_LEAST = 3  # with fewer, the texts are shortened to a line each
 _BESIDE = 2  # lines beside the table: the speed of the call, and the next prompt
 _PAGER_OPTIONS = "FRX"  # of less, as git sets them: leave if all fits, pass colours, keep the text on the screen
 
@@ -28,10 +28,10 @@ def on_terminal(form: str, output: str | None) -> bool:
     return form == "table" and output in (None, "-") and sys.stdout is not None and sys.stdout.isatty()
 
 
-def show_rankings(rankings: Sequence[Ranking], *, every: bool, pager: bool) -> None:
+def show_rankings(rankings: Sequence[Ranking], *, every: bool, pager: bool, remarks: Sequence[str] = ()) -> None:
     """Prints `rankings` on the terminal: the best documents of each that fit, or `every` one.
 
-    A text that is longer than the terminal goes to the `pager`.
+    `remarks` are the lines that stderr has before. A text that is longer than the terminal goes to the `pager`.
     """
     from dearlite.render.table import ranking_text
 
@@ -39,26 +39,42 @@ def show_rankings(rankings: Sequence[Ranking], *, every: bool, pager: bool) -> N
     if every or len(rankings) > 1:
         texts = [ranking_text(r, sys.stdout) if every else _best(r, min(_LEAST, len(r))) for r in rankings]
         text = "\n".join(texts)
-        if not (pager and text.count("\n") >= lines and page(text)):
-            _write(text)
-        return
-    (ranking,) = rankings
-    for count in range(min(BEST, len(ranking)), _LEAST - 1, -1):
-        text = _best(ranking, count)
-        if text.count("\n") + _BESIDE <= lines:
-            break
     else:
-        text = _best(ranking, _LEAST)
-    _write(text)
+        text = _fitting(rankings[0], lines - _beside(remarks))
+    if not (pager and text.count("\n") >= lines and page(text)):
+        _write(text)
 
 
-def _best(ranking: Ranking, count: int) -> str:
+def _beside(remarks: Sequence[str]) -> int:
+    """Lines of the terminal beside the table: the prompt, and the `remarks` as the terminal breaks them."""
+    if not sys.stderr.isatty():
+        return _BESIDE
+    columns = max(1, shutil.get_terminal_size().columns)
+    return max(_BESIDE, 1 + sum(max(1, -(-len(remark) // columns)) for remark in remarks))
+
+
+def _fitting(ranking: Ranking, lines: int) -> str:
+    """The table of the best documents of which `lines` are enough, at most BEST; the shortest of three without any.
+
+    Where three do not fit, the texts are a line each, and where that is not enough, there are fewer documents.
+    """
+    least, most = min(_LEAST, len(ranking)), min(BEST, len(ranking))
+    sizes = [(count, short) for short in (False, True) for count in range(most, least - 1, -1)]
+    sizes += [(count, True) for count in range(least - 1, 0, -1)]
+    for count, short in sizes:
+        text = _best(ranking, count, short=short)
+        if text.count("\n") <= lines:
+            return text
+    return _best(ranking, least, short=True)
+
+
+def _best(ranking: Ranking, count: int, *, short: bool = False) -> str:
     """The table of the first `count` hits, with the options that show more."""
     from dearlite.render.table import ranking_text
 
     left, more = len(ranking) - count, min(len(ranking), 2 * BEST)
     note = f"{left:,} more: -k {more}, or --all" if left > 0 else ""
-    return ranking_text(ranking.top(max(1, count)), sys.stdout, note)
+    return ranking_text(ranking.top(max(1, count)), sys.stdout, note, short=short)
 
 
 def _write(text: str) -> None:

@@ -6,8 +6,9 @@ from html import escape
 
 from dearlite.errors import counted
 from dearlite.ranking import Hit, Ranking
+from dearlite.render.notes import notes_of
 from dearlite.render.scale import Scale, movement, scale_of
-from dearlite.render.snippet import mark_terms, plain, query_terms, snippet
+from dearlite.render.snippet import mark_terms, plain, query_terms, snippet, without_title
 from dearlite.render.table import more_passages, place_name
 
 _CELL = "text-align:left;vertical-align:top"
@@ -31,7 +32,8 @@ def ranking_html(ranking: Ranking) -> str:
     names += ["place" if passages else "id", "document"]
     head = "".join(f"<th style='{_CELL}'>{name}</th>" for name in names)
     body = "".join(f"<tr>{_row(hit, scale, terms, passages=passages)}</tr>" for hit in ranking)
-    caption = f"<caption>{query} <small>({note}{'; ' if scale.note else ''}{escape(scale.note)})</small></caption>"
+    notes = "; ".join([note, *(escape(line) for line in (scale.note, *notes_of(ranking)) if line)])
+    caption = f"<caption>{query} <small>({notes})</small></caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -42,7 +44,7 @@ def _row(hit: Hit, scale: Scale, terms: set[str], *, passages: bool) -> str:
     if scale.relevance:
         cells.append("" if score is None else f"<span style='opacity:.6'>{score:.3f}</span>")
     title = f"<b>{escape(plain(hit.title))}</b> " if hit.title else ""
-    text = mark_terms(snippet(plain(hit.text), terms, 240), terms)
+    text = mark_terms(snippet(plain(without_title(hit.text, hit.title)), terms, 240), terms)
     more = f" <small style='opacity:.6'>[{escape(more_passages(hit))}]</small>" if hit.more else ""
     shown = "".join(f"<td style='{_CELL}'>{cell}</td>" for cell in cells)
     return f"{shown}{_name(hit, passages=passages)}<td style='{_CELL}'>{title}{text}{more}</td>"

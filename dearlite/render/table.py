@@ -15,8 +15,9 @@ from rich.text import Text
 from dearlite.errors import counted
 from dearlite.ranking import Hit, Ranking
 from dearlite.render.console import console_of
+from dearlite.render.notes import notes_of
 from dearlite.render.scale import Scale, movement, scale_of
-from dearlite.render.snippet import plain, query_terms, snippet, term_spans
+from dearlite.render.snippet import plain, query_terms, snippet, term_spans, without_title
 
 _BAR_WIDTH = 8
 _DISAGREE = 5  # two stages disagree if their ranks of a document differ by at least this much
@@ -26,6 +27,7 @@ _NARROW = 70  # columns of a terminal, below which bars and movements are left o
 _WIDE = 90  # from which the raw score stands beside the relevance
 _MORE = 3  # places of a file's other passages
 _LEAST_ROOM = 20  # columns of the documents' text, by which its length is chosen
+_LEAST_PLACE = 8  # columns of the place of a passage, which leaves room for its text
 _LEAST_TEXT = 16  # with fewer, other columns are left out
 _EDGES = 2  # columns beside the table
 
@@ -34,11 +36,12 @@ _EDGES = 2  # columns beside the table
 class RankingView:
     """A rich renderable of a ranking: the query, the table, and its notes, of which `note` is the last.
 
-    It has the width of the console that prints it.
+    It has the width of the console that prints it. `short`: the text of a document is a line, without its title.
     """
 
     ranking: Ranking
     note: str = ""
+    short: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         ranking, width = self.ranking, options.max_width
@@ -47,8 +50,11 @@ class RankingView:
             yield Text(f"None of the {counted(ranking.total, 'document')} is relevant enough.", style="dim")
             return
         scale, narrow, staged = scale_of(ranking), width < _NARROW, len(ranking.stages) > 1
-        yield _rows(ranking, scale, width, narrow=narrow, staged=staged)
-        yield from (Text(line, style="dim") for line in ("" if narrow or staged else scale.note, self.note) if line)
+        table = _rows(ranking, scale, width, narrow=narrow, staged=staged, short=self.short)
+        yield table
+        measured = any(column.header == scale.name for column in table.columns)
+        notes = ["" if narrow or staged else scale.note, *(notes_of(ranking) if measured else ()), self.note]
+        yield from (Text(line, style="dim") for line in notes if line)
 
 
 def ranking_table(ranking: Ranking) -> RankingView:
@@ -61,15 +67,18 @@ def print_ranking(ranking: Ranking, stream: TextIO, note: str = "") -> None:
     console_of(stream).print(RankingView(ranking, note))
 
 
-def ranking_text(ranking: Ranking, stream: TextIO, note: str = "") -> str:
-    """The text that `print_ranking` prints, with the escape codes of the terminal that `stream` is."""
+def ranking_text(ranking: Ranking, stream: TextIO, note: str = "", *, short: bool = False) -> str:
+    """The text that `print_ranking` prints, with the escape codes of the terminal that `stream` is.
+
+    `short`: with a line of each text.
+    """
     console = console_of(stream)
     with console.capture() as capture:
-        console.print(RankingView(ranking, note))
+        console.print(RankingView(ranking, note, short))
     return capture.get()
 
 
-def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: bool) -> Table:
+def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: bool, short: bool) -> Table:
     terms = query_terms(ranking.query)
     # header -> cells; the widths of all columns but the last are known, the last gets the rest
     columns: dict[str, list[Text]] = {"#": [Text(str(hit.rank)) for hit in ranking]}
@@ -83,7 +92,8 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
     if scale.relevance and not staged and width >= _WIDE:
         columns["score"] = [_raw(hit) for hit in ranking]
     if passages:
-        columns["place"] = [place_text(hit, max(_LEAST_ROOM, width // 3)) for hit in ranking]
+        size = max(_LEAST_PLACE, min(max(_LEAST_ROOM, width // 3), width // 2 - _LEAST_PLACE))
+        columns["place"] = [place_text(hit, size) for hit in ranking]
     elif any(hit.id is not None for hit in ranking):
         columns["id"] = [Text(plain(hit.id or "")) for hit in ranking]
     sizes = {name: max(len(name), *(cell.cell_len for cell in cells)) for name, cells in columns.items()}
@@ -97,9 +107,10 @@ def _rows(ranking: Ranking, scale: Scale, width: int, *, narrow: bool, staged: b
         right = name in ("#", "moved", "score") or (narrow and name == scale.name)
         table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis", max_width=size)
     table.add_column("document", overflow="fold")
-    room = max(_LEAST_ROOM, width - _EDGES - sum(size + _BETWEEN for size in sizes.values()))
+    room = width - _EDGES - sum(size + _BETWEEN for size in sizes.values())
+    size = room if short else 2 * max(_LEAST_ROOM, room) - 4
     for row, hit in enumerate(ranking):
-        table.add_row(*(columns[name][row] for name in sizes), _document(hit, terms, 2 * room - 4))
+        table.add_row(*(columns[name][row] for name in sizes), _document(hit, terms, size, short=short))
     return table
 
 
@@ -173,13 +184,14 @@ def _ranks(hit: Hit, stages: int) -> Text:
     return text
 
 
-def _document(hit: Hit, terms: set[str], width: int) -> Text:
+def _document(hit: Hit, terms: set[str], width: int, *, short: bool) -> Text:
     title = plain(hit.title)
-    text = Text(title, style="bold")
-    if title and hit.text:
+    text = Text("" if short and hit.text else title, style="bold")
+    if text and hit.text:
         text.append("  ", style="not bold")
     start, end = hit.passage or (0, len(hit.text))
-    body = snippet(plain(hit.text[start:end]), terms, max(40, width - len(title)))
+    body = plain(without_title(hit.text[start:end], title))
+    body = snippet(body, terms, max(4, width) if short else max(40, width - len(title)))
     shift = len(text)
     text.append(body, style="not bold")
     for a, b in term_spans(body, terms):
@@ -189,7 +201,7 @@ def _document(hit: Hit, terms: set[str], width: int) -> Text:
     if hit.more:
         text.append(f" [{more_passages(hit)}]", style="not bold dim")
     if hit.best_query is not None:
-        text.append(f" [answers: {snippet(plain(hit.best_query), terms, 40)}]", style="not bold dim")
+        text.append(f" [nearest query: {snippet(plain(hit.best_query), terms, 40)}]", style="not bold dim")
     if hit.reason:
         text.append(f"\n→ {snippet(plain(hit.reason), terms, 2 * width)}", style="not bold italic dim")
     if hit.truncated:

@@ -27,8 +27,8 @@ def docs(tmp_path):
 def terminal(cli, monkeypatch):
     """Runs the command line as on a terminal of 80 columns and some lines; gives exit code, stdout, stderr."""
 
-    def call(lines, *args):
-        monkeypatch.setenv("COLUMNS", "80")
+    def call(lines, *args, columns=80):
+        monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setenv("LINES", str(lines))
         monkeypatch.setenv("NO_COLOR", "1")
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
@@ -48,13 +48,49 @@ def ranks(text):
 
 
 @pytest.mark.parametrize(("lines", "count"), [(60, 10), (17, 9), (12, 4), (5, 3)])
-def test_a_terminal_gets_the_best_that_fit_and_the_way_to_more(terminal, docs, lines, count):
+def test_a_terminal_gets_the_best_that_fit_and_the_way_to_more(terminal, docs, lines, count, monkeypatch):
+    monkeypatch.setenv("PAGER", "")  # of a terminal that is too low for one document
     code, out, err = terminal(lines, "rerank", "-q", "rain", docs)
     assert (code, err) == (0, "")
     assert ranks(out) == list(range(1, count + 1))
     assert f"(best {count} of 30)" in out
     assert out.rstrip().endswith(f"{30 - count} more: -k 20, or --all")
     assert out.count("\n") + 2 <= lines or count == 3
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """A folder of passages that need several lines each in a narrow column."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    texts = [f"# Day {n}\n\nWe walked along the river for hours in the rain, and saw hill {n}.\n" for n in range(9)]
+    (folder / "diary.md").write_text("\n".join(texts))
+    return folder
+
+
+@pytest.mark.parametrize(("columns", "lines", "count"), [(40, 12, 3), (40, 30, 4), (30, 10, 1), (80, 12, 3)])
+def test_what_a_narrow_terminal_shows_fits(terminal, notes, columns, lines, count):
+    code, out, _ = terminal(lines, "rerank", "-q", "rain on the river", notes, columns=columns)
+    assert code == 0
+    assert ranks(out)[:count] == list(range(1, len(ranks(out)) + 1))[:count]
+    assert len(ranks(out)) >= count
+    assert out.count("\n") + 2 <= lines
+    assert "rain on the river" in out
+
+
+def test_remarks_before_the_table_take_their_lines(terminal, docs, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with docs.open("a") as stream:
+        stream.write("".join(json.dumps({"id": f"x{n}", "text": ""}) + "\n" for n in range(3)))
+    _, out, err = terminal(20, "rerank", "-q", "rain", docs, "--skip-bad")
+    above = sum(-(-len(line) // 80) for line in err.splitlines())
+    assert above >= 3
+    assert out.count("\n") + above + 1 in (19, 20)
+
+
+def test_a_terminal_that_is_too_low_for_one_document_gets_the_pager(terminal, docs, pager):
+    assert terminal(5, "rerank", "-q", "rain", docs)[:2] == (0, "")
+    assert ranks(without_styles(pager.read_text())) == [1, 2, 3]
 
 
 def test_a_named_number_and_all_are_shown_whole(terminal, docs, monkeypatch):

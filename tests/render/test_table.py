@@ -104,6 +104,45 @@ def test_a_cascade_shows_the_ranks_of_its_stages_and_the_relevance(monkeypatch):
     assert "2 → 1" in lines[4] and "0.90" in lines[4]
 
 
+def staged(ranking, depth):
+    """`ranking` as that of a cascade whose second stage read the first `depth` hits."""
+    first = [StageScore("a", hit.rank, 1.0) for hit in ranking]
+    hits = [
+        replace(hit, stages=(first[hit.rank - 1], *([StageScore("b", hit.rank, 1.0)] * (hit.rank <= depth))))
+        for hit in ranking
+    ]
+    reports = (StageReport("a", "cpu", len(hits), len(hits), 0.1), StageReport("b", "cpu", depth, depth, 0.1))
+    return replace(ranking, hits=tuple(hits), stages=reports)
+
+
+@pytest.mark.parametrize(
+    ("depth", "line"),
+    [(2, "ranks 3 to 4 were not read by b"), (3, "rank 4 was not read by b"), (4, "")],
+)
+def test_ranks_that_the_last_stage_did_not_read_are_named(monkeypatch, depth, line):
+    ranking = staged(ranking_of([9.0, 5.0, 4.0, 3.0], tenth), depth)
+    assert shown(ranking, 100, monkeypatch)[-1] == line
+    assert (" were not read" in ranking._repr_html_()) is (depth == 2)
+    assert "not read" not in shown(ranking.top(depth), 100, monkeypatch)[-1]
+
+
+@pytest.mark.parametrize(
+    ("fusion", "line"),
+    [
+        ("rrf", "order: by the fused ranks of all queries, not by relevance"),
+        ("mean", "order: by the mean scores of all"),
+    ],
+)
+def test_an_order_that_is_not_that_of_the_bars_is_explained(monkeypatch, fusion, line):
+    falling = replace(ranking_of([9.0, 5.0], tenth), fusion=fusion)
+    rising = replace(falling, hits=tuple(replace(hit, relevance=hit.rank / 10) for hit in falling))
+    assert shown(rising, 100, monkeypatch)[-1].startswith(line)
+    assert line in rising._repr_html_()
+    assert "order:" not in " ".join(shown(falling, 100, monkeypatch))
+    cascade = replace(staged(rising, 2), fusion=None)
+    assert shown(cascade, 100, monkeypatch)[-1] == "order: by the ranks of the stages, not by relevance"
+
+
 def test_an_empty_result_is_a_sentence(monkeypatch):
     empty = ranking_of([9.0, 5.0], tenth).above(0.99)
     assert shown(empty, 80, monkeypatch) == ["snow", "None of the 2 documents is relevant enough."]
