@@ -95,9 +95,7 @@ def test_bad_queries_and_fusions_are_named(reranker, query, options, error, word
 
 
 def test_swapped_arguments_are_still_named(reranker):
-    with pytest.raises(
-        InvalidInput, match="docs is one str, and the query a list: the order is rerank"
-    ):
+    with pytest.raises(InvalidInput, match="docs is one str, and the query a list: the order is rerank"):
         reranker.rerank(DOCS, "who invented the bulb?")
     with pytest.raises(UsageError, match="query is given twice"):
         reranker.rerank(query="a", queries=["b"], docs=DOCS)
