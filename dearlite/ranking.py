@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 from dearlite.checks import whole_number
 from dearlite.display import shown_by
 from dearlite.errors import UsageError, need
-from dearlite.rows import row_of
+from dearlite.rows import PLACE_NUMBERS, row_of, whole_columns
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -20,6 +20,8 @@ else:  # PEP 696's default is for type checkers
     from typing import TypeVar
 
     T_co = TypeVar("T_co", covariant=True)
+
+_TOKENS = ("tokens_used", "tokens_total")  # of truncated documents alone
 
 
 class PairScore(NamedTuple):
@@ -242,8 +244,14 @@ class Ranking(Sequence[Hit[T_co]]):
         return [hit_fields(hit) for hit in self.hits]
 
     def to_pandas(self) -> Any:
-        """The rows of `to_dicts()` as a pandas DataFrame. Raises MissingExtra if pandas is not installed."""
-        return need("pandas", extra="pandas").DataFrame(self.to_dicts())
+        """The rows of `to_dicts()` as a pandas DataFrame. Raises MissingExtra if pandas is not installed.
+
+        Lines, pages and numbers of tokens, which some documents lack, are of the dtype Int64.
+        """
+        passages = any(hasattr(hit.document, "place_fields") for hit in self.hits)
+        rows, names = self.to_dicts(), [*_TOKENS, *(PLACE_NUMBERS if passages else ())]
+        frame = need("pandas", extra="pandas").DataFrame(rows)
+        return frame.astype(dict.fromkeys(whole_columns(rows, names), "Int64"))
 
     def __repr__(self) -> str:
         best = "" if not self.hits or self.hits[0].score is None else f", best {self.hits[0].score:.3f}"

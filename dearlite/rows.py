@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
+
+PLACE_NUMBERS = ("first_line", "last_line", "page")  # of a passage, None where its kind of file has none
 
 
 def row_of(record: object, doc_id: str | None, title: str, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -18,6 +21,12 @@ def row_of(record: object, doc_id: str | None, title: str, text: str) -> tuple[d
     if hasattr(record, "place_fields"):  # a passage of a file
         row |= record.place_fields()
     return row, {}
+
+
+def whole_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Those of `names` that a row has, and that hold whole numbers or None in every row."""
+    there = [name for name in names if any(name in row for row in rows)]
+    return [name for name in there if all(type(row.get(name)) in (int, NoneType) for row in rows)]
 
 
 def _names(value: object, document_id: str) -> bool:

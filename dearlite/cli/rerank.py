@@ -137,7 +137,7 @@ def command(
     check_fusion(jobs, fuse, decompose)
     _check_values(top_k, every, min_relevance, budget_s, model)
     named, form = form, form or format_of(output)
-    places.check(reading, used=bool(paths), named=named, form=form, output=output)
+    places.check(reading, used=bool(paths), several=queries is not None, named=named, form=form, output=output)
     check_format(form, output)
     _check_output(output, [*arguments[:-1], *filter(None, [queries])], paths or docs, model, decompose)
     model.chain.check(calibrated=min_relevance is not None)

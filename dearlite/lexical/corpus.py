@@ -7,6 +7,7 @@ from threading import Event, Lock
 from typing import Any
 
 from dearlite.documents import CheckedDocuments, as_documents
+from dearlite.errors import counted
 from dearlite.fields import USUAL, Fields
 from dearlite.lexical.bm25 import Bm25, Bm25Index
 
@@ -34,6 +35,9 @@ class Corpus(CheckedDocuments):
         corpus = super().__new__(cls, as_documents(docs, fields or USUAL))
         corpus._indexes, corpus._building = {}, Lock()
         return corpus
+
+    def __repr__(self) -> str:
+        return f"<Corpus: {counted(len(self), 'document')}>"
 
     def __reduce__(self) -> Any:
         return type(self), (CheckedDocuments(self),)

@@ -16,6 +16,7 @@ _CELL = "text-align:left;vertical-align:top"
 _ID = f"{_CELL};max-width:12em;white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
 _PLACE = f"{_CELL};white-space:nowrap"
 _PLACE_COLUMNS = 40
+_QUERY_CHARACTERS = 60  # of the query that a document answers
 _TRACK = "width:5em;height:.6em;border-radius:.3em;background:rgba(128,128,128,.25);margin-top:.35em"
 
 
@@ -23,21 +24,23 @@ def ranking_html(ranking: Ranking) -> str:
     """An HTML table of the ranking; a sentence if it has no hits."""
     documents = counted(ranking.total, "document")
     note = escape(f"{ranking.model} on {ranking.device}, {documents} in {ranking.elapsed_s:.2f} s")
+    note += "" if ranking.fusion is None else f"; fused by {escape(ranking.fusion)}"
     query = escape(plain(ranking.query))
     if not ranking:
         return f"<p>{query} <small>({note})</small><br>None of the {documents} is relevant enough.</p>"
     terms, scale = query_terms(ranking.query), scale_of(ranking)
     passages = any(hasattr(hit.document, "place_fields") for hit in ranking)  # of files, in the order of their names
+    named = passages or any(hit.id is not None for hit in ranking)
     names = ["#", *([] if passages else ["moved"]), scale.name, *(["score"] if scale.relevance else [])]
-    names += ["place" if passages else "id", "document"]
+    names += [*(["place" if passages else "id"] if named else []), "document"]
     head = "".join(f"<th style='{_CELL}'>{name}</th>" for name in names)
-    body = "".join(f"<tr>{_row(hit, scale, terms, passages=passages)}</tr>" for hit in ranking)
+    body = "".join(f"<tr>{_row(hit, scale, terms, passages=passages, named=named)}</tr>" for hit in ranking)
     notes = "; ".join([note, *(escape(line) for line in (scale.note, *notes_of(ranking)) if line)])
     caption = f"<caption>{query} <small>({notes})</small></caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _row(hit: Hit, scale: Scale, terms: set[str], *, passages: bool) -> str:
+def _row(hit: Hit, scale: Scale, terms: set[str], *, passages: bool, named: bool) -> str:
     moved, score = movement(hit), hit.score
     arrow = f"▲ {moved}" if moved > 0 else f"▼ {-moved}" if moved < 0 else "·"
     cells = [str(hit.rank), *([] if passages else [arrow]), _measured(hit, scale)]
@@ -45,9 +48,13 @@ def _row(hit: Hit, scale: Scale, terms: set[str], *, passages: bool) -> str:
         cells.append("" if score is None else f"<span style='opacity:.6'>{score:.3f}</span>")
     title = f"<b>{escape(plain(hit.title))}</b> " if hit.title else ""
     text = mark_terms(snippet(plain(without_title(hit.text, hit.title)), terms, 240), terms)
-    more = f" <small style='opacity:.6'>[{escape(more_passages(hit))}]</small>" if hit.more else ""
+    notes = [more_passages(hit)] if hit.more else []
+    if hit.best_query is not None:
+        notes.append(f"answers: {snippet(plain(hit.best_query), terms, _QUERY_CHARACTERS)}")
+    faint = "".join(f" <small style='opacity:.6'>[{escape(note)}]</small>" for note in notes)
     shown = "".join(f"<td style='{_CELL}'>{cell}</td>" for cell in cells)
-    return f"{shown}{_name(hit, passages=passages)}<td style='{_CELL}'>{title}{text}{more}</td>"
+    name = _name(hit, passages=passages) if named else ""
+    return f"{shown}{name}<td style='{_CELL}'>{title}{text}{faint}</td>"
 
 
 def _name(hit: Hit, *, passages: bool) -> str:

@@ -15,6 +15,7 @@ from dearlite.files.targets import ending_of
 from dearlite.files.trec import check_run_ids, run_line, score_text
 from dearlite.files.writing import standard_output, whole_file
 from dearlite.ranking import Ranking, hit_fields
+from dearlite.render.columns import cells_of, columns_of
 from dearlite.scores import falling_scores
 
 _TSV_ENDS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # of a cell, or of a line for str.splitlines
@@ -111,8 +112,9 @@ def _object(query_id: str, ranking: Ranking, named: bool) -> dict[str, Any]:
 def _write_tsv(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     changed = 0
     for row in _rows(rankings, named):
-        cells = [_TSV_ENDS.sub(" ", str(cell)) for cell in row]
-        changed += sum(cell != str(original) for cell, original in zip(cells, row, strict=True))
+        texts = ["" if cell is None else score_text(cell) if isinstance(cell, float) else str(cell) for cell in row]
+        cells = [_TSV_ENDS.sub(" ", text) for text in texts]
+        changed += sum(cell != text for cell, text in zip(cells, texts, strict=True))
         stream.write("\t".join(cells) + "\n")
     if changed:
         cells_are = "1 cell has" if changed == 1 else f"{changed} cells have"
@@ -121,38 +123,29 @@ def _write_tsv(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> 
 
 def _write_csv(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
     """RFC 4180 with LF line ends. Every text is quoted, so that commas and line ends in it are kept."""
-    table, rows = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC), _rows(rankings, named)
-    head = next(rows)
-    score = head.index("score")
-    table.writerow(head)
-    for row in rows:
-        number = float(row[score]) if row[score] else None
-        table.writerow((*row[:score], number, *row[score + 1 :]))
+    table = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    for row in _rows(rankings, named):
+        table.writerow([float(score_text(cell)) if isinstance(cell, float) else cell for cell in row])
 
 
-def _rows(rankings: Mapping[str, Ranking], named: bool) -> Iterator[tuple[Any, ...]]:
-    """The header and one row per hit; the score of a document that no model read is empty."""
-    yield *(["query_id"] if named else []), "rank", "score", "index", "id", "title", "text"
-    for query_id, ranking in rankings.items():
-        for hit in ranking:
-            score = "" if hit.score is None else score_text(hit.score)
-            row = hit.rank, score, hit.index, hit.id or "", hit.title, hit.text
-            yield (query_id, *row) if named else row
+def _rows(rankings: Mapping[str, Ranking], named: bool) -> Iterator[list[Any]]:
+    """The header and one row per hit; None is a missing value, as the score of a document that no model read."""
+    columns = columns_of(rankings, named=named)
+    yield [column.name for column in columns]
+    yield from cells_of(rankings, columns)
 
 
 def _write_parquet(rankings: Mapping[str, Ranking], stream: TextIO, named: bool) -> None:
-    """The columns of CSV with types, even without a row; null is a missing id, and the score of an unread document."""
+    """The columns of CSV with types, the fixed ones even without a row; null is a missing value."""
     arrow, parquet = need("pyarrow", extra="parquet"), need("pyarrow.parquet", extra="parquet")
-    types = {"query_id": arrow.string()} if named else {}
-    types |= {"rank": arrow.int64(), "score": arrow.float64(), "index": arrow.int64()}
-    types |= {"id": arrow.string(), "title": arrow.string(), "text": arrow.string()}
-    columns: dict[str, list[Any]] = {name: [] for name in types}
-    for query_id, ranking in rankings.items():
-        for hit in ranking:
-            row = hit.rank, hit.score, hit.index, hit.id, hit.title, hit.text
-            for column, cell in zip(columns.values(), (query_id, *row) if named else row, strict=True):
-                column.append(_escaped(cell) if isinstance(cell, str) else cell)
-    parquet.write_table(arrow.table(columns, schema=arrow.schema(list(types.items()))), stream.buffer)
+    types = {int: arrow.int64(), float: arrow.float64(), str: arrow.string()}
+    columns = columns_of(rankings, named=named)
+    cells: list[list[Any]] = [[] for _ in columns]
+    for row in cells_of(rankings, columns):
+        for column, cell in zip(cells, row, strict=True):
+            column.append(_escaped(cell) if isinstance(cell, str) else cell)
+    schema = arrow.schema([(column.name, types[column.kind]) for column in columns])
+    parquet.write_table(arrow.table(cells, schema=schema), stream.buffer)
 
 
 def _escaped(text: str) -> str:

@@ -75,7 +75,7 @@ def test_formats(cli, short):
     assert (parsed["model"], parsed["device"], len(parsed["hits"]), parsed["total"]) == ("minilm-l12", "cpu", 2, 20)
     _, tsv, _ = cli("rerank", QUERY, short, "--format", "tsv", "-k", "2")
     rows = list(csv.reader(io.StringIO(tsv), delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert rows[0] == ["rank", "score", "index", "id", "title", "text"]
+    assert rows[0] == ["rank", "score", "index", "id", "title", "text", "relevance"]
     assert [row[:1] + row[2:4] for row in rows[1:]] == [["1", "15", "13-2"], ["2", "4", "13-6"]]
     _, trec, _ = cli("rerank", QUERY, short, "--format", "trec", "-k", "2", "--query-id", "13")
     fields = [line.split() for line in trec.splitlines()]

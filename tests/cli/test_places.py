@@ -1,5 +1,7 @@
 """`rerank` over files and folders: results that say where, and options of their own."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import pytest
 from posix_only import need_posix
 from rich.console import Console
 
+from dearlite.documents import Document
 from dearlite.folders import Passage, group_by_file, read_folder
 from dearlite.folders.context import lines_around
 from dearlite.render.table import RankingView
@@ -145,6 +148,50 @@ def test_globs_choose_the_files(cli, notes):
     assert {row["path"] for row in rows(cli("rerank", "-q", QUERY, "notes", "--exclude", "sub")[1])} == {"notes/tax.md"}
 
 
+PLACE = ["path", "first_line", "last_line", "page", "heading"]
+
+
+def test_tables_of_files_have_columns_of_their_places_and_of_the_best_query(cli, notes):
+    queries = ("-q", QUERY, "-q", "How is a cake baked?")
+    code, out, _ = cli("rerank", *queries, "notes", "--format", "csv", "-k", 2)
+    best, second = csv.DictReader(io.StringIO(out))
+    head = ["rank", "score", "index", "id", "title", "text", "relevance", "best_query", *PLACE]
+    assert (code, list(best)) == (0, head)
+    by_path = {row["path"]: row for row in (best, second)}
+    tax, cake = by_path["notes/tax.md"], by_path["notes/sub/cake.txt"]
+    assert [tax[name] for name in PLACE] == ["notes/tax.md", "5", "7", "", "Taxes > Office"]
+    assert (tax["best_query"], cake["best_query"]) == (QUERY, "How is a cake baked?")
+    assert 0 < float(tax["relevance"]) <= 1
+    _, tsv, _ = cli("rerank", *queries, "notes", "--format", "tsv", "-k", 2)
+    assert [line.split("\t")[-5:] for line in tsv.splitlines()[1:]] == [
+        [row[name] for name in PLACE] for row in (best, second)
+    ]
+
+
+def test_parquet_of_files_has_their_lines_and_pages_as_numbers(cli, notes):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert cli("rerank", "-q", QUERY, "notes", "-k", 1, "-o", "best.parquet")[0] == 0
+    table = parquet.read_table("best.parquet")
+    kinds = ["string", "int64", "int64", "int64", "string"]
+    assert [str(kind) for kind in table.select(PLACE).schema.types] == kinds
+    assert table.select(PLACE).to_pylist() == [
+        {"path": "notes/tax.md", "first_line": 5, "last_line": 7, "page": None, "heading": "Taxes > Office"}
+    ]
+
+
+def test_lines_and_pages_in_a_data_frame_are_whole_numbers(notes):
+    pytest.importorskip("pandas")
+    import dearlite
+
+    paper = Document("The office is on page 7.", "p.pdf p. 7", "", Passage("p.pdf", None, None, 7, 0, 9))
+    documents = [*read_folder(notes), paper, Document("no passage")]
+    frame = dearlite.rerank(QUERY, documents).to_pandas()
+    assert {str(frame[name].dtype) for name in ("first_line", "last_line", "page")} == {"Int64"}
+    assert frame.set_index("id")["page"].dropna().to_dict() == {"p.pdf p. 7": 7}
+    own = dearlite.rerank(QUERY, [{"text": "office", "page": 1.5}, {"text": "cake"}]).to_pandas()
+    assert str(own["page"].dtype) == "float64"
+
+
 def test_a_place_is_a_link_and_keeps_its_lines_where_it_is_cut(notes):
     import dearlite
 
@@ -191,6 +238,10 @@ def test_the_link_of_a_place_has_its_line_or_page(tmp_path, lines, page, fragmen
             ["notes", "-l", "--format", "json"],
             "-l writes the names of files alone, to standard output: leave out --format",
         ),
+        (
+            ["notes", "-l", "--queries", "queries.txt"],
+            "-l writes the files of one ranking, and --queries makes several: give -q, or leave out -l",
+        ),
         (["notes", "--context", "2", "--format", "csv"], "the format csv has no place for --context"),
         (["notes", "--context", "-1"], "--context is -1: it must be a whole number from 0"),
         (["notes", "--text-field", "x"], "fields and --delimiter are for records"),
@@ -202,7 +253,9 @@ def test_the_link_of_a_place_has_its_line_or_page(tmp_path, lines, page, fragmen
 )
 def test_calls_that_do_not_fit_are_refused_in_one_line(cli, notes, arguments, message):
     Path("docs.jsonl").write_text('{"text": "x"}\n')
-    assert message in refused(cli("rerank", "-q", QUERY, *arguments))
+    Path("queries.txt").write_text(f"{QUERY}\n")
+    query = () if "--queries" in arguments else ("-q", QUERY)
+    assert message in refused(cli("rerank", *query, *arguments))
 
 
 def test_files_that_cannot_be_read_are_a_line_each_and_the_others_are_ranked(cli, notes):

@@ -58,7 +58,9 @@ def test_each_line_is_a_query_and_each_row_names_its_own(cli, files, expected):
 @pytest.mark.parametrize(("form", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_tables_of_text_have_a_column_for_the_query(cli, files, expected, form, separator):
     rows = csv.DictReader(io.StringIO(output(cli, files, "--format", form)), delimiter=separator)
+    rows = list(rows)
     assert groups(rows) == near(expected)
+    assert [row["query"] for row in rows] == [QUERIES[row["query_id"]] for row in rows]
 
 
 def test_parquet_has_the_columns_of_csv_with_types(cli, files, expected):
@@ -71,9 +73,12 @@ def test_parquet_has_the_columns_of_csv_with_types(cli, files, expected):
             table = parquet.read_table(io.BytesIO(stream.read()))
         csv_rows = csv.DictReader(io.StringIO(cli("rerank", *query, files[1], "--format", "csv")[1]))
         assert table.column_names == csv_rows.fieldnames
-        assert [str(kind) for kind in table.schema.types][-6:] == ["int64", "double", "int64", *["string"] * 3]
-        assert [{**row, "score": pytest.approx(float(row["score"]))} for row in csv_rows] == [
-            {name: value if name == "score" else str(value) for name, value in row.items()} for row in table.to_pylist()
+        fixed = ["int64", "double", "int64", *["string"] * 3]
+        kinds = ["string", *fixed, "string", "double"] if several else [*fixed, "double"]
+        assert [str(kind) for kind in table.schema.types] == kinds
+        numbers = ("score", "relevance")
+        assert [row | {name: pytest.approx(float(row[name])) for name in numbers} for row in csv_rows] == [
+            {name: value if name in numbers else str(value) for name, value in row.items()} for row in table.to_pylist()
         ]
     documents = files[1].with_name("d.jsonl")
     documents.write_text(r'{"text": "rain \ud83d falls"}' + "\n")

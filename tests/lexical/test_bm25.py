@@ -113,6 +113,7 @@ def test_a_corpus_is_read_and_indexed_once(monkeypatch):
     with pytest.raises(InvalidInput, match="document 1 is null"):
         Corpus(["a", None])
     assert not hasattr(corpus, "append")
+    assert (repr(corpus), repr(Corpus(["a"]))) == (f"<Corpus: {len(DOCS)} documents>", "<Corpus: 1 document>")
 
 
 def test_a_title_is_searched():

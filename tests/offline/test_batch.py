@@ -346,7 +346,7 @@ def edit(path, old, new):
         (
             lambda f: (f / "run.trec").unlink(),
             2,
-            "holds no run (run.trec or run.trec.gz): add it, or name it with --run",
+            "holds no run (run.trec or run.trec.gz): add it, name it with --run, or make it with --first bm25:100",
         ),
         (lambda f: (f / "run.trec").write_text(""), 1, "holds no run lines"),
     ],

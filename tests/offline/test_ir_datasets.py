@@ -144,7 +144,10 @@ def test_a_run_of_ones_own(cli, tmp_path):
     collection = Source(source="irds:dearlite-standin/no-run", run=str(run)).open()
     assert list(collection.run) == ["1"] and "left out 1 query of the run" in collection.notes[-1]
     code, _, err = cli("batch", "irds:dearlite-standin/no-run")
-    assert code == 2 and "has no run (scored documents) in ir_datasets: name one with --run" in err
+    assert (
+        code == 2
+        and "has no run (scored documents) in ir_datasets: name one with --run, or make it with --first bm25:100" in err
+    )
     run.write_text("1 Q0 d9 1 3 x\n")
     code, _, err = cli("batch", "irds:dearlite-standin/no-run", "--run", run)
     assert code == 1 and "names 1 documents ('d9' of query '1' first) that irds:dearlite-standin/no-run lacks" in err

@@ -170,6 +170,22 @@ def test_a_notebook_has_the_relevance_with_its_bar_and_the_score_beside_it():
     assert "bars: from the lowest score shown, 5.000, to the highest, 9.000" in page
 
 
+def test_a_notebook_says_how_queries_were_fused_and_which_a_document_answers():
+    ranking = ranking_of([9.0, 5.0])
+    hits = (replace(ranking[0], best_query="who <skis>?"), ranking[1])
+    page = replace(ranking, hits=hits, queries=("who <skis>?", "snow"), fusion="rrf")._repr_html_()
+    assert "; fused by rrf" in page and page.count("[answers: who &lt;skis&gt;?]") == 1
+    assert "answers" in hits[0]._repr_html_() and "answers" not in hits[1]._repr_html_()
+    assert "fused" not in ranking._repr_html_() and "answers" not in ranking._repr_html_()
+
+
+def test_a_notebook_has_no_column_of_ids_where_no_document_has_one():
+    ranking = ranking_of([9.0, 5.0])
+    page = replace(ranking, hits=tuple(replace(hit, id=None) for hit in ranking))._repr_html_()
+    assert re.findall(r"<th [^>]*>(.*?)</th>", page) == ["#", "moved", "score", "document"]
+    assert page.count("<td") == 2 * 4
+
+
 def test_a_long_id_is_cut_in_a_notebook_and_whole_in_its_tooltip():
     name = "https://example.org/a-b-c/" + "x" * 200 + "'"
     hits = [replace(hit, id=name) for hit in ranking_of([1.0, 2.0])]

@@ -70,10 +70,13 @@ class FolderOptions:
         """True if the result is no ranking in the format `form`, but names, or passages with their lines."""
         return self.names_only or (self.context is not None and form == "table")
 
-    def check(self, reading: Reading, *, used: bool, named: str | None, form: str, output: str | None) -> None:
+    def check(
+        self, reading: Reading, *, used: bool, several: bool, named: str | None, form: str, output: str | None
+    ) -> None:
         """Raises UsageError for options without effect, and for those that exclude each other.
 
-        `used` is True if DOCS are files and folders; `form` is the format of the result, `named` that of --format.
+        `used` is True if DOCS are files and folders, `several` with --queries; `form` is the format of the result,
+        `named` that of --format.
         """
         if not used:
             names = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
@@ -87,6 +90,10 @@ class FolderOptions:
             whole_number("--context", self.context, 0)
         if self.null and not self.names_only:
             raise UsageError("-0 ends the names that -l writes: add -l, or leave it out")
+        if self.names_only and several:
+            raise UsageError(
+                "-l writes the files of one ranking, and --queries makes several: give -q, or leave out -l"
+            )
         if self.names_only and (self.context is not None or named is not None or output is not None):
             other = "--context" if self.context is not None else "--format" if named is not None else "-o"
             raise UsageError(f"-l writes the names of files alone, to standard output: leave out {other}")

@@ -113,7 +113,7 @@ def _check_part(name: str, dataset: Any, part: str) -> None:
         "docs": ("documents", "its other parts alone can be used"),
         "queries": ("queries", "take a part of it that has some, such as irds:ID/test"),
         "qrels": ("judgements", "take a part of it that has some, such as irds:ID/test, or name them with --qrels"),
-        "scoreddocs": ("run (scored documents)", "name one with --run"),
+        "scoreddocs": ("run (scored documents)", "name one with --run, or make it with --first bm25:100"),
     }[part]
     raise UsageError(f"{name} has no {words} in ir_datasets: {option}")
 

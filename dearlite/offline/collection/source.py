@@ -15,6 +15,7 @@ from dearlite.fields import USUAL, Fields
 from dearlite.offline.collection import irds
 from dearlite.offline.collection.collection import (
     DEFAULT_DEPTH,
+    FOLDER_LAYOUT,
     Collection,
     collection_files,
     folder_part,
@@ -72,6 +73,7 @@ class Source:
         corpus = [self.corpus] if isinstance(self.corpus, (str, Path)) else self.corpus
         if self.source is None and self.run is None and self.queries is not None and corpus:
             return self._pairs(self.queries, corpus)
+        self._check_run()
         return open_collection(
             self.source,
             queries=self.queries,
@@ -83,6 +85,16 @@ class Source:
             fields=self.fields,
             delimiter=self.delimiter,
         )
+
+    def _check_run(self) -> None:
+        """Raises UsageError for a folder that has queries and no run; `first`, which other callers lack, makes one."""
+        if self.run is not None or self.source is None or not Path(self.source).is_dir():
+            return
+        queries = self.queries or folder_part("queries", self.source, needed=False)
+        if queries and folder_part("run", self.source, needed=False) is None:
+            names = " or ".join(FOLDER_LAYOUT["run"])
+            remedy = "add it, name it with --run, or make it with --first bm25:100"
+            raise UsageError(f"{self.source} holds no run ({names}): {remedy}")
 
     @property
     def _qrels_file(self) -> str | Path | None:
