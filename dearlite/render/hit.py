@@ -43,7 +43,7 @@ def _fields(hit: Hit) -> list[tuple[str, str]]:
         "id": plain(hit.id or ""),
         "title": plain(hit.title),
         "text": snippet(plain(hit.text), set(), _TEXT_CHARACTERS),
-        "answers": plain(hit.best_query or ""),
+        "nearest query": plain(hit.best_query or ""),
         "reason": plain(hit.reason or ""),
         "stages": stages if len(hit.stages) > 1 else "",
         "passage": "" if hit.passage is None else "characters {} to {}".format(*hit.passage),

@@ -50,7 +50,7 @@ def _row(hit: Hit, scale: Scale, terms: set[str], *, passages: bool, named: bool
     text = mark_terms(snippet(plain(without_title(hit.text, hit.title)), terms, 240), terms)
     notes = [more_passages(hit)] if hit.more else []
     if hit.best_query is not None:
-        notes.append(f"answers: {snippet(plain(hit.best_query), terms, _QUERY_CHARACTERS)}")
+        notes.append(f"nearest query: {snippet(plain(hit.best_query), terms, _QUERY_CHARACTERS)}")
     faint = "".join(f" <small style='opacity:.6'>[{escape(note)}]</small>" for note in notes)
     shown = "".join(f"<td style='{_CELL}'>{cell}</td>" for cell in cells)
     name = _name(hit, passages=passages) if named else ""

@@ -174,9 +174,9 @@ def test_a_notebook_says_how_queries_were_fused_and_which_a_document_answers():
     ranking = ranking_of([9.0, 5.0])
     hits = (replace(ranking[0], best_query="who <skis>?"), ranking[1])
     page = replace(ranking, hits=hits, queries=("who <skis>?", "snow"), fusion="rrf")._repr_html_()
-    assert "; fused by rrf" in page and page.count("[answers: who &lt;skis&gt;?]") == 1
-    assert "answers" in hits[0]._repr_html_() and "answers" not in hits[1]._repr_html_()
-    assert "fused" not in ranking._repr_html_() and "answers" not in ranking._repr_html_()
+    assert "; fused by rrf" in page and page.count("[nearest query: who &lt;skis&gt;?]") == 1
+    assert "nearest query" in hits[0]._repr_html_() and "nearest query" not in hits[1]._repr_html_()
+    assert "fused" not in ranking._repr_html_() and "nearest query" not in ranking._repr_html_()
 
 
 def test_a_notebook_has_no_column_of_ids_where_no_document_has_one():
