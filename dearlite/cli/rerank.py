@@ -157,7 +157,7 @@ def command(
     for note in remarks:
         click.echo(note, err=True)
     if decompose is not None:
-        jobs = {query_id: sub_queries_of(jobs[query_id], decompose, model, quiet=quiet)}
+        jobs = {name: sub_queries_of(query_of, decompose, model, quiet=quiet) for name, query_of in jobs.items()}
     call = Call(
         # documents that are dropped, or grouped, make room for others
         top_k=top_k if min_relevance is None and not places.by_file else None,

@@ -149,6 +149,14 @@ def test_the_command_splits_one_query_only(cli, docs, path, tmp_path):
     assert err == "dearlite: minilm-l12 writes no text: sub-queries need an instruct model in a .gguf file\n"
 
 
+def test_the_only_query_of_a_file_keeps_its_id(cli, docs, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(Writer, "answer", lambda *_, **__: '["coffee"]')
+    (tmp_path / "one.jsonl").write_text('{"_id": "q7", "text": "who sold bulbs?"}\n')
+    code, out, err = cli("rerank", "--queries", tmp_path / "one.jsonl", "--decompose", path, docs)
+    assert (code, err) == (0, f"dearlite: sub-queries by {path}: coffee\n")
+    assert {json.loads(line)["query_id"] for line in out.splitlines()} == {"q7"}
+
+
 def test_the_model_of_the_sub_queries_is_no_output(cli, docs, path):
     before = path.read_bytes()
     code, _, err = cli("rerank", "-q", "a", "--decompose", path, "-o", path, "--format", "jsonl", docs)
