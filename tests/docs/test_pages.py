@@ -31,6 +31,13 @@ def text_of(page):
     return (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
+def test_the_threat_model_names_tests_that_exist():
+    names = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text_of("security.md"))
+    assert len(names) > 20
+    absent = [(file, name) for file, name in names if f"def {name}" not in (ROOT / file).read_text(encoding="utf-8")]
+    assert absent == []
+
+
 def generator():
     """docs/generate_cli.py as a module; it needs the extras of every command."""
     for package in ("onnx", "gguf", "ir_measures"):

@@ -112,6 +112,29 @@ def test_session_keeps_the_tensors_that_it_uses(tmp_path, in_place):
     assert len(filler) == 8
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "location", ["secret.bin", "../{folder}/secret.bin", "{path}/secret.bin", "*/_ORT_MEM_ADDR_/*"]
+)
+def test_a_graph_that_names_another_file_is_refused(tmp_path, monkeypatch, location, in_place):
+    (tmp_path / "secret.bin").write_bytes(bytes(8))
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    secret = onnx.TensorProto(name="secret", data_type=onnx.TensorProto.FLOAT, dims=[2], data_location=1)
+    where = {"location": location.format(folder=tmp_path.name, path=tmp_path), "offset": "0", "length": "8"}
+    for key, value in where.items():
+        secret.external_data.add(key=key, value=value)
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "secret"], ["y"])], "graph", values[:1], values[1:], [secret]
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        session._create(model, {}, "cpu", 1, in_place=str(tmp_path / "weights") if in_place else None)
+
+
 def test_graph_that_folds_its_weights_at_load_still_loads(tmp_path, in_place):
     scores = scores_of(write_model(tmp_path / "m.dear", way="dequantised"))
     assert scores == pytest.approx(scores_of(write_model(tmp_path / "n.dear")), abs=0.002)
