@@ -183,6 +183,8 @@ def format_for(path: str) -> str:
     """The format of the suffix of `path`, JSON Lines for standard input. Raises UsageError for an unknown suffix."""
     if path == "-":
         return "jsonl"
+    if not path:
+        raise UsageError("the name of the documents' file is empty: name a file")
     suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] == "gz":
         suffixes.pop()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import PurePath
 
 from dearlite.folders.content import Content
 from dearlite.folders.mail import read_mail
@@ -48,7 +48,7 @@ _BINARY = frozenset(_BINARY_ENDINGS.split())
 
 def ending_of(path: str) -> str:
     """The ending of a file's name in lower case, with its dot; "" if it has none."""
-    return PurePath(path).suffix.lower()
+    return os.path.splitext(path)[1].lower()
 
 
 def is_binary_name(path: str) -> bool:

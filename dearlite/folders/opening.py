@@ -20,9 +20,13 @@ def read_bytes(path: str, limit: int, *, follow: bool) -> bytes:
     try:
         descriptor = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise Unreadable("is no file any more")
-            data = file.read(limit + 1)
+            # not the limit at once, for which the memory would be reserved; a file may have grown
+            data = file.read(min(limit, status.st_size) + 1)
+            if len(data) > status.st_size:
+                data += file.read(max(0, limit + 1 - len(data)))
     except FileNotFoundError:
         raise Unreadable("is there no more: it was removed, moved or renamed since the folder was listed") from None
     except OSError as err:

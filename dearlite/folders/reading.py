@@ -166,6 +166,8 @@ def _checked_paths(paths: Sequence[object]) -> list[str]:
             raise UsageError(
                 f"a path is a {type(path).__name__}: give a string or a Path (several: read_folder(*paths))"
             )
+        if not os.fspath(path):
+            raise UsageError("a path is empty: name a file or a folder (. is the current one)")
     return [os.path.expanduser(os.fsdecode(path)) for path in paths]  # type: ignore[arg-type]
 
 

@@ -21,6 +21,16 @@ _HIDDEN = getattr(stat, "FILE_ATTRIBUTE_HIDDEN", 0)
 _JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", -1)  # a link to a folder on Windows
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder to list: its path as it is opened, the part below the named one, its real path, the rules above it."""
+
+    path: str
+    below: str
+    real: str
+    rules: Rules | None
+
+
 @dataclass(slots=True)
 class Walk:
     """A walk over paths, which keeps the reason for everything that it leaves out: `skipped`, reason -> paths.
@@ -48,7 +58,7 @@ class Walk:
                 except ValueError:  # a NUL character
                     raise UsageError(f"cannot read {printable_path(path)}: it is no name of a file") from None
                 if stat.S_ISDIR(status.st_mode):
-                    yield from ((file, False) for file in self._folder(path, path, None))
+                    yield from ((file, False) for file in self._folder(path))
                 elif self._is_to_read(path, os.path.basename(path), status, os.path.realpath(path)):
                     yield path, True
 
@@ -61,21 +71,34 @@ class Walk:
         self.skip(path, "unreadable")
         self.problems.append(f"{printable_path(path)} {reason}")
 
-    def _folder(self, folder: str, root: str, rules: Rules | None) -> Iterator[str]:
-        """The files to read below `folder`, by name. `rules` are those of the folders above it, up to `root`."""
+    def _folder(self, named: str) -> Iterator[str]:
+        """The files to read below the folder `named`, by name. Without recursion: folders may be nested deep."""
+        open_folders = [self._listing(_Folder(named, "", os.path.realpath(named), None))]
+        while open_folders:
+            entry = next(open_folders[-1], None)
+            if entry is None:
+                open_folders.pop()
+            elif isinstance(entry, _Folder):
+                open_folders.append(self._listing(entry))
+            else:
+                yield entry
+
+    def _listing(self, folder: _Folder) -> Iterator[str | _Folder]:
+        """The files to read and the folders to list in `folder`, by name; nothing if it was listed before."""
+        if folder.real in self._seen:
+            return
+        self._seen.add(folder.real)
         try:
-            with os.scandir(folder) as listing:
+            with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
+            if folder.below and os.path.islink(folder.path):  # it was a folder when the one above was listed
+                raise NotADirectoryError(0, "it has become a link")
         except OSError as err:
-            self.fail(folder, f"cannot be listed: {err.strerror or err}")
+            self.fail(folder.path, f"cannot be listed: {err.strerror or err}")
             return
-        real = os.path.realpath(folder)
-        if real in self._seen:
-            return
-        self._seen.add(real)
-        below = "" if folder == root else os.path.relpath(folder, root)
+        rules = folder.rules
         if any(entry.name == ignore.NAME for entry in entries):
-            rules = ignore.read_rules(folder, rules, self.problems)
+            rules = ignore.read_rules(folder.path, folder.below, rules, self.problems)
         for entry in entries:
             path = entry.path
             try:
@@ -84,20 +107,27 @@ class Walk:
                 self.fail(path, f"cannot be read: {err.strerror or err}")
                 continue
             is_folder = stat.S_ISDIR(status.st_mode)
-            relative = os.path.join(below, entry.name)
-            if entry.name.startswith(".") or getattr(status, "st_file_attributes", 0) & _HIDDEN:
-                self.skip(path, "hidden")
-            elif rules is not None and rules.ignores(path, is_folder=is_folder):
-                self.skip(path, "ignored by .gitignore")
-            elif stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION:
-                self.skip(path, "link")
+            relative = os.path.join(folder.below, entry.name)
+            real = os.path.join(folder.real, entry.name)
+            if reason := self._reason(entry.name, relative, status, rules):
+                self.skip(path, reason)
             elif is_folder:
-                if self.choice.excludes(relative):
-                    self.skip(path, "excluded")
-                else:
-                    yield from self._folder(path, root, rules)
-            elif self._is_to_read(path, relative, status, os.path.join(real, entry.name)):
+                yield _Folder(path, relative, real, rules)
+            elif entry.name != ignore.NAME and self._is_to_read(path, relative, status, real):
                 yield path
+
+    def _reason(self, name: str, relative: str, status: os.stat_result, rules: Rules | None) -> str:
+        """The reason to leave out an entry of a folder whatever its kind; "" if there is none."""
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if name == ignore.NAME and not is_folder:  # its rules are followed: it is no document that is left out
+            return ""
+        if name.startswith(".") or getattr(status, "st_file_attributes", 0) & _HIDDEN:
+            return "hidden"
+        if rules is not None and rules.ignores(relative, is_folder=is_folder):
+            return "ignored by .gitignore"
+        if stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION:
+            return "link"
+        return "excluded" if is_folder and self.choice.excludes(relative) else ""
 
     def _is_to_read(self, path: str, relative: str, status: os.stat_result, real: str) -> bool:
         """True for a file to read; counts another one. A file that came already is not counted again."""

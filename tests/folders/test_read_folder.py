@@ -1,8 +1,10 @@
 """`read_folder`: what is read and what is left out, and that every place leads back to its text."""
 
 import codecs
+import inspect
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,10 +120,9 @@ def test_each_kind_that_is_left_out_is_counted(tmp_path):
 
 
 def test_rules_of_gitignore_are_followed_nearest_first(tmp_path):
-    pytest.importorskip("pathspec", reason="pathspec is not installed (extra files)")
     write(
         tmp_path,
-        _DOT_gitignore="*.log\n/build/\n!keep.log\n# comment\n[z-a]\n",
+        _DOT_gitignore="*.log\n/build/\n!keep.log\n# comment\n[a\n",
         a_DOT_log="x",
         keep_DOT_log="x",
         build__x_DOT_txt="x",
@@ -169,6 +170,63 @@ def test_links_lead_nowhere_and_loops_end(tmp_path):
     assert [document.text for document in read_folder(tmp_path / "in/loop")] == ["inside"]
     with pytest.raises(dearlite.UsageError, match=r"one: Too many levels of symbolic links$"):
         read_folder(tmp_path / "in/one")
+
+
+def test_folders_may_be_nested_without_end(tmp_path, monkeypatch):
+    """The deepest have no name that a system call takes: that is one line, and what lies above it is read."""
+    need_posix()
+    monkeypatch.chdir(tmp_path)
+    limit, folders = sys.getrecursionlimit(), ["d"] * 200 + ["e" * 100] * 40
+    for depth, name in enumerate(folders):
+        if depth in (0, 150):
+            Path("a.txt").write_text(f"text at {depth}")
+        os.mkdir(name)
+        os.chdir(name)
+    try:
+        sys.setrecursionlimit(len(inspect.stack()) + 150)
+        documents = read_folder(tmp_path)
+        assert [document.text for document in documents] == ["text at 0", "text at 150"]
+        assert len(documents.problems) == 1 and documents.problems[0].endswith(": File name too long")
+    finally:
+        sys.setrecursionlimit(limit)
+        for name in reversed(folders):
+            os.chdir("..")
+            os.rmdir(name)
+            Path("a.txt").unlink(missing_ok=True)
+
+
+def test_a_folder_that_changes_after_the_listing_is_one_line(tmp_path, monkeypatch):
+    need_posix()
+    write(
+        tmp_path, in__a_DOT_txt="inside", in__gone__b_DOT_txt="text", in__link__c_DOT_txt="text", out__d_DOT_txt="out"
+    )
+
+    scandir = os.scandir
+
+    def change_and_list(path):
+        if path.endswith(("gone", "link")):
+            os.rename(path, tmp_path / os.path.basename(path))
+        if path.endswith("link"):
+            os.symlink(tmp_path / "out", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", change_and_list)
+    documents = read_folder(tmp_path / "in")
+    assert [document.text for document in documents] == ["inside"]
+    assert documents.problems == (
+        f"{tmp_path}/in/gone cannot be listed: No such file or directory",
+        f"{tmp_path}/in/link cannot be listed: it has become a link",
+    )
+    assert documents.summary().endswith("left out: 2 unreadable")
+
+
+def test_a_file_that_grows_is_read_whole(tmp_path, monkeypatch):
+    """Its size is known before it is read, and may be out of date: /proc says 0 of all files."""
+    need_posix()
+    (tmp_path / "a.txt").write_text("one two")
+    status = os.stat(tmp_path / "a.txt")
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((*status[:6], 3, *status[7:])))
+    assert read_folder(tmp_path / "a.txt")[0].text == "one two"
 
 
 def test_pipes_and_sockets_are_not_opened(tmp_path, monkeypatch):
@@ -326,6 +384,7 @@ def test_paths_that_cannot_be_used_are_refused(tmp_path):
         (): "read_folder takes at least one path: name a file or a folder",
         (tmp_path / "none",): f"cannot read {tmp_path / 'none'}: No such file or directory",
         ("a\0b",): "cannot read a\\x00b: it is no name of a file",
+        ("",): "a path is empty: name a file or a folder (. is the current one)",
         (3,): "a path is a int: give a string or a Path (several: read_folder(*paths))",
     }
     for paths, message in cases.items():
