@@ -22,7 +22,7 @@ from typing import Any
 
 from measure import describe_machine, peak_rss_mb
 
-from dearlite import Reranker
+from dearlite import Listwise, Reranker
 from dearlite.documents import as_document
 from dearlite.export.quality.card import load_pairs
 from dearlite.listwise.decoding import GenerationOptions, Step, first, generate, permute
@@ -94,7 +94,7 @@ class _Window:
         pairs = load_pairs(_DATA, "run_bm25.trec")
         groups = {q: indices[:20] for q, indices in pairs.by_query().items()}
         indices = max(groups.values(), key=lambda group: sum(len(pairs.rows[i][3]["text"]) for i in group))
-        encoder = reranker._encoder("chat", False)
+        encoder = reranker._encoders.find(Listwise(mode="permute", prompt="chat"))[1]
         passages = [encoder.passage(as_document(pairs.rows[i][3], "a document"), passage_tokens) for i in indices]
         self.backend = reranker._backend
         room = self.backend.context_tokens - 600

@@ -114,7 +114,7 @@ def _longest_list() -> tuple[str, list[Any]]:
 
 
 def _prefill(reranker: Any, query: str, documents: list[Any], passage_tokens: int) -> None:
-    encoder = reranker._encoder("chat", False)
+    encoder = reranker._encoders.find(Listwise(mode="permute", prompt="chat"))[1]
     passages = [encoder.passage(as_document(document, "a document"), passage_tokens) for document in documents]
     prompt = encoder.encode(query, passages, room=reranker._most_tokens - 600, reasoned=False, opened=True).ids
 

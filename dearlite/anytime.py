@@ -133,16 +133,16 @@ def order_within(
     """The ranking of a listwise model, and the indices of the documents in the windows that it had time to read.
 
     The window at the head is read first, since it decides most. If time is left, windows are read once more up to the
-    head, from as far down as the time allows. A window that does not end in time leaves the order unchanged. A mode
-    that sorts has no windows: it gets all documents, and the order that it has reached in time is the result. Raises
+    head, from as far down as the time allows. A window that does not end in time leaves the order unchanged; one whose
+    model reasons answers in time. A mode without windows gets all documents, and the order that it has reached in time
+    is the result. Raises
     BudgetTooShort if this is the `first` stage and its first window or comparison did not end in time.
     """
     start = time.perf_counter()
     window, stride = reranker.span(listwise)
     order, read = list(range(len(documents))), set[int]()
     rankings: list[Ranking] = []
-    sorts = listwise is not None and listwise.sorts
-    depth = len(documents) if sorts else min(window, len(documents))
+    depth = min(window, len(documents))
     with deadline.as_event() as stop:
         while depth:
             pass_start = time.perf_counter()
@@ -150,14 +150,14 @@ def order_within(
                 head: list[object] = [documents[index] for index in order[:depth]]
                 ranking = reranker.rerank(query, head, listwise=listwise, cancel=stop)
             except Cancelled as err:
-                if not sorts or err.partial is None:
+                if len(documents) > window or err.partial is None:
                     break
                 ranking = err.partial
             read |= {order[hit.index] for hit in ranking if hit.score is not None}
             order[:depth] = [order[hit.index] for hit in ranking]
             rankings.append(ranking)
             progress(depth, len(documents))
-            if sorts or len(rankings) > 1 or len(documents) <= window:
+            if len(rankings) > 1 or len(documents) <= window:
                 break
             affordable = deadline.left_s / (_SLOWER * (time.perf_counter() - pass_start))
             windows = int(min(affordable, len(documents)))  # infinite without a limit of time

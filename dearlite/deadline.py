@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
 from dearlite.errors import UsageError
+
+
+class TimedEvent(Event):
+    """An event that is set when a deadline passes; `left_s()` gives the seconds until then."""
+
+    def __init__(self, left_s: Callable[[], float]) -> None:
+        super().__init__()
+        self.left_s = left_s
 
 
 class Deadline:
@@ -38,9 +46,9 @@ class Deadline:
         return time.perf_counter() >= self._end
 
     @contextmanager
-    def as_event(self) -> Iterator[Event]:
+    def as_event(self) -> Iterator[TimedEvent]:
         """An event that is set when the deadline passes, for work that checks an event."""
-        stop, done = Event(), Event()
+        stop, done = TimedEvent(lambda: self.left_s), Event()
 
         def watch() -> None:
             while not done.is_set():

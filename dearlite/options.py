@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 LongMode = Literal["truncate", "chunk", "cascade"]
-ListwiseMode = Literal["permute", "first", "reason", "generate", "setwise", "pairwise"]
+ListwiseMode = Literal["permute", "first", "reason", "generate", "setwise", "pairwise", "pointwise"]
 SortName = Literal["heap", "bubble", "insertion", "sliding", "allpair"]
 Fuse = Literal["max", "mean", "rrf"]
 
@@ -42,6 +42,7 @@ LISTWISE_MODES: dict[ListwiseMode, str] = {
     "generate": "free generation, parsed strictly",
     "setwise": "sorts by picking the best of a few documents",
     "pairwise": "sorts by comparing two documents, in both orders",
+    "pointwise": "Rank1: reasons about each document alone, the score is P(true)",
 }
 # mode that sorts -> its algorithms, the default first
 SORTS: dict[ListwiseMode, tuple[SortName, ...]] = {
@@ -63,15 +64,17 @@ class Listwise:
     - `mode`: "permute" decodes identifiers under a mask, so that the answer is always a permutation; "first" takes
       order and scores from the logits of the first token; "reason" writes reasoning, then decodes like "permute";
       "generate" writes free text, which is parsed strictly; "setwise" sorts by the model's picks of the best of a few
-      documents, "pairwise" by its picks of the better of two, asked in both orders.
+      documents, "pairwise" by its picks of the better of two, asked in both orders; "pointwise" reasons about each
+      document alone, and scores it by the probability of "true". Default: that of the prompt form, which is "permute"
+      for most models and "reason" for one that was trained to think.
     - `window`: number of documents in one prompt, 2 or more.
     - `stride`: distance between two windows in documents, from 1 to `window`. Windows run from the end of the list to
       its head. Default: half of `window` if that is set, otherwise the file's.
     - `passage_tokens`: maximum number of tokens of a document in the prompt, 4 or more.
-    - `prompt`: name of a prompt form, a key of `dearlite.listwise.prompts.LIST_FORMS`; of the modes that sort, a key of
-      `dearlite.listwise.group_prompts.GROUP_FORMS`.
-    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes, and mode "setwise" in each comparison with
-      a prompt that asks for reasoning ("rank-r1"), 1 or more; the other modes refuse it.
+    - `prompt`: name of a prompt form, a key of `dearlite.listwise.forms.FORMS` that goes with the mode.
+    - `reasoning_tokens`: maximum number of tokens that mode "reason" writes for a window, mode "pointwise" for a
+      document, and mode "setwise" for a comparison with a prompt that asks for reasoning ("rank-r1"), 1 or more; the
+      other modes refuse it. Reasoning that reaches it is closed, and the answer follows.
     - `group_size`: number of documents in one comparison of mode "setwise", 2 or more; default 4.
     - `sort`: the algorithm of a mode that sorts, one of `dearlite.options.SORTS`; default "heap".
     - `sort_k`: number of documents at the head that a mode that sorts puts in order, 1 or more; default 10. Those below
@@ -84,7 +87,7 @@ class Listwise:
     A call with a value outside these ranges raises UsageError.
     """
 
-    mode: ListwiseMode = "permute"
+    mode: ListwiseMode | None = None
     window: int | None = None
     stride: int | None = None
     passage_tokens: int | None = None
@@ -102,20 +105,34 @@ class Listwise:
         """True for a mode that sorts by comparisons, and has no windows."""
         return self.mode in SORTS
 
-    def checked(self, window: int, stride: int) -> Listwise:
-        """These options, with the model file's `window` and `stride` where they are None. Raises UsageError.
+    @property
+    def has_windows(self) -> bool:
+        """True for a mode that reads the list in windows."""
+        return not self.sorts and self.mode != "pointwise"
 
-        If `self.window` is set and `self.stride` is not, the stride is half the window, as in most model files. The
-        fields of sorting get their defaults in the modes that sort.
-        """
-        if self.mode not in LISTWISE_MODES:
+    def check_values(self) -> None:
+        """Raises UsageError for a value that no mode accepts."""
+        if self.mode is not None and self.mode not in LISTWISE_MODES:
             raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
         if self.passes > MOST_PASSES:
             raise UsageError(f"passes is {self.passes}: it must be {MOST_PASSES} or less")
-        if self.reasoning_tokens != DEFAULT_REASONING_TOKENS and self.mode not in ("reason", "setwise"):
+
+    def checked(self, window: int, stride: int, mode: ListwiseMode = "permute") -> Listwise:
+        """These options, with the model file's `window`, `stride` and `mode` where they are None. Raises UsageError.
+
+        If `self.window` is set and `self.stride` is not, the stride is half the window, as in most model files. The
+        fields of sorting get their defaults in the modes that sort.
+        """
+        self.check_values()
+        return (self if self.mode is not None else replace(self, mode=mode))._checked(window, stride)
+
+    def _checked(self, window: int, stride: int) -> Listwise:
+        """`checked` for options with a mode."""
+        assert self.mode is not None
+        if self.reasoning_tokens != DEFAULT_REASONING_TOKENS and self.mode not in ("reason", "setwise", "pointwise"):
             raise UsageError(
                 f"reasoning_tokens is {self.reasoning_tokens}, and mode {self.mode} writes no reasoning: "
                 "use mode reason"
@@ -127,6 +144,9 @@ class Listwise:
                 raise UsageError(
                     f"{name} is {value}, and mode {self.mode} compares no groups: use mode setwise or pairwise"
                 )
+        if not self.has_windows:
+            self._refuse_windows()
+            return replace(self, window=window, stride=stride)
         if self.window is not None:
             window = whole_number("window", self.window)
             stride = max(1, window // 2)
@@ -137,9 +157,8 @@ class Listwise:
 
     def _checked_sort(self, window: int, stride: int) -> Listwise:
         """`checked` for a mode that sorts."""
-        for name in ("window", "stride"):
-            if (value := getattr(self, name)) is not None:
-                raise UsageError(f"{name} is {value}, and mode {self.mode} has no windows: leave it out")
+        assert self.mode is not None
+        self._refuse_windows()
         algorithms = SORTS[self.mode]
         if self.sort is not None and self.sort not in algorithms:
             raise UsageError(f"no sort {self.sort!r} of mode {self.mode}: it is one of {', '.join(algorithms)}")
@@ -159,6 +178,11 @@ class Listwise:
             sort=self.sort or algorithms[0],
             sort_k=self.sort_k or DEFAULT_SORT_K,
         )
+
+    def _refuse_windows(self) -> None:
+        for name in ("window", "stride"):
+            if (value := getattr(self, name)) is not None:
+                raise UsageError(f"{name} is {value}, and mode {self.mode} has no windows: leave it out")
 
     @property
     def span(self) -> tuple[int, int]:

@@ -16,13 +16,13 @@ from dearlite.export.quality.gate import MIN_AGREEMENT, MIN_TAU
 from dearlite.export.results import ExportResult
 from dearlite.export.source.heads import ALL, HEADS
 from dearlite.files.targets import leads_to_stdout
-from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.forms import FORMS
 from dearlite.pointwise.prompts import PAIR_FORMS
 from dearlite.templates.families import FAMILIES, STATED
 
 _ABOUT = {name: plan.about for name, plan in QUANTISATIONS.items()}
 _ABOUT |= {name: plan.about for name, plan in GGUF_QUANTS.items()}
-_PROMPTS = tuple(dict.fromkeys((*PAIR_FORMS, *STATED, *LIST_FORMS)))
+_PROMPTS = tuple(dict.fromkeys((*PAIR_FORMS, *STATED, *FORMS)))
 
 
 @click.command()

@@ -15,7 +15,7 @@ from dearlite.export.source.adapter import Adapter
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.inputs import output_path, source_folders
 from dearlite.export.source.merge import MergedCheckpoint, check_base, refuse_other_base
-from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.forms import FORMS
 from dearlite.models.entries import ModelEntry
 from dearlite.models.facts import NOT_STATED
 
@@ -69,8 +69,8 @@ def _prompt_and_length(
     prompt, max_tokens = options.prompt or _DEFAULT_PROMPT, options.max_tokens or min(_MOST_TOKENS, positions)
     if entry is not None:
         prompt, max_tokens = entry.prompt, entry.max_tokens
-    if prompt not in LIST_FORMS:
-        raise UsageError(f"models.toml names the prompt {prompt!r} for {model}: it is one of {', '.join(LIST_FORMS)}")
+    if prompt not in FORMS:
+        raise UsageError(f"models.toml names the prompt {prompt!r} for {model}: it is one of {', '.join(FORMS)}")
     if max_tokens > positions:
         raise UsageError(f"--max-tokens {max_tokens} is more than the model's max_position_embeddings, {positions}")
     return prompt, max_tokens

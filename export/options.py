@@ -38,7 +38,7 @@ class ExportOptions:
     output: Path | None = None
     quant: str | None = None  # an entry of QUANTISATIONS, or of GGUF_QUANTS for a listwise model
     target: str | None = None  # pointwise: an entry of decoders.quantisations.DEVICES
-    prompt: str | None = None  # an entry of PAIR_FORMS, of templates.families.STATED, or of LIST_FORMS
+    prompt: str | None = None  # an entry of PAIR_FORMS, of templates.families.STATED, or of FORMS
     max_tokens: int | None = None
     window: int | None = None  # listwise: documents of a prompt
     stride: int | None = None  # listwise: documents that the window moves by
@@ -126,14 +126,14 @@ class ExportOptions:
 
     def _check_listwise(self, model: str) -> None:
         from dearlite.export.gguf.quants import GGUF_QUANTS
-        from dearlite.listwise.prompts import LIST_FORMS
+        from dearlite.listwise.forms import FORMS
 
         _check_choice("quant", self.quant, GGUF_QUANTS, f"{model}, a listwise model")
         if self.output is not None and self.output.suffix != ".gguf" and find_target(self.output).is_file:
             raise UsageError(
                 f"{self.output} does not end in .gguf, the format of a listwise model: -o {self.output.stem}.gguf"
             )
-        _check_choice("prompt", self.prompt, LIST_FORMS, f"{model}, a listwise model")
+        _check_choice("prompt", self.prompt, FORMS, f"{model}, a listwise model")
         window, stride = self.window or DEFAULT_WINDOW, self.stride or DEFAULT_STRIDE
         if stride > window:
             raise UsageError(

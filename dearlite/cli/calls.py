@@ -125,9 +125,9 @@ def _without_empty(records: DocumentFile, reranker: Reranker, skip_bad: bool) ->
 
 def _streamed(listwise: Listwise | None) -> Listwise | None:
     """`listwise` with the model's reasoning written to stderr as it comes, in a mode that reasons."""
-    from dearlite.listwise.group_prompts import thinks
+    from dearlite.listwise.forms import writes_reasons
 
-    if listwise is None or (listwise.mode != "reason" and not thinks(listwise)):
+    if listwise is None or not writes_reasons(listwise.mode, listwise.prompt):
         return listwise
     return replace(listwise, on_text=_write_text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ Tokens = tuple[int, ...]
 Result = TypeVar("Result")
 # Reasoning ends where the model closes it, or begins an order itself.
 _END_OF_REASONING = re.compile(rf"{re.escape(THINK_END)}|\[\d+\]\s*>\s*\[")
+_RESERVE = 1.25  # times the time of an answer that a text leaves of a budget
 _STOP_CHARACTERS = 64  # a match of the pattern above is shorter, unless it is mostly blanks
 
 
@@ -41,12 +43,14 @@ class Order:
 
     `scores` are indexed by position: log-probabilities of the identifiers under the mask, in mode `first` only. `text`
     is the text that the model wrote before the order, or instead of it. `problems` are the faults of a written order.
+    `hurried` is True if the end of a budget cut the text short.
     """
 
     positions: tuple[int, ...]
     scores: tuple[float, ...] | None = None
     text: str = ""
     problems: tuple[str, ...] = ()
+    hurried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +58,50 @@ class Answer:
     """The token ids of an answer "[2] > [1] > [3]": `paths` has each identifier up to the next one.
 
     A path is the tokens of the identifier's digits and "] > [", so that the paths of 1 and 10 differ at the latest
-    where the first one ends. `lead` opens an answer after written text: a blank line, and "[".
+    where the first one ends. `lead` opens an answer after written text: a blank line, and "[". `closing` is the lead
+    that closes the tags of a text which was cut short.
     """
 
     lead: Tokens
     paths: tuple[Tokens, ...]
     names: tuple[str, ...]  # the identifiers as they are written
+    closing: Tokens = ()
+
+    @property
+    def most_tokens(self) -> int:
+        """The largest number of tokens that are read for the answer after a text."""
+        return max(len(self.lead), len(self.closing)) + sum(map(len, self.paths))
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
     """Options of free text generation: the bytes of a token, the tokens that end a text, and a limit.
 
-    `on_text` is called with each new piece of text, in whole characters.
+    `on_text` is called with each new piece of text, in whole characters. `left_s` gives the seconds that are left of a
+    budget: the text ends where they are needed for the `answer_tokens` tokens of the answer.
     """
 
     token_bytes: Callable[[int], bytes]
     end_tokens: frozenset[int]
     max_tokens: int
     on_text: Callable[[str], None] | None = None
+    left_s: Callable[[], float] | None = None
+    answer_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A written text and its tokens, of which the first `read` were read. `hurried`: the end of a budget cut it."""
+
+    text: str
+    tokens: list[int]
+    read: int
+    hurried: bool = False
+
+    def cut(self, text: str, token_bytes: Callable[[int], bytes]) -> tuple[list[int], int]:
+        """The unread tokens of `text`, a beginning of the written one, and the number of tokens read beyond it."""
+        kept = tokens_within(self.tokens, len(text.encode()), token_bytes)
+        return self.tokens[self.read : kept], max(0, self.read - kept)
 
 
 def permute(prompt: Tokens, answer: Answer, *, drop: int = 0) -> Decoding[Order]:
@@ -138,13 +167,12 @@ def reason(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Decodi
     Generation ends at the token limit, at a token that ends a turn, after `</think>`, or where the model begins an
     order itself. That beginning is removed again: the order is decoded under the mask, after the reasoning.
     """
-    text, tokens, read = yield from generate_text(prompt, options, _END_OF_REASONING)
-    match = _END_OF_REASONING.search(text)
-    cut = match.start() if match and match[0].startswith("[") else len(text)
-    kept = tokens_within(tokens, len(text[:cut].encode()), options.token_bytes)
-    unread = tokens[read:kept]  # the last token was chosen, and perhaps not read
-    order = yield from permute((*unread, *answer.lead), answer, drop=max(0, read - kept))
-    return Order(order.positions, text=text[:cut].removesuffix(THINK_END).strip())
+    written = yield from generate_text(prompt, options, _END_OF_REASONING)
+    match = _END_OF_REASONING.search(written.text)
+    text = written.text[: match.start()] if match and match[0].startswith("[") else written.text
+    unread, excess = written.cut(text, options.token_bytes)
+    order = yield from permute((*unread, *answer.lead), answer, drop=excess)
+    return Order(order.positions, text=text.removesuffix(THINK_END).strip(), hurried=written.hurried)
 
 
 def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Decoding[Order]:
@@ -152,7 +180,7 @@ def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Deco
 
     Documents that the text does not name follow the named ones in the window's order, and `problems` lists them.
     """
-    text, _, _ = yield from generate_text(prompt, options, None)
+    text = yield from write(prompt, options, None)
     positions, problems = read_order(text, answer.names)
     missing = [position for position in range(len(answer.names)) if position not in positions]
     return Order((*positions, *missing), text=text, problems=problems)
@@ -160,17 +188,15 @@ def generate(prompt: Tokens, answer: Answer, options: GenerationOptions) -> Deco
 
 def write(prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None) -> Decoding[str]:
     """Greedy text after `prompt`, up to the token limit, a token that ends a turn, or a match of `stop`."""
-    text, _, _ = yield from generate_text(prompt, options, stop)
-    return text
+    return (yield from generate_text(prompt, options, stop)).text
 
 
-def generate_text(
-    prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None
-) -> Decoding[tuple[str, list[int], int]]:
-    """Greedy text after `prompt`: the text, its tokens, and the number of these that were read."""
+def generate_text(prompt: Tokens, options: GenerationOptions, stop: re.Pattern[str] | None) -> Decoding[Written]:
+    """Greedy text after `prompt`."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    text, tokens, read = "", list[int](), 0
+    text, tokens, read, hurried = "", list[int](), 0, False
     logits = yield Step(prompt)
+    start = time.perf_counter()
     while True:
         token = int(np.argmax(logits))
         if token in options.end_tokens:
@@ -183,9 +209,14 @@ def generate_text(
         # A match of `stop` is short: searching the end of the text is enough, however long the text is.
         if len(tokens) >= options.max_tokens or (stop is not None and stop.search(text[-_STOP_CHARACTERS:])):
             break
+        if options.left_s is not None:
+            token_s = (time.perf_counter() - start) / max(1, read)
+            hurried = options.left_s() < _RESERVE * token_s * options.answer_tokens
+            if hurried:
+                break
         logits = yield Step((token,))
         read += 1
-    return text + decoder.decode(b"", final=True), tokens, read
+    return Written(text + decoder.decode(b"", final=True), tokens, read, hurried)
 
 
 def tokens_within(tokens: Sequence[int], size: int, token_bytes: Callable[[int], bytes]) -> int:

@@ -36,6 +36,10 @@ class GroupForm(ListForm):
     thinks: bool = False
     seed: int | None = None
 
+    @property
+    def reasoning(self) -> str:
+        return "think" if self.thinks else "none"
+
     def identifiers(self, count: int) -> list[str]:
         """The labels of `count` passages. Raises UsageError if there are fewer letters than passages."""
         if not self.letters:
@@ -54,19 +58,18 @@ class GroupForm(ListForm):
         return [(role, fill(text, query=query, passages=lines)) for role, text in self.head]
 
 
-def find_group_form(options: Listwise) -> tuple[str, GroupForm]:
-    """The prompt form of a mode that sorts, by its name, and the name. Raises UsageError for one of another mode."""
+def find_group_form(options: Listwise, own: str | None = None) -> tuple[str, GroupForm]:
+    """The prompt form of a mode that sorts, by its name, and the name. Raises UsageError for one of another mode.
+
+    `own` is the form that the model file names, which counts where it is one of the mode.
+    """
     able = [name for name, form in GROUP_FORMS.items() if form.mode == options.mode]
-    name = options.prompt or ("setwise-prior" if options.sort == "insertion" else able[0])
+    stated = own if own in able else None
+    name = options.prompt or stated or ("setwise-prior" if options.sort == "insertion" else able[0])
     if name not in able:
         raise UsageError(f"the prompt form {name!r} is not one of mode {options.mode}: take one of {', '.join(able)}")
     form = GROUP_FORMS[name]
     return name, form if options.shuffle_seed is None else replace(form, seed=options.shuffle_seed)
-
-
-def thinks(options: Listwise) -> bool:
-    """True for a mode that sorts with a prompt form that asks for reasoning."""
-    return options.sorts and options.prompt in GROUP_FORMS and GROUP_FORMS[options.prompt].thinks
 
 
 _SETWISE = (

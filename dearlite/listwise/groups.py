@@ -6,29 +6,16 @@ there, and only the rest is read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dearlite.errors import ModelFileError, UsageError
 from dearlite.listwise.answers import THINK_END
-from dearlite.listwise.decoding import (
-    Answer,
-    Decoding,
-    GenerationOptions,
-    Order,
-    Result,
-    Step,
-    Tokens,
-    first,
-    generate_text,
-    tokens_within,
-)
+from dearlite.listwise.decoding import Answer, Decoding, GenerationOptions, Order, Result, Step, Tokens, first
 from dearlite.listwise.group_prompts import GroupForm
-from dearlite.listwise.tokens import Passage, PromptEncoder, Vocabulary, WindowPrompt
+from dearlite.listwise.thinking import ANSWER, think
+from dearlite.listwise.tokens import Passage, PromptEncoder, Vocabulary, WindowPrompt, labels_part
 from dearlite.templates.chat import ChatTemplate
-
-_ANSWER = "<answer>"
-_END_OF_THINKING = re.compile(f"{THINK_END}|{_ANSWER}")
 
 
 class GroupEncoder(PromptEncoder):
@@ -44,8 +31,8 @@ class GroupEncoder(PromptEncoder):
                 "the model file has no chat template, which this prompt form needs: take --prompt setwise"
             )
         super().__init__(vocabulary, form, template)
-        self._ending = self._vocabulary.encode_after("", f" {_ANSWER}[")
-        self._closing = self._vocabulary.encode_after("", f" {THINK_END} {_ANSWER}[")
+        self._lead = self.words(f" {ANSWER}[")
+        self._closing = self.words(f" {THINK_END} {ANSWER}[")
 
     def compare(self, query: str, passages: Sequence[Passage], room: int) -> WindowPrompt:
         """The prompt of one comparison of at most `room` tokens. Raises as `encode`."""
@@ -53,12 +40,13 @@ class GroupEncoder(PromptEncoder):
 
     def answer_tokens(self, count: int) -> int:
         """The most tokens that are read after the prompt of `count` passages, without the reasoning."""
-        return len(self._closing) + max(map(len, self.answer(count).paths))
+        answer = self.answer(count)
+        return max(len(answer.lead), len(answer.closing)) + max(map(len, answer.paths))
 
     def decide(self, prompt: Tokens, count: int, generation: GenerationOptions) -> Decoding[Order]:
         """The decoding of one comparison: the order of the labels by their probability, after reasoning if `thinks`."""
         if self.form.thinks:
-            return think(prompt, self.answer(count), generation, self._closing)
+            return think(prompt, self.answer(count), generation, picks=True)
         return first(prompt, self.answer(count))
 
     def _encode_answer(self, count: int) -> Answer:
@@ -67,38 +55,16 @@ class GroupEncoder(PromptEncoder):
         start = "" if self.form.opener.endswith("[") else " "
         texts = [f"{start}{name}{closer}" for name in names]
         paths = [self._vocabulary.encode_after(self.form.opener[-1:], text) for text in texts]
-        readable = [
-            b"".join(map(self._vocabulary.token_bytes, path)) == text.encode()
-            for path, text in zip(paths, texts, strict=True)
-        ]
-        alike = any(a != b and a == b[: len(a)] for a in paths for b in paths) or len(set(paths)) < count
-        if not all(readable) or alike:
+        if not labels_part(self._vocabulary, paths, texts):
             raise ModelFileError(
                 f"the model's tokenizer cannot tell {count} labels apart, from {names[0]} to {names[-1]}: take a "
                 "smaller --group-size or another --prompt"
             )
-        return Answer(self._ending, tuple(paths), tuple(names))
+        return Answer(self._lead, tuple(paths), tuple(names), self._closing)
 
     @property
     def _opener(self) -> str:
         return self.form.opener
-
-
-def think(prompt: Tokens, answer: Answer, generation: GenerationOptions, closing: Tokens) -> Decoding[Order]:
-    """`first` after free reasoning, which ends at </think>, where an answer begins, at a turn's end, or at the limit.
-
-    Whatever the model wrote, the tags are closed and the label is decoded under the mask: `answer.lead` follows
-    </think>, and `closing`, which has this tag, any other end. An answer that the model began itself is removed.
-    """
-    text, tokens, read = yield from generate_text(prompt, generation, _END_OF_THINKING)
-    match = _END_OF_THINKING.search(text)
-    closed = match is not None and match[0] == THINK_END
-    cut = match.start() if match is not None and not closed else len(text)
-    kept = tokens_within(tokens, len(text[:cut].encode()), generation.token_bytes)
-    lead = answer.lead if closed else closing
-    order = yield from first((*tokens[read:kept], *lead), answer, drop=max(0, read - kept))
-    thought = text[:cut].removesuffix(THINK_END).strip().removeprefix("<think>").strip()
-    return Order(order.positions, order.scores, text=thought)
 
 
 def continued(decoding: Decoding[Result], held: list[int]) -> Decoding[Result]:
@@ -131,3 +97,8 @@ def check_reasoning(form: GroupForm, changed: bool, name: str) -> None:
         raise UsageError(
             f"the prompt form {name!r} asks for no reasoning: leave out --reasoning-tokens, or take rank-r1"
         )
+
+
+def form_for(form: GroupForm, has_template: bool) -> GroupForm:
+    """`form`; for a model without a chat template, its only turn as plain text, if it has but one."""
+    return form if has_template or len(form.head) > 1 else replace(form, frame="{user}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from dearlite.documents import Document
 from dearlite.errors import UsageError
+from dearlite.options import ListwiseMode
 from dearlite.templates.chat import Turn
 
 
@@ -23,7 +24,7 @@ from dearlite.templates.chat import Turn
 class PassageLimit:
     """The part of a passage that a form shows, cut as its authors did: the first `most` characters or words.
 
-    Words are joined again with single spaces.
+    Words are joined again with single spaces, also before characters are counted in the unit "joined".
     """
 
     unit: str  # an entry of _CUTS
@@ -54,8 +55,13 @@ class ListForm:
     max_new_tokens: int = 200
 
     @property
+    def mode(self) -> ListwiseMode:
+        """The mode that the form is made for: that of a call which names none."""
+        return "permute"
+
+    @property
     def reasoning(self) -> str:
-        """The style of reasoning as stated in a model file: "steps" or "none"."""
+        """The style of reasoning as stated in a model file: "steps", "think" or "none"."""
         return "steps" if self.reasons_as else "none"
 
     def passage(self, document: Document, *, whole: bool = False) -> str:
@@ -65,7 +71,7 @@ class ListForm:
             text = fill(self.titled, title=document.title, text=text)
         text = text.removeprefix("Title: Content: ").strip()
         if self.renumbers:
-            text = _IDENTIFIER.sub(r"(\1)", text)
+            text = without_identifiers(text)
         return _CUTS[self.limit.unit](text, None if whole else self.limit.most)
 
     def identifiers(self, count: int) -> list[str]:
@@ -105,9 +111,16 @@ def fill(text: str, /, **values: str) -> str:
     return _SLOT.sub(lambda match: values[match[1]], text)
 
 
+def without_identifiers(text: str) -> str:
+    """`text` with [3] as (3), because it is no identifier."""
+    return _IDENTIFIER.sub(r"(\1)", text)
+
+
 _CUTS: dict[str, Callable[[str, int | None], str]] = {
     "characters": lambda text, most: text[:most].rstrip(),
     "words": lambda text, most: " ".join(text.split()[:most]),
+    "joined": lambda text, most: " ".join(text.split())[:most],  # characters behind the joining
+    "whole": lambda text, _: text,
 }
 
 _CHAT_HEAD = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dearlite.errors import ModelFileError
-from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.forms import FORMS
 from dearlite.models.gguf import GgufFile
 
 KIND = "listwise"
@@ -38,7 +38,7 @@ def read_settings(file: GgufFile, has_template: bool, context_tokens: int) -> Mo
     wrong += [
         f"{name} {metadata[name]!r}" for name in ("name", "prompt") if not isinstance(metadata.get(name, ""), str)
     ]
-    if metadata.get("prompt", next(iter(LIST_FORMS))) not in LIST_FORMS:
+    if metadata.get("prompt", next(iter(FORMS))) not in FORMS:
         wrong.append(f"the prompt form {metadata['prompt']!r}")
     if wrong:
         raise ModelFileError(f"{file.path} has {', '.join(wrong)}, which this dearlite cannot run: update dearlite")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dearlite.documents import Document, as_documents, check_query
 from dearlite.errors import Cancelled
 from dearlite.foreign import naming
 from dearlite.jobs import Job, name_of
-from dearlite.listwise.answers import sentences_naming
 from dearlite.listwise.decoding import Decoding, GenerationOptions
-from dearlite.listwise.engine import LlamaBackend
-from dearlite.listwise.group_prompts import GroupForm
 from dearlite.listwise.groups import GroupEncoder, continued
 from dearlite.listwise.modes import SORTING_MODES
+from dearlite.listwise.runner import Runner
 from dearlite.listwise.sorts import Group, Sort
 from dearlite.listwise.state import ListState
 from dearlite.llama.model import Interrupted
@@ -36,7 +33,12 @@ class SortState(ListState):
     ) -> None:
         """`room` is the number of tokens of the longest prompt, `model` a name for messages."""
         super().__init__(query, documents, encoder, options, room)
-        assert options.sort is not None and options.group_size is not None and options.sort_k is not None, "checked"
+        assert (
+            options.mode is not None
+            and options.sort is not None
+            and options.group_size is not None
+            and options.sort_k is not None
+        ), "checked"
         self._groups, self._form = encoder, encoder.form
         self._sort: Sort = SORTING_MODES[options.mode][options.sort]
         self._best, self._size = options.sort_k, options.group_size
@@ -107,14 +109,9 @@ class SortState(ListState):
         self._winners[order] = winner
         self._read.update(order)
         self.record_tokens(order, prompt)
-        if answer.text:
-            if generation.on_text is not None:
-                generation.on_text("\n\n")  # the next comparison's text follows
-            self._texts.append(answer.text)
-            labels = self._form.identifiers(len(order))
-            for index, reason in zip(order, sentences_naming(answer.text, labels), strict=True):
-                if reason or index == winner:
-                    self._reasons[index] = reason or answer.text
+        if answer.text and generation.on_text is not None:
+            generation.on_text("\n\n")  # the next comparison's text follows
+        self.record_text(order, self._form.identifiers(len(order)), answer, winner)
 
     def _pick(self, members: Group, orders: Sequence[Group]) -> int | None:
         """The position of the picked document; None if the orders disagree."""
@@ -134,18 +131,9 @@ class SortMeter(Meter):
         self.reach(max(self.done, sum(state.done for state in self._states)))
 
 
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """A loaded model with an encoder of its comparisons. `most_tokens` is the length of its longest prompt."""
-
-    backend: LlamaBackend
-    encoder: GroupEncoder
-    model: str
-    most_tokens: int
-    end_tokens: frozenset[int]
-
-
-def sort_jobs(runner: Runner, jobs: Sequence[Job], options: Listwise, call: Call, top_k: int | None) -> list[Ranking]:
+def sort_jobs(
+    runner: Runner[GroupEncoder], jobs: Sequence[Job], options: Listwise, call: Call, top_k: int | None
+) -> list[Ranking]:
     """One Ranking per job, by a mode that sorts; the comparisons of the jobs are decoded side by side.
 
     Raises Cancelled, of a single job with the ranking so far, and InvalidInput for documents that do not fit.
@@ -153,8 +141,9 @@ def sort_jobs(runner: Runner, jobs: Sequence[Job], options: Listwise, call: Call
     start = time.perf_counter()
     backend, encoder, model = runner.backend, runner.encoder, runner.model
     thinking = options.reasoning_tokens if encoder.form.thinks else 0
-    generation = GenerationOptions(backend.vocabulary.token_bytes, runner.end_tokens, thinking, options.on_text)
-    answer = encoder.answer_tokens(options.group_size or 2) + thinking
+    label = encoder.answer_tokens(options.group_size or 2)
+    generation = runner.generation(thinking, options.on_text, call.cancel, label)
+    answer = label + thinking
     states = [
         SortState(check_query(query), as_documents(docs), encoder, options, runner.most_tokens - answer, model)
         for query, docs in jobs
@@ -172,8 +161,3 @@ def sort_jobs(runner: Runner, jobs: Sequence[Job], options: Listwise, call: Call
         raise cancelled from None
     elapsed_s = (time.perf_counter() - start) / len(states)
     return [state.ranking(model, backend.device, elapsed_s, top_k) for state in states]
-
-
-def form_for(form: GroupForm, has_template: bool) -> GroupForm:
-    """`form`; for a model without a chat template, its only turn as plain text, if it has but one."""
-    return form if has_template or len(form.head) > 1 else replace(form, frame="{user}")

@@ -34,6 +34,7 @@ class ListState:
         self._texts: list[str] = []
         self._problems: list[str] = []
         self._read: set[int] = set()  # indices of the documents in prompts that were answered
+        self._hurried = False  # True if the end of a budget cut a text
 
     def passage(self, index: int) -> Passage:
         """The passage of the document at `index` of the caller's list."""
@@ -48,6 +49,19 @@ class ListState:
         for index, used in zip(indices, prompt.used, strict=True):
             passage = self.passage(index)
             self._tokens[index] = (used, passage.total, passage.total_is_bound)
+
+    def record_text(self, indices: Sequence[int], names: Sequence[str], order: Order, whole: int | None = None) -> None:
+        """Records the text of an answer about the documents `indices`, shown as `names`.
+
+        Each gets the sentences that name it as its reason; the document `whole` gets the whole text if none does.
+        """
+        self._hurried |= order.hurried
+        if not order.text:
+            return
+        self._texts.append(order.text)
+        for index, reason in zip(indices, sentences_naming(order.text, names), strict=True):
+            if reason or index == whole:
+                self._reasons[index] = reason or order.text
 
     def ranking(self, model: str, device: str, elapsed_s: float, top_k: int | None) -> Ranking:
         """The Ranking of the current order; without scores from a prompt, a hit's score counts the documents below.
@@ -77,7 +91,7 @@ class ListState:
             total=count,
             reasoning=tuple(self._texts),
             problems=tuple(self._problems),
-            complete=not unscored,
+            complete=not unscored and not self._hurried,
             unscored=unscored,
         )
 
@@ -106,11 +120,9 @@ class WindowState(ListState):
             if order.scores is not None:
                 self._scores.update(zip(indices, order.scores, strict=True))
             names = self._encoder.form.identifiers(end - start)
-            for index, reason in zip(indices, sentences_naming(order.text, names), strict=True):
-                if reason:
-                    self._reasons[index] = reason
-            if order.text:
-                self._texts.append(order.text)
+            self.record_text(
+                indices, names, order, self.order[start] if self._encoder.form.reasoning == "think" else None
+            )
             self._problems += [f"documents {start + 1} to {end}: {problem}" for problem in order.problems]
             if order.scores is not None:
                 self._keep_order_of_scores(end)

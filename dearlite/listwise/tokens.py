@@ -182,6 +182,11 @@ class PromptEncoder:
             size *= _GROWTH
         return query
 
+    def words(self, text: str) -> Tokens:
+        """The ids of words of our own, in which a special token is one, as <think> is in some vocabularies."""
+        begun = len(self._vocabulary.encode_prompt([]))  # the token that begins a prompt
+        return tuple(self._vocabulary.encode_prompt([PromptPart(text, True)])[begun:])
+
     def answer(self, count: int) -> Answer:
         """The tokens of an answer over `count` passages, encoded once."""
         if count not in self._answers:
@@ -243,3 +248,12 @@ class PromptEncoder:
             over -= sum(min(count, most) - min(count, most - step) for count in counts)
             most -= step
         return most
+
+
+def labels_part(vocabulary: Vocabulary, paths: Sequence[Tokens], texts: Sequence[str]) -> bool:
+    """True if the `paths` of `texts` spell them, and none is the beginning of another."""
+    spelt = all(
+        b"".join(map(vocabulary.token_bytes, path)) == text.encode() for path, text in zip(paths, texts, strict=True)
+    )
+    begins = any(a != b and a == b[: len(a)] for a in paths for b in paths)
+    return spelt and not begins and len(set(paths)) == len(paths)

@@ -145,7 +145,7 @@ class ServedModel:
         listwise = self.listwise
         if options.listwise:
             listwise = replace(listwise or Listwise(), **options.listwise)
-        if listwise is not None and on_text is not None and listwise.mode in ("reason", "setwise"):
+        if listwise is not None and on_text is not None and listwise.mode != "generate":
             listwise = replace(listwise, on_text=on_text)
         return listwise
 

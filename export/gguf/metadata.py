@@ -18,7 +18,7 @@ from dearlite.errors import DearliteError, need
 from dearlite.export.gguf.architectures import Architecture, Weight, hyperparameters
 from dearlite.export.gguf.quants import F16, GGUF_QUANTS
 from dearlite.export.source.families import LlamaShape
-from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.forms import FORMS
 from dearlite.models.facts import NOT_STATED, ModelFacts
 from dearlite.models.gguf import GgufFile
 from dearlite.models.gguf_writer import seal
@@ -30,7 +30,7 @@ UNSEALED = "0" * 64  # placeholder of a sha256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseFacts(ModelFacts):
-    """Facts of a listwise `.gguf`; `prompt` is an entry of LIST_FORMS. `source` also maps packages to versions."""
+    """Facts of a listwise `.gguf`; `prompt` is an entry of FORMS. `source` also maps packages to versions."""
 
     window: int
     stride: int
@@ -38,7 +38,7 @@ class ListwiseFacts(ModelFacts):
 
 def listwise_values(facts: ListwiseFacts) -> Iterator[tuple[str, Any]]:
     """The `dearlite.*` keys in the file's order: int -> uint32, str."""
-    form = LIST_FORMS[facts.prompt]
+    form = FORMS[facts.prompt]
     yield "dearlite.schema", SCHEMA
     yield "dearlite.kind", "listwise"
     yield "dearlite.name", facts.name

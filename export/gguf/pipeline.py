@@ -37,7 +37,7 @@ from dearlite.files.hashing import sha256_of
 from dearlite.files.json_text import json_text
 from dearlite.files.targets import reason_of
 from dearlite.foreign import one_line_errors
-from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.forms import FORMS
 from dearlite.llama.bindings import installed_engine
 from dearlite.templates.chat import ChatTemplate
 
@@ -113,7 +113,7 @@ def _check_template(folder: Path, vocabulary: Vocabulary, prompt: str) -> None:
 
     Jinja2 comes with the extra `listwise`; without it an f16 file is written whose template has not been tried.
     """
-    form, template = LIST_FORMS[prompt], vocabulary.chat_template
+    form, template = FORMS[prompt], vocabulary.chat_template
     if form.frame is not None:
         return
     if isinstance(template, list):  # of templates with names

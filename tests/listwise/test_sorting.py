@@ -15,8 +15,9 @@ from dearlite.documents import as_documents
 from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
 from dearlite.listwise.decoding import GenerationOptions
 from dearlite.listwise.group_prompts import GROUP_FORMS, find_group_form
-from dearlite.listwise.groups import GroupEncoder, continued, think
-from dearlite.listwise.sorting import SortState, form_for
+from dearlite.listwise.groups import GroupEncoder, continued, form_for
+from dearlite.listwise.sorting import SortState
+from dearlite.listwise.thinking import think
 from dearlite.options import SORTS
 from dearlite.readable import readable
 
@@ -251,7 +252,7 @@ def test_prompts_are_read_whole_and_their_common_beginning_once(monkeypatch):
 
 def test_a_continued_prompt_has_the_logits_of_one_that_is_read_alone(tiny):
     options = options_of("setwise", "heap")
-    encoder = tiny._group_encoder(options)[1]
+    encoder = tiny._encoders.find(options)[1]
     documents = as_documents([f"document {n} about rivers and tea" for n in range(8)])
     passages = [encoder.passage(document) for document in documents]
     prompts = [encoder.compare("rivers?", passages[part], 4000).ids for part in (slice(0, 4), slice(0, 8, 2))]
@@ -294,7 +295,7 @@ def test_thinking_ends_in_a_label_whatever_the_model_writes(written, thought, la
             logits[ord("7")] = 1.0
         return logits
 
-    sequence, order = drive(think(prompt, answer, generation, encoder._closing), logits_of)
+    sequence, order = drive(think(prompt, answer, generation, picks=True), logits_of)
     assert order.positions[0] == 6
     assert order.text == thought
     assert bytes(sequence).decode().partition(":")[2].startswith(written[:7])
@@ -441,7 +442,7 @@ def test_a_group_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, 
 
 def test_a_model_without_a_template_is_asked_in_plain_text(tmp_path):
     model = Reranker.load(write_tiny(tmp_path / "m.gguf", chat_template=" "))
-    del model._file.metadata["tokenizer.chat_template"]
+    model._encoders._source = None
     ranking = model.rerank("q", ["a", "b", "c"], listwise=Listwise(mode="setwise"))
     assert sorted(hit.index for hit in ranking) == [0, 1, 2]
     with pytest.raises(ModelFileError, match="--prompt setwise"):

@@ -8,8 +8,7 @@ import click
 
 from dearlite.cli.options.types import GpuLayers, Option
 from dearlite.errors import UsageError
-from dearlite.listwise.group_prompts import GROUP_FORMS, thinks
-from dearlite.listwise.prompts import LIST_FORMS
+from dearlite.listwise.forms import FORMS, mode_of, writes_reasons
 from dearlite.options import (
     DEFAULT_GROUP_SIZE,
     DEFAULT_REASONING_TOKENS,
@@ -24,6 +23,10 @@ from dearlite.templates.families import FAMILIES
 
 _MODES = "; ".join(f"{name} ({description})" for name, description in LISTWISE_MODES.items())
 _SORTS = "; ".join(f"{mode}: {', '.join(sorts)}" for mode, sorts in SORTS.items())
+_FORMS = "; ".join(
+    f"--mode {mode}: {', '.join(name for name in FORMS if mode_of(name) == mode)}"
+    for mode in dict.fromkeys(map(mode_of, FORMS))
+)
 _LARGEST_WINDOW = sys.maxsize  # in place of the model's own window, which is not known before it is loaded
 
 
@@ -35,7 +38,8 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--mode",
         type=click.Choice(list(LISTWISE_MODES)),
-        help=f"Listwise: the way in which the model orders documents: {_MODES}. [default: permute]",
+        help=f"Listwise: the way in which the model orders documents: {_MODES}. "
+        "[default: that of the prompt form, which is permute for most models]",
     ),
     click.option(
         "--explain", is_flag=True, help="Listwise: write the model's reasoning first; the same as --mode reason."
@@ -60,7 +64,8 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
         "--reasoning-tokens",
         type=int,
         metavar="N",
-        help="Listwise: write at most N tokens of reasoning per prompt, with --mode reason or --prompt rank-r1. "
+        help="Listwise: write at most N tokens of reasoning per prompt, with --mode reason or pointwise, or --prompt "
+        "rank-r1; then the reasoning is closed, and the answer follows. "
         f"[default: {DEFAULT_REASONING_TOKENS}]",
     ),
     click.option(
@@ -97,10 +102,9 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
     ),
     click.option(
         "--prompt",
-        type=click.Choice([*LIST_FORMS, *GROUP_FORMS, *FAMILIES]),
+        type=click.Choice([*FORMS, *FAMILIES]),
         metavar="NAME",
-        help=f"GGUF: prompt form of a listwise model ({', '.join(LIST_FORMS)}; of the modes that sort: "
-        f"{', '.join(GROUP_FORMS)}), or the way to run a language model "
+        help=f"GGUF: prompt form of a listwise model ({_FORMS}), or the way to run a language model "
         f"pointwise: by its answer yes or no ({_names(likelihood=False)}), or by the likelihood of the query "
         f"({_names(likelihood=True)}). [default: the model file's]",
     ),
@@ -112,10 +116,6 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
     ),
     click.option("--adapter", metavar="FILE", help="Listwise: LoRA adapter in GGUF format to apply to the model."),
 )
-
-
-def _reasons(mode: ListwiseMode | None, prompt: str | None) -> bool:
-    return mode == "reason" or (mode is not None and thinks(Listwise(mode=mode, prompt=prompt)))
 
 
 def listwise_of(
@@ -138,16 +138,16 @@ def listwise_of(
         raise UsageError(f"--explain is --mode reason: leave out --mode {mode}")
     if explain:
         mode = "reason"
-    if reasoning_tokens is not None and not _reasons(mode, prompt):
+    if reasoning_tokens is not None and (mode or prompt) and not writes_reasons(mode, prompt):
         raise UsageError(
-            f"--reasoning-tokens {reasoning_tokens} goes with --mode reason (or --explain), or with --mode setwise "
-            "--prompt rank-r1: name it"
+            f"--reasoning-tokens {reasoning_tokens} goes with --mode reason (or --explain), with --mode pointwise, or "
+            "with --mode setwise --prompt rank-r1: name it"
         )
     numbers = (window, stride, passage_tokens, reasoning_tokens, passes, group_size, sort_k, shuffle_seed)
     if all(value is None for value in (mode, prompt, sort, *numbers)):
         return None
     listwise = Listwise(
-        mode="permute" if mode is None else mode,
+        mode=mode,
         window=window,
         stride=stride,
         passage_tokens=passage_tokens,
@@ -159,5 +159,9 @@ def listwise_of(
         sort_k=sort_k,
         shuffle_seed=shuffle_seed,
     )
-    listwise.checked(window=_LARGEST_WINDOW, stride=1)
+    stated = mode or (mode_of(prompt) if prompt in FORMS else None)
+    if stated is None:  # the model file decides the mode
+        listwise.check_values()
+    else:
+        listwise.checked(window=_LARGEST_WINDOW, stride=1, mode=stated)
     return listwise
