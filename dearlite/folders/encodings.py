@@ -15,6 +15,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_NO_CHARSETS = frozenset(["idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"])
 _WESTERN = "cp1252"
 _MOST_HIGH = 0.3  # share of bytes above 127 in a text of a Western script
 
@@ -41,11 +42,20 @@ def decode(data: bytes, declared: str = "") -> tuple[str, str]:
     return (io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True) if "\r" in text else text), note
 
 
+def _is_charset(name: str) -> bool:
+    """True for an encoding of texts. Of Python's codecs some are conversions or escapes, or take quadratic time."""
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):  # a NUL character
+        return False
+    return codec.name not in _NO_CHARSETS and getattr(codec, "_is_text_encoding", False)
+
+
 def _decode_other(data: bytes, declared: str) -> tuple[str, str]:
-    if declared:
+    if declared and _is_charset(declared):
         try:
             return data.decode(declared), ""
-        except (UnicodeDecodeError, LookupError):
+        except UnicodeDecodeError:
             pass
     high = len(data) - len(data.translate(None, bytes(range(128, 256))))
     if high <= _MOST_HIGH * len(data):

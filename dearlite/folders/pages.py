@@ -38,7 +38,9 @@ def read_html(data: bytes) -> Content:
     if root is not None:
         page.read(etree, root)
     if ends := parser.error_log.filter_from_fatals():  # nested too deep, of which the parser raises no error
-        reason = f"{first_line(ends[0].message)}, line {ends[0].line}"
+        message = first_line(ends[0].message)
+        message = "elements are nested too deep" if "Excessive depth" in message else message
+        reason = f"{message}, line {ends[0].line}"
         if not page.pieces:
             raise Unreadable(f"is no HTML that can be read ({reason})")
         note = f"is read in part, as the parser stopped ({reason})"

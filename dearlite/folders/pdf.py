@@ -7,11 +7,12 @@ from contextlib import closing
 from threading import Lock
 from typing import Any
 
-from dearlite.errors import first_line, need
+from dearlite.errors import counted, need
 from dearlite.folders.content import Content, Unreadable
 
 _PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
 _BETWEEN = "\n\n"
+_MOST_DAMAGED = 1_000  # pages in a row
 _PDFIUM = Lock()  # PDFium takes no two threads, whatever the documents
 
 
@@ -24,18 +25,34 @@ def read_pdf(data: bytes) -> Content:
         except pdfium.PdfiumError as err:
             if getattr(err, "err_code", None) == _PASSWORD:
                 raise Unreadable("is encrypted: save it without its password (qpdf --decrypt)") from None
-            raise Unreadable(f"is no PDF that can be read ({first_line(err)})") from None
+            raise Unreadable("is no PDF that can be read (it is damaged, or another kind of file)") from None
         with closing(document):
-            texts = [_page_text(pdfium.raw, document.raw, number) for number in range(len(document))]
+            count = len(document)
+            texts = _page_texts(pdfium.raw, document.raw, count)
     pages = [text or "" for text in texts]
+    damaged = [str(number) for number, text in enumerate(texts, start=1) if text is None]
     if not any(map(str.strip, pages)):
+        if len(damaged) == len(texts):
+            raise Unreadable(f"is a damaged PDF: none of its {counted(count, 'page')} can be read")
         raise Unreadable("has no text: its pages are pictures (ocrmypdf adds their text)")
     starts = [0]
     for text in pages[:-1]:
         starts.append(starts[-1] + len(text) + len(_BETWEEN))
-    damaged = [str(number) for number, text in enumerate(texts, start=1) if text is None]
     note = f"has pages that cannot be read: {', '.join(damaged[:5])}{', …' * (len(damaged) > 5)}" if damaged else ""
+    if len(texts) < count:
+        note += f"; of the {count:,} pages that it says to have, those after {len(texts):,} were not tried"
     return Content(_BETWEEN.join(pages), page_starts=starts, note=note)
+
+
+def _page_texts(raw: Any, document: Any, count: int) -> list[str | None]:
+    """The text of each page, None for a damaged one. The number of pages that a PDF states may be false."""
+    texts, damaged = list[str | None](), 0  # in a row
+    for number in range(count):
+        texts.append(_page_text(raw, document, number))
+        damaged = damaged + 1 if texts[-1] is None else 0
+        if damaged == _MOST_DAMAGED:
+            break
+    return texts
 
 
 def _page_text(raw: Any, document: Any, number: int) -> str | None:

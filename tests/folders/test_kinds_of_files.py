@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import time
 import zipfile
 from email.message import EmailMessage
 
@@ -126,8 +127,12 @@ def test_lines_go_on_where_the_parser_counts_no_further(lxml):
 
 def test_a_page_nested_too_deep_is_named(lxml):
     page = read_html(b"<p>first</p>" + b"<div>" * 3000 + b"deep" + b"</div>" * 3000)
-    assert page.text == "first" and page.note.startswith("is read in part, as the parser stopped (Excessive depth")
-    assert "Excessive depth" in unreadable(read_html, b"<div>" * 100_000 + b"text")
+    assert page.text == "first" and page.note.startswith(
+        "is read in part, as the parser stopped (elements are nested too deep, "
+    )
+    assert unreadable(read_html, b"<div>" * 100_000 + b"text") == (
+        "is no HTML that can be read (elements are nested too deep, line 1)"
+    )
     assert read_html(b"<p>&foo <b></p><x y=<z></table><![CDATA[").note == ""
 
 
@@ -206,6 +211,43 @@ def test_a_damaged_mail_is_read_as_far_as_it_goes(data):
     assert text_or_reason(read_mail, data)
 
 
+@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "zlib", "klingon", "unicode_escape"])
+def test_a_charset_that_is_none_is_not_used(lxml, charset):
+    """Each of Python's codecs with one of these names fails in its own way, or takes quadratic time."""
+    note = "is not UTF-8 and is read as Windows-1252"
+    mail = b"Subject: x\nContent-Type: text/plain; charset=%s\n\ncaf\xe9 and more" % charset.encode()
+    assert (read_mail(mail).text, read_mail(mail).note) == ("Subject: x\n\ncafé and more", note)
+    page = b"<meta charset=%s><p>caf\xe9 and more" % charset.encode()
+    assert (read_html(page).text, read_html(page).note) == ("café and more", note)
+
+
+def nested_mail(depth, text="text"):
+    opening = [f'Content-Type: multipart/mixed; boundary="b{n}"\n\n--b{n}\n' for n in range(depth)]
+    return f"Subject: x\n{''.join(opening)}Content-Type: text/plain\n\n{text}\n".encode()
+
+
+def test_a_mail_of_many_parts_ends_in_time():
+    parts = "".join(f"--b\nContent-Type: text/plain\n\npart {number}\n" for number in range(10_000))
+    start = time.perf_counter()
+    mail = f"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n"
+    assert read_mail(mail.encode()).text == "Subject: x\n\npart 0"
+    assert read_mail(nested_mail(100)).text == "Subject: x\n\ntext"
+    assert unreadable(read_mail, nested_mail(1500)) == "is no mail that can be read (its parts are nested too deep)"
+    assert unreadable(read_mail, nested_mail(90, "\n" * 300_000)) == "has 300,272 lines in 90 nested parts: not read"
+    forwarded = b"Content-Type: message/rfc822\n\n" * 3000 + b"text"
+    assert unreadable(read_mail, forwarded) == "is no mail that can be read (its parts are nested too deep)"
+    assert time.perf_counter() - start < 10
+
+
+def test_the_text_of_a_mail_is_its_page_with_pictures_or_a_part_without_boundary(lxml):
+    related = (
+        'Content-Type: multipart/related; boundary=b; start="<2>"\n\n--b\nContent-Type: text/html\n\nnot this\n'
+        "--b\nContent-Type: text/html\nContent-ID: <2>\n\n<p>the page\n--b--\n"
+    )
+    assert read_mail(related.encode()).text == "the page"
+    assert read_mail(b"Content-Type: multipart/mixed\n\nplain all the same").text == "plain all the same"
+
+
 def test_a_file_that_is_no_mail():
     assert unreadable(read_mail, b"\n\n\n") == "is no mail: it has no header and no text"
 
@@ -231,11 +273,50 @@ def test_pdfs_that_cannot_be_read():
     assert unreadable(read_pdf, make_pdf(["text"], password="x")) == (
         "is encrypted: save it without its password (qpdf --decrypt)"
     )
-    assert unreadable(read_pdf, b"%PDF-1.4 nonsense").startswith("is no PDF that can be read (Failed to load document")
-    assert unreadable(read_pdf, good[:200]).startswith("is no PDF that can be read (")
-    assert unreadable(read_pdf, b"").startswith("is no PDF that can be read (")
+    for data in (b"%PDF-1.4 nonsense", good[:200], b""):
+        assert unreadable(read_pdf, data) == "is no PDF that can be read (it is damaged, or another kind of file)"
     assert unreadable(read_pdf, make_pdf(["", ""])) == (
         "has no text: its pages are pictures (ocrmypdf adds their text)"
+    )
+
+
+def pdf_that_states(count, kids="3 0 R"):
+    """A PDF of one page, or of the given `kids`, that says to have `count` pages."""
+    page = "<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R/Resources<</Font<</F 5 0 R>>>>>>"
+    text = "BT /F 12 Tf 20 100 Td (Apples.) Tj ET"
+    data, starts = b"%PDF-1.4\n", []
+    for number, entry in enumerate(
+        [
+            "<</Type/Catalog/Pages 2 0 R>>",
+            f"<</Type/Pages/Kids[{kids}]/Count {count}>>",
+            page,
+            f"<</Length {len(text)}>>stream\n{text}\nendstream",
+            "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        ],
+        start=1,
+    ):
+        starts.append(len(data))
+        data += f"{number} 0 obj\n{entry}\nendobj\n".encode()
+    table = "".join(f"{start:010} 00000 n \n" for start in starts)
+    return data + (
+        f"xref\n0 6\n0000000000 65535 f \n{table}trailer<</Size 6/Root 1 0 R>>\nstartxref\n{len(data)}\n%%EOF".encode()
+    )
+
+
+def test_a_pdf_that_states_a_false_number_of_pages():
+    pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed (extra files)")
+    for count in (1, 0, -3):
+        content = read_pdf(pdf_that_states(count))
+        assert (content.text, content.note) == ("Apples.", "")
+    assert read_pdf(pdf_that_states(3)).note == "has pages that cannot be read: 2, 3"
+    content = read_pdf(pdf_that_states(1_000_000))
+    assert len(content.page_starts) == 1001  # a million takes 14 s
+    assert content.note == (
+        "has pages that cannot be read: 2, 3, 4, 5, 6, …; of the 1,000,000 pages that it says to have, those after "
+        "1,001 were not tried"
+    )
+    assert unreadable(read_pdf, pdf_that_states(7, kids="2 0 R 2 0 R")) == (
+        "is a damaged PDF: none of its 7 pages can be read"
     )
 
 
@@ -270,16 +351,50 @@ def test_the_passages_of_a_word_document_have_their_heading(tmp_path):
     assert all(text[d.record.start : d.record.end] == d.text for d in documents)
 
 
-def bomb(size):
-    """A small ZIP of a Word document whose main part unpacks to `size` bytes."""
+def changed_docx(old, new, *blocks):
+    """A Word document whose main part has `new` in the place of `old`, all of it for None."""
     stream = io.BytesIO()
     with (
-        zipfile.ZipFile(io.BytesIO(make_docx((0, "x")))) as good,
-        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as bad,
+        zipfile.ZipFile(io.BytesIO(make_docx(*(blocks or [(0, "x")])))) as good,
+        zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as changed,
     ):
         for name in good.namelist():
-            bad.writestr(name, good.read(name) if name != "word/document.xml" else b" " * size)
+            part = good.read(name)
+            if name == "word/document.xml":
+                text = part.decode()
+                assert old is None or old in text
+                part = (new if old is None else text.replace(old, new, 1)).encode()
+            changed.writestr(name, part)
     return stream.getvalue()
+
+
+def bomb(size):
+    """A small ZIP of a Word document whose main part unpacks to `size` bytes."""
+    return changed_docx(None, " " * size)
+
+
+def test_text_in_links_controls_insertions_and_inner_tables_is_read_but_no_deletion():
+    def paragraph(text, tag="t"):
+        return f"<w:r><w:{tag}>{text}</w:{tag}></w:r>"
+
+    inner = f"<w:tbl><w:tr><w:tc><w:p>{paragraph('inner cell')}</w:p></w:tc></w:tr></w:tbl>"
+    blocks = (
+        f"<w:p>{paragraph('one ')}<w:ins>{paragraph('inserted ')}</w:ins><w:del>{paragraph('gone', 'delText')}</w:del>"
+        f"<w:hyperlink>{paragraph('linked')}</w:hyperlink></w:p>"
+        f"<w:sdt><w:sdtContent><w:p>{paragraph('control')}</w:p></w:sdtContent></w:sdt>"
+        f"<w:tbl><w:tr><w:tc><w:p>{paragraph('cell')}</w:p>{inner}</w:tc></w:tr></w:tbl>"
+    )
+    assert read_docx(changed_docx("<w:body>", f"<w:body>{blocks}")).text == (
+        "one inserted linked\n\ncontrol\n\ncell\ninner cell\n\nx"
+    )
+
+
+def test_a_document_of_too_many_elements_is_refused_before_they_are_made():
+    data = changed_docx("<w:body>", "<w:body>" + "<w:p/>" * 2_100_000)
+    assert len(data) < 60_000
+    assert re.fullmatch(
+        r"unpacks to 2,100,\d\d\d elements in word/document.xml: not opened \(.*\)", unreadable(read_docx, data)
+    )
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked():
@@ -293,16 +408,31 @@ def test_a_zip_bomb_that_declares_a_small_size_gives_no_more_than_that():
     declared, small = (60_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")
     assert data.count(declared) == 2  # in the entry and in the directory
     data = bytes(data).replace(declared, small)
-    assert unreadable(read_docx, data).startswith("is no Word document that can be read (Bad CRC-32")
+    assert unreadable(read_docx, data) == "is no Word document that can be read (it is damaged, or no .docx)"
 
 
 def test_word_documents_that_cannot_be_read():
     assert unreadable(read_docx, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1").startswith("is encrypted, or an old .doc: ")
-    assert unreadable(read_docx, b"PK nonsense") == ("is no Word document that can be read (File is not a zip file)")
+    assert unreadable(read_docx, b"PK nonsense") == (
+        "is no Word document that can be read (it is damaged, or no .docx)"
+    )
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("a.txt", "x")
-    assert "\n" not in unreadable(read_docx, stream.getvalue())
+    assert unreadable(read_docx, stream.getvalue()) == (
+        "is no Word document that can be read (its part [Content_Types].xml is missing)"
+    )
+    encrypted = bytearray(make_docx((0, "text")))
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        for match in re.finditer(re.escape(mark), bytes(encrypted)):
+            encrypted[match.start() + flags] |= 1
+    assert unreadable(read_docx, bytes(encrypted)) == "is encrypted: save it as .docx without a password"
+    assert unreadable(read_docx, changed_docx("<w:body>", "<w:body>" + "<w:x>" * 1000)) == (
+        "is no Word document that can be read (its parts are nested too deep)"
+    )
+    assert unreadable(read_docx, changed_docx("<w:body>", "<w:body")) == (
+        "is no Word document that can be read (its XML is damaged)"
+    )
     good = make_docx((0, "text"))
     for position in range(0, len(good), len(good) // 40):
         text_or_reason(read_docx, good[:position] + b"\xff\0\n" + good[position + 3 :])
