@@ -182,6 +182,7 @@ def order_within(
         reasoning=tuple(text for ranking in rankings for text in ranking.reasoning),
         problems=tuple(problem for ranking in rankings for problem in ranking.problems),
         complete=all(ranking.complete for ranking in rankings),
+        agreement=rankings[-1].agreement if rankings else None,
     )
     return ranking, read
 

@@ -81,7 +81,8 @@ class Listwise:
       keep the order in which they were given ("allpair" orders all).
     - `shuffle_seed`: shuffles the documents of each comparison of mode "setwise", the same in every run; default: as
       the authors of the prompt form did.
-    - `passes`: number of passes, 1 to 100. Each pass after the first shuffles the documents; the mean rank counts.
+    - `passes`: number of passes, 1 to 100. Each pass after the first shuffles the documents; the mean rank counts. An
+      attention reranker takes this option alone.
     - `on_text`: function that is called with each piece of text as the model writes it.
 
     A call with a value outside these ranges raises UsageError.
@@ -104,6 +105,11 @@ class Listwise:
     def sorts(self) -> bool:
         """True for a mode that sorts by comparisons, and has no windows."""
         return self.mode in SORTS
+
+    @property
+    def only_passes(self) -> bool:
+        """True if several passes are all that is asked: an attention reranker takes no other of these options."""
+        return self.passes > 1 and replace(self, passes=1, on_text=None) == Listwise()
 
     @property
     def has_windows(self) -> bool:

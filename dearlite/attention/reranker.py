@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dearlite.agreement import rank_in_passes
 from dearlite.anytime import order_within, rank_within
 from dearlite.attention.engine import AttentionBackend, Stopped
 from dearlite.attention.scoring import document_scores
@@ -84,12 +85,12 @@ class AttentionReranker(Reranker):
 
     def span(self, listwise: Listwise | None = None) -> tuple[int, int]:
         """One window holds the whole list, of any length."""
-        self._check_no_listwise(listwise)
+        self._passes(listwise)
         return sys.maxsize, sys.maxsize
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
         self.check_open()
-        self._check_no_listwise(listwise)
+        passes = self._passes(listwise)
         words = hashlib.sha256(repr(self._encoder.reading).encode()).hexdigest()[:16]
         return {
             "model": self.model,
@@ -99,6 +100,7 @@ class AttentionReranker(Reranker):
             "prompt": f"{self.bundle.manifest.prompt} {words}",
             "instruction": self._encoder.reading.late,
             **self._backend.arithmetic(),
+            **({"options": f"passes={passes}"} if passes > 1 else {}),
         }
 
     def empty_documents(self, documents: Sequence[Document]) -> list[int]:
@@ -110,7 +112,7 @@ class AttentionReranker(Reranker):
 
     def rank(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
         """One Ranking per job, one after another: a prompt of one list keeps all threads busy."""
-        self._check_no_listwise(call.listwise)
+        passes = self._passes(call.listwise)
         if call.long is not None and call.long.checked().mode != "truncate":
             raise UsageError(
                 f"{self.model} is an attention reranker and reads only the beginning of a document: put a pointwise "
@@ -120,12 +122,17 @@ class AttentionReranker(Reranker):
 
             def stage(query: QueryState, deadline: Deadline, progress: Progress) -> tuple[Ranking, set[int]]:
                 documents = query.shown(query.order, passages=False)
-                return order_within(self, query.text, documents, None, deadline, progress, first=True)
+                return order_within(self, query.text, documents, call.listwise, deadline, progress, first=True)
 
             return [rank_within(self.model, self.margin, job, call, stage) for job in jobs]
         top_k = check_top_k(call.top_k)
+        if passes > 1:
+            return rank_in_passes(lambda shuffled: self._rank_each(shuffled, call), jobs, passes, top_k)
+        return [ranking.top(top_k) for ranking in self._rank_each(jobs, call)]
+
+    def _rank_each(self, jobs: Sequence[Job], call: Call) -> list[Ranking]:
         return [
-            self._ranked(*job, replace(call, progress=part_of(call.progress, number, len(jobs)))).top(top_k)
+            self._ranked(*job, replace(call, progress=part_of(call.progress, number, len(jobs))))
             for number, job in enumerate(jobs)
         ]
 
@@ -180,10 +187,14 @@ class AttentionReranker(Reranker):
         used = [(len(cut.ends), cut.total, cut.total_is_bound) for cut in prompt.passages]
         return scores, used
 
-    def _check_no_listwise(self, listwise: Listwise | None) -> None:
-        """Raises UsageError for options of listwise models."""
-        if listwise is not None:
+    def _passes(self, listwise: Listwise | None) -> int:
+        """The number of passes. Raises UsageError for the other options of listwise models."""
+        if listwise is None:
+            return 1
+        if not listwise.only_passes:
             raise UsageError(
                 f"{self.model} is an attention reranker, which reads one list and writes no text: modes, windows and "
                 "reasons need a listwise model"
             )
+        listwise.check_values()
+        return listwise.passes

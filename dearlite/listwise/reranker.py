@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dearlite.agreement import rank_in_passes
 from dearlite.anytime import order_within, rank_within
 from dearlite.deadline import Deadline
-from dearlite.documents import as_documents
-from dearlite.errors import Cancelled, EngineError, ModelFileError, UsageError, warn
+from dearlite.errors import EngineError, ModelFileError, UsageError, warn
 from dearlite.jobs import Job
-from dearlite.listwise.agreement import fuse, shuffled_orders
 from dearlite.listwise.encoders import Encoders
 from dearlite.listwise.engine import LlamaBackend
 from dearlite.listwise.forms import mode_of
@@ -141,22 +140,7 @@ class ListwiseReranker(Reranker):
         self.span(call.listwise)  # raises for wrong options before any work
         if passes == 1:
             return self._rank_groups(jobs, call, top_k)
-        queries = [(query, as_documents(docs)) for query, docs in jobs]
-        orders = [shuffled_orders(len(documents), passes) for _, documents in queries]
-        shuffled: list[Job] = [
-            (query, [documents[index] for index in order])
-            for (query, documents), orders_of_query in zip(queries, orders, strict=True)
-            for order in orders_of_query
-        ]
-        try:
-            rankings = self._rank_groups(shuffled, call, None)
-        except Cancelled as err:
-            err.partial = None  # the passes are fused at their end
-            raise
-        return [
-            fuse(rankings[number * passes : (number + 1) * passes], orders_of_query, top_k)
-            for number, orders_of_query in enumerate(orders)
-        ]
+        return rank_in_passes(lambda shuffled: self._rank_groups(shuffled, call, None), jobs, passes, top_k)
 
     def _rank_groups(self, jobs: Sequence[Job], call: Call, top_k: int | None) -> list[Ranking]:
         """One Ranking per job, `call.batch_size` jobs at a time."""

@@ -122,6 +122,31 @@ def test_a_budget_gives_a_whole_ranking_or_says_that_it_is_too_short(model):
         model.rerank(QUERY, list(TEXTS), budget_s=1e-6)
 
 
+def test_passes_are_fused_and_report_their_agreement(model):
+    passes = Listwise(passes=2)
+    ranking = model.rerank(QUERY, list(TEXTS), listwise=passes)
+    assert sorted(hit.index for hit in ranking) == list(range(len(TEXTS)))
+    assert -1.0 <= ranking.agreement <= 1.0
+    assert model.rerank(QUERY, list(TEXTS), listwise=passes, budget_s=60).agreement == ranking.agreement
+    assert model.rerank(QUERY, list(TEXTS)).agreement is None
+    assert model.identity(passes) == model.identity() | {"options": "passes=2"}
+    with pytest.raises(UsageError, match="passes is 101"):
+        model.rerank(QUERY, ["tea"], listwise=Listwise(passes=101))
+    with pytest.raises(UsageError, match="need a listwise model"):
+        model.rerank(QUERY, ["tea"], listwise=Listwise(passes=2, mode="first"))
+
+
+def test_the_command_line_takes_passes_and_no_other_option(cli, path, tmp_path):
+    (tmp_path / "d.txt").write_text("tea\ncoffee\nmilk\n")
+    call = ("rerank", "-q", "tea", tmp_path / "d.txt", "-m", path)
+    code, out, err = cli(*call, "--passes", "2")
+    assert (code, out.count("\n")) == (0, 3)
+    assert "agreement of the passes: Kendall's tau" in err
+    code, out, err = cli(*call, "--passes", "2", "--window", "3")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "need a listwise model" in err
+
+
 def test_options_of_other_kinds_are_refused_in_one_line(model, path):
     with pytest.raises(UsageError, match="modes, windows and reasons need a listwise model"):
         model.rerank(QUERY, ["tea"], listwise=Listwise())

@@ -97,8 +97,8 @@ LISTWISE_OPTIONS: tuple[Option, ...] = (
         "--passes",
         type=int,
         metavar="N",
-        help="Listwise: permutation self-consistency: rank N times, at most 100, each time after the first with the "
-        "documents shuffled, and order by mean rank. [default: 1]",
+        help="Listwise, and attention rerankers: permutation self-consistency: rank N times, at most 100, each time "
+        "after the first with the documents shuffled, and order by mean rank. [default: 1]",
     ),
     click.option(
         "--prompt",

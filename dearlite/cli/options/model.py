@@ -163,6 +163,9 @@ class ModelOptions:
             raise UsageError(f"{options} {verb} with {GOES_WITH[names[-1]]}, and {reason}")
         if any(stage.kind == "listwise" for stage in self.chain.stages):
             return
+        alone = not self.chain.cascade and self.chain.stages[0].kind == "attention"
+        if self.listwise is not None and alone and self.listwise.only_passes:
+            return
         if self.listwise is not None and self.chain.cascade:
             raise UsageError(f"{self.name} has no listwise stage: modes, windows and reasons need one")
         if self.listwise is not None:

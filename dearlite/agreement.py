@@ -7,13 +7,41 @@ shuffled inputs depends on it less, and low agreement marks a ranking that is no
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
+from dearlite.documents import as_documents
+from dearlite.errors import Cancelled
+from dearlite.jobs import Job
 from dearlite.ranking import Ranking
 from dearlite.scores import kendall_tau
+
+
+def rank_in_passes(
+    rank: Callable[[Sequence[Job]], list[Ranking]], jobs: Sequence[Job], passes: int, top_k: int | None
+) -> list[Ranking]:
+    """One Ranking per job, fused of `passes` rankings of its documents in shuffled orders; `rank` makes them.
+
+    Raises Cancelled without a partial ranking: the passes are fused at their end.
+    """
+    queries = [(query, as_documents(docs)) for query, docs in jobs]
+    orders = [shuffled_orders(len(documents), passes) for _, documents in queries]
+    shuffled: list[Job] = [
+        (query, [documents[index] for index in order])
+        for (query, documents), orders_of_query in zip(queries, orders, strict=True)
+        for order in orders_of_query
+    ]
+    try:
+        rankings = rank(shuffled)
+    except Cancelled as err:
+        err.partial = None
+        raise
+    return [
+        fuse(rankings[number * passes : (number + 1) * passes], orders_of_query, top_k)
+        for number, orders_of_query in enumerate(orders)
+    ]
 
 
 def shuffled_orders(count: int, passes: int) -> list[list[int]]:

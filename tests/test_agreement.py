@@ -4,10 +4,10 @@ import pytest
 from llama import need_llama
 
 from dearlite import Listwise, Reranker
+from dearlite.agreement import fuse, shuffled_orders
 from dearlite.documents import as_documents
 from dearlite.errors import UsageError
 from dearlite.hits import make_hits
-from dearlite.listwise.agreement import fuse, shuffled_orders
 from dearlite.ranking import Ranking
 from dearlite.scores import kendall_tau
 
