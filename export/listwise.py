@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import UsageError
+from dearlite.export.gguf.architectures import architecture_of, text_config
 from dearlite.export.gguf.metadata import ListwiseFacts
+from dearlite.export.gguf.networks import most_tokens
 from dearlite.export.gguf.pipeline import export_gguf
+from dearlite.export.gguf.weights import left_out
 from dearlite.export.options import DEFAULT_QUANT, DEFAULT_STRIDE, DEFAULT_WINDOW, ExportOptions, Report
 from dearlite.export.quality.gate import MIN_AGREEMENT, QualityGate
 from dearlite.export.results import WrittenModel
@@ -29,12 +32,15 @@ def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions
     folder, adapter = source_folders(model, entry, options.adapter)
     checkpoint, lora = Checkpoint(folder), Adapter(adapter) if adapter else None
     _refuse_scorer(checkpoint)
+    checkpoint.config = text_config(checkpoint.config)
     source = MergedCheckpoint(checkpoint, lora, require_head=False)
     if lora is not None:
         if not options.force:
             refuse_other_base(lora.config, checkpoint)
         if note := check_base(lora.config, checkpoint):
             report(note)
+    if dropped := left_out(source, architecture_of(source.config)):
+        report(f"the file reads text only: {dropped} tensors of the part that reads images are left out")
     if source.untied:
         report("the base's output matrix is its embedding, and the adapter trains one of them: the file holds both")
     prompt, max_tokens = _prompt_and_length(model, entry, options, checkpoint)
@@ -58,6 +64,10 @@ def export_listwise(model: str, entry: ModelEntry | None, options: ExportOptions
             force=options.force,
         ),
     )
+    if entry is None and options.max_tokens is None and max_tokens < min(_MOST_TOKENS, _positions(checkpoint)):
+        report(
+            f"prompts have at most {max_tokens} tokens: llama.cpp does not compute this model's windows, or its factors"
+        )
     return WrittenModel(output, facts, card, checkpoint)
 
 
@@ -65,8 +75,9 @@ def _prompt_and_length(
     model: str, entry: ModelEntry | None, options: ExportOptions, checkpoint: Checkpoint
 ) -> tuple[str, int]:
     """The prompt form and the tokens of prompt and answer. Raises UsageError for more tokens than positions."""
-    positions = checkpoint.config.get("max_position_embeddings") or _MOST_TOKENS
-    prompt, max_tokens = options.prompt or _DEFAULT_PROMPT, options.max_tokens or min(_MOST_TOKENS, positions)
+    positions = _positions(checkpoint)
+    prompt = options.prompt or _DEFAULT_PROMPT
+    max_tokens = options.max_tokens or most_tokens(checkpoint.config, _MOST_TOKENS)
     if entry is not None:
         prompt, max_tokens = entry.prompt, entry.max_tokens
     if prompt not in FORMS:
@@ -76,10 +87,16 @@ def _prompt_and_length(
     return prompt, max_tokens
 
 
+def _positions(checkpoint: Checkpoint) -> int:
+    return checkpoint.config.get("max_position_embeddings") or _MOST_TOKENS
+
+
 def _refuse_scorer(checkpoint: Checkpoint) -> None:
     """Raises UsageError if config.json names an architecture that is not a language model."""
     names = checkpoint.config.get("architectures") or []
-    if names and not any(str(name).endswith("ForCausalLM") for name in names):
+    reads_images = isinstance(checkpoint.config.get("text_config"), dict)
+    kinds = ("ForCausalLM", "ForConditionalGeneration") if reads_images else ("ForCausalLM",)
+    if names and not any(str(name).endswith(kinds) for name in names):
         raise UsageError(
             f"{checkpoint.folder} is a {names[0]}, not a language model, and a GGUF has no place for its head: export "
             "it as a .dear file, without --quant or with --quant int8"

@@ -1,44 +1,56 @@
-"""The decoder families that can be written as GGUF: config.json -> tensors, their GGUF names, and hyperparameters.
+"""The decoder families that can be written as GGUF, as a table: their tensors, keys, and limits in llama.cpp.
 
-A new family is one entry of ARCHITECTURES. Names and keys are llama.cpp's (gguf-py/gguf/constants.py).
+A new family is one entry of ARCHITECTURES. Names and keys are llama.cpp's (gguf-py/gguf/constants.py); the limits are
+those of its graphs (src/models) and of its converter.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from dearlite.errors import CheckpointError, UsageError
-from dearlite.export.source.checkpoint import Floats, TensorSource, name_some
-from dearlite.export.source.families import COMPUTED, LlamaShape, rope_settings, shape_of
-from dearlite.export.source.merge import OUTPUT
-
-ROPE_FACTORS = "rope_freqs.weight"
-_MOST_FAULTS = 8  # in one message
+from dearlite.errors import UsageError
+from dearlite.export.source.families import FAMILIES, Family
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The form of a family in a GGUF. Keys name a matrix by its module, without `.weight`.
+    """The form of a family in a GGUF. Keys name a matrix by its module, without `.weight`, a bias with `.bias`.
 
     `permuted` maps a matrix to the field of LlamaShape that counts its heads: the rows of a head are reordered from
-    transformers' two halves to the neighbouring pairs that llama.cpp rotates.
+    transformers' two halves to the neighbouring pairs that llama.cpp rotates. The order of `layer` is that of use:
+    the fp32 reference has seen a layer's vectors when it reads the last matrix of a half.
     """
 
     gguf: str  # `general.architecture`, and the prefix of its keys
+    family: Family
     model: dict[str, str]  # module -> GGUF name, outside the layers
     layer: dict[str, str]  # the same within a layer
-    permuted: dict[str, str]
+    keys: tuple[str, ...]  # entries of hyperparameters.KEYS
     scalings: tuple[str, ...]  # rope types
     tokenizers: tuple[str, ...]  # entries of vocabulary.TOKENIZERS
+    permuted: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)  # values of fields that a config.json may omit
+    full_every: int = (
+        0  # every n-th layer attends to all tokens and the others to a window; 0: llama.cpp has no windows
+    )
+    heads_fill_width: bool = False  # the heads together are as wide as the hidden state
+    always_tied: bool = False  # no place for an output matrix of its own
+    must_cap: bool = False  # attention's scores and the logits are bounded by a tanh
+    wide_scale_layers: int = 0  # with this number of layers, scores are scaled by hidden / heads instead of head_dim
+    space_prefix: bool | None = None  # SentencePiece puts a space before a text; None: as the tokenizer's settings say
+    left_out: str = ""  # pattern of tensors that read no text
 
 
+_BASIC_KEYS = (
+    "block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "rope.scaling.type", "rope.scaling.factor", "rope.freq_base",
+    "attention.layer_norm_rms_epsilon",
+)  # fmt: skip
+_HEAD_KEYS = ("attention.key_length", "attention.value_length")
 _LLAMA = Architecture(
     gguf="llama",
+    family=FAMILIES["llama"],
     model={"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"},
     layer={
         "input_layernorm": "attn_norm",
@@ -51,153 +63,119 @@ _LLAMA = Architecture(
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     },
+    keys=(*_BASIC_KEYS, *_HEAD_KEYS, "vocab_size", "rope.dimension_count"),
     permuted={"self_attn.q_proj": "heads", "self_attn.k_proj": "kv_heads"},
     scalings=("default", "linear", "llama3"),
     tokenizers=("bpe", "sentencepiece"),
 )
+_QWEN2 = replace(
+    _LLAMA,
+    gguf="qwen2",
+    family=FAMILIES["qwen2"],
+    layer={f"self_attn.{part}_proj.bias": f"attn_{part}.bias" for part in "qkv"} | _LLAMA.layer,
+    keys=_BASIC_KEYS,
+    permuted={},
+    scalings=("default", "linear"),
+    heads_fill_width=True,
+)
+_HEAD_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+_GEMMA_NORMS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+_GEMMA2 = replace(
+    _LLAMA,
+    gguf="gemma2",
+    family=Family(activations=("gelu_pytorch_tanh",), norm_offset=1.0, scaled_embedding=True),
+    layer=_GEMMA_NORMS
+    | {
+        name.replace("post_attention_layernorm", "pre_feedforward_layernorm"): gguf
+        for name, gguf in _LLAMA.layer.items()
+    },
+    keys=(
+        *(key for key in _BASIC_KEYS if not key.startswith("rope.")),
+        *(*_HEAD_KEYS, "attn_logit_softcapping", "final_logit_softcapping", "attention.sliding_window"),
+    ),
+    permuted={},
+    defaults={"tie_word_embeddings": True},
+    scalings=("default",),
+    tokenizers=("sentencepiece",),
+    full_every=2,
+    always_tied=True,
+    must_cap=True,
+    wide_scale_layers=46,  # 27B
+    space_prefix=False,
+)
+_GEMMA3 = replace(
+    _GEMMA2,
+    gguf="gemma3",
+    family=replace(_GEMMA2.family, head_norms=True),
+    layer=_HEAD_NORMS | _GEMMA2.layer,
+    keys=(*_BASIC_KEYS, *_HEAD_KEYS, "rope.freq_base_swa", "final_logit_softcapping", "attention.sliding_window"),
+    scalings=("default", "linear"),
+    full_every=6,
+    always_tied=False,
+    must_cap=False,
+    wide_scale_layers=62,  # 27B
+    left_out=r"(model\.)?(vision_tower|multi_modal_projector)\..+",
+    # transformers' Gemma3TextConfig: a config.json with a vision part omits values that are the defaults
+    defaults={
+        "tie_word_embeddings": True, "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216,
+        "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256, "sliding_window": 4096, "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
+    },
+)  # fmt: skip
+_PHI3 = replace(
+    _LLAMA,
+    gguf="phi3",
+    family=Family(sliding_window=True),
+    layer={
+        "input_layernorm": "attn_norm",
+        "self_attn.qkv_proj": "attn_qkv",
+        "self_attn.o_proj": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+    },
+    keys=(
+        *(key for key in _BASIC_KEYS if not key.startswith("rope.scaling.")),
+        "rope.scaling.original_context_length", "rope.scaling.attn_factor", "rope.dimension_count",
+        "attention.sliding_window",
+    ),
+    permuted={},
+    scalings=("default", "longrope", "su"),
+    heads_fill_width=True,
+)  # fmt: skip
 # `model_type` of config.json -> family.
 ARCHITECTURES = {
     "llama": _LLAMA,  # Llama 2, 3, 3.1, 3.2, SmolLM2
-    "mistral": _LLAMA,
-}
+    "mistral": replace(_LLAMA, family=FAMILIES["mistral"]),
+    "qwen2": _QWEN2,  # Qwen2, Qwen2.5
+    "qwen3": replace(
+        _QWEN2, gguf="qwen3", family=FAMILIES["qwen3"], layer=_HEAD_NORMS | _LLAMA.layer,
+        keys=(*_BASIC_KEYS, *_HEAD_KEYS), heads_fill_width=False,
+    ),
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA3,  # Gemma 3; of a model that also reads images, the part that reads text
+    "phi3": _PHI3,  # Phi-3, Phi-3.5, Phi-4, Phi-4-mini
+}  # fmt: skip
+_TEXT_PARTS = {"gemma3": "gemma3_text"}  # model_type with a vision part -> that of its `text_config`
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """One tensor: its names in the checkpoint and in the GGUF, and its shape, (rows, columns) or (columns,)."""
-
-    name: str
-    gguf: str
-    shape: tuple[int, ...]
-    permuted_heads: int = 0  # heads whose rows are reordered; 0: none
-
-    @property
-    def is_matrix(self) -> bool:
-        """True for a matrix, which is written in f16; vectors stay f32."""
-        return len(self.shape) == 2
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` of the language model alone, with the values that its family's config.json may omit."""
+    kind, inner = config.get("model_type"), config.get("text_config")
+    if kind in _TEXT_PARTS and isinstance(inner, dict):
+        outer = {key: value for key, value in config.items() if not key.endswith("_config")}
+        config = outer | inner | {"model_type": _TEXT_PARTS[str(kind)]}
+    family = ARCHITECTURES.get(str(config.get("model_type")))
+    return config if family is None else family.defaults | config
 
 
-def find_architecture(config: dict[str, Any], max_tokens: int) -> tuple[Architecture, LlamaShape]:
-    """The family and the shape that config.json names. Raises UsageError for an unsupported one."""
+def architecture_of(config: dict[str, Any]) -> Architecture:
+    """The family that config.json names. Raises UsageError for an unsupported one."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise UsageError(
             f"architecture {kind!r} cannot be written as GGUF here: it is none of {', '.join(ARCHITECTURES)}; "
             "llama.cpp's convert_hf_to_gguf.py writes more, and `dearlite rerank -m FILE.gguf` runs its files"
         )
-    family, shape = ARCHITECTURES[kind], shape_of(config, max_tokens)
-    scaling = rope_settings(config).get("rope_type", "default")
-    if scaling not in family.scalings:
-        raise UsageError(f"rope scaling {scaling!r} is not supported: it is none of {', '.join(family.scalings)}")
-    return family, shape
-
-
-def weights_of(config: dict[str, Any], family: Architecture, shape: LlamaShape) -> list[Weight]:
-    """Every tensor of the model, in the order of their use in the network."""
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    sides = {
-        "model.embed_tokens": (shape.vocabulary, shape.hidden),
-        "model.norm": (shape.hidden,),
-        "lm_head": (shape.vocabulary, shape.hidden),
-        "input_layernorm": (shape.hidden,),
-        "post_attention_layernorm": (shape.hidden,),
-        "self_attn.q_proj": (q, shape.hidden),
-        "self_attn.k_proj": (kv, shape.hidden),
-        "self_attn.v_proj": (kv, shape.hidden),
-        "self_attn.o_proj": (shape.hidden, q),
-        "mlp.gate_proj": (shape.ffn, shape.hidden),
-        "mlp.up_proj": (shape.ffn, shape.hidden),
-        "mlp.down_proj": (shape.hidden, shape.ffn),
-    }
-
-    def of_model(module: str) -> Weight:
-        return Weight(f"{module}.weight", f"{family.model[module]}.weight", sides[module])
-
-    weights = [of_model("model.embed_tokens")]
-    for number in range(shape.layers):
-        for module, short in family.layer.items():
-            heads = getattr(shape, family.permuted[module]) if module in family.permuted else 0
-            name, gguf = f"model.layers.{number}.{module}.weight", f"blk.{number}.{short}.weight"
-            weights.append(Weight(name, gguf, sides[module], heads))
-    weights.append(of_model("model.norm"))
-    if not config.get("tie_word_embeddings"):
-        weights.append(of_model("lm_head"))
-    return weights
-
-
-def check_weights(source: TensorSource, weights: list[Weight], where: object) -> None:
-    """Raises CheckpointError that names missing tensors, wrong shapes and tensors without a place in a GGUF."""
-    names = {name for name in source.names if not COMPUTED.fullmatch(name)}
-    expected = {weight.name: weight.shape for weight in weights}
-    tied = OUTPUT not in expected
-    if tied and OUTPUT in names:  # some models repeat the embedding as the output matrix
-        names.remove(OUTPUT)
-    if "score.weight" in names and OUTPUT not in names and not tied:
-        raise UsageError(
-            f"{where} is a scorer (it has score.weight and no lm_head.weight), and its config.json states a language "
-            "model: export it as a .dear file, or correct its `architectures`"
-        )
-    faults = [f"{name} is missing" for name in expected if name not in names]
-    faults += [
-        f"{name} is {list(source.shape(name))}, not {list(sides)}"
-        for name, sides in expected.items()
-        if name in names and tuple(source.shape(name)) != sides
-    ]
-    faults += [f"{name} has no place in the file" for name in names if name not in expected]
-    if faults:
-        raise CheckpointError(
-            f"{where} is not the language model of its config.json: {name_some(faults, _MOST_FAULTS, '; ')}: fetch "
-            "model and config.json again, both of one revision"
-        )
-
-
-def rope_factors(config: dict[str, Any], head_dim: int) -> Floats | None:
-    """The divisor of each rotary frequency, (head_dim / 2,) float32, for the scaling "llama3"; None for others.
-
-    Wavelengths above original / low are stretched by `factor`, those below original / high are kept, and the two are
-    blended between these limits (Llama 3.1). Computed in float32 like llama.cpp's converter, so that the bits agree.
-    """
-    settings = rope_settings(config)
-    if settings.get("rope_type") != "llama3":
-        return None
-    factor, original = settings.get("factor", 8.0), settings.get("original_max_position_embeddings", 8192)
-    low, high = settings.get("low_freq_factor", 1.0), settings.get("high_freq_factor", 4.0)
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1) / np.power(np.float32(settings.get("rope_theta", 10000.0)), exponents)
-    factors = []
-    for frequency in frequencies:
-        wavelength = np.float32(2 * math.pi) / frequency
-        if wavelength < original / high:
-            factors.append(np.float32(1))
-        elif wavelength > original / low:
-            factors.append(np.float32(factor))
-        else:
-            smooth = (np.float32(original) / wavelength - np.float32(low)) / np.float32(high - low)
-            factors.append(np.float32(1) / ((1 - smooth) / np.float32(factor) + smooth))
-    return np.array(factors, np.float32)
-
-
-def hyperparameters(config: dict[str, Any], family: Architecture, shape: LlamaShape) -> Iterator[tuple[str, Any]]:
-    """GGUF keys and values of the architecture: int -> uint32, float -> float32, str.
-
-    Fields that config.json does not have are omitted.
-    """
-    at, settings = family.gguf, rope_settings(config)
-    yield f"{at}.block_count", shape.layers
-    if "max_position_embeddings" in config:
-        yield f"{at}.context_length", int(config["max_position_embeddings"])
-    yield f"{at}.embedding_length", shape.hidden
-    yield f"{at}.feed_forward_length", shape.ffn
-    yield f"{at}.attention.head_count", shape.heads
-    if config.get("num_key_value_heads") is not None:
-        yield f"{at}.attention.head_count_kv", shape.kv_heads
-    if settings.get("rope_type") == "linear":
-        yield f"{at}.rope.scaling.type", "linear"
-        yield f"{at}.rope.scaling.factor", float(settings["factor"])
-    if "rope_theta" in settings:
-        yield f"{at}.rope.freq_base", float(settings["rope_theta"])
-    yield f"{at}.attention.layer_norm_rms_epsilon", float(shape.epsilon)
-    yield f"{at}.attention.key_length", shape.head_dim
-    yield f"{at}.attention.value_length", shape.head_dim
-    yield f"{at}.vocab_size", shape.vocabulary
-    yield f"{at}.rope.dimension_count", shape.head_dim
+    return ARCHITECTURES[kind]

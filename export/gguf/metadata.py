@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dearlite.errors import DearliteError, need
-from dearlite.export.gguf.architectures import Architecture, Weight, hyperparameters
+from dearlite.export.gguf.architectures import Architecture
+from dearlite.export.gguf.hyperparameters import hyperparameters
+from dearlite.export.gguf.networks import Network
 from dearlite.export.gguf.quants import F16, GGUF_QUANTS
-from dearlite.export.source.families import LlamaShape
+from dearlite.export.gguf.weights import Weight
 from dearlite.listwise.forms import FORMS
 from dearlite.models.facts import NOT_STATED, ModelFacts
 from dearlite.models.gguf import GgufFile
@@ -57,7 +59,7 @@ def listwise_values(facts: ListwiseFacts) -> Iterator[tuple[str, Any]]:
 def model_values(
     config: dict[str, Any],
     family: Architecture,
-    shape: LlamaShape,
+    network: Network,
     weights: list[Weight],
     facts: ModelFacts,
     own: Iterable[tuple[str, Any]],
@@ -73,7 +75,7 @@ def model_values(
     yield "general.size_label", gguf.size_label(parameters, parameters, 0, 0)
     if facts.licence != NOT_STATED:
         yield "general.license", facts.licence
-    yield from hyperparameters(config, family, shape)
+    yield from hyperparameters(config, family, network)
     yield "general.file_type", GGUF_QUANTS[F16].file_type
     yield "general.quantization_version", gguf.GGML_QUANT_VERSION
     yield from own

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import CheckpointError, DearliteError, ModelFileError, UsageError
-from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.card import (
     ROW_TOKENS,
     agreement_below_floor,
@@ -24,9 +23,11 @@ from dearlite.export.gguf.card import (
     versions,
 )
 from dearlite.export.gguf.metadata import CARD_BYTES, UNSEALED, ListwiseFacts, fill_in, listwise_values, model_values
+from dearlite.export.gguf.networks import find_network
 from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import CONTROL, USER_DEFINED, Vocabulary, read_vocabulary
+from dearlite.export.gguf.weights import check_weights, weights_of
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_head, write_weights
 from dearlite.export.quality.gate import MIN_AGREEMENT, QualityGate
@@ -62,10 +63,11 @@ def export_gguf(
     smaller share of positions than `gate.floor`, unless `gate.force`.
     """
     config, folder = source.config, source.checkpoint.folder
-    family, shape = find_architecture(config, facts.max_tokens)
+    family, shape = find_network(config, facts.max_tokens)
     weights = weights_of(config, family, shape)
-    check_weights(source, weights, folder)
-    vocabulary = read_vocabulary(folder, config, family.tokenizers, source.adapter.folder if source.adapter else None)
+    check_weights(source, weights, folder, family)
+    adapter = source.adapter.folder if source.adapter else None
+    vocabulary = read_vocabulary(folder, config, family.tokenizers, adapter, space_prefix=family.space_prefix)
     _check_template(folder, vocabulary, facts.prompt)
     if quant != F16 or gate.card:
         installed_engine()
@@ -73,7 +75,7 @@ def export_gguf(
     check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=gate.card)
     hashes = _SourceHashes(source)
     facts = replace(facts, source=facts.source | hashes.placeholders() | {"quant": quant, "versions": versions()})
-    factors = rope_factors(config, shape.head_dim)
+    factors = shape.rotary.tensors
     values = list(model_values(config, family, shape, weights, facts, listwise_values(facts)))
     with _draft_of(output) as whole:
         work = whole.path

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from dearlite.errors import CheckpointError, DearliteError, UsageError
-from dearlite.export.gguf.architectures import check_weights, find_architecture, rope_factors, weights_of
 from dearlite.export.gguf.metadata import CARD_BYTES, SCHEMA, UNSEALED, fill_in, model_values
+from dearlite.export.gguf.networks import find_network
 from dearlite.export.gguf.pipeline import check_disk
 from dearlite.export.gguf.quants import F16, size_bytes
 from dearlite.export.gguf.reference import Reference
 from dearlite.export.gguf.vocabulary import read_vocabulary
+from dearlite.export.gguf.weights import check_weights, weights_of
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_head, write_weights
 from dearlite.export.quality.check import check_probes, quality_card, tau_below_floor
@@ -56,12 +57,12 @@ def export_scorer(
     or a reading that has no GGUF, and DearliteError, without a file, for a Kendall's tau below `gate.floor`.
     """
     config = source.config | {"tie_word_embeddings": True}  # without an output matrix: llama.cpp takes the embedding
-    family, shape = find_architecture(config, facts.max_tokens)
+    family, shape = find_network(config, facts.max_tokens)
     if facts.pooling != _POOLING:
         raise UsageError(f"a GGUF is read at the {_POOLING}, and this model at the {facts.pooling}: write a .dear file")
     weights = weights_of(config, family, shape)
     network = _WithoutHead(source)
-    check_weights(network, weights, folders[0])
+    check_weights(network, weights, folders[0], family)
     head = source.rows(HEAD, 0, 1)[0].astype(np.float32)
     vocabulary = read_vocabulary(folders[0], config, family.tokenizers, folders[1])
     installed_engine()
@@ -69,7 +70,7 @@ def export_scorer(
     check_disk(output, size_bytes(F16, shapes), 0 if quant == F16 else size_bytes(quant, shapes), carded=gate.card)
     layout = None if facts.template is not None else PairEncoder(tokenizer, max_tokens=facts.max_tokens).layout
     values = list(model_values(config, family, shape, weights, facts, list(_own_values(facts, head, layout))))
-    factors, macs = rope_factors(config, shape.head_dim), macs_per_token(shape)
+    factors, macs = shape.rotary.tensors, macs_per_token(shape)
     pairs = card_pairs(tokenizer, facts.form, facts.max_tokens, macs) if gate.card else None
     rows = [] if pairs is None else pair_rows(tokenizer, facts.form, facts.max_tokens, pairs)
     reference = Reference(shape, [row.ids for row in rows], [[len(row.ids) - 1] for row in rows]) if rows else None

@@ -1,8 +1,8 @@
 """A model's tokenizer as the lists of a GGUF: tokens, types, scores or merges, and the rule that splits text.
 
-Two kinds: byte-level BPE from tokenizer.json (Llama 3, SmolLM2), and SentencePiece from tokenizer.model (Llama 2,
-Mistral), recognised by the files' contents. The special tokens and the chat template are read with gguf's SpecialVocab,
-as llama.cpp's converter does.
+Two kinds: byte-level BPE from tokenizer.json (Llama 3, SmolLM2, Qwen, Phi-4), and SentencePiece from tokenizer.model
+(Llama 2, Mistral, Gemma, Phi-3), recognised by the files' contents. The special tokens and the chat template are read
+with gguf's SpecialVocab, as llama.cpp's converter does.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # `tokenizer
 PRE_TYPES = {
     "17c09da0087319c30f57202a2110bec4d4e6fac157cae04662e683fadbe47b0b": "llama-bpe",  # Llama 3, 3.1, 3.2
     "b88c6f3efbebf5e0cf33fa6c092b095a5d58cbae7219549200f82f10195e920d": "smollm",  # SmolLM, SmolLM2
+    "d244bd555f497822e29431139753a4990dbf5b298000637c03593683bd1b73f4": "qwen2",  # Qwen2, Qwen2.5, Qwen3
+    "e7656d7783e38df62b78e5f6232a3bb172ad4008f5cde50fa77e1e92e7375bea": "dbrx",  # cl100k: Phi-4
+    "8524071a59aef443a3023714c5ddd80e4e670d3d38866fee0888f8366d5fd9b1": "gpt-4o",  # o200k: Phi-4-mini
 }
 CHECK_TEXT = (
     "dearlite reads 7, 42, 365, 1999 and 1234567 documents…\n\n\tIt's what they've said: "
@@ -65,11 +68,17 @@ class Vocabulary:
 
 
 def read_vocabulary(
-    folder: Path, config: dict[str, Any], allowed: Sequence[str] = TOKENIZERS, adapter: Path | None = None
+    folder: Path,
+    config: dict[str, Any],
+    allowed: Sequence[str] = TOKENIZERS,
+    adapter: Path | None = None,
+    *,
+    space_prefix: bool | None = None,
 ) -> Vocabulary:
     """The tokenizer of a model folder, or of its adapter if the base has none. Raises CheckpointError, UsageError.
 
     `config` is the base's config.json: its `vocab_size` is the number of tokens, including those without a text.
+    `space_prefix` says if a space is put before a text, None: as the tokenizer's settings do.
     """
     place = next((p for p in (folder, adapter) if p and any((p / n).is_file() for n in _FILES)), None)
     if place is None:
@@ -86,7 +95,7 @@ def read_vocabulary(
         adds |= _added_by(place / "tokenizer.json", special_ids)
     if config["vocab_size"] == _WITHOUT_BOS:
         adds["bos"] = False
-    prefix = settings.get("add_prefix_space")
+    prefix = settings.get("add_prefix_space") if space_prefix is None else space_prefix
     return Vocabulary(**lists, special_ids=special_ids, adds=adds, adds_space_prefix=prefix, chat_template=template)
 
 

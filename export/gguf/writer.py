@@ -7,7 +7,7 @@ and convert the next blocks while the caller's thread writes; the model is never
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from dearlite.errors import CheckpointError, need
-from dearlite.export.gguf.architectures import ROPE_FACTORS, Weight
 from dearlite.export.gguf.vocabulary import Vocabulary
+from dearlite.export.gguf.weights import Weight
 from dearlite.export.source.checkpoint import Floats, TensorSource, row_count
 
 _ALIGNMENT = 32
 _WORKERS = 2
 _VALUES_AT_ONCE = 2**20  # 4 MB as float32, near the size of a core's cache
 _F16_OVERFLOW = 65520  # from this value on, rounding to f16 gives infinity
+_NONE: Mapping[str, Floats] = {}
 
 
 class Watcher(Protocol):
@@ -40,9 +41,12 @@ def write_head(
     values: Sequence[tuple[str, Any]],
     vocabulary: Vocabulary,
     weights: Sequence[Weight] = (),
-    factors: Floats | None = None,
+    factors: Mapping[str, Floats] = _NONE,
 ) -> None:
-    """Writes everything before the data. Without `weights` the file is a complete GGUF of the vocabulary alone."""
+    """Writes everything before the data. Without `weights` the file is a complete GGUF of the vocabulary alone.
+
+    `factors` are the float32 tensors of rotary positions, which come first.
+    """
     gguf = need("gguf", extra="export")
     writer = gguf.GGUFWriter(path, architecture)
     kinds = {int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32, str: gguf.GGUFValueType.STRING}
@@ -52,8 +56,8 @@ def write_head(
         else:
             writer.add_key_value(key, value, kinds[type(value)])
     _add_vocabulary(writer, vocabulary)
-    if factors is not None and weights:
-        writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
+    for name, factor in factors.items() if weights else ():
+        writer.add_tensor_info(name, factor.shape, factor.dtype, factor.nbytes)
     for weight in weights:
         dtype = np.dtype(np.float16 if weight.is_matrix else np.float32)
         writer.add_tensor_info(weight.gguf, weight.shape, dtype, prod(weight.shape) * dtype.itemsize)
@@ -90,14 +94,14 @@ def write_weights(
     path: Path,
     source: TensorSource,
     weights: Sequence[Weight],
-    factors: Floats | None = None,
+    factors: Mapping[str, Floats] = _NONE,
     watcher: Watcher | None = None,
 ) -> None:
     """Appends the data of the tensors that `write_head` listed, in the same order."""
     with open(path, "ab") as file, ThreadPoolExecutor(_WORKERS) as ahead:
         _pad(file)
-        if factors is not None:
-            _write(file, factors)
+        for values in factors.values():
+            _write(file, values)
             _pad(file)
         for weight, first, block, data in _blocks(source, weights, ahead):
             if watcher is not None:
@@ -115,6 +119,8 @@ def _blocks(
     def make(weight: Weight, start: int, stop: int) -> tuple[Weight, int, Floats, Any]:
         block = source.rows(weight.name, start, stop)
         rows = _interleave_halves(block, weight.shape[0] // weight.permuted_heads) if weight.permuted_heads else block
+        if weight.offset:
+            rows = rows + np.float32(weight.offset)
         return weight, start, block, _as_f16(rows, weight) if weight.is_matrix else rows
 
     waiting: deque[Future[tuple[Weight, int, Floats, Any]]] = deque()

@@ -61,8 +61,8 @@ class ForwardPass:
     def attend(self, qkv: Any, o: Any, vectors: dict[str, Any]) -> MomentsPair:
         """Runs the attention half of a layer. Returns the moments of the inputs of `qkv` and of `o`, both (in, out).
 
-        `vectors` holds those of "qkv.bias" (out,), "q_norm" and "k_norm" (head_dim,) that the family has. Without
-        calibration rows both moments are None.
+        `vectors` holds those of "qkv.bias" (out,), "q_norm" and "k_norm" (head_dim,), and "o.norm" (hidden,), the gain
+        of a norm after the half, that the family has. Without calibration rows both moments are None.
         """
         moments = self._moments(qkv, o)
         for spans, calibrating in self._chunks():
@@ -79,11 +79,14 @@ class ForwardPass:
             )
             if calibrating:
                 _add(moments, x, attended)
-            self.x[start:stop] += attended @ o
+            self.x[start:stop] += self._added(attended @ o, vectors.get("o.norm"))
         return moments
 
-    def feed(self, gate_up: Any, down: Any) -> MomentsPair:
-        """Runs the feed-forward half of a layer. Returns the moments of the inputs of `gate_up` and of `down`."""
+    def feed(self, gate_up: Any, down: Any, norm: Any = None) -> MomentsPair:
+        """Runs the feed-forward half of a layer. Returns the moments of the inputs of `gate_up` and of `down`.
+
+        `norm` is the gain of a norm after the half, (hidden,).
+        """
         moments = self._moments(gate_up, down)
         for spans, calibrating in self._chunks():
             start, stop = spans[0][0], spans[-1][1]
@@ -95,7 +98,7 @@ class ForwardPass:
                 up = (blocks @ hadamard(HADAMARD_BLOCK).astype(np.float32)).reshape(len(up), -1)
             if calibrating:
                 _add(moments, x, up)
-            self.x[start:stop] += up @ down
+            self.x[start:stop] += self._added(up @ down, norm)
         return moments
 
     def read_scores(self, head: Any) -> None:
@@ -129,6 +132,14 @@ class ForwardPass:
             if chunk:
                 yield chunk, calibrating
 
+    def _added(self, change: Any, norm: Any) -> Any:
+        """The values that half a layer adds to the hidden states, normalised with the gain `norm` if there is one."""
+        return change if norm is None else self._normalised(change) * norm
+
+    def _scores(self, products: Any) -> Any:
+        """The scores of attention before softmax, from the products of queries and keys (heads, tokens, tokens)."""
+        return products * np.float32(self.shape.head_dim**-0.5)
+
     def _normalised(self, x: Any) -> Any:
         """RMSNorm without its gain, which is folded into the next matrix."""
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(self.shape.epsilon))
@@ -150,7 +161,7 @@ class ForwardPass:
         q, k = self._rotated(q, positions), self._rotated(k, positions)
         groups = s.heads // s.kv_heads
         logits = q.reshape(s.kv_heads, groups * tokens, s.head_dim) @ k.transpose(0, 2, 1)
-        logits = logits.reshape(s.heads, tokens, tokens) * np.float32(s.head_dim**-0.5)
+        logits = self._scores(logits.reshape(s.heads, tokens, tokens))
         if s.causal:
             logits[:, *np.triu_indices(tokens, 1)] = -np.inf
         if padded:

@@ -22,6 +22,8 @@ from dearlite.export.source.checkpoint import (
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+# A decoder within a model that also reads images, in transformers up to 4.51, and later.
+_INNER = re.compile(r"^language_model\.(?=model\.|lm_head\.)|^(model\.)language_model\.(?=layers|embed_tokens|norm)")
 # Fields of adapter_config.json that do not change the meaning of a merge, or are read below. PEFT adds a field for each
 # variant (use_dora, rank_pattern, kasa_config ...), so any other field that is switched on is refused, known or not.
 _KNOWN_FIELDS = {
@@ -144,9 +146,10 @@ def as_list(value: Any) -> list[str]:
 def classifier_names(names: Iterable[str]) -> dict[str, str]:
     """Name -> the classifier's name of that tensor: decoders saved without the prefix `model.` get it.
 
-    Example: layers.0.mlp.up_proj.weight -> model.layers.0.mlp.up_proj.weight; score.weight is unchanged.
+    That of a decoder within a model that also reads images is put there. Examples: layers.0.mlp.up_proj.weight and
+    language_model.model.layers.0.mlp.up_proj.weight -> model.layers.0.mlp.up_proj.weight; score.weight is unchanged.
     """
     parts = ("layers.", "embed_tokens.", "norm.")
     names = list(names)
     bare = not any(name.startswith("model.") for name in names) and any(name.startswith(parts[:2]) for name in names)
-    return {name: f"model.{name}" if bare and name.startswith(parts) else name for name in names}
+    return {name: f"model.{name}" if bare and name.startswith(parts) else _INNER.sub(r"\1", name) for name in names}

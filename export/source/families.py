@@ -58,7 +58,18 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise UsageError(f"architecture {kind!r} is not supported: it is none of {', '.join(FAMILIES)}")
-    family = FAMILIES[kind]
+    return read_shape(config, FAMILIES[kind], max_tokens)
+
+
+def read_shape(
+    config: dict[str, Any], family: Family, max_tokens: int, *, own_rope: bool = False, own_windows: bool = False
+) -> LlamaShape:
+    """The shape of a network of `family`. Raises UsageError naming an unsupported field.
+
+    With `own_rope` and `own_windows` the caller reads the rotary settings, and the sliding windows: `frequencies` is
+    then empty.
+    """
+    kind = config.get("model_type")
     if missing := [name for name in _REQUIRED_FIELDS if config.get(name) is None]:
         raise UsageError(f"the config.json of this {kind} model has no {', '.join(missing)}: fetch the model again")
     if wrong := [f"{name} {config[name]!r}" for name in _NUMBERS if not _is_number(name, config.get(name))]:
@@ -67,20 +78,21 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
-    rope = rope_settings(config)
+    rope = {} if own_rope else rope_settings(config)
     unsupported = []
     if config.get("quantization_config"):
         unsupported.append("quantised weights (quantization_config; only a bf16, fp16 or fp32 revision)")
     if heads % kv_heads:
         unsupported.append(f"{heads} heads that share {kv_heads} heads of keys and values")
-    if any(part.get("partial_rotary_factor") not in (None, 1) for part in (config, rope)):
+    if not own_rope and any(part.get("partial_rotary_factor") not in (None, 1) for part in (config, rope)):
         unsupported.append("a partial_rotary_factor (only 1)")
     if config.get("is_causal") is False and family.causal:
         unsupported.append("attention to later tokens (is_causal false)")
     activation = config.get("hidden_activation") or config.get("hidden_act") or family.activations[0]
     unsupported += _own_values(config, family, activation)
-    if window is not None and config.get("use_sliding_window", family.sliding_window) and window < max_tokens:
-        unsupported.append(f"sliding_window {window} below {max_tokens} tokens")
+    windowed = config.get("use_sliding_window", family.sliding_window) and not own_windows
+    if window is not None and windowed and window < max_tokens:
+        unsupported.append(f"sliding_window {window} below {max_tokens} tokens (--max-tokens {window} fits)")
     if config.get("mlp_bias") or (config.get("attention_bias") and not family.qkv_bias):
         unsupported.append("biases in its linear layers")
     if head_dim % 16:
@@ -96,7 +108,7 @@ def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
         head_dim=head_dim,
         vocabulary=config["vocab_size"],
         epsilon=config["rms_norm_eps"],
-        frequencies=rotary_frequencies(config, head_dim),
+        frequencies=() if own_rope else rotary_frequencies(config, head_dim),
         max_tokens=max_tokens,
         qkv_bias=family.qkv_bias,
         head_norms=family.head_norms,

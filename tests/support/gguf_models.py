@@ -41,6 +41,77 @@ KINDS = {
         "sliding_window": None,
         "rope_theta": 10000.0,
     },
+    "qwen2": {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "num_key_value_heads": 2,
+        "use_sliding_window": False,
+        "sliding_window": 8,
+        "rope_theta": 1000000.0,
+    },
+    "qwen3": {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "tie_word_embeddings": True,
+        "rope_theta": 1000000.0,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+        "sliding_window": 16,
+        "tie_word_embeddings": True,
+        "rope_theta": 10000.0,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "num_hidden_layers": 7,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": 16,
+        "sliding_window_pattern": 6,
+        "tie_word_embeddings": True,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+    "phi3, a window": {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "num_key_value_heads": 4,
+        "original_max_position_embeddings": 512,
+        "sliding_window": 512,
+        "rope_theta": 10000.0,
+        "rope_scaling": None,
+        "pad_token_id": 0,
+    },
+    "phi3, longrope on a part of a head": {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "original_max_position_embeddings": 512,
+        "partial_rotary_factor": 0.75,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "rope_theta": 10000.0,
+        "rope_scaling": {
+            "type": "longrope",
+            "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+            "short_factor": [1.0, 1.1, 1.25, 1.5, 2.0, 2.5],
+        },
+        "pad_token_id": 0,
+    },
 }
 
 
@@ -74,23 +145,40 @@ def tensors_of(config):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     for number in range(config["num_hidden_layers"]):
         at = f"model.layers.{number}"
-        shapes |= {
-            f"{at}.input_layernorm.weight": (hidden,),
-            f"{at}.post_attention_layernorm.weight": (hidden,),
-            f"{at}.self_attn.q_proj.weight": (q, hidden),
-            f"{at}.self_attn.k_proj.weight": (kv, hidden),
-            f"{at}.self_attn.v_proj.weight": (kv, hidden),
-            f"{at}.self_attn.o_proj.weight": (hidden, q),
-            f"{at}.mlp.gate_proj.weight": (ffn, hidden),
-            f"{at}.mlp.up_proj.weight": (ffn, hidden),
-            f"{at}.mlp.down_proj.weight": (hidden, ffn),
-        }
+        shapes |= {f"{at}.{part}": sides for part, sides in _layer(config["model_type"], hidden, ffn, q, kv, size)}
+    # Gemma adds 1 to the stored gain of a norm.
+    gain = 0 if config["model_type"].startswith("gemma") else 1
     random = np.random.default_rng(0)
     values = {}
     for name, sides in shapes.items():
         drawn = random.integers(-(2**15), 2**15, sides).astype(np.float32) / 2**15
-        values[name] = 1 + drawn / 4 if len(sides) == 1 else drawn * np.float32(0.25)
+        values[name] = gain + drawn / 4 if len(sides) == 1 else drawn * np.float32(0.25)
     return values
+
+
+def _layer(kind, hidden, ffn, q, kv, size):
+    """(name, shape) of the tensors of a layer of the architecture `kind`."""
+    yield "input_layernorm.weight", (hidden,)
+    yield "post_attention_layernorm.weight", (hidden,)
+    if kind == "phi3":
+        yield "self_attn.qkv_proj.weight", (q + 2 * kv, hidden)
+    else:
+        yield "self_attn.q_proj.weight", (q, hidden)
+        yield "self_attn.k_proj.weight", (kv, hidden)
+        yield "self_attn.v_proj.weight", (kv, hidden)
+    yield "self_attn.o_proj.weight", (hidden, q)
+    if kind == "phi3":
+        yield "mlp.gate_up_proj.weight", (2 * ffn, hidden)
+    else:
+        yield "mlp.gate_proj.weight", (ffn, hidden)
+        yield "mlp.up_proj.weight", (ffn, hidden)
+    yield "mlp.down_proj.weight", (hidden, ffn)
+    if kind == "qwen2":
+        yield from ((f"self_attn.{part}_proj.bias", (q if part == "q" else kv,)) for part in "qkv")
+    if kind in ("qwen3", "gemma3_text"):
+        yield from ((f"self_attn.{part}_norm.weight", (size,)) for part in "qk")
+    if kind.startswith("gemma"):
+        yield from ((f"{part}_feedforward_layernorm.weight", (hidden,)) for part in ("pre", "post"))
 
 
 def write_model(folder, kind, *, shards=1, tokenizer=True, drop=(), extra=None, **changes):
@@ -114,7 +202,14 @@ def write_model(folder, kind, *, shards=1, tokenizer=True, drop=(), extra=None, 
     if tokenizer:
         write_sentencepiece(folder / "tokenizer.model", pieces())
         (folder / "tokenizer_config.json").write_text(
-            json.dumps({"add_bos_token": True, "add_eos_token": False, "chat_template": CHAT_TEMPLATE})
+            json.dumps(
+                {
+                    "add_bos_token": True,
+                    "add_eos_token": False,
+                    "chat_template": CHAT_TEMPLATE,
+                    "tokenizer_class": "LlamaTokenizer",  # which llama.cpp's converter looks up for Phi-3
+                }
+            )
         )
     return folder
 

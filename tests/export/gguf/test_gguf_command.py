@@ -145,11 +145,11 @@ def test_options_that_do_not_fit_are_refused(cli, tmp_path, model, monkeypatch, 
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({"model_type": "qwen2"}, 2, ["architecture 'qwen2' cannot be written as GGUF here", "llama, mistral"]),
+        ({"model_type": "qwen2_moe"}, 2, ["architecture 'qwen2_moe' cannot be written as GGUF here",
+          "it is none of llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi3"]),
         ({"model_type": "gpt_neox"}, 2, ["architecture 'gpt_neox'"]),
         ({"architectures": ["LlamaForSequenceClassification"]}, 1, ["no tokenizer.json"]),  # read as a scorer
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, 2, ["rope scaling 'yarn' is not supported"]),
-        ({"model_type": "mistral", "sliding_window": 64}, 2, ["sliding_window 64 below 512 tokens"]),
         ({"hidden_act": "gelu"}, 2, ["hidden_act 'gelu'"]),
         ({"drop": ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"]}, 1,
          ["model.norm.weight is missing", "model.layers.1.mlp.up_proj.weight is missing"]),
@@ -170,6 +170,16 @@ def test_models_that_do_not_fit_are_refused(cli, tmp_path, changes, code, words)
     result = cli("export", folder, "--quant", "f16", "--no-card", "-o", tmp_path / "m.gguf")
     refused(result, code, *words)
     assert left_in(tmp_path) == ["model"]
+
+
+def test_prompts_are_as_long_as_a_window_that_llama_cpp_does_not_have(cli, tmp_path):
+    folder, output = write_model(tmp_path / "model", "mistral", sliding_window=64), tmp_path / "m.gguf"
+    command = ("export", folder, "--quant", "f16", "--no-card", "-o", output)
+    refused(cli(*command, "--max-tokens", 65), 2, "sliding_window 64 below 65 tokens (--max-tokens 64 fits)")
+    assert left_in(tmp_path) == ["model"]
+    code, _, err = cli(*command)
+    assert code == 0 and err.startswith("dearlite: prompts have at most 64 tokens: ") and err.count("\n") == 1
+    assert GgufFile(output).metadata["dearlite.max_tokens"] == 64
 
 
 @pytest.mark.parametrize(

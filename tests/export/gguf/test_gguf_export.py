@@ -18,11 +18,12 @@ from gguf_models import KINDS, VOCABULARY, config_of, smollm2_gguf, tensors_of, 
 from llama import need_llama
 
 from dearlite.errors import UsageError
-from dearlite.export.gguf.architectures import check_weights, find_architecture, weights_of
 from dearlite.export.gguf.metadata import ListwiseFacts
+from dearlite.export.gguf.networks import find_network
 from dearlite.export.gguf.pipeline import export_gguf
 from dearlite.export.gguf.quants import GGUF_QUANTS, size_bytes
 from dearlite.export.gguf.reference import Reference
+from dearlite.export.gguf.weights import check_weights, weights_of
 from dearlite.export.gguf.worker import call_llama
 from dearlite.export.gguf.writer import write_weights
 from dearlite.export.quality.gate import QualityGate
@@ -36,6 +37,7 @@ FACTS = ListwiseFacts(
     name="tiny", prompt="chat", window=20, stride=10, max_tokens=512, licence="not stated", source={"folder": "x"}
 )
 ORACLE = os.environ.get("DEARLITE_LLAMA_CPP", "")
+EAGER = {"attn_implementation": "eager"}  # the others leave out the bound of Gemma 2's scores
 F16_ONLY = {"quant": "f16", "gate": QualityGate(card=False)}
 
 
@@ -61,7 +63,7 @@ def values(path, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tensors_are_those_of_the_official_converter(tmp_path, kind):
+def test_tensors_and_numbers_are_those_of_the_official_converter(tmp_path, kind):
     export(write_model(tmp_path / "model", kind), tmp_path / "m.gguf", **F16_ONLY)
     written, expected = tensors(tmp_path / "m.gguf"), dict(GOLDEN["tensors"][kind])
     if "rope_freqs.weight" in expected:  # computed by a power, whose last bit differs between C libraries
@@ -69,6 +71,11 @@ def test_tensors_are_those_of_the_official_converter(tmp_path, kind):
         expected.pop("rope_freqs.weight")
         assert values(tmp_path / "m.gguf", "rope_freqs.weight") == pytest.approx(GOLDEN["rope_freqs"], rel=1e-6)
     assert written == expected
+    metadata = GgufFile(tmp_path / "m.gguf").metadata
+    numbers = {k: v for k, v in metadata.items() if k.startswith(f"{metadata['general.architecture']}.")}
+    # The converter leaves out the size of Mistral's heads, which follows from the others.
+    heads = {f"llama.attention.{part}_length": 16 for part in ("key", "value")} if kind == "mistral" else {}
+    assert numbers == GOLDEN["hyperparameters"][kind] | heads
 
 
 @pytest.mark.skipif(not ORACLE, reason="DEARLITE_LLAMA_CPP is not set to a folder with convert_hf_to_gguf.py")
@@ -184,13 +191,13 @@ def test_reference_has_the_logits_of_transformers(tmp_path, kind):
     rows = [np.arange(3, 3 + 40), np.arange(300, 200, -1), np.array([7])]
     positions = [[0, 5, 39], [98, 99], [0]]
     source = MergedCheckpoint(Checkpoint(folder), require_head=False)
-    family, shape = find_architecture(source.config, 100)
+    family, shape = find_network(source.config, 100)
     weights = weights_of(source.config, family, shape)
     reference = Reference(shape, rows, positions)
     (tmp_path / "data").touch()
     write_weights(tmp_path / "data", source, weights, watcher=reference)
     logits = reference.finish(source, tied=source.config["tie_word_embeddings"])
-    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **EAGER).eval()
     with torch.no_grad():
         expected = np.concatenate(
             [net(torch.tensor(row)[None]).logits[0, at].numpy() for row, at in zip(rows, positions, strict=True)]
@@ -237,7 +244,7 @@ def test_every_type_runs_and_its_size_is_within_the_bound(tmp_path, monkeypatch,
 
 def _parts(folder):
     config = json.loads((folder / "config.json").read_text())
-    return config, *find_architecture(config, 200)
+    return config, *find_network(config, 200)
 
 
 def test_bf16_and_f16_weights_are_read(tmp_path):
@@ -263,6 +270,7 @@ def test_rotary_tables_and_a_repeated_output_matrix_are_left_out(tmp_path):
     }
     folder = write_model(tmp_path / "model", kind, extra=extra)
     source = MergedCheckpoint(Checkpoint(folder), require_head=False)
-    check_weights(source, weights_of(*_parts(folder)), folder)
+    config, family, network = _parts(folder)
+    check_weights(source, weights_of(config, family, network), folder, family)
     export(folder, tmp_path / "m.gguf", **F16_ONLY)
     assert tensors(tmp_path / "m.gguf") == GOLDEN["tensors"][kind]

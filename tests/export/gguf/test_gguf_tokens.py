@@ -18,6 +18,7 @@ from gguf_models import (
     write_smollm2_tokenizer,
 )
 from llama import need_llama
+from qwen_tokenizer import qwen_tokenizer_json
 from test_gguf_export import F16_ONLY, FACTS, GOLDEN, ORACLE, export
 from tokenizers import Tokenizer
 
@@ -191,6 +192,29 @@ def test_llama2_texts_have_the_expected_ids(tmp_path):
     assert differing([row[1:] for row in ids_of(tmp_path / "v.gguf", texts)], ids, texts) == []
 
 
+@pytest.mark.skipif(not ORACLE, reason="DEARLITE_LLAMA_CPP is not set to a folder with models/ggml-vocab-qwen2.gguf")
+def test_qwen_texts_have_the_ids_of_its_tokenizer(tmp_path):
+    """Qwen's published vocabulary, from llama.cpp's tests, with its way to split texts."""
+    need_llama()
+    official = GgufFile(Path(ORACLE) / "models" / "ggml-vocab-qwen2.gguf").metadata
+    whole = json.loads(qwen_tokenizer_json())
+    whole["added_tokens"] = []
+    whole["model"]["vocab"] = {text: n for n, text in enumerate(official["tokenizer.ggml.tokens"])}
+    whole["model"]["merges"] = official["tokenizer.ggml.merges"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": None, "add_bos_token": False}))
+    size = len(official["tokenizer.ggml.tokens"])
+    vocabulary_file(tmp_path, tmp_path / "v.gguf", size, model_type="qwen2", bos_token_id=151643, eos_token_id=151643)
+    metadata = GgufFile(tmp_path / "v.gguf").metadata
+    assert (metadata["tokenizer.ggml.pre"], metadata["tokenizer.ggml.add_bos_token"]) == ("qwen2", False)
+    assert metadata["tokenizer.ggml.merges"] == official["tokenizer.ggml.merges"]
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    texts = [text for text in TEXTS if tokenizer.normalizer.normalize_str(text) == text]  # llama.cpp normalises nothing
+    expected = [tokenizer.encode(text).ids for text in texts]
+    assert len(texts) > 200
+    assert differing(ids_of(tmp_path / "v.gguf", texts), expected, texts) == []
+
+
 def test_added_tokens_and_their_types(tmp_path):
     write_sentencepiece(tmp_path / "tokenizer.model", pieces())
     added = {
@@ -229,7 +253,7 @@ def test_unknown_tokenizers_are_refused(tmp_path):
     other = json.loads(json.dumps(raw))
     other["model"]["merges"] = other["model"]["merges"][:1000]
     (folder / "tokenizer.json").write_text(json.dumps(other), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"none of llama-bpe, smollm.*convert_hf_to_gguf.py"):
+    with pytest.raises(UsageError, match=r"none of dbrx, gpt-4o, llama-bpe, qwen2, smollm.*convert_hf_to_gguf.py"):
         read_vocabulary(folder, {"vocab_size": 49152})
     (folder / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"'.+' has the id 32000.+ the model's embedding has 32000 rows"):
