@@ -42,6 +42,25 @@ def report_dropped(rankings: Sequence[Ranking], min_relevance: float) -> str:
     return f"{_NAME}{message}"
 
 
+def report_no_words(rankings: Mapping[str, Ranking], *, named: bool) -> list[str]:
+    """Reports queries that share no word with any document, whose order a stage by words leaves; gives the lines."""
+    best = [
+        (query_id, hit.stages[0])
+        for query_id, ranking in rankings.items()
+        for hit in ranking
+        if hit.stages and hit.stages[0].rank == 1
+    ]
+    without = [(query_id, stage.model) for query_id, stage in best if not stage.score]
+    if not without:
+        return []
+    query_id, model = without[0]
+    message = f"no document has a word of the query: {model} leaves them in their order"
+    if named:
+        message = f"{counted(len(without), 'query has', 'queries have')} no word of any document ({query_id} first)"
+    note(message)
+    return [f"{_NAME}{message}"]
+
+
 def report(rankings: Mapping[str, Ranking], skipped: list[str], *, interrupted: bool, named: bool) -> list[str]:
     """Reports everything about `rankings` and their calls that the result itself does not show; gives its lines.
 

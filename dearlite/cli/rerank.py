@@ -16,7 +16,7 @@ from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Duration
 from dearlite.cli.places import read_places, shaped, split_places, write_places
 from dearlite.cli.query import check_fusion, queries_and_docs, sub_queries_of
-from dearlite.cli.reports import note_waiting, report, report_dropped
+from dearlite.cli.reports import note_waiting, report, report_dropped, report_no_words
 from dearlite.cli.screen import BEST, on_terminal, show_rankings
 from dearlite.cli.streams import check_stdout
 from dearlite.errors import UsageError
@@ -175,6 +175,8 @@ def command(
     }
     if not quiet:
         remarks += report(rankings, records.skipped, interrupted=results.interrupted, named=queries is not None)
+        if model.chain.stages[0].kind == "lexical":
+            remarks += report_no_words(results.rankings, named=queries is not None)
         if min_relevance is not None:
             remarks.append(report_dropped(list(results.rankings.values()), min_relevance))
     every = every or top_k is not None

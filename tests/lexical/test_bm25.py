@@ -4,6 +4,7 @@ import math
 import pickle
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("bm25s", reason="bm25s is not installed (extra first-stage)")
+
+import bm25s
 
 from dearlite import Corpus, InvalidInput, Reranker, UsageError
 from dearlite.documents import Document
@@ -44,6 +47,63 @@ WORDS = st.lists(st.sampled_from(["aa", "bb", "cc", "dd", "e"]), min_size=1, max
 def test_scores_are_those_of_the_formula(texts, query):
     index = Bm25Index([Document(text) for text in texts], Bm25(language="none"))
     assert index.scores(query) == pytest.approx(reference(texts, query), abs=1e-5)
+
+
+SENTENCES = st.lists(
+    st.sampled_from(
+        ["the", "of", "rain", "rains", "raining", "bulb", "bulbs", "x", "Tea", "été", "東京", "42", "?", "\n"]
+    ),
+    min_size=1,
+    max_size=8,
+).map(" ".join)
+
+
+@given(st.lists(SENTENCES.filter(str.strip), min_size=1, max_size=12), SENTENCES.filter(str.strip))
+def test_a_ranking_is_a_permutation_by_the_scores_of_bm25s_with_ties_by_position(texts, query):
+    import Stemmer
+
+    ranking = Reranker.load("bm25").rerank(query, Corpus(texts))
+    options = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+    tokens = bm25s.tokenize([" ".join(words_of(text.lower())) for text in texts], token_pattern=r"\S+", **options)
+    scores = np.zeros(len(texts))
+    if any(tokens.ids):
+        library = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
+        library.index(tokens, show_progress=False)
+        words = bm25s.tokenize(" ".join(words_of(query.lower())), token_pattern=r"\S+", return_ids=False, **options)[0]
+        if known := [word for word in words if word in tokens.vocab]:
+            scores = library.get_scores(known)
+    assert sorted(hit.index for hit in ranking) == list(range(len(texts)))
+    assert [hit.index for hit in ranking] == sorted(range(len(texts)), key=lambda index: -scores[index])
+    assert [hit.score for hit in ranking] == [pytest.approx(scores[hit.index], abs=1e-6) for hit in ranking]
+    assert [hit.rank for hit in ranking] == list(range(1, len(texts) + 1))
+
+
+@pytest.mark.parametrize("query", ["the of and", "?!", "\u200bx y", "pears"])
+@pytest.mark.parametrize("texts", [["apples"], ["apples"] * 3, ["the of", "?", "x"]])
+def test_a_query_without_a_word_of_a_document_leaves_the_order(texts, query):
+    ranking = Reranker.load("bm25").rerank(query, Corpus(texts))
+    assert [(hit.index, hit.score) for hit in ranking] == [(index, 0.0) for index in range(len(texts))]
+
+
+def test_a_corpus_may_be_empty_and_its_documents_may_have_one_id(tiny_bundle):
+    reranker = Reranker.load([("bm25", 50), tiny_bundle])
+    assert len(reranker.rerank("rain", Corpus([]))) == len(reranker.rerank("rain", [])) == 0
+    same = Corpus([{"id": "a", "text": "tea"}, {"id": "a", "text": "rain"}])
+    ranking = reranker.rerank("rain", same)  # fewer documents than the depth
+    assert sorted((hit.id, hit.index) for hit in ranking) == [("a", 0), ("a", 1)]
+    assert {hit.index: hit.stages[0].rank for hit in ranking} == {1: 1, 0: 2}
+
+
+def test_threads_share_a_corpus_which_is_indexed_once(monkeypatch):
+    builds, build = [], Bm25Index.__init__
+    monkeypatch.setattr(Bm25Index, "__init__", lambda *args, **options: (builds.append(1), build(*args, **options))[1])
+    texts = [f"word{number % 97} rain{number} text{number % 13}" for number in range(2000)]
+    corpus, reranker = Corpus(texts), Reranker.load("bm25")
+    queries = [f"word{number} texts{number % 13} raining" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        rankings = list(pool.map(lambda query: list(reranker.rerank(query, corpus, top_k=9)), queries))
+    assert len(builds) == 1
+    assert rankings == [list(reranker.rerank(query, corpus, top_k=9)) for query in queries]
 
 
 def test_documents_without_a_word_of_the_query_are_last_in_the_callers_order():
