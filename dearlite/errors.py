@@ -30,16 +30,30 @@ import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+from unicodedata import category
 
 from dearlite.installing import pip, pip_install
 
 _PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with an escape for each character that a terminal obeys or does not show.
+
+    Names of files and parts of texts stand in messages: a line end in them, or an escape sequence, must not.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or category(char) == "Zs" else ascii(char)[1:-1] for char in text)
+
+
 class DearliteError(Exception):
-    """Base of all errors meant for users; `exit_code` is the exit status of the command line."""
+    """Base of all errors meant for users, on one line; `exit_code` is the exit status of the command line."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(DearliteError, ValueError):
@@ -77,9 +91,6 @@ BundleError = ModelFileError  # its former name
 
 class CheckpointError(DearliteError):
     """A model or adapter folder that is incomplete, damaged or of an unsupported kind."""
-
-    def __init__(self, message: str) -> None:  # one line, whatever the names in a file contain
-        super().__init__("".join(char if char.isprintable() else ascii(char)[1:-1] for char in message))
 
 
 class FetchError(DearliteError):
@@ -227,4 +238,4 @@ def warn(note: str) -> None:
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(note, DearliteWarning, stacklevel=level)
+    warnings.warn(printable(note), DearliteWarning, stacklevel=level)

@@ -153,7 +153,7 @@ def _state_of_file(model: str | Path) -> tuple[int, ...] | None:
 def lasting_name(model: str | Path) -> str:
     """A model's name, or the absolute path of a file: a process with another working folder finds the same."""
     path = Path(model)
-    return str(path.absolute()) if path.is_file() else str(model)
+    return str(path.absolute()) if os.path.isfile(path) else str(model)
 
 
 def _own(stage: ResolvedStage, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -52,7 +52,7 @@ def get(name: str, *, accept_licence: bool = False, force: bool = False, report:
     """
     entry = _entry_of(name)
     path = model_file(entry)
-    if entry.embedded is not None or (path.is_file() and not force):
+    if entry.embedded is not None or (os.path.isfile(path) and not force):
         how = "here" if entry.embedded is None else "embedded"
         return GetResult(path=path, how=how, size_bytes=path.stat().st_size)
     check_licence(entry, accepted=accept_licence)
@@ -87,7 +87,7 @@ def _fetch_to(path: Path, entry: ModelEntry, *, quiet: bool) -> None:
     try:
         fetched = fetch()
     except FetchError:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise
         fetched = fetch()  # a file that was changed in place has changed the cache's copy, which is gone now
     prompt = entry.prompt if entry.prompt in FAMILIES else None

@@ -5,6 +5,7 @@ pointwise.py makes `.dear` files, listwise.py `.gguf` files; the command line (c
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def export(
 def export_model(model: str, options: ExportOptions, report: Report | None = None) -> ExportResult:
     """As `export`, with the options as a record."""
     start = time.perf_counter()
-    entry = None if Path(model).is_dir() else _entry_of(model)
+    entry = None if os.path.isdir(model) else _entry_of(model)
     if entry is not None:
         check_licence(entry, accepted=options.accept_licence)
         check_extra(entry)

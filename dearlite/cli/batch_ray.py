@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def rerank_blocks(
 
 def _output_folder(options: RunOptions) -> Path:
     """The folder --output. Raises UsageError if it is missing, and for options that a cluster does not take."""
-    if options.files.output is None or Path(options.files.output).is_file():
+    if options.files.output is None or os.path.isfile(options.files.output):
         raise UsageError(
             "--ray needs -o FOLDER, a folder that every node sees: it gets one part file per block and run.trec"
         )
@@ -112,7 +113,7 @@ def _scoring_of(options: RunOptions) -> Scoring:
 
 def _absolute(name: str) -> str:
     """The absolute path of the file `name`; the name of a model is returned unchanged."""
-    return str(Path(name).resolve()) if Path(name).is_file() else name
+    return str(Path(name).resolve()) if os.path.isfile(name) else name
 
 
 def _folder_of_shards(source: Source) -> Path | None:
@@ -130,5 +131,5 @@ def _folder_of_shards(source: Source) -> Path | None:
 def _shards_of(source: Source) -> Path | None:
     assert isinstance(source.source, str)
     folder = Path(source.source)
-    collection = any((folder / name).exists() for name in FOLDER_LAYOUT["queries"])
-    return folder if folder.is_dir() and not collection else None
+    collection = any(os.path.exists(folder / name) for name in FOLDER_LAYOUT["queries"])
+    return folder if os.path.isdir(folder) and not collection else None

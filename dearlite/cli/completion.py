@@ -36,7 +36,7 @@ def install_script(name: str) -> list[str]:
     notes = [f"{name}: the script is {file}"]
     if shell.startup:
         startup, line = Path(shell.startup.format(**folders)), f"{shell.line.format(file=file)}  {MARK}"
-        text = startup.read_text(encoding="utf-8", errors="surrogateescape") if startup.is_file() else ""
+        text = startup.read_text(encoding="utf-8", errors="surrogateescape") if os.path.isfile(startup) else ""
         if line in text.splitlines():
             notes.append(f"{startup} loads it already")
         else:

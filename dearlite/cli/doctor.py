@@ -166,13 +166,13 @@ def _visual_studio() -> str:
 def _files() -> dict[str, Any]:
     """The folder of models and caches, the free space on its disk, and the path of each model file that exists."""
     folder = home()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     facts: dict[str, Any] = {
-        "DEARLITE_HOME": f"{folder}{'' if folder.exists() else ' (does not exist yet)'}",
+        "DEARLITE_HOME": f"{folder}{'' if os.path.exists(folder) else ' (does not exist yet)'}",
         "free disk": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
     }
     for entry in load_registry().values():
         file = model_file(entry)
-        if file.is_file():
+        if os.path.isfile(file):
             facts[entry.name] = f"{file} ({file.stat().st_size / 1e6:.1f} MB)"
     return facts

@@ -12,7 +12,7 @@ from dearlite.cli.eval_reports import Reports, write_reports
 from dearlite.cli.eval_runs import check_options, files_of, measure_runs, parse_run, runs_of
 from dearlite.cli.options.run import RunOptions, open_source, rerank, run_options
 from dearlite.cli.streams import check_stdout
-from dearlite.errors import UsageError, need
+from dearlite.errors import UsageError, need, printable
 from dearlite.offline.evaluation.assess import EvaluationOptions, prepare
 from dearlite.offline.evaluation.comparisons import TESTS, Statistics
 from dearlite.offline.evaluation.evaluation import Evaluation
@@ -175,7 +175,7 @@ def command(
     if "-" in reports.paths().values() and not options.quiet:  # the table, which has the notes, is not printed
         for note in evaluation.notes:
             if note not in printed:
-                click.echo(f"dearlite: {note}", err=True)
+                click.echo(f"dearlite: {printable(note)}", err=True)
 
 
 def _measure(

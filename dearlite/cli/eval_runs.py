@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def runs_of(options: RunOptions, *, qrels: str | None, scored: str | None) -> Ru
         raise UsageError("nothing to measure: give the files of runs beside --qrels, or a collection to rerank")
     if not sources or source.source is None:
         return None
-    if is_dataset(sources[0]) or Path(sources[0]).is_dir():
+    if is_dataset(sources[0]) or os.path.isdir(sources[0]):
         return Runs(sources[1:], sources[0]) if len(sources) > 1 else None
     if qrels is None:
         if len(sources) == 1:
@@ -59,14 +60,14 @@ def runs_of(options: RunOptions, *, qrels: str | None, scored: str | None) -> Ru
 
 def _refuse_lone_run(name: str) -> None:
     """Raises UsageError for a run that has no judgements to be measured by, known by its ending."""
-    if Path(name.lower().removesuffix(".gz")).suffix in _RUN_ENDINGS and Path(name).is_file():
+    if Path(name.lower().removesuffix(".gz")).suffix in _RUN_ENDINGS and os.path.isfile(name):
         raise UsageError(f"{name} is a run, given without judgements: name them with --qrels")
 
 
 def _holds_candidates(name: str) -> bool:
     """True for a file of queries with their documents, which is reranked; False for a run in the same format."""
     path = Path(name.lower().removesuffix(".gz"))
-    if path.suffix not in _CANDIDATES or not Path(name).is_file():
+    if path.suffix not in _CANDIDATES or not os.path.isfile(name):
         return False
     try:
         next(iter_candidates(Path(name)), None)
@@ -146,7 +147,7 @@ def parse_run(text: str, label: str = "") -> NamedRun:
     name, path, seconds = Path(text).name, text, None
     if is_dataset(text):
         return NamedRun(text, text, None)
-    if not Path(path).exists():
+    if not os.path.exists(path):
         head, at, tail = path.rpartition("@")
         if at:
             try:
@@ -154,10 +155,10 @@ def parse_run(text: str, label: str = "") -> NamedRun:
             except ValueError:
                 raise UsageError(f"{label}{text}: {tail!r} is no number of seconds (NAME=FILE@SECONDS)") from None
             name = Path(path).name
-    if not Path(path).exists() and "=" in path:
+    if not os.path.exists(path) and "=" in path:
         name, _, path = path.partition("=")
     if is_dataset(path):
         return NamedRun(name, path, seconds)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"{label}{text}: no such file {path}")
     return NamedRun(name, path, seconds)

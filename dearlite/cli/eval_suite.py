@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def _root_of(suite: Suite, options: RunOptions) -> Path:
     if refused := [option for option, value in values.items() if value]:
         raise UsageError(f"{refused[0]} is for one collection: give its folder, without --suite")
     root = options.source.source
-    if not isinstance(root, str) or not Path(root).is_dir():
+    if not isinstance(root, str) or not os.path.isdir(root):
         folders = ", ".join(collection.folders[0] for collection in suite.collections)
         raise UsageError(f"--suite {suite.name} needs the folder that holds its collections' folders ({folders})")
     return Path(root)
@@ -106,7 +107,7 @@ def _evaluate(
 
 def _run_file(collection: SuiteCollection, folder: Path) -> str | None:
     """The file of the suite's run, None if the folder has one of the usual names instead (see `folder`)."""
-    return collection.run if (folder / collection.run).exists() else None
+    return collection.run if os.path.exists(folder / collection.run) else None
 
 
 def _shares(values: Mapping[str, float]) -> dict[str, float]:

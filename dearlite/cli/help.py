@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -104,7 +104,7 @@ def refuse_unknown(group: click.Group, ctx: click.Context, args: Sequence[str]) 
     near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     if near:
         remedy = f"did you mean {near[0]}?"
-    elif name and Path(name).exists() and "rerank" in names:
+    elif name and os.path.exists(name) and "rerank" in names:
         remedy = f"to rank documents: dearlite rerank {name} ..."
     else:
         remedy = f"it is one of {', '.join(names)}"

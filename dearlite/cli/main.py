@@ -15,7 +15,7 @@ from dearlite.cli.help import refuse_unknown, with_help
 from dearlite.cli.options.renamed import accepting_former_names
 from dearlite.cli.options.repeats import refusing_repeats
 from dearlite.cli.streams import StreamFailed, guarded_streams
-from dearlite.errors import DearliteError, load_failure, need
+from dearlite.errors import DearliteError, load_failure, need, printable
 from dearlite.files.targets import reason_of
 from dearlite.version import __version__
 
@@ -161,12 +161,12 @@ def _failure(err: BaseException) -> tuple[str, int] | None:
 
 def _fail(message: str, code: int) -> int:
     """`code`, after the message is printed on one line."""
-    click.echo(f"dearlite: {message}", err=True)
+    click.echo(f"dearlite: {printable(message)}", err=True)
     return code
 
 
 def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"dearlite: {message}", err=True)
+    click.echo(f"dearlite: {printable(str(message))}", err=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -75,7 +76,7 @@ _PLACES = ("embedded", "yes", "unusable", "no")  # of a model's file, best first
 def _place_of(entry: ModelEntry) -> str:
     """The entry of _PLACES for a model: "unusable" is a file here without the package that runs it."""
     file = model_file(entry)
-    if not file.is_file():
+    if not os.path.isfile(file):
         return "no"
     packages = (DEAR if file.suffix == ".dear" else LISTWISE_GGUF).packages
     runnable = any(map(importlib.util.find_spec, packages))
@@ -103,7 +104,7 @@ def show_model(model: str) -> None:
         print_rows(("stage", "model", "documents"), [(n, s.model, s.depth or "all") for n, s in stages])
         return
     entry = find_entry(model)
-    if entry is not None and not model_file(entry).is_file():
+    if entry is not None and not os.path.isfile(model_file(entry)):
         show_entry(entry)
         return
     show_file(find_model(model), entry)

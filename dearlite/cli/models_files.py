@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -61,7 +62,7 @@ def remove_model(name: str, yes: bool) -> None:
     path = model_file(entry)
     if entry.embedded is not None:
         raise UsageError(f"{entry.name} is a part of the package: it goes with it ({pip('uninstall dearlite')})")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"{entry.name} is not on this machine: there is no {path}")
     size = f"{path.stat().st_size / 1e9:.2f} GB"
     if not yes:

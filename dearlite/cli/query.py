@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
@@ -82,7 +83,7 @@ def _queries_of(path: str) -> dict[str, str]:
     if path != "-" and _ending(path) in FORMATS and f".{_ending(path)}" not in _TEXT:
         from dearlite.offline.collection.texts import read_queries
 
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise UsageError(f"cannot read {path}: no such file")
         queries = read_queries(Path(path))
     else:
@@ -156,7 +157,7 @@ def _read_text(path: str, content: str) -> str:
 def _swapped(path: str, docs: str, reason: str) -> str:
     remedy = "give a text file, or the text itself: -q TEXT"
     if docs != "-" and _may_be_query(docs):
-        if Path(docs).is_file():
+        if os.path.isfile(docs):
             remedy = f"the order is QUERY DOCS: dearlite rerank {shlex.join((docs, path))}"
         elif " " in docs:  # the text itself where a file is expected
             remedy = f"for a query as text: dearlite rerank -q {shlex.join((docs, path))}"

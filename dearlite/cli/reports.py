@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import click
 
-from dearlite.errors import counted
+from dearlite.errors import counted, printable
 from dearlite.ranking import Ranking
 
 _SHOWN = 5  # messages of one kind
@@ -18,7 +18,7 @@ _NAME = "dearlite: "  # before each message
 
 def note(message: str) -> None:
     """Writes one line to stderr."""
-    click.echo(f"{_NAME}{message}", err=True)
+    click.echo(f"{_NAME}{printable(message)}", err=True)
 
 
 def note_waiting(path: str, content: str) -> None:

@@ -19,7 +19,7 @@ from dearlite.cli.query import check_fusion, queries_and_docs, sub_queries_of
 from dearlite.cli.reports import note_waiting, report, report_dropped, report_no_words
 from dearlite.cli.screen import BEST, on_terminal, show_rankings
 from dearlite.cli.streams import check_stdout
-from dearlite.errors import UsageError
+from dearlite.errors import UsageError, printable
 from dearlite.files.outputs import check_outputs
 from dearlite.files.readers import FORMATS, read_documents
 from dearlite.options import FUSIONS, MOST_SUB_QUERIES, Call, Fuse
@@ -155,7 +155,7 @@ def command(
     records.note_ids(positions=form in ("trec", "tsv", "csv", "parquet"))
     remarks = [] if quiet else [f"dearlite: {note}" for note in (remark, *records.notes) if note]
     for note in remarks:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     if decompose is not None:
         jobs = {name: sub_queries_of(query_of, decompose, model, quiet=quiet) for name, query_of in jobs.items()}
     call = Call(

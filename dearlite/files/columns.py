@@ -164,11 +164,14 @@ class _Separator:
     tabs: bool = False
 
     def cells(self, line: str, widths: Container[int] = ()) -> list[str]:
-        """The cells of a line that should have one of `widths`; () expects nothing."""
+        """The cells of a line that should have one of `widths`; () expects nothing. What is no CSV is one cell."""
         line = line.strip("\r\n")
         if self.delimiter is not None:
-            rows = csv.reader([line], delimiter=self.delimiter, skipinitialspace=True)
-            return [cell.strip() for cell in next(rows, [])]
+            try:
+                rows = csv.reader([line], delimiter=self.delimiter, skipinitialspace=True)
+                return [cell.strip() for cell in next(rows, [])]
+            except csv.Error:  # a carriage return within the line, a cell of more than 128 KiB
+                return [line]
         words = line.split()
         if "\t" not in line or (not self.tabs and (not widths or len(words) in widths)):
             return words

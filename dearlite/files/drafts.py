@@ -88,7 +88,7 @@ class Draft:
         """Removes the draft, if it is still there, and its lock."""
         self._unlock()
         with suppress(OSError):
-            if self.path.is_dir():
+            if os.path.isdir(self.path):
                 shutil.rmtree(self.path, ignore_errors=True)
             else:
                 self.path.unlink(missing_ok=True)

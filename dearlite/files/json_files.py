@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, BinaryIO
 
 from dearlite.errors import InvalidInput
@@ -73,8 +74,10 @@ def _read_whole(lines: list[bytes], name: str, *, listed: bool) -> Iterator[Reco
     try:
         values = list(_values(data.decode()))
     except UnicodeDecodeError as err:
-        number = data.count(b"\n", 0, err.start)
-        raise not_utf8(f"{name}:{number + 1}", lines[number], err.start - sum(map(len, lines[:number]))) from None
+        ends = list(accumulate(map(len, lines)))  # the lines may end with carriage returns
+        number = bisect_right(ends, err.start)
+        start = err.start - (ends[number] - len(lines[number]))
+        raise not_utf8(f"{name}:{number + 1}", lines[number], start) from None
     except (ValueError, RecursionError) as err:
         if not listed and _is_json_lines([raw for raw in lines if raw.strip()]):
             yield from _read_each(iter(lines), name, 1)

@@ -61,7 +61,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as err:
-        reason = "it is a file; name a folder" if folder.is_file() else reason_of(err)
+        reason = "it is a file; name a folder" if os.path.isfile(folder) else reason_of(err)
         raise UsageError(f"cannot write to {folder}: {reason}") from None
 
 
@@ -86,7 +86,7 @@ def _ignores_case(folder: Path) -> bool:
     """True if names in `folder` that differ in letter case alone are one file, as on Windows and macOS by default."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".dearlite-case-", suffix=".draft") as file:
-            return Path(file.name).with_name(Path(file.name).name.upper()).exists()
+            return os.path.exists(Path(file.name).with_name(Path(file.name).name.upper()))
     except OSError:
         return False
 

@@ -190,7 +190,7 @@ def format_for(path: str) -> str:
         suffixes.pop()
     if suffixes and suffixes[-1] in FORMATS:
         return suffixes[-1]
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"cannot read {path}: it is a folder; name a file, with a document per line or per record")
     if not os.path.lexists(path):
         raise UsageError(f"cannot read {path}: no such file or folder")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import os
 import re
 import sys
 import zlib
@@ -158,7 +159,7 @@ def _opened(path: str) -> _Peekable:
         if sys.stdin is None:
             raise UsageError("there is no standard input here: name a file")
         stream: BinaryIO = sys.stdin.buffer
-    elif Path(path).is_dir():
+    elif os.path.isdir(path):
         raise UsageError(f"cannot read {path}: it is a folder; name a file")
     else:
         try:

@@ -185,12 +185,12 @@ def _delimiter_of(header: str, usual: str, options: TableOptions) -> str:
 
 def _lines(stream: BinaryIO) -> Iterator[Line]:
     """Number and text of each line from the first that is not blank; bytes that are not UTF-8 become surrogates."""
-    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
     started = False
-    for number, line in enumerate(text, start=1):
-        started = started or bool(line.strip())
-        if started:
-            yield number, line
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="") as text:
+        for number, line in enumerate(text, start=1):
+            started = started or bool(line.strip())
+            if started:
+                yield number, line
 
 
 def _rows(lines: Iterator[Line], name: str, delimiter: str, options: TableOptions) -> Iterator[Row]:

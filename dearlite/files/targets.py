@@ -104,10 +104,10 @@ def _status_of(descriptor: int) -> os.stat_result:
 
 
 def _check_folder(name: str, folder: Path) -> None:
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return
-    above = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not above.is_dir():
+    above = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
+    if not os.path.isdir(above):
         raise UsageError(f"cannot write {name}: {above} is a file, not a folder")
     shown = Path(name).parent if not Path(name).is_symlink() else folder
     raise UsageError(f"cannot write {name}: the folder {shown} does not exist; make it first")

@@ -10,6 +10,7 @@ THINK_END = "</think>"
 _CHAIN = re.compile(r"\[\s*\d+\s*\](?:\s*>\s*\[\s*\d+\s*\])+")
 _SINGLE = re.compile(r"\[\s*\d+\s*\]")
 _NUMBER = re.compile(r"\d+")
+_LONGEST = 20  # digits of an identifier that count: a model that repeats one digit writes a number of thousands
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 
 
@@ -25,7 +26,7 @@ def read_order(text: str, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[
     if not chains:
         return (), ("no order [i] > [j] in the answer",)
     chain = chains[-1]
-    written = [str(int(number)) for number in _NUMBER.findall(chain[0])]
+    written = [str(int(number[:_LONGEST])) for number in _NUMBER.findall(chain[0])]
     positions = {name: position for position, name in enumerate(names)}
     problems = [f"[{name}] twice" for name, times in Counter(written).items() if times > 1]
     problems += [f"[{name}] unknown" for name in dict.fromkeys(written) if name not in positions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ DEFAULT_HEAD = 30  # depth of a later stage without one: DeAR's listwise stage r
 DEFAULT_FOUND = 100  # documents that a lexical stage passes on, if it does not say: as in most papers on reranking
 
 StageLike = str | Path | tuple[str | Path, int | None]
+
+
+_LONGEST = 20  # digits of a depth: Python refuses to read a number of thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,18 @@ def parse_stage(text: StageLike) -> Stage:
     else:
         head, colon, after = str(text).rpartition(":")
         number = after.removeprefix("-")
-        if colon and head and number.isascii() and number.isdecimal() and not Path(text).is_file():
+        if (
+            colon
+            and head
+            and number.isascii()
+            and number.isdecimal()
+            and len(number) < _LONGEST
+            and not os.path.isfile(text)
+        ):
             model, depth = head, int(after)
         else:
             model, depth = str(text), None
-            if colon and is_registered(head) and not Path(text).is_file():
+            if colon and is_registered(head) and not os.path.isfile(text):
                 raise UsageError(f"the depth of stage {head} is {after!r}: it must be a whole number from 1")
     if depth is not None:
         depth = whole_number(f"the depth of stage {model}", depth, otherwise=", or None for all")

@@ -43,7 +43,7 @@ def home() -> Path:
     import platformdirs
 
     cache = Path(platformdirs.user_cache_dir("dearlite"))
-    if sys.platform != "darwin" or cache.is_dir():
+    if sys.platform != "darwin" or os.path.isdir(cache):
         return cache
     return Path(platformdirs.user_data_dir("dearlite"))
 
@@ -83,7 +83,7 @@ def registered_name(name: str) -> str:
     Example: "cross-encoder/ms-marco-MiniLM-L-12-v2" -> "minilm-l12".
     """
     tables = _tables()
-    if name in tables or Path(name).is_file():
+    if name in tables or os.path.isfile(name):
         return name
     lower = name.lower()
     entries = [entry for entry in tables.values() if isinstance(entry, ModelEntry)]
@@ -101,8 +101,8 @@ def find_entry(name: str) -> ModelEntry | None:
 def find_model(name: str) -> Path:
     """The file for a model's name, alias or repository, or for a path. Raises UnknownModel with the nearest names."""
     path = Path(name)
-    if path.suffix in (".dear", ".gguf") or path.is_file():
-        if not path.is_file():
+    if path.suffix in (".dear", ".gguf") or os.path.isfile(path):
+        if not os.path.isfile(path):
             raise UsageError(f"no model file {name}: `dearlite models` lists the models that have a name")
         return path
     known, name = load_registry(), registered_name(name)
@@ -112,7 +112,7 @@ def find_model(name: str) -> Path:
             raise UsageError(f"{name} is a cascade ({', '.join(cascades[name].stages)}): name one of its models here")
         raise unknown_model(name)
     file = model_file(known[name])
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(f"{name} is not on this machine: {how_to_get(known[name], file)}")
     return file
 
@@ -125,7 +125,7 @@ def model_file(entry: ModelEntry) -> Path:
     folder = home() / "models"
     former = (folder / (name + suffix) for name in entry.aliases if is_name(name))
     path = folder / (entry.name + suffix)
-    return path if path.is_file() else next((other for other in former if other.is_file()), path)
+    return path if os.path.isfile(path) else next((other for other in former if os.path.isfile(other)), path)
 
 
 def unknown_model(name: str, *, files: bool = True) -> UsageError:
@@ -150,7 +150,7 @@ def unknown_model(name: str, *, files: bool = True) -> UsageError:
 def check_all_here(names: Sequence[str]) -> None:
     """Raises UsageError that names all models that are not on this machine, if there are several among `names`."""
     entries = [entry for entry in map(find_entry, dict.fromkeys(names)) if entry is not None]
-    missing = [entry for entry in entries if not model_file(entry).is_file()]
+    missing = [entry for entry in entries if not os.path.isfile(model_file(entry))]
     if len(missing) < 2:
         return
     commands = []
@@ -190,7 +190,7 @@ def _shipped() -> Path:
     """models.toml beside the modules (a wheel), or one level up (a checkout, which an editable install points to)."""
     package = Path(__file__).parents[1]
     for folder in (package, package.parent):
-        if (folder / "models.toml").is_file():
+        if os.path.isfile(folder / "models.toml"):
             return folder / "models.toml"
     if getattr(sys, "frozen", False):
         raise UsageError(

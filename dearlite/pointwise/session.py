@@ -79,7 +79,9 @@ def _create(
     options.add_external_initializers(copied, [values[name] for name in copied])
     if device == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    session = ort.InferenceSession(graph, options, providers=[PROVIDERS[device]])
+    # Its Python part prints a message to standard output before it tries the CPU; on the CPU there is nothing to try.
+    again = {"enable_fallback": int(device != "cpu")}
+    session = ort.InferenceSession(graph, options, providers=[PROVIDERS[device]], **again)
     used = session.get_providers()[0]
     if used != PROVIDERS[device]:  # ORT falls back without an error when a provider cannot start
         raise DeviceUnavailable(f"ONNX Runtime could not start {PROVIDERS[device]} and fell back to {used}")

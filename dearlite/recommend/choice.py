@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -149,7 +150,7 @@ def _candidate(entry: ModelEntry, work: Workload, limits: Limits, clock: Clock) 
         licence=entry.licence,
         commercial=entry.commercial,
         download_mb=entry.download_mb,
-        get="" if model_file(entry).is_file() else f"dearlite models get {entry.name}{accept}",
+        get="" if os.path.isfile(model_file(entry)) else f"dearlite models get {entry.name}{accept}",
         reasons=tuple(reasons),
     )
 

@@ -7,6 +7,7 @@ of sentence-transformers 6.2 (sentence_transformer/modules/, base/modules/).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -268,7 +269,7 @@ def _layer(
 ) -> HeadModule:
     """A module with the tensors `shapes`. Raises CheckpointError listing those that do not fit its config.json."""
     file = part.folder / WEIGHTS
-    if not file.is_file():
+    if not os.path.isfile(file):
         refuse_pickle(part.folder)
         raise CheckpointError(
             f"{part.folder} ({part.kind}) has no {WEIGHTS}: fetch a revision that has it, or save one"

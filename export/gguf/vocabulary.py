@@ -7,6 +7,7 @@ with gguf's SpecialVocab, as llama.cpp's converter does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -80,10 +81,10 @@ def read_vocabulary(
     `config` is the base's config.json: its `vocab_size` is the number of tokens, including those without a text.
     `space_prefix` says if a space is put before a text, None: as the tokenizer's settings do.
     """
-    place = next((p for p in (folder, adapter) if p and any((p / n).is_file() for n in _FILES)), None)
+    place = next((p for p in (folder, adapter) if p and any(os.path.isfile(p / n) for n in _FILES)), None)
     if place is None:
         raise CheckpointError(f"{folder} has neither {' nor '.join(_FILES)}: fetch the model's tokenizer too")
-    settings = read_json(place / "tokenizer_config.json") if (place / "tokenizer_config.json").is_file() else {}
+    settings = read_json(place / "tokenizer_config.json") if os.path.isfile(place / "tokenizer_config.json") else {}
     kind = _kind(place)
     if kind not in allowed:
         raise UsageError(f"{place}: a {kind} tokenizer is not supported for {config.get('model_type')!r}")
@@ -104,12 +105,12 @@ _FILES = ("tokenizer.json", "tokenizer.model")
 
 def _kind(folder: Path) -> str:
     """An entry of TOKENIZERS: byte-level BPE if tokenizer.json is one, else SentencePiece."""
-    if (folder / "tokenizer.json").is_file():
+    if os.path.isfile(folder / "tokenizer.json"):
         splitter = read_json(folder / "tokenizer.json").get("pre_tokenizer") or {}
         parts = [splitter, *(splitter.get("pretokenizers") or [])]
         if any(part.get("type") == "ByteLevel" for part in parts):
             return "bpe"
-    if (folder / "tokenizer.model").is_file():
+    if os.path.isfile(folder / "tokenizer.model"):
         return "sentencepiece"
     raise CheckpointError(
         f"{folder}/tokenizer.json is not a byte-level BPE, and there is no tokenizer.model: fetch that file of the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -47,12 +48,12 @@ class Adapter(TensorSource):
     def __init__(self, folder: str | Path) -> None:
         """Raises CheckpointError when the folder is not a readable adapter."""
         self.folder = Path(folder)
-        if not (self.folder / "adapter_config.json").is_file():
+        if not os.path.isfile(self.folder / "adapter_config.json"):
             raise CheckpointError(
                 f"{folder} has no adapter_config.json: give the folder that PEFT's save_pretrained wrote"
             )
         self.config = read_json(self.folder / "adapter_config.json")
-        if not (self.folder / WEIGHTS).is_file():
+        if not os.path.isfile(self.folder / WEIGHTS):
             refuse_pickle(self.folder)
             raise CheckpointError(f"{folder} has no {WEIGHTS}: fetch the whole adapter again")
         self.tensors = read_header(self.folder / WEIGHTS)

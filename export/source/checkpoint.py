@@ -11,6 +11,7 @@ before it is used.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -84,11 +85,13 @@ class Checkpoint(TensorSource):
     def __init__(self, folder: str | Path) -> None:
         """Raises CheckpointError when the folder is not a complete model. Values are checked when they are read."""
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            reason = "is a file" if self.folder.exists() else "does not exist"
+        if not os.path.isdir(self.folder):
+            reason = "is a file" if os.path.exists(self.folder) else "does not exist"
             raise CheckpointError(f"{folder} {reason}: give the folder that holds config.json and {WEIGHTS}")
         present = {
-            name for name in ("config.json", "adapter_config.json", WEIGHTS, INDEX) if (self.folder / name).is_file()
+            name
+            for name in ("config.json", "adapter_config.json", WEIGHTS, INDEX)
+            if os.path.isfile(self.folder / name)
         }
         if "adapter_config.json" in present and not present & {WEIGHTS, INDEX}:
             raise CheckpointError(f"{folder} is a LoRA adapter: give it as the adapter, with the folder of its base")
@@ -118,7 +121,7 @@ class Checkpoint(TensorSource):
     def license_text(self) -> str:
         """The text of the folder's licence file; empty without such a file."""
         for path in sorted(self.folder.iterdir()):
-            if path.stem.lower() in {"license", "licence", "copying"} and path.is_file():
+            if path.stem.lower() in {"license", "licence", "copying"} and os.path.isfile(path):
                 return path.read_text(encoding="utf-8", errors="replace")
         return ""
 
@@ -127,9 +130,9 @@ class Checkpoint(TensorSource):
         return {path.name: sha256_of(path) for path in sorted({spec.file for spec in self._specs.values()})}
 
     def _locate(self) -> dict[str, TensorSpec]:
-        if (self.folder / WEIGHTS).is_file():
+        if os.path.isfile(self.folder / WEIGHTS):
             return read_header(self.folder / WEIGHTS)
-        if (self.folder / INDEX).is_file():
+        if os.path.isfile(self.folder / INDEX):
             return _read_index(self.folder / INDEX)
         if any(self.folder.glob("model*.safetensors")):
             raise CheckpointError(f"{self.folder} has neither {WEIGHTS} nor {INDEX}: fetch the index with its shards")
@@ -145,7 +148,7 @@ def _read_index(path: Path) -> dict[str, TensorSpec]:
     files = sorted(set(shards.values()))
     if outside := [file for file in files if Path(file).name != file]:
         raise CheckpointError(f"{path} names files outside its folder ({name_some(outside)}): do not use this model")
-    if missing := [file for file in files if not (path.parent / file).is_file()]:
+    if missing := [file for file in files if not os.path.isfile(path.parent / file)]:
         raise CheckpointError(
             f"{path.parent} lacks {len(missing)} of the {len(files)} shards that {path.name} names "
             f"({name_some(missing)}): fetch the missing files"

@@ -53,10 +53,13 @@ COMPUTED = re.compile(r"(model\.layers\.\d+\.self_attn\.)?(model\.)?rotary_emb\.
 _SAME_REVISION = "fetch model and config.json again, both of one revision"
 
 
+_MOST = 1e18  # of any number in config.json
+
+
 def shape_of(config: dict[str, Any], max_tokens: int) -> LlamaShape:
     """The network's shape from config.json. Raises UsageError naming an unsupported architecture or field."""
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UsageError(f"architecture {kind!r} is not supported: it is none of {', '.join(FAMILIES)}")
     return read_shape(config, FAMILIES[kind], max_tokens)
 
@@ -158,8 +161,11 @@ def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def label_count(config: dict[str, Any]) -> int | None:
-    """The number of labels that config.json states; None if it states none."""
-    labels = config.get("num_labels") or len(config.get("id2label") or ())
+    """The number of labels that config.json states; None if it states none. Raises UsageError for another value."""
+    names = config.get("id2label")
+    labels = config.get("num_labels") or (len(names) if isinstance(names, (dict, list)) else None)
+    if labels and type(labels) is not int:
+        raise UsageError(f"config.json states num_labels {labels!r}, which is no whole number: fetch it again")
     return labels or None
 
 
@@ -171,7 +177,7 @@ def _is_number(name: str, value: Any) -> bool:
 
 
 def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and 0 < value < _MOST  # a whole number may be beyond a float
 
 
 def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ...]:
@@ -185,7 +191,7 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
     theta = rope.get("rope_theta") or 10000.0
     plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     kind = rope.get("rope_type") or "default"
-    if kind not in _SCALINGS:
+    if not isinstance(kind, str) or kind not in _SCALINGS:
         raise UsageError(f"rope scaling {kind!r} is not supported: it is none of {', '.join(_SCALINGS)}")
     if wrong := [name for name in _SCALINGS[kind] if not _is_positive(rope.get(name))]:
         raise UsageError(f"rope scaling {kind!r} has no number for {', '.join(wrong)}: fetch config.json again")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ def fetch(repository: str, revision: str = "main", *, patterns: Sequence[str] = 
 def fetch_file(repository: str, name: str, revision: str = "main", *, quiet: bool = False) -> Path:
     """The path of one file of a repository, whatever its format; as `fetch` in all else. Raises FetchError."""
     path = _fetch(repository, revision, {"allow_patterns": [escape(name)], "ignore_patterns": []}, quiet=quiet) / name
-    assert path.is_file()
+    assert os.path.isfile(path)
     return path
 
 
@@ -138,7 +139,7 @@ def _cached(hub: Any, repository: str, revision: str, filters: Mapping[str, list
         raise incomplete from None
     except hub.errors.HFValidationError:
         raise invalid_name(repository) from None
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if os.path.isfile(path)]
     names = list(hub.utils.filter_repo_objects(files, **filters))
     shards = {shard for name in names if name.endswith(".index.json") for shard in _shards(folder / name)}
     weights = {name for name in names if name.endswith(".safetensors")}
@@ -198,7 +199,7 @@ def _check_space(hub: Any, repository: str, commit: str, files: Sequence[Any]) -
     ]
     needed = sum(file.size or 0 for file in absent)
     cache = Path(hub.constants.HF_HUB_CACHE).absolute()
-    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if os.path.isdir(folder))).free
     if needed > free:
         raise FetchError(
             f"{repository} needs {needed / 1e9:.1f} GB in {cache}, where {free / 1e9:.1f} GB are free: "
@@ -214,7 +215,7 @@ def _check_hashes(repository: str, folder: Path, hashes: Mapping[str, str | None
     wrong = []
     for name, expected in hashes.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             wrong.append(f"{name} (missing)")
         elif expected and (actual := _hash(path, like=expected)) != expected:
             path.resolve().unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def hub_errors(hub: Any, repository: str, revision: str, endpoint: str, otherwis
 def _is_cached(hub: Any, repository: str) -> bool:
     """True if an earlier download left a file of the repository in the cache."""
     folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "snapshots"
-    return any(path.is_file() for path in folder.rglob("*"))
+    return any(os.path.isfile(path) for path in folder.rglob("*"))
 
 
 def invalid_name(repository: str) -> FetchError:

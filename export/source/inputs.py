@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def output_path(
         except OSError as err:
             raise UsageError(f"cannot write {output}: {reason_of(err)}") from None
     ending_of(output, (suffix.removeprefix("."),), needed=True)
-    files = [path for folder in folders if folder is not None and folder.is_dir() for path in folder.iterdir()]
+    files = [path for folder in folders if folder is not None and os.path.isdir(folder) for path in folder.iterdir()]
     inputs = [path for path in files if path.suffix not in _MODEL_FILES]
     check_outputs({"--output": output}, {"MODEL": inputs})
     target = find_target(output)
@@ -57,12 +58,12 @@ def source_folders(model: str, entry: ModelEntry | None, adapter: Path | None) -
         fetched = fetch(entry.repository, entry.revision)
         return (fetch(entry.base), fetched) if entry.base else (fetched, adapter)
     folder = Path(model)
-    if adapter is not None or not (folder / "adapter_config.json").is_file():
+    if adapter is not None or not os.path.isfile(folder / "adapter_config.json"):
         return folder, adapter
     base = Adapter(folder).base_name
     if not base:
         raise UsageError(f"{folder} is a LoRA that names no base: give the base's folder, and this one with --adapter")
-    return (Path(base) if Path(base).is_dir() else fetch(base)), folder
+    return (Path(base) if os.path.isdir(base) else fetch(base)), folder
 
 
 def padding_id(folder: Path, tokenizer_json: bytes, config: dict[str, Any]) -> int | None:
@@ -75,7 +76,7 @@ def padding_id(folder: Path, tokenizer_json: bytes, config: dict[str, Any]) -> i
     try:
         added_tokens = json.loads(tokenizer_json).get("added_tokens", ())
         ids = {token["content"]: int(token["id"]) for token in added_tokens}
-        settings = dict(json.loads(path.read_bytes())) if path.is_file() else {}
+        settings = dict(json.loads(path.read_bytes())) if os.path.isfile(path) else {}
     except (ValueError, TypeError, KeyError, AttributeError) as err:
         raise CheckpointError(f"the tokenizer in {folder} cannot be read ({err}): fetch its files again") from None
     for key in ("pad_token", "eos_token"):

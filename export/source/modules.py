@@ -8,6 +8,7 @@ code of a folder is run.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -84,7 +85,7 @@ def chain_of(folder: Path, architectures: list[str], kinds: tuple[str, ...]) -> 
     UsageError for a chain that is not supported, and CheckpointError for files that do not fit.
     """
     path = folder / MODULES
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     settings = read_settings(folder / SETTINGS)
     kind = settings.get("model_type", "SentenceTransformer")
@@ -150,9 +151,9 @@ def read_modules(path: Path, kinds: tuple[str, ...], *, of: str) -> list[Module]
 def _output_of(folder: Path) -> tuple[str, str]:
     """The output of the model in transformers that the transformer's module gives on, and the name that it gives it."""
     path = folder / READING
-    config = read_json(path) if path.is_file() else {}
+    config = read_json(path) if os.path.isfile(path) else {}
     task = config.get("transformer_task", "feature-extraction")
-    if task not in _TASKS:
+    if not isinstance(task, str) or task not in _TASKS:
         raise UsageError(f"{path} has transformer_task {task!r}, which is not supported: only {', '.join(_TASKS)} are")
     if others := [name for name in config if name not in _READING_KEYS and config[name]]:
         raise UsageError(f"{path} has {', '.join(others)}: that is not supported")

@@ -7,6 +7,7 @@ roles query and document, config_sentence_transformers.json). Without them field
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -166,7 +167,9 @@ def _chat_template(folder: Path) -> ChatTemplate | None:
     """The chat template of `folder`: chat_template.jinja, or the entry of tokenizer_config.json; None without one."""
     settings = read_settings(folder / "tokenizer_config.json")
     file = folder / "chat_template.jinja"
-    source = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else settings.get("chat_template")
+    source = (
+        file.read_text(encoding="utf-8", errors="replace") if os.path.isfile(file) else settings.get("chat_template")
+    )
     if isinstance(source, list):  # several templates by name
         source = next((entry.get("template") for entry in source if entry.get("name") == "default"), None)
     if not isinstance(source, str) or not source.strip():
@@ -227,7 +230,7 @@ def _token_id(tokenizer: bytes, word: str, folder: Path) -> int:
 def _logit_score(folder: Path) -> Answers | None:
     """The tokens that a LogitScore module of the folder states; None without a module. Raises CheckpointError."""
     path = folder / MODULES
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     modules = read_modules(path, ("LogitScore",), of="a language model")
     settings = next((module.config for module in modules if module.kind == "LogitScore"), None)

@@ -7,6 +7,7 @@ every export calls `check_tokenizer` before it writes anything; `probe_texts` ar
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def probe_texts(tokenizer_json: bytes) -> list[str]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The JSON object in a file of the tokenizer; empty without the file. Raises CheckpointError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         settings = json.loads(path.read_bytes())
@@ -171,14 +172,14 @@ def _faults_of_other_files(folder: Path, tokenizer: Any, raw: dict[str, Any]) ->
     special |= {_content(entry) for _, entry in entries if isinstance(entry, dict) and entry.get("special")}
     special |= special_tokens(folder)
     for file, text, number in listed:
-        actual = tokenizer.token_to_id(text)
+        actual = tokenizer.token_to_id(_content(text))
         if str(actual) != str(number) and not (actual is None and text in special):
             yield f"{file} gives {text!r} the id {number}, and tokenizer.json {'none' if actual is None else actual}"
 
 
 def _content(entry: Any) -> str:
-    """The text of a token, which is stored as it is or as an object."""
-    return str(entry.get("content") if isinstance(entry, dict) else entry)
+    """The text of a token, stored as it is or as an object. Half a surrogate pair, which no token has, is "?"."""
+    return str(entry.get("content") if isinstance(entry, dict) else entry).encode("utf-8", "replace").decode()
 
 
 def _faults_of_config(
@@ -199,6 +200,6 @@ def _faults_of_config(
 def tokenizer_json(base: Path, adapter: Path | None) -> tuple[Path, bytes]:
     """The folder of the tokenizer, the base's or else the adapter's, and its tokenizer.json."""
     for folder in (base, adapter):
-        if folder is not None and (folder / "tokenizer.json").is_file():
+        if folder is not None and os.path.isfile(folder / "tokenizer.json"):
             return folder, (folder / "tokenizer.json").read_bytes()
     raise CheckpointError(f"{base} has no tokenizer.json: save the model's fast tokenizer there with transformers")

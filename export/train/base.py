@@ -39,11 +39,11 @@ def unpack_base(base: str, folder: Path) -> str:
     if not base.endswith(".gguf"):
         return base
     source, target = Path(base), folder / "base"
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise UsageError(f"base {base}: no such file")
     digest = sha256_of(source)
     origin = target / "unpacked_from.txt"
-    if not origin.exists() or origin.read_text(encoding="utf-8") != digest:
+    if not os.path.exists(origin) or origin.read_text(encoding="utf-8") != digest:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UsageError(
                 f"base {base} is not unpacked yet: run the same command with --dry-run in one process first"
@@ -107,7 +107,7 @@ def load_tokenizer(base: str) -> Any:
 
 def _is_local(base: str) -> bool:
     """True if `base` is a folder, or a name of the Hub's while no Hub answers: only files on this machine count."""
-    return Path(base).is_dir() or not is_reachable(base)
+    return os.path.isdir(base) or not is_reachable(base)
 
 
 def choose_dtype(name: str) -> torch.dtype:
@@ -197,7 +197,7 @@ def check_adapter(folder: Path, *, head: bool) -> None:
     from safetensors import safe_open
 
     path = folder / "adapter_model.safetensors"
-    if not path.exists():
+    if not os.path.exists(path):
         raise DearliteError(f"{folder} has no adapter_model.safetensors: the training did not complete, run it again")
     with one_line_errors(f"{path} cannot be read", "run the training again"), safe_open(path, "np") as tensors:
         names = list(tensors.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,5 +151,5 @@ def _report_adapter(folder: Path | None, base: str, suffix: str) -> None:
 
     if folder is not None and is_first_process():
         unpacked = folder / "base"
-        shown = unpacked if unpacked.is_dir() else base
+        shown = unpacked if os.path.isdir(unpacked) else base
         click.echo(f"{folder} holds the adapter: dearlite export {shown} --adapter {folder} -o {folder.name}{suffix}")

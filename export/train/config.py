@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from dearlite.errors import UsageError
+from dearlite.errors import UsageError, first_line
 
 Config = TypeVar("Config", bound="TrainConfig")
 PROJECTIONS = ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
@@ -92,8 +93,8 @@ def read_config(path: Path, kind: type[Config], overrides: Sequence[str] = ()) -
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as err:
         raise UsageError(f"cannot read {path}: {err.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise UsageError(f"{path.name} is not TOML ({err})") from None
+    except (ValueError, RecursionError) as err:  # TOMLDecodeError, UnicodeDecodeError, a number of too many digits
+        raise UsageError(f"{path.name} is not TOML ({first_line(err)})") from None
     settings = {name: _resolve_paths(path.parent, name, value) for name, value in table.items()}
     replaced = list(map(_parse_override, overrides))
     names = [name for name, _ in replaced]
@@ -119,7 +120,7 @@ def _resolve_paths(folder: Path, name: str, value: Any) -> Any:
         return [_resolve_paths(folder, name, item) for item in value]
     if not isinstance(value, str) or not value:
         return value
-    if name in ("data", "output", "adapter", "distributed") or (name == "base" and (folder / value).exists()):
+    if name in ("data", "output", "adapter", "distributed") or (name == "base" and os.path.exists(folder / value)):
         return str(folder / value)
     return value
 

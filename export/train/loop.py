@@ -67,8 +67,8 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
         settings = {name: value for name, value in config.to_dict().items() if name not in _FREE}
         settings["files"] = {path: _sha256(Path(path)) for path in config.data}
         settings_path = folder / "settings.json"
-        started = any(folder.glob("checkpoint-*")) or (folder / "adapter_model.safetensors").exists()
-        if started and settings_path.exists():
+        started = any(folder.glob("checkpoint-*")) or os.path.exists(folder / "adapter_model.safetensors")
+        if started and os.path.exists(settings_path):
             previous = json.loads(settings_path.read_text(encoding="utf-8"))
             if changed := sorted(name for name in settings if settings[name] != previous.get(name)):
                 raise UsageError(f"{folder} holds another training ({', '.join(changed)} differ): name another output")
@@ -81,7 +81,7 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
 
 def _last_checkpoint(folder: Path) -> str | None:
     """The last complete checkpoint: trainer_state.json is written last."""
-    complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    complete = [path for path in folder.glob("checkpoint-*") if os.path.exists(path / "trainer_state.json")]
     return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
 
 

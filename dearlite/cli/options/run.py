@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +19,7 @@ from dearlite.checks import whole_number
 from dearlite.cli.options.fields import Reading, field_options
 from dearlite.cli.options.model import ModelOptions, model_options
 from dearlite.cli.options.types import Command, Option, with_options
-from dearlite.errors import DiskFull, UsageError
+from dearlite.errors import DiskFull, UsageError, printable
 from dearlite.offline.collection.collection import Collection
 from dearlite.offline.collection.first_stage import split_chain
 from dearlite.offline.collection.irds import is_dataset
@@ -171,7 +171,7 @@ def _are_documents(sources: Sequence[str], *, queries: str | None, run: str | No
     """True if the arguments are files of documents, all of which are ranked for every query of `queries`."""
     if not sources or queries is None or run is not None or corpus:
         return False
-    return not any(is_dataset(name) or Path(name).is_dir() for name in sources)
+    return not any(is_dataset(name) or os.path.isdir(name) for name in sources)
 
 
 def open_source(options: RunOptions) -> Collection:
@@ -237,4 +237,4 @@ def resume_notice(progress: DocumentProgress, message: str, *, quiet: bool) -> P
 
 def _print_notes(notes: Sequence[str]) -> None:
     for note in notes:
-        click.echo(f"dearlite: {note}", err=True)
+        click.echo(f"dearlite: {printable(note)}", err=True)

@@ -6,6 +6,7 @@ A *block* is a JSON Lines shard or a row group of a Parquet shard. A collection 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -54,7 +55,7 @@ def write_blocks(collection: Collection, folder: Path, size: int) -> Path:
     query_ids = list(ids)
     for number, start in enumerate(range(0, len(query_ids), size)):
         path = shards / f"block-{number:06d}.jsonl"
-        if path.exists():
+        if os.path.exists(path):
             continue
         with whole_file(path) as stream:
             write_rows((_record(collection, query_id) for query_id in query_ids[start : start + size]), stream)

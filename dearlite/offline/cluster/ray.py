@@ -96,7 +96,7 @@ def rerank_on_ray(
         source = write_blocks(source, output / "blocks", block_queries)
     settings = _settings(scoring)
     blocks = list_blocks(source, settings)
-    remaining = [block for block in blocks if not (output / block.part).exists()]
+    remaining = [block for block in blocks if not os.path.exists(output / block.part)]
     for block in remaining:
         (output / f"{block.part}.attempts").unlink(missing_ok=True)
     done_before = len(blocks) - len(remaining)
@@ -251,7 +251,7 @@ def agree(output: Path, settings: bytes, identity: Mapping[str, str]) -> None:
     text = json.dumps(dict(sorted(identity.items())))
     prefix = f"node-{settings.hex()[:16]}-"
     own = output / f"{prefix}{blake2b(text.encode(), digest_size=8).hexdigest()}.json"
-    recorded_before = own.exists()
+    recorded_before = os.path.exists(own)
     if not recorded_before:
         with whole_file(own) as stream:
             stream.write(text)

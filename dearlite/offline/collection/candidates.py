@@ -273,7 +273,7 @@ def _score(value: object, where: str) -> float | None:
         raise InvalidInput(f"{where} has a score that is not a number")
     try:
         number = float(value)  # type: ignore[arg-type]  # DPR writes scores as strings
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidInput(f"{where} has a score that is not a number ({value!r})") from None
     return number if math.isfinite(number) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -94,9 +95,9 @@ def open_collection(
     if depth is not None:
         whole_number("depth", depth)
     folder = Path(source) if source is not None else None
-    if folder is not None and not folder.exists():
+    if folder is not None and not os.path.exists(folder):
         raise UsageError(f"{source}: no such folder or file (a collection's folder, or rank_llm's JSON)")
-    if folder is not None and folder.is_file():
+    if folder is not None and os.path.isfile(folder):
         parts = {"--queries": queries, "--corpus": corpus, "--run": run}
         if named := [option for option, value in parts.items() if value]:
             raise UsageError(f"{source} holds queries and documents itself: leave out {' and '.join(named)}")
@@ -211,7 +212,7 @@ def keep_with_texts(
 def folder_part(part: str, folder: str | Path, *, needed: bool = True) -> Path | None:
     """The file of a part in a collection's folder; if it is not `needed`, None for a part that is not there."""
     root = Path(folder)
-    if not needed and not any((root / name).exists() for name in FOLDER_LAYOUT[part]):
+    if not needed and not any(os.path.exists(root / name) for name in FOLDER_LAYOUT[part]):
         return None
     return _part(part, None, root)
 
@@ -220,21 +221,21 @@ def _part(part: str, name: str | Path | None, folder: Path | None) -> Path:
     """The file for one part of a collection. Raises UsageError that names the paths tried."""
     if name is not None:
         for path in [Path(name)] + ([folder / name] if folder is not None else []):
-            if path.exists():
+            if os.path.exists(path):
                 return path
         inside = f", nor in {folder}" if folder is not None else ""
         raise UsageError(f"--{part} {name}: no such file{inside}")
     if folder is None:
         raise UsageError(f"--{part} is missing: give --queries, --corpus and --run, or a folder that holds them")
     for file_name in FOLDER_LAYOUT[part]:
-        if (folder / file_name).exists():
+        if os.path.exists(folder / file_name):
             return folder / file_name
     raise UsageError(f"{folder} holds no {part} ({' or '.join(FOLDER_LAYOUT[part])}): add it, or name it with --{part}")
 
 
 def _optional_qrels(name: str | Path | None, folder: Path | None) -> Path | None:
     if name is None and (
-        folder is None or not any((folder / file_name).exists() for file_name in FOLDER_LAYOUT["qrels"])
+        folder is None or not any(os.path.exists(folder / file_name) for file_name in FOLDER_LAYOUT["qrels"])
     ):
         return None
     return _part("qrels", name, folder)
@@ -242,9 +243,9 @@ def _optional_qrels(name: str | Path | None, folder: Path | None) -> Path | None
 
 def _shards(path: Path) -> list[Path]:
     """`path` itself if it is a file, or the files of the folder `path`, sorted by name."""
-    if path.is_file():
+    if os.path.isfile(path):
         return [path]
-    shards = sorted(shard for shard in path.iterdir() if shard.is_file() and not shard.name.startswith("."))
+    shards = sorted(shard for shard in path.iterdir() if os.path.isfile(shard) and not shard.name.startswith("."))
     if not shards:
         raise UsageError(f"{path} is an empty folder: a corpus is a file, or a folder of its shards")
     return shards

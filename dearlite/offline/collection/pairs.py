@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ def all_pairs(
     exist, and InvalidInput for two documents of one id, which a run could not tell apart.
     """
     for option, path in (("queries", queries), *(("documents", path) for path in documents)):
-        if str(path) != "-" and not Path(path).is_file():
+        if str(path) != "-" and not os.path.isfile(path):
             raise UsageError(f"no such file: {path} ({option})")
     notes: list[str] = []
     texts = read_queries(Path(queries), notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -88,7 +89,7 @@ class Source:
 
     def _check_run(self) -> None:
         """Raises UsageError for a folder that has queries and no run; `first`, which other callers lack, makes one."""
-        if self.run is not None or self.source is None or not Path(self.source).is_dir():
+        if self.run is not None or self.source is None or not os.path.isdir(self.source):
             return
         queries = self.queries or folder_part("queries", self.source, needed=False)
         if queries and folder_part("run", self.source, needed=False) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -38,7 +39,7 @@ class SuiteCollection:
     def folder(self, root: Path) -> Path | None:
         """The collection's folder in `root`; None if no folder with one of its names holds all parts."""
         for name in self.folders:
-            if (root / name).is_dir() and not self.missing(root / name):
+            if os.path.isdir(root / name) and not self.missing(root / name):
                 return root / name
         return None
 
@@ -48,12 +49,12 @@ class SuiteCollection:
         return [
             f"{part} ({' or '.join(dict.fromkeys(names))})"
             for part, names in layout.items()
-            if not any((folder / name).exists() for name in names)
+            if not any(os.path.exists(folder / name) for name in names)
         ]
 
     def how_to_get(self, root: Path) -> str:
         """Instruction for getting the collection into `root`, on one line."""
-        folder = next((root / name for name in self.folders if (root / name).is_dir()), None)
+        folder = next((root / name for name in self.folders if os.path.isdir(root / name)), None)
         if folder is not None:
             return f"{folder} lacks {', '.join(self.missing(folder))}"
         if self.ir_datasets:

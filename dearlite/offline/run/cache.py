@@ -6,6 +6,7 @@ passage in another collection is found too.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -15,6 +16,8 @@ from dearlite.errors import DearliteError, UsageError
 from dearlite.ranking import PairScore
 
 _APPLICATION_ID = 0x64656172  # "dear", in the file's header
+# Of a damaged file: sqlite3 decodes its names and the words of its own errors, which hold parts of the file.
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
 _KEYS_PER_SELECT = 500  # every SQLite allows at least 999 parameters
 
 
@@ -44,7 +47,7 @@ class ScoreCache:
                 "(key BLOB PRIMARY KEY, score REAL NOT NULL, used INTEGER NOT NULL, total INTEGER NOT NULL) "
                 "WITHOUT ROWID"
             )
-        except sqlite3.Error as err:
+        except _DAMAGE as err:
             raise UsageError(f"cannot use {path} as a cache ({err}): move it away, or name another --cache") from None
 
     def __enter__(self) -> ScoreCache:
@@ -54,7 +57,7 @@ class ScoreCache:
         self._database.close()
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, PairScore]:
-        """The cached scores of `keys`; a key that is not cached is absent."""
+        """The cached scores of `keys`; a key that is not cached is absent. Raises DearliteError if one is no score."""
         scores: dict[bytes, PairScore] = {}
         try:
             for start in range(0, len(keys), _KEYS_PER_SELECT):
@@ -63,8 +66,14 @@ class ScoreCache:
                 rows = self._database.execute(
                     f"SELECT key, score, used, total FROM scores WHERE key IN ({marks})", part
                 )
-                scores |= {key: PairScore(score, used, total) for key, score, used, total in rows}
-        except sqlite3.Error as err:
+                for key, *values in rows:
+                    if not _is_score(*values):
+                        raise DearliteError(
+                            f"the cache {self.path} holds {str(values)[:60]}, which is no score: move the file away, "
+                            "or go on without --cache"
+                        )
+                    scores[key] = PairScore(*values)
+        except _DAMAGE as err:
             raise self._unusable(err) from None
         self.hits += len(scores)
         return scores
@@ -76,8 +85,15 @@ class ScoreCache:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)", rows)
             self._database.execute("COMMIT")
-        except sqlite3.Error as err:
+        except _DAMAGE as err:
             raise self._unusable(err) from None
 
-    def _unusable(self, err: sqlite3.Error) -> DearliteError:
+    def _unusable(self, err: Exception) -> DearliteError:
         return DearliteError(f"the cache {self.path} cannot be used ({err}): make room, or go on without --cache")
+
+
+def _is_score(score: object, used: object, total: object) -> bool:
+    """True for a finite number, and numbers of tokens. Columns of SQLite hold values of any type."""
+    if type(score) is not float or type(used) is not int or type(total) is not int:
+        return False
+    return math.isfinite(score) and 0 <= used <= total

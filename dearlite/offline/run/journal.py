@@ -49,7 +49,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 def _short(value: str | None) -> str:
     """A value in a message: the beginning of a hash."""
-    return "none" if value is None else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{4,}\b", r"\1", value)
+    return "none" if value is None else re.sub(r"\b([0-9a-f]{12})[0-9a-f]{4,}\b", r"\1", str(value))
 
 
 def result_key(settings: bytes, query_id: str, query: str, ids: Sequence[str], digests: Sequence[bytes]) -> str:
@@ -182,6 +182,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         if int(crc, 16) != zlib.crc32(text):
             return None
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

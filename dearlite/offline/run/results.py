@@ -22,6 +22,8 @@ from dearlite.prefixes import WHOLE_CHARACTERS
 from dearlite.ranking import PairScore, Ranking
 from dearlite.scores import falling_scores, rank_order
 
+_MOST = 2**31  # of a number in a journal entry: the arrays below hold no more on every system
+
 
 @dataclass(slots=True)
 class QueryScores:
@@ -90,8 +92,10 @@ class QueryScores:
             entry[name] = [values[position] for position in positions]
         return entry if self.order is None else entry | {"order": self.order, "said": self.texts}
 
-    def restore(self, entry: Mapping[str, Any]) -> None:
-        """Stores the scores of a journal entry that `entry` made."""
+    def restore(self, entry: Mapping[str, Any]) -> bool:
+        """Stores the scores of a journal entry that `entry` made; False for one of another form, which is left out."""
+        if not _fits(entry, len(self.ids)):
+            return False
         positions = entry.get("places", range(len(self.ids)))
         columns = (entry["scores"], entry["tokens_used"], entry["tokens_total"])
         for position, *values in zip(positions, *columns, strict=True):
@@ -99,6 +103,7 @@ class QueryScores:
         self.order, self.texts = entry.get("order", self.order), entry.get("said", self.texts)
         self.seconds += entry["seconds"]
         self.restored_s += entry["seconds"]
+        return True
 
     def ranked(self) -> list[int]:
         """Positions, best first; equal scores keep the first stage's order."""
@@ -112,6 +117,27 @@ class QueryScores:
     def falling(self) -> list[float]:
         """One number per document of `ranked`, never rising: for runs, which are sorted by score."""
         return falling_scores(list(map(self.own, self.ranked())), len(self.ids))
+
+
+def _fits(entry: Mapping[str, Any], count: int) -> bool:
+    """True if a journal entry has the form of `QueryScores.entry` for `count` documents."""
+    positions, order, texts = entry.get("places", list(range(count))), entry.get("order"), entry.get("said", {})
+    columns = {name: entry.get(name) for name in ("scores", "tokens_used", "tokens_total")}
+    lists = [positions, *columns.values()]
+    if not all(isinstance(values, list) and len(values) == len(lists[0]) for values in lists):
+        return False
+    tokens = [*columns["tokens_used"], *columns["tokens_total"]]  # type: ignore[misc]
+    numbers = [*columns["scores"], entry.get("seconds")]  # type: ignore[misc]
+    return (
+        all(type(position) is int and 0 <= position < count for position in positions)
+        and all(type(number) is float or (type(number) is int and abs(number) < _MOST) for number in numbers)
+        and all(type(number) is int and 0 <= number < _MOST for number in tokens)
+        and (order is None or (isinstance(order, list) and sorted(map(str, order)) == sorted(map(str, range(count)))))
+        and (order is None or all(type(position) is int for position in order))
+        and isinstance(texts, dict)
+        and isinstance(texts.get("reasons", {}), dict)
+        and all(isinstance(texts.get(name, []), list) for name in ("reasoning", "problems"))
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def input_files(source: Source, others: Mapping[str, Any] | None = None) -> dict
     if folder is not None:
         files |= {option: [*paths, *(Path(folder) / path for path in paths)] for option, paths in files.items()}
         files["SOURCE"] = [Path(folder), *(Path(folder) / name for names in FOLDER_LAYOUT.values() for name in names)]
-    shards = [path for corpus in files["--corpus"] if corpus.is_dir() for path in corpus.iterdir()]
+    shards = [path for corpus in files["--corpus"] if os.path.isdir(corpus) for path in corpus.iterdir()]
     return files | {"--corpus": files["--corpus"] + shards}
 
 

@@ -144,18 +144,19 @@ class RunScorer:
         """Restores the scores that the journal holds; returns the number of pairs that have one."""
         if self.journal is None:
             return 0
-        by_key, foreign, of = {scores.key: scores for scores in self.results}, 0, None
+        by_key, foreign, damaged, of = {scores.key: scores for scores in self.results}, 0, 0, None
         for entry in self.journal.entries():
-            if "identity" in entry:
-                self._recorded = entry["identity"]
-            elif (scores := by_key.get(entry["key"])) is not None:
-                scores.restore(entry)
+            identity, scores = entry.get("identity"), by_key.get(str(entry.get("key")))
+            if isinstance(identity, dict):
+                self._recorded = identity
+            elif scores is not None:
+                damaged += not scores.restore(entry)
             else:
                 foreign, of = foreign + 1, self._recorded
         if self.journal.cut_bytes:
             self.notes.append(f"{self.journal.path.name}: its last line was cut short and is scored again")
-        if self.journal.damaged:
-            self.notes.append(f"{self.journal.path.name}: {self.journal.damaged} damaged lines are scored again")
+        if damaged := damaged + self.journal.damaged:
+            self.notes.append(f"{self.journal.path.name}: {damaged} damaged lines are scored again")
         if foreign:
             changed = "" if of is None else differences(of, self._named())
             other = f"another {changed}" if changed else "another query, text or depth"

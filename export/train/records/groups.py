@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,8 @@ def _group(value: object, location: str) -> Group:
 def _passages(value: Mapping[str, Any], names: Iterable[str], location: str) -> Iterator[Passage]:
     """The passages in the first field of `names` that is present."""
     rows: Iterable[Any] = next((value[name] for name in names if value.get(name) is not None), [])
+    if not isinstance(rows, list):
+        raise InvalidInput(f"{location}: passages are a list of objects with docid, title and text")
     for row in rows:
         if not isinstance(row, Mapping):
             raise InvalidInput(f"{location}: a passage is an object with docid, title and text")
@@ -93,8 +96,8 @@ def _passages(value: Mapping[str, Any], names: Iterable[str], location: str) -> 
         score = row.get("teacher_score")
         if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
             raise InvalidInput(f"{location}: teacher_score is {score!r}, not a number")
-        if score is not None and not math.isfinite(score):
-            raise InvalidInput(f"{location}: teacher_score is {score}: it must be finite")
+        if score is not None and not -sys.float_info.max <= score <= sys.float_info.max:
+            raise InvalidInput(f"{location}: teacher_score is {str(score)[:20]}: it must be finite")
         yield Passage(document, math.nan if score is None else float(score))
 
 
