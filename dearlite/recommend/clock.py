@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dearlite.errors import LibraryNotLoaded, MissingExtra
+from dearlite.listwise.forms import FORMS
 from dearlite.machine import check_threads, versions_of
 from dearlite.models.entries import ModelEntry
 from dearlite.recommend.prediction import Workload, gguf_type, seconds_in_llama, seconds_in_onnx
@@ -32,6 +33,8 @@ class Clock:
 
     def seconds(self, entry: ModelEntry, work: Workload) -> float | str:
         """Seconds of one call of the loaded model, or the reason why they cannot be predicted."""
+        if entry.kind == "listwise" and entry.prompt in FORMS and FORMS[entry.prompt].reasoning == "think":
+            return "its thinking has no predictable length"
         rates = self.rates(gguf_type(entry) if entry.kind == "listwise" or entry.file else ONNX)
         if isinstance(rates, str):
             return rates

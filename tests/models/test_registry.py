@@ -10,6 +10,7 @@ from tiny_gguf import write_tiny
 
 from dearlite.errors import UsageError
 from dearlite.installing import pip_install
+from dearlite.listwise.forms import FORMS
 from dearlite.models import registry
 from dearlite.models.chain import resolve
 from dearlite.models.registry import find_model, how_to_get, load_registry, model_file
@@ -357,6 +358,32 @@ DECODERS = {
 }
 
 
+# name -> prompt, layers, H, F, K, rows of the vocabulary, matrices of that many rows, parameters, and the size in MB by
+# llama.cpp's choice of types for Q4_K_M, added up by hand
+THINKING = {
+    "rank1-0.5b": ("rank1", 24, 896, 4864, 128, 151936, 1, 494_032_768, 398),
+    "rank1-1.5b": ("rank1", 28, 1536, 8960, 256, 151936, 1, 1_543_714_304, 986),
+    "rank1-7b": ("rank1", 28, 3584, 18944, 512, 152064, 2, 7_615_616_512, 4683),
+    "reasonrank-7b": ("reasonrank", 28, 3584, 18944, 512, 152064, 2, 7_615_616_512, 4683),
+    "rearank-7b": ("rearank", 28, 3584, 18944, 512, 152064, 2, 7_615_616_512, 4683),
+}
+
+
+@pytest.mark.parametrize("name", THINKING)
+def test_model_that_thinks_has_the_shape_of_its_base(home, name):
+    entry = load_registry()[name]
+    prompt, layers, hidden, ffn, k, rows, tables, published, size_mb = THINKING[name]
+    matrices = layers * (2 * hidden * hidden + 2 * hidden * k + 3 * hidden * ffn) + rows * hidden
+    assert (entry.kind, entry.prompt, model_file(entry).name) == ("listwise", prompt, f"{name}.gguf")
+    assert (entry.layers, entry.hidden, entry.parameters) == (layers, hidden, published)
+    assert entry.matrix_parameters == matrices
+    assert 0 < published - matrices - (tables - 1) * rows * hidden < published / 1000  # norms and biases
+    assert entry.size_mb == pytest.approx(size_mb, abs=2)
+    assert entry.download_mb == pytest.approx(2 * published / 1e6, abs=19)
+    assert entry.memory_mb > entry.size_mb
+    assert FORMS[prompt].reasoning == "think"
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoder_has_the_shape_and_the_size_of_its_published_count(home, name):
     entry, (layers, hidden, ffn, published) = load_registry()[name], ENCODERS[name]
@@ -386,12 +413,12 @@ def test_language_model_has_the_shape_of_its_published_count(home, name):
 
 
 def test_every_model_has_its_facts_and_can_be_run(home):
-    listed = [*ENCODERS, *DECODERS, *(name for name, _, _ in ZOO)]
+    listed = [*ENCODERS, *DECODERS, *THINKING, *(name for name, _, _ in ZOO)]
     known = load_registry()
     assert sorted(known) == sorted(listed)
     for entry in known.values():
         assert entry.architecture in {"bert", "xlm-roberta", "modernbert", "deberta-v2", *FAMILY_TYPES}, entry.name
-        assert entry.prompt in {*PAIR_FORMS, *FAMILIES, "plain"}, entry.name
+        assert entry.prompt in ({*FORMS} if entry.kind == "listwise" else {*PAIR_FORMS, *FAMILIES}), entry.name
         if entry.prompt in FAMILIES:
             assert FAMILIES[entry.prompt].fits({"model_type": entry.architecture}), entry.name
             assert entry.max_tokens == FAMILIES[entry.prompt].max_tokens, entry.name
