@@ -55,7 +55,8 @@ MAY_IMPORT = {
     "lexical": "errors fields options documents progress ranking models loading jobs reranker stages",
     "cascade_stage": "reranker",
     "cascade": f"{_RUNTIME} lifetime lexical cascade_stage",
-    "recommend": "errors checks deadline foreign machine processor files templates models pointwise listwise llama",
+    "recommend": "errors checks options deadline foreign machine processor files templates models pointwise listwise "
+    "llama",
     "frozen": "",
     "integrations": "installing errors options readable documents progress ranking relevance models reranker",
     "kept": "models reranker",

@@ -9,7 +9,10 @@ import math
 import re
 from dataclasses import dataclass
 
+from dearlite.listwise.group_prompts import GROUP_FORMS
+from dearlite.listwise.sorts import SETWISE_SORTS
 from dearlite.models.entries import ModelEntry
+from dearlite.options import DEFAULT_GROUP_SIZE, DEFAULT_SORT_K
 from dearlite.recommend.rates import GgufRates, OnnxRates
 from dearlite.templates.families import FAMILIES, Family
 
@@ -84,7 +87,11 @@ def seconds_in_llama(entry: ModelEntry, work: Workload, rates: GgufRates) -> flo
     """Seconds of one call of a loaded GGUF; None for an entry without a shape."""
     if not (entry.matrix_parameters and entry.layers and entry.hidden):
         return None
-    if entry.kind == "listwise":
+    if entry.prompt in GROUP_FORMS:
+        passages = min(work.documents, DEFAULT_GROUP_SIZE) * (work.tokens + _PLACE_TOKENS)
+        comparisons = SETWISE_SORTS["heap"].most(work.documents, DEFAULT_SORT_K, DEFAULT_GROUP_SIZE)
+        count = max(1, comparisons) * min(passages + _WINDOW_TOKENS + QUERY_TOKENS, entry.max_tokens)
+    elif entry.kind == "listwise":
         windows = max(1, 1 + math.ceil((work.documents - _WINDOW) / _STRIDE))
         passages = min(work.documents, _WINDOW) * (work.tokens + _PLACE_TOKENS)
         count = windows * min(passages + _WINDOW_TOKENS + QUERY_TOKENS, entry.max_tokens)

@@ -28,7 +28,7 @@ def print_facts(facts: Mapping[str, object], *, title: str = "") -> None:
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Collection[str] = ()) -> None:
     """Prints a table with a header line; the columns `numbers` are aligned to the right."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in head:
         table.add_column(name, overflow="fold", justify="right" if name in numbers else "left")
     for row in rows:

@@ -34,6 +34,12 @@ ZOO = [  # name, repository under abdoelsayed/, base
     ("dear-3b-ce", "dear-3b-reranker-ce-v1", ""),
     ("dear-3b-ce-lora", "dear-3b-reranker-ce-lora-v1", L3),
 ]
+SETWISE = {  # size -> layers, H, K, F, rows of the vocabulary, tables, parameters of Qwen2.5-Instruct as published
+    "3b": (36, 2048, 256, 11008, 151936, 1, 3_085_938_688),
+    "7b": (28, 3584, 512, 18944, 152064, 2, 7_615_616_512),
+    "14b": (48, 5120, 1024, 13824, 152064, 2, 14_770_033_664),
+}
+SELECTORS = [f"{family}-{size}" for family in ("setwise-sft", "rank-r1") for size in SETWISE]
 FAMILY_TYPES = ("llama", "llama_bidirec", "qwen2", "qwen3", "gemma")
 # Counted by transformers 5.23.0 on the meta device: LlamaForSequenceClassification with one label and, for "lm",
 # LlamaForCausalLM, of the shapes in dear.md; 13B of those in the config.json of Llama-2-13b.
@@ -412,8 +418,27 @@ def test_language_model_has_the_shape_of_its_published_count(home, name):
         assert entry.download_mb == pytest.approx(published * (4 if "gemma" in name else 2) / 1e6, abs=19)
 
 
+@pytest.mark.parametrize("name", SELECTORS)
+def test_setwise_model_is_a_lora_over_qwen(home, name):
+    entry, size = load_registry()[name], name.rpartition("-")[2]
+    layers, hidden, k, ffn, rows, tables, published = SETWISE[size]
+    family = {"rank-r1": "Rank-R1", "setwise-sft": "Setwise-SFT"}[name.removesuffix(f"-{size}")]
+    assert (entry.kind, entry.prompt) == ("listwise", family.lower())
+    assert entry.repository == f"ielabgroup/{family}-{size.upper()}-v0.1"
+    assert entry.base == f"Qwen/Qwen2.5-{size.upper()}-Instruct"
+    assert (entry.layers, entry.hidden, entry.parameters) == (layers, hidden, published)
+    matrices = layers * (2 * hidden * hidden + 2 * hidden * k + 3 * hidden * ffn)
+    assert entry.matrix_parameters == matrices + rows * hidden
+    vectors = layers * (3 * hidden + 2 * k) + hidden  # biases and norms
+    assert published == matrices + tables * rows * hidden + vectors
+    lora = 16 * layers * (2 * 2 * hidden + 2 * (hidden + k))
+    assert entry.download_mb == pytest.approx(2 * (published + lora) / 1e6 + 22, abs=1)
+    assert 8 * entry.size_mb * 1e6 / published == pytest.approx(4.95, abs=0.1)  # bits per weight of q4_k_m
+    assert entry.memory_mb > entry.size_mb + 2 * layers * k * 2 * 5000 / 1e6
+
+
 def test_every_model_has_its_facts_and_can_be_run(home):
-    listed = [*ENCODERS, *DECODERS, *THINKING, *(name for name, _, _ in ZOO)]
+    listed = [*ENCODERS, *DECODERS, *SELECTORS, *THINKING, *(name for name, _, _ in ZOO)]
     known = load_registry()
     assert sorted(known) == sorted(listed)
     for entry in known.values():
@@ -422,7 +447,8 @@ def test_every_model_has_its_facts_and_can_be_run(home):
         if entry.prompt in FAMILIES:
             assert FAMILIES[entry.prompt].fits({"model_type": entry.architecture}), entry.name
             assert entry.max_tokens == FAMILIES[entry.prompt].max_tokens, entry.name
-        assert entry.commercial != ("-nc-" in entry.licence), entry.name
+        forbids = "-nc-" in entry.licence or entry.licence == "qwen-research"
+        assert entry.commercial != forbids, entry.name
         assert bool(entry.file) == entry.name.endswith("-gguf"), entry.name
 
 

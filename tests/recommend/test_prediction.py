@@ -94,6 +94,13 @@ def test_memory_is_the_entry_s_with_texts_and_attention():
     assert peak_memory_mb(encoder, Workload(1, 5000), 2) == pytest.approx(100 + 34.4, abs=0.1)
 
 
+def test_a_model_that_picks_reads_a_group_for_each_comparison():
+    """Heapsort of 20 documents with 3 children: 3 + 2 + 5 x 1 to build the tree, 3 x 2 + 6 x 3 for the 9 after the best."""
+    model = entry(kind="listwise", prompt="setwise-sft", max_tokens=5000)
+    tokens = 34 * (4 * (200 + 8) + 120 + 16)
+    assert seconds_in_llama(model, Workload(20, 200), GgufRates(1e9, 0.0)) == pytest.approx(tokens * 2 * 10**6 / 1e9)
+
+
 def test_every_registered_model_has_a_prediction():
     work = Workload(100, 200)
     for model in load_registry().values():
