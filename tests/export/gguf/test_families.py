@@ -4,6 +4,8 @@ Each tiny model has a LoRA, applied by PEFT in transformers and merged by the ex
 of the models that have some. Tensors and keys are held to llama.cpp's own converter in test_gguf_export.py.
 """
 
+import json
+
 import numpy as np
 import pytest
 from gguf_models import KINDS, write_model
@@ -11,8 +13,13 @@ from llama import need_llama
 from test_gguf_export import EAGER, F16_ONLY, export
 
 from dearlite.export.gguf import worker
-from dearlite.export.gguf.weights import Weight
+from dearlite.export.gguf.architectures import text_config
+from dearlite.export.gguf.networks import find_network
+from dearlite.export.gguf.quants import size_bytes
+from dearlite.export.gguf.weights import Weight, weights_of
+from dearlite.export.quality.gate import QualityGate
 from dearlite.llama.bindings import library
+from dearlite.models.gguf import GgufFile
 
 ROWS = [list(range(3, 103)), list(range(300, 200, -3)), [7, 9, 11]]
 POSITIONS = [[0, 40, 99], [5, 33], [2]]
@@ -59,3 +66,38 @@ def f32_context(model, tokens):
     params.type_k = params.type_v = llama.GGML_TYPE_F32
     params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return llama.llama_init_from_model(model, params)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hidden", "types"),
+    [
+        ("qwen2", 256, {"blk.0.attn_q.weight": "q4_k", "blk.0.attn_q.bias": "f32", "token_embd.weight": "q4_k"}),
+        (
+            "phi3, longrope on a part of a head",
+            256,
+            {"blk.1.attn_qkv.weight": "q6_k", "rope_factors_long.weight": "f32"},
+        ),
+        # No multiple of 256: wider types than the k-types; the rows of ffn_down are of 128 values.
+        (
+            "gemma3",
+            320,
+            {"blk.0.ffn_up.weight": "q5_0", "token_embd.weight": "q8_0", "blk.6.post_ffw_norm.weight": "f32"},
+        ),
+    ],
+)
+def test_quantised_file_is_compared_with_fp32(tmp_path, monkeypatch, kind, hidden, types):
+    need_llama()
+    monkeypatch.setattr("dearlite.export.gguf.card._MOST_TOKENS", 400)
+    changes = {"rope_scaling": SCALED} if kind.startswith("phi3") else {}
+    folder = write_model(tmp_path / "model", kind, hidden_size=hidden, **changes)
+    card = export(folder, tmp_path / "m.gguf", quant="q4_k_m", gate=QualityGate(floor=0.0))
+    file = GgufFile(tmp_path / "m.gguf")
+    assert {name: file.tensors[name].type for name in types} == types
+    assert card["positions"] > 100 and card["kl"] < 1
+    config = text_config(json.loads((folder / "config.json").read_text()))
+    weights = weights_of(config, *find_network(config, 512))
+    size = sum(tensor.size_bytes for name, tensor in file.tensors.items() if not name.startswith("rope_factors"))
+    assert size <= size_bytes("q4_k_m", [weight.shape for weight in weights])
+
+
+SCALED = {"type": "longrope", "long_factor": [2.0] * 24, "short_factor": [1.5] * 24}  # of 48 of 64 dimensions
