@@ -95,7 +95,7 @@ def test_memory_is_the_entry_s_with_texts_and_attention():
 
 
 def test_a_model_that_picks_reads_a_group_for_each_comparison():
-    """Heapsort of 20 documents with 3 children: 3 + 2 + 5 x 1 to build the tree, 3 x 2 + 6 x 3 for the 9 after the best."""
+    """Heapsort of 20 documents, 3 children: 3 + 2 + 5 x 1 to build the tree, 3 x 2 + 6 x 3 for those after the best."""
     model = entry(kind="listwise", prompt="setwise-sft", max_tokens=5000)
     tokens = 34 * (4 * (200 + 8) + 120 + 16)
     assert seconds_in_llama(model, Workload(20, 200), GgufRates(1e9, 0.0)) == pytest.approx(tokens * 2 * 10**6 / 1e9)
