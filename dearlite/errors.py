@@ -159,6 +159,9 @@ class Cancelled(DearliteError):
 # The reason that a system gives for a library that does not load -> the remedy; the first that fits. {again}: the
 # command that installs the package again.
 _LOAD_REMEDIES = {
+    r"bad_alloc|[Cc]annot allocate memory|failed to map segment from shared object(?!.*not permitted)": (
+        "too little memory: close other programs, or raise its limit (ulimit -v)"
+    ),
     r"libgomp\.so": "install the system's libgomp (apt install libgomp1, dnf install libgomp)",
     r"(GLIBC|GLIBCXX|CXXABI)_[\d.]+": "this system is older than the library: update it, or {again}",
     r"wrong ELF class|incompatible architecture|not a valid Win32|invalid ELF|no suitable image|Exec format": (

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from dearlite.cli.ending import ending_by_signal
 from dearlite.cli.help import refuse_unknown, with_help
 from dearlite.cli.options.renamed import accepting_former_names
 from dearlite.cli.options.repeats import refusing_repeats
@@ -45,6 +46,20 @@ COMMANDS: dict[str, tuple[str, str, str | None]] = {
 }
 
 
+# Errors of Python and NumPy that are the machine's: class, a part of the message, what is printed.
+_OF_THE_MACHINE = (
+    (MemoryError, "", "memory ran out: close other programs, raise its limit (ulimit -v), or give fewer documents"),
+    (
+        RuntimeError,
+        "can't start new thread",
+        "no further thread can be started: close other programs, or raise the limits (ulimit -u, ulimit -v)",
+    ),
+    (
+        RuntimeError,
+        "NumPy was built with baseline optimizations",
+        "this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008",
+    ),
+)
 VARIABLE = "_DEARLITE_COMPLETE"  # a shell sets it, to get candidates
 
 # A group without a command, whose help is an error for click since 8.2.
@@ -100,7 +115,7 @@ def run(args: list[str] | None = None) -> None:
     if VARIABLE in os.environ:
         _complete()
     code = 0
-    with guarded_streams(), warnings.catch_warnings():
+    with ending_by_signal(), guarded_streams(), warnings.catch_warnings():
         warnings.showwarning = _one_line_warning
         try:
             code = _exit_code(args)
@@ -152,8 +167,9 @@ def _failure(err: BaseException) -> tuple[str, int] | None:
         return err.format_message() + (f" (see {path} -h)" if path else ""), err.exit_code
     if isinstance(err, (click.Abort, KeyboardInterrupt)):
         return "interrupted", 130
-    if isinstance(err, RuntimeError) and "NumPy was built with baseline optimizations" in str(err):
-        return "this CPU is too old for numpy: dearlite needs one with SSE4.2, which x86 CPUs have since 2008", 1
+    for kind, sign, message in _OF_THE_MACHINE:
+        if isinstance(err, kind) and sign in str(err):
+            return message, 1
     if isinstance(err, OSError):
         return (f"{err.filename}: {reason_of(err)}" if err.filename else reason_of(err)), 1
     return None

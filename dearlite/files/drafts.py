@@ -25,6 +25,7 @@ from dearlite.files.targets import Target, find_target, reason_of
 _MOST_NAME_BYTES = 220  # a name may have 255; the draft adds 24
 _MOST_SCANNED = 5000  # entries of a folder: a cluster writes a file per block, and each looks for leftovers
 _TOKEN = r"[0-9a-f]{16}"
+_OWN: set[tuple[int, Path]] = set()  # (process, draft) of the drafts that are open; a forked process inherits the set
 
 
 def check_writable(target: Target) -> None:
@@ -38,9 +39,12 @@ def check_writable(target: Target) -> None:
     if target.status is not None and not (target.status.st_mode & 0o222 and os.access(target.path, os.W_OK)):
         raise UsageError(f"cannot write {target.name}: the file is read-only; chmod u+w it, or name another file")
     try:
+        remove_leftovers(target.path)  # a journal has no draft, so its writer finds none of a killed check
         path = _new_path(target.path)
+        _OWN.add((os.getpid(), path))
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        os.unlink(path)
+        path.unlink(missing_ok=True)  # another writer of this output takes it for a leftover
+        _OWN.discard((os.getpid(), path))
     except OSError as err:
         raise UsageError(f"cannot write {target.name}: {reason_of(err)} (in {target.path.parent})") from None
 
@@ -61,7 +65,7 @@ class Draft:
             if not self._target.is_file:
                 self.path = Path(tempfile.mkdtemp() if folder else self._temporary_file())
             else:
-                _remove_leftovers(self._target.path)
+                remove_leftovers(self._target.path)
                 self.path = self._made_beside(folder)
         except OSError as err:
             raise DearliteError(f"cannot write {output}: {reason_of(err)}") from None
@@ -78,7 +82,7 @@ class Draft:
         if not self._target.is_file:
             self._copy(source)
             return
-        _sync(source)
+        sync(source)
         _take_over(source, self._target.status)
         if sys.platform == "win32":
             self._unlock()  # an open file cannot be renamed there
@@ -92,6 +96,7 @@ class Draft:
                 shutil.rmtree(self.path, ignore_errors=True)
             else:
                 self.path.unlink(missing_ok=True)
+        _OWN.discard((os.getpid(), self.path))
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -108,6 +113,7 @@ class Draft:
         secret = self._target.status is not None and not self._target.status.st_mode & 0o004
         while True:
             path = _new_path(self._target.path)
+            _OWN.add((os.getpid(), path))
             if folder:
                 path.mkdir(mode=0o700)
                 if sys.platform == "win32":
@@ -115,6 +121,7 @@ class Draft:
                 try:
                     self._lock = os.open(path, os.O_RDONLY)
                 except FileNotFoundError:
+                    _OWN.discard((os.getpid(), path))
                     continue
             else:
                 self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o666)
@@ -123,6 +130,7 @@ class Draft:
             if self._is_locked():
                 return path
             self._unlock()
+            _OWN.discard((os.getpid(), path))
 
     def _is_locked(self) -> bool:
         """True if the draft is this process's: locks it, unless another process has removed it or is about to."""
@@ -146,6 +154,14 @@ class Draft:
             shutil.copyfileobj(draft, out, 2**20)
 
 
+def remove_own() -> None:
+    """Removes the drafts of this process that are still there: a signal may come just after one was made."""
+    for process, path in list(_OWN):
+        if process == os.getpid():
+            with suppress(OSError):
+                shutil.rmtree(path) if os.path.isdir(path) else path.unlink()
+
+
 def workplace(output: str | Path) -> Path:
     """The folder in which the draft of `output` lies."""
     target = find_target(output)
@@ -162,7 +178,7 @@ def _new_path(path: Path) -> Path:
     return path.with_name(f".{_stem(path.name)}.{secrets.token_hex(8)}.draft")
 
 
-def _remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Removes the drafts of `path` whose writers have ended, in a folder of usual size."""
     pattern = re.compile(re.escape(f".{_stem(path.name)}.") + _TOKEN + re.escape(".draft"))
     with suppress(OSError):
@@ -204,7 +220,7 @@ def _take_over(path: Path, status: os.stat_result | None) -> None:
         path.chmod(stat.S_IMODE(status.st_mode))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until the file is on the disk: a full disk or a quota may be noticed only then."""
     handle = os.open(path, os.O_RDWR)
     try:

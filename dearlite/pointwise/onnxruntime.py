@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
@@ -18,6 +19,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def onnxruntime() -> Any:
     """The onnxruntime module. Raises MissingExtra if neither of its packages is installed."""
+    send_no_events()
     need("numpy", extra=None)  # where it does not run, ONNX Runtime's own import of it prints a traceback
     ort: Any = need("onnxruntime", extra="cpu")
     if not hasattr(ort, "InferenceSession"):  # both packages were installed, then one was removed
@@ -26,6 +28,15 @@ def onnxruntime() -> Any:
             "one of them"
         )
     return ort
+
+
+def send_no_events() -> None:
+    """Makes an ONNX Runtime that is imported later send no usage events, unless the user's environment decides it.
+
+    Its official builds (1.31) record events of each session in ~/.cache/Microsoft and send them to the maker; a program
+    that has imported it before decides for itself.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def candidate_devices(device: str) -> list[str]:

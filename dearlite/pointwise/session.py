@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DeviceUnavailable
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 # tensor only to fold it: larger tensors are used in place, in the mapped file.
 _IN_PLACE_BYTES = 2**20
 _RELEASE_INTERVAL_S = 0.05
+_DATA = Path(__file__).parents[1] / "data"
 
 
 def open_session(bundle: Bundle, build: Build, device: str, *, threads: int = 1) -> Any:
@@ -39,20 +39,19 @@ def open_session(bundle: Bundle, build: Build, device: str, *, threads: int = 1)
                 graph, names = without_casts(graph)
                 tensors |= {name: unsigned(tensors[name]) for name in names}
             try:
-                with TemporaryDirectory(prefix="dearlite-") as folder:
-                    return Foreign(LIBRARY, _create(graph, tensors, device, threads, in_place=folder))
+                return Foreign(LIBRARY, _create(graph, tensors, device, threads, in_place=True))
             except Exception:  # a graph that computes with its weights at load needs copies of them, as below
                 bundle.release_pages()
         return Foreign(LIBRARY, _create(graph, tensors, device, threads))
 
 
 def _create(
-    graph: bytes, tensors: dict[str, NDArray[Any]], device: str, threads: int, *, in_place: str | None = None
+    graph: bytes, tensors: dict[str, NDArray[Any]], device: str, threads: int, *, in_place: bool = False
 ) -> Any:
     """The session. It copies all tensors, or with `in_place` uses the large mapped ones where they are.
 
-    For a tensor in place, ONNX Runtime checks that the file named by the graph exists, and never reads it: `in_place`
-    is a folder in which an empty file of that name is created.
+    For a tensor in place, ONNX Runtime checks that the file named by the graph exists, and never reads it: an empty
+    one of that name comes with the package. (A temporary one would be left by a kill, and needs a disk with room.)
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -68,11 +67,11 @@ def _create(
         name
         for name, tensor in tensors.items()
         # A tensor with memory of its own (unsigned.py) is copied, so that both copies can go after it is packed.
-        if in_place is not None and tensor.nbytes > _IN_PLACE_BYTES and not tensor.flags.owndata
+        if in_place and tensor.nbytes > _IN_PLACE_BYTES and not tensor.flags.owndata
     }
-    if in_place is not None:
-        Path(in_place, WEIGHTS).touch()
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", in_place)
+    if in_place:
+        folder = str((_DATA / WEIGHTS).resolve().parent)  # an installer may have made a link of it
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         for name in large:
             options.add_initializer(name, values[name])
     copied = [name for name in values if name not in large]

@@ -18,9 +18,9 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 from onnx.reference import ReferenceEvaluator
 
-from dearlite.errors import need
 from dearlite.export.encoders.simplified_graph import IDS, MASK, SHORT, TYPES, SimplifiedGraph
 from dearlite.export.onnx.graph import OPSET
+from dearlite.pointwise.onnxruntime import onnxruntime
 
 Feeds = Callable[[int], dict[str, Any]]  # tokens -> the exported graph's inputs, (1, tokens) int64 each
 
@@ -86,7 +86,7 @@ def _load_external_values(nodes: Iterable[Any], folder: Path) -> None:
 
 def _run(path: Path, names: Sequence[str], feeds: dict[str, Any]) -> dict[str, Any]:
     """Name -> value, for the values `names` of the graph when it is run on `feeds`."""
-    ort = need("onnxruntime", extra="cpu")
+    ort = onnxruntime()
     model = onnx.load(str(path), load_external_data=False)
     del model.graph.output[:]
     model.graph.output.extend(ValueInfoProto(name=name) for name in names)

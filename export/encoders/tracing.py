@@ -29,6 +29,7 @@ from dearlite.export.quality.texts import pair_types
 from dearlite.export.source.checkpoint import Checkpoint
 from dearlite.export.source.tokenizer import read_settings
 from dearlite.foreign import one_line_errors
+from dearlite.pointwise.onnxruntime import onnxruntime, send_no_events
 from dearlite.pointwise.tokens import TokenRow
 
 _LONGEST_CHECK = 512  # tokens; the memory of attention grows with the square of the length
@@ -60,6 +61,7 @@ def trace(
     Raises MissingExtra without optimum, CheckpointError for a folder that is not a complete scorer, and DearliteError
     if the exported graph in fp32 does not give the scores of transformers.
     """
+    send_no_events()
     need("torch", extra="encoders")
     need("optimum.exporters.onnx", extra="encoders")
     types_used = pairs and uses_token_types(checkpoint, tokenizer, max_tokens)
@@ -143,7 +145,7 @@ def _scores(net: Any, rows: list[dict[str, Any]], takes_types: bool) -> list[flo
 
 def _run(graph: Graph, rows: list[dict[str, Any]]) -> list[float]:
     """The graph's score of each row; weights are passed to the session as in the runtime."""
-    ort = need("onnxruntime", extra="cpu")
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

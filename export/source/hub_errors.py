@@ -11,6 +11,8 @@ from typing import Any
 
 from dearlite.errors import FetchError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def hub_errors(hub: Any, repository: str, revision: str, endpoint: str, otherwise: str) -> Iterator[None]:
@@ -59,8 +61,9 @@ def _message(errors: Any, err: BaseException, repository: str, revision: str, en
         message = f"{endpoint} refused {repository} ({status}: {reason}): use a token that may read it; {log_in}"
     elif status is not None:
         message = f"{endpoint} answered {status} for {repository}: run the same command again later"
-    elif isinstance(err, OSError) and err.errno == errno.ENOSPC:
-        message = f"the disk is full while fetching {repository}: make room, or set HF_HOME to a folder on another disk"
+    elif isinstance(err, OSError) and err.errno in _FULL:
+        reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror
+        message = f"{reason} while fetching {repository}: make room, or set HF_HOME to a folder on another disk"
     elif isinstance(err, OSError) and err.filename is not None:
         message = f"cannot use {err.filename} while fetching {repository} ({err.strerror}): set HF_HOME to a folder"
     else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dearlite.errors import DearliteError, UsageError, first_line
 from dearlite.export.train.base import check_adapter, choose_dtype
+from dearlite.export.train.checkpoints import SAVING, keep_last, last_checkpoint, remove_older, save_adapter
 from dearlite.export.train.config import TrainConfig
 from dearlite.export.train.throughput import peak_device_memory_mb
 from dearlite.files.hashing import sha256_of
@@ -57,7 +58,7 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
     make_folder(folder)
     check_outputs({name: folder / name for name in ("settings.json", "training.json")}, {"data": config.data})
     if not is_first_process():  # the first process holds the lock for all
-        yield folder, _last_checkpoint(folder)
+        yield folder, last_checkpoint(folder)
         return
     with open(folder / "training.lock", "ab") as lock:
         try:
@@ -72,17 +73,12 @@ def open_output(config: TrainConfig) -> Iterator[tuple[Path, str | None]]:
             previous = json.loads(settings_path.read_text(encoding="utf-8"))
             if changed := sorted(name for name in settings if settings[name] != previous.get(name)):
                 raise UsageError(f"{folder} holds another training ({', '.join(changed)} differ): name another output")
-        elif any(path.name not in _DRY_RUN_FILES for path in folder.iterdir()):
+        elif any(path.name not in {*_DRY_RUN_FILES, SAVING} for path in folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no training: name another output")
+        remove_older(folder)
         with whole_file(settings_path) as stream:
             stream.write(json_text(settings, indent=1) + "\n")
-        yield folder, _last_checkpoint(folder)
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The last complete checkpoint: trainer_state.json is written last."""
-    complete = [path for path in folder.glob("checkpoint-*") if os.path.exists(path / "trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+        yield folder, last_checkpoint(folder)
 
 
 def trainer_arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
@@ -108,7 +104,7 @@ def trainer_arguments(config: TrainConfig, steps: int) -> dict[str, Any]:
         "logging_steps": config.log_steps,
         "logging_nan_inf_filter": False,
         "save_steps": config.save_steps,
-        "save_total_limit": 2,
+        "save_total_limit": None,  # checkpoints.py removes the older ones
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_num_workers": 0,
@@ -182,7 +178,7 @@ def run(
     try:
         run_trainer(trainer, checkpoint)
         with one_line_errors(f"the adapter cannot be saved in {folder}", "make room, and run the same command again"):
-            trainer.save_model(config.output)
+            save_adapter(trainer, folder)
     except OSError as err:
         raise DearliteError(
             f"cannot write in {folder}: {reason_of(err)} (the same command continues from the last checkpoint)"
@@ -204,6 +200,7 @@ def run_trainer(trainer: Any, checkpoint: str | None = None) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    keep_last(trainer)
     with one_line_errors("the training ended early", "the same command continues from the last checkpoint"):
         trainer.train(resume_from_checkpoint=checkpoint)
 

@@ -12,6 +12,7 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import sleep
 from urllib.parse import unquote, urlsplit
 
 from waiting import WITHIN_S
@@ -33,6 +34,7 @@ class FakeHub:
         self.stalled, self.resume = threading.Event(), threading.Event()
         self.claimed_size: dict[str, int] = {}  # file -> the size that the listing gives
         self.failing = 0  # the status of every answer, 0 for none
+        self.pace_s = 0.0  # the pause after each block of 64 KiB
 
     def __enter__(self) -> FakeHub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -149,7 +151,11 @@ class _Handler(BaseHTTPRequestHandler):
         cut = self.hub.cut_once.pop(name, None)
         stall = self.hub.stall.get(name)
         try:
-            self.wfile.write(content[: len(content) if cut is None and stall is None else cut or stall])
+            sent = content[: len(content) if cut is None and stall is None else cut or stall]
+            step = 2**16 if self.hub.pace_s else len(sent) or 1
+            for start in range(0, len(sent), step):
+                self.wfile.write(sent[start : start + step])
+                sleep(self.hub.pace_s)
             if stall is not None:
                 self.wfile.flush()
                 self.hub.stalled.set()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -107,6 +108,21 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(settings, monkeypatch, tm
     assert curve(config) == curve(whole)
     one, other = tensors(config), tensors(whole)
     assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def test_a_clock_that_is_set_back_costs_no_checkpoint(settings, monkeypatch):
+    config, real = settings(save_steps=2), stage.stop_at_nan
+
+    def set_back(loss, step, names, folder):
+        real(loss, step, names, folder)
+        for path in stage.Path(folder).glob("checkpoint-*"):
+            seconds = 1e9 - 3600 * int(path.name.partition("-")[2])
+            os.utime(path, (seconds, seconds))
+
+    monkeypatch.setattr(stage, "stop_at_nan", set_back)
+    folder = stage.train_pointwise(config)
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-8"]
+    assert not list(folder.glob(".*.draft"))
 
 
 def test_a_training_may_begin_with_an_adapter(settings, base, tmp_path):
