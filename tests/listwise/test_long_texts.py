@@ -41,7 +41,7 @@ class Counted:
 @pytest.mark.parametrize("form", LIST_FORMS)
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_a_prompt_is_that_of_the_whole_text(model, monkeypatch, form, text):
-    template = model._template
+    template = model._encoders.template
     encoder = PromptEncoder(model._backend.vocabulary, LIST_FORMS[form], template)
     document = Document(text * (60_000 // len(text)), title="Weather")
 
@@ -62,11 +62,11 @@ def test_a_prompt_is_that_of_the_whole_text(model, monkeypatch, form, text):
 def test_a_vocabulary_gets_what_a_prompt_can_hold(model, monkeypatch):
     text = WORDS * 100_000
     counted = Counted(model._backend.vocabulary)
-    encoder = PromptEncoder(counted, LIST_FORMS["chat"], model._template)
+    encoder = PromptEncoder(counted, LIST_FORMS["chat"], model._encoders.template)
     passage = encoder.passage(Document(text), room=4_000)
     assert counted.characters < 120_000
     assert passage.total_is_bound
-    monkeypatch.setattr(model, "_encoders", {})
+    monkeypatch.setattr(model._encoders, "_made", {})
     for options in (Listwise(), Listwise(passage_tokens=20)):
         hit = next(hit for hit in model.rerank("rain", [text, "Tea"], listwise=options) if hit.index == 0)
         assert (hit.truncated, hit.tokens_total_is_bound, hit.text) == (True, True, text)
