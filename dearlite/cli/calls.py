@@ -12,7 +12,7 @@ import click
 from dearlite.cli.estimate import Estimate
 from dearlite.cli.query import Query, texts_of
 from dearlite.cli.screen import interrupt_as_event
-from dearlite.documents import Document
+from dearlite.documents import CheckedDocuments, Document, as_documents
 from dearlite.errors import Cancelled, InvalidInput, UsageError, counted
 from dearlite.fusion import rank_queries
 from dearlite.options import Call, Fuse, Listwise
@@ -61,7 +61,8 @@ def rank_all(
         try:
             reranker = Reranker.load(model.chain, **model.loading.arguments())
             _check_queries(reranker, queries)
-            documents = _without_empty(records, reranker, skip_bad)
+            # checked once, and for all queries the same object, whose index by words is kept
+            documents = CheckedDocuments(as_documents(_without_empty(records, reranker, skip_bad)))
             with interrupt_as_event(active=screen) as stop:
                 for query_id, query in queries.items():
                     if streams:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dearlite.documents import Document, as_documents, check_query
+from dearlite.documents import CheckedDocuments, Document, as_documents, check_query
 from dearlite.errors import UsageError
 from dearlite.jobs import Job
 from dearlite.lexical.bm25 import Bm25, Bm25Index
@@ -45,7 +45,7 @@ class LexicalReranker(Reranker):
         """
         self.model = source.name
         self.parameters = Bm25.of(source, language)
-        self._last: tuple[list[tuple[str, str]], Bm25Index | None] = ([], None)
+        self._last: tuple[Sequence[Document], list[tuple[str, str]], Bm25Index | None] = ((), [], None)
         self.recipe = Recipe(self.model, {"device": device, "threads": threads}, pointwise={"language": language})
 
     def identity(self, listwise: Listwise | None = None) -> dict[str, str]:
@@ -78,15 +78,17 @@ class LexicalReranker(Reranker):
 
     def _index_of(self, documents: Sequence[Document], cancel: Event | None) -> Bm25Index:
         """The index of `documents`; the last one again where they are the same, as for queries of one collection."""
+        last, indexed, index = self._last
+        if index is not None and documents is last and isinstance(documents, CheckedDocuments):  # which cannot change
+            return index
         texts = [(document.title, document.text) for document in documents]
-        indexed, index = self._last
         if index is None or indexed != texts:
             index = Bm25Index(documents, self.parameters, cancel=cancel)
-            self._last = (texts, index)
+        self._last = (documents, texts, index)
         return index
 
     def _release(self) -> None:
-        self._last = ([], None)
+        self._last = ((), [], None)
 
     def _ranked(self, text: str, documents: Sequence[Document], call: Call) -> Ranking:
         start = time.perf_counter()

@@ -10,7 +10,9 @@ import pytest
 pytest.importorskip("bm25s", reason="bm25s is not installed (extra first-stage)")
 
 from dearlite import Corpus, Listwise, Long, Reranker, UsageError, compare, rerank_run
+from dearlite import documents as documents_module
 from dearlite.cli import estimate
+from dearlite.lexical.bm25 import Bm25Index
 from dearlite.models.chain_names import parse_chain
 from dearlite.offline.collection.first_stage import split_chain
 from dearlite.offline.collection.source import Source
@@ -139,6 +141,18 @@ def test_a_query_without_a_word_of_a_document_is_one_line(cli, tmp_path):
     assert cli("rerank", "-q", "rain", "-m", "bm25", docs)[2] == ""
     _, _, errors = cli("rerank", "--queries", str(tmp_path / "queries.txt"), "-m", "bm25", docs)
     assert errors == "dearlite: 2 queries have no word of any document (1 first)\n"
+
+
+def test_documents_are_checked_and_indexed_once_for_all_queries(cli, tmp_path, monkeypatch):
+    checks, builds, build = [], [], Bm25Index.__init__
+    as_document = documents_module.as_document
+    monkeypatch.setattr(Bm25Index, "__init__", lambda *args, **options: (builds.append(1), build(*args, **options))[1])
+    monkeypatch.setattr(documents_module, "as_document", lambda *args: (checks.append(1), as_document(*args))[1])
+    (tmp_path / "docs.jsonl").write_text('{"text": "tea"}\n{"text": "rain"}\n')
+    (tmp_path / "queries.txt").write_text("rain\ntea\nrain and tea\n")
+    code, out, _ = cli("rerank", "--queries", tmp_path / "queries.txt", "-m", "bm25", tmp_path / "docs.jsonl")
+    assert (code, len(out.splitlines())) == (0, 6)
+    assert (len(checks), len(builds)) == (2, 1)
 
 
 def test_a_call_that_takes_long_is_told_the_time_and_the_command(cli, tmp_path, tiny_bundle, monkeypatch):
