@@ -62,6 +62,7 @@ class LlamaModel:
         with engine_errors("llama.cpp"):
             self._llama = llama = library()
         self.threads = threads
+        self._held = [held for part in (file, adapter) if part is not None and (held := part.hold()) is not None]
         for part in (file, adapter):
             if part is not None:
                 part.verify(largest_bytes=HASH_ON_OPEN_BYTES)
@@ -77,6 +78,8 @@ class LlamaModel:
         self.context_tokens: int = llama.llama_model_n_ctx_train(self._objects.model)
         if adapter is not None:
             self._objects.replace("adapter", self._call(lambda: load_adapter(llama, model, adapter)))
+        for held in self._held:
+            held.check_path()
         self._plan: Plan | None = None
         self._positions: list[int] = []  # number of tokens of each sequence
         self._common = 0  # number of tokens at the beginning of all sequences that share their cells
@@ -110,6 +113,9 @@ class LlamaModel:
             self._plan = None
             for name in ("context", "adapter", "model"):
                 self._objects.replace(name, None)
+            for held in self._held:
+                held.close()
+            self._held = []
 
     def open(self, plan: Plan) -> bool:
         """Provides an empty context for `plan`; True if it is a new one. Raises OutOfMemory."""
@@ -170,13 +176,20 @@ class LlamaModel:
             status: int = self._llama.llama_decode(self._objects.context, arrays)
             return status
 
+        self._check_unchanged()
         status = self._call(decode, cancel)
+        self._check_unchanged()
         if status == _ABORTED:
             raise Interrupted
         if status != 0:
             raise ScoringError(f"llama.cpp could not read {count} tokens (code {status}): take a smaller --window")
         for sequence, tokens in batch.items():
             self._positions[sequence] += len(tokens)
+
+    def _check_unchanged(self) -> None:
+        """Raises ModelFileError if a mapped file was written to."""
+        for held in self._held:
+            held.check()
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """The logits of the batch's token `row`, (vocabulary,) float32, in the library's memory."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import struct
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from dearlite.errors import ModelFileError, UsageError
+from dearlite.models.held import HeldFile, hold, state_of
 from dearlite.models.manifest import Manifest, parse_manifest
 
 if TYPE_CHECKING:
@@ -49,13 +51,17 @@ class Bundle:
         self.path = Path(path)
         self._file = self.path.absolute()  # the process may change its working folder
         self._map: mmap.mmap | None = None  # the mapped file, from the first call of `tensors` on
+        self._held: HeldFile | None = None
         try:
             file = open(self.path, "rb")
         except OSError as err:
             raise UsageError(f"cannot read the model file {self.path}: {err.strerror}") from None
         with file:
+            self._state = state_of(os.fstat(file.fileno()))
             self._offsets = self._locate(file)
-            self.manifest: Manifest = parse_manifest(self._bytes(file, MANIFEST), str(self.path))
+            manifest = self._bytes(file, MANIFEST)
+            self.manifest: Manifest = parse_manifest(manifest, str(self.path))
+            self._sha256 = hashlib.sha256(manifest).hexdigest()
             self._check_sizes()
             small = [name for name, m in self.manifest.members.items() if m.size_bytes <= _HASH_ON_OPEN_BYTES]
             self._check_hashes(file, small)
@@ -64,6 +70,8 @@ class Bundle:
         """The bytes of a member. Raises ModelFileError if the bundle has no member of this name."""
         if name not in self._offsets:
             raise ModelFileError(f"{self.path} has no member {name}: export the model again")
+        if self._held is not None:  # another file may have the name now
+            return self._held.read(*self._offsets[name])
         with open(self._file, "rb") as file:
             return self._bytes(file, name)
 
@@ -76,7 +84,8 @@ class Bundle:
         """Name -> read-only view of the mapped file, for `names`, all if None. Pages are read at their first use."""
         start, size = self._offsets[WEIGHTS]
         if self._map is None:
-            with open(self._file, "rb") as file:
+            self._held = hold(self._file, self._state)
+            with open(self._file if self._held is None else os.dup(self._held.descriptor), "rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         weights = np.frombuffer(self._map, np.uint8, size, start)
         specs = {name: self.manifest.tensors[name] for name in (self.manifest.tensors if names is None else names)}
@@ -85,6 +94,11 @@ class Bundle:
             for name, spec in specs.items()
         }
 
+    def check_unchanged(self) -> None:
+        """Raises ModelFileError if the mapped file was written to."""
+        if self._held is not None:
+            self._held.check()
+
     def release_pages(self) -> None:
         """Drops the mapped pages from memory; they are read again when used. No effect on Windows (no madvise)."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -92,7 +106,9 @@ class Bundle:
 
     def close(self) -> None:
         """Unmaps the weights, or lets the last array of `tensors` do so. Windows replaces no file that is mapped."""
-        mapped, self._map = self._map, None
+        (mapped, held), (self._map, self._held) = (self._map, self._held), (None, None)
+        if held is not None:
+            held.close()
         with suppress(BufferError):  # arrays that are still in use
             if mapped is not None:
                 mapped.close()
@@ -104,7 +120,7 @@ class Bundle:
 
     def sha256(self) -> str:
         """The sha256 of the manifest. It identifies all content, since the manifest has the sha256 of each member."""
-        return hashlib.sha256(self.read(MANIFEST)).hexdigest()
+        return self._sha256
 
     def _locate(self, file: IO[bytes]) -> dict[str, tuple[int, int]]:
         """Member -> (offset of its data in the file, size), in bytes. Raises ModelFileError for a damaged ZIP."""

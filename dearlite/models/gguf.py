@@ -10,6 +10,7 @@ aligned.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dearlite.errors import ModelFileError, UsageError
+from dearlite.models.held import HeldFile, hold, state_of
 
 SHA256 = "dearlite.sha256"  # metadata key: 64 hex digits, the hash of the file with these digits set to zero
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -72,6 +74,7 @@ class GgufFile:
         except OSError as err:
             raise UsageError(f"cannot read the model file {self.path}: {err.strerror}") from None
         with file:
+            self._state = state_of(os.fstat(file.fileno()))
             self.size_bytes = file.seek(0, 2)
             file.seek(0)
             try:
@@ -80,6 +83,10 @@ class GgufFile:
                 raise ModelFileError(
                     f"{self.path} is not a complete GGUF file ({err}): fetch or export it again"
                 ) from None
+
+    def hold(self) -> HeldFile | None:
+        """The file, held open for a library that maps it. Raises ModelFileError if it is not what was read here."""
+        return hold(self._file, self._state)
 
     def value_span(self, key: str) -> tuple[int, int]:
         """(offset, size) in bytes of the string value of `key` in the file. A string of equal size may replace it."""
@@ -104,13 +111,18 @@ class GgufFile:
         return np.frombuffer(data, dtype).reshape(tensor.shape[::-1])
 
     def sha256(self) -> str:
-        """The sha256 of the file. The digits of its own `dearlite.sha256`, if it has them, are hashed as zeros."""
+        """The sha256 of the file. The digits of its own `dearlite.sha256`, if it has them, are hashed as zeros.
+
+        Raises ModelFileError for another file than was opened: its hash would name weights that are not in use.
+        """
         digest, (start, size) = hashlib.sha256(), self._spans.get(SHA256, (self.size_bytes, 0))
         with open(self._file, "rb") as file:
             _hash_up_to(file, start, digest)
             if size:
                 digest.update(b"0" * len(file.read(size)))
                 _hash_up_to(file, self.size_bytes, digest)
+            if state_of(os.fstat(file.fileno())) != self._state:
+                raise ModelFileError(f"{self.path} was changed or replaced since it was opened: load it again")
         return digest.hexdigest()
 
     @property

@@ -39,10 +39,31 @@ def open_session(bundle: Bundle, build: Build, device: str, *, threads: int = 1)
                 graph, names = without_casts(graph)
                 tensors |= {name: unsigned(tensors[name]) for name in names}
             try:
-                return Foreign(LIBRARY, _create(graph, tensors, device, threads, in_place=True))
+                return _Watched(_create(graph, tensors, device, threads, in_place=True), bundle)
             except Exception:  # a graph that computes with its weights at load needs copies of them, as below
                 bundle.release_pages()
-        return Foreign(LIBRARY, _create(graph, tensors, device, threads))
+        return _Watched(_create(graph, tensors, device, threads), bundle)
+
+
+class _Watched(Foreign):
+    """A session over a mapped file. A run between whose start and end the file was written to raises ModelFileError."""
+
+    def __init__(self, session: Any, bundle: Bundle) -> None:
+        super().__init__(LIBRARY, session)
+        self._bundle = bundle
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if name not in ("run", "run_with_ort_values"):
+            return value
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            self._bundle.check_unchanged()
+            result = value(*arguments, **options)
+            self._bundle.check_unchanged()
+            return result
+
+        return run
 
 
 def _create(
