@@ -144,7 +144,11 @@ def ranking_title(ranking: Ranking) -> Text:
     """The query or queries, with the number of hits where they are not all, and the fusion of several queries."""
     title = Text(plain(snippet(ranking.query, set(), 200)), style="bold")
     if 0 < len(ranking) < ranking.total:
-        title.append(f"  (best {len(ranking)} of {ranking.total})", style="not bold dim")
+        grouped = any(hit.more for hit in ranking)
+        count = (
+            f"{len(ranking)} files, of {ranking.total} passages" if grouped else f"{len(ranking)} of {ranking.total}"
+        )
+        title.append(f"  (best {count})", style="not bold dim")
     if ranking.fusion is not None:
         title.append(f"  (fused by {ranking.fusion})", style="not bold dim")
     return title

@@ -141,6 +141,33 @@ def test_a_long_line_that_was_cut_is_one_line_of_context(tmp_path):
     assert lines[0].text == "word " * 300
 
 
+def test_a_word_that_was_cut_is_one_word_of_context(tmp_path):
+    (tmp_path / "a.txt").write_text("x" * 2500 + " end")
+    documents = read_folder(tmp_path)
+    (line,) = lines_around(documents[1].record, list(documents), 0)
+    assert (line.number, line.text) == (1, "x" * 2500 + " end")
+
+
+def test_the_context_of_a_web_page_is_that_of_its_text_without_numbers(tmp_path):
+    pytest.importorskip("lxml.etree", reason="lxml is not installed (extra files)")
+    page = "".join(f"<h2>Part {number}</h2><p>Text of {number}.</p>" for number in range(5))
+    (tmp_path / "a.html").write_text(page)  # all of it on one line of the source
+    documents = read_folder(tmp_path)
+    lines = lines_around(documents[2].record, list(documents), 1)
+    assert [(line.number, line.text, line.inside) for line in lines] == [
+        (None, "Text of 1.", False),
+        (None, "Part 2", True),
+        (None, "", True),
+        (None, "Text of 2.", True),
+        (None, "Part 3", False),
+    ]
+
+
+def test_the_title_of_a_table_by_files_counts_files(cli, notes):
+    head = cli("rerank", "-q", QUERY, "notes", "--group", "file", "--format", "table")[1].splitlines()[0]
+    assert head == f"{QUERY}  (best 2 files, of 4 passages)"
+
+
 def test_globs_choose_the_files(cli, notes):
     assert {row["path"] for row in rows(cli("rerank", "-q", QUERY, "notes", "--include", "*.txt")[1])} == {
         "notes/sub/cake.txt"
