@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from dearlite.errors import ModelFileError
-from dearlite.templates.chat import PromptPart, encode_after, encode_parts, pattern_of
+from dearlite.templates.chat import PromptPart, Strips, encode_after, encode_parts, pattern_of
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type, as in llama.h's llama_token_type
 
@@ -33,6 +33,8 @@ class LlamaVocabulary:
             t for t, (_, kind) in kinds.items() if kind == _USER_DEFINED and len(t) > 1 and t.strip(" \u2581\n\t")
         ]
         self._user_defined = pattern_of(user_defined)
+        before, after = (frozenset(metadata.get(f"dearlite.{side}") or ()) for side in ("lstrip", "rstrip"))
+        self._strips = Strips(before, after)
         self._cached_bytes = lru_cache(maxsize=None)(self._token_bytes)
 
     @property
@@ -81,7 +83,7 @@ class LlamaVocabulary:
 
     def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
         """The ids of a prompt (`chat_template.encode_parts`)."""
-        return encode_parts(parts, self.encode, self.special_tokens, self.bos)
+        return encode_parts(parts, self.encode, self.special_tokens, self.bos, self._strips)
 
     def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""

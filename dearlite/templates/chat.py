@@ -40,6 +40,17 @@ class PromptPart:
     special: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """The special tokens that take up the blanks before and after them, as ids (Phi-3's turns)."""
+
+    before: frozenset[int] = frozenset()
+    after: frozenset[int] = frozenset()
+
+
+NO_STRIPS = Strips()
+
+
 class ChatTemplate:
     """A compiled template. It runs in Jinja's sandbox, because model files come from third parties."""
 
@@ -103,7 +114,11 @@ class ChatTemplate:
 
 
 def encode_parts(
-    parts: Sequence[PromptPart], encode: Callable[[str], list[int]], special: Mapping[str, int], bos: int | None
+    parts: Sequence[PromptPart],
+    encode: Callable[[str], list[int]],
+    special: Mapping[str, int],
+    bos: int | None,
+    strips: Strips = NO_STRIPS,
 ) -> list[int]:
     """The ids of a prompt: special tokens by name in special parts, everything else by `encode`, joined across parts.
 
@@ -113,6 +128,14 @@ def encode_parts(
     """
     ids: list[int] = []
     plain, names = "", pattern_of(special)
+
+    def close(token: int | None) -> None:
+        """Adds the plain words up to `token`, and `token`."""
+        text = plain.lstrip() if ids and ids[-1] in strips.after else plain
+        text = text.rstrip() if token in strips.before else text
+        ids.extend(encode(text) if text else [])
+        ids.extend([] if token is None else [token])
+
     for part in parts:
         if not part.special or names is None:
             plain += part.text
@@ -120,11 +143,10 @@ def encode_parts(
         end = 0
         for match in names.finditer(part.text):
             plain += part.text[end : match.start()]
-            ids += encode(plain) if plain else []
-            ids.append(special[match[0]])
+            close(special[match[0]])
             plain, end = "", match.end()
         plain += part.text[end:]
-    ids += encode(plain) if plain else []
+    close(None)
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
 

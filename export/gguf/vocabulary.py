@@ -66,6 +66,7 @@ class Vocabulary:
     adds: dict[str, bool] = field(default_factory=dict)
     adds_space_prefix: bool | None = None
     chat_template: Any = None  # a text, or a list of {"name", "template"}
+    strips: dict[str, list[int]] = field(default_factory=dict)  # "lstrip", "rstrip" -> tokens that take up blanks
 
 
 def read_vocabulary(
@@ -97,7 +98,30 @@ def read_vocabulary(
     if config["vocab_size"] == _WITHOUT_BOS:
         adds["bos"] = False
     prefix = settings.get("add_prefix_space") if space_prefix is None else space_prefix
-    return Vocabulary(**lists, special_ids=special_ids, adds=adds, adds_space_prefix=prefix, chat_template=template)
+    return Vocabulary(
+        **lists,
+        special_ids=special_ids,
+        adds=adds,
+        adds_space_prefix=prefix,
+        chat_template=template,
+        strips=_strips(place, settings, len(lists["tokens"])),
+    )
+
+
+def _strips(folder: Path, settings: dict[str, Any], size: int) -> dict[str, list[int]]:
+    """The added tokens that take up the blanks before ("lstrip") and after them ("rstrip"), without empty lists.
+
+    llama.cpp knows such tokens by the model's name only (Phi-3); the file has them as `dearlite.*` keys.
+    """
+    decoder = settings.get("added_tokens_decoder", {})
+    added = [entry | {"id": int(number)} for number, entry in decoder.items() if isinstance(entry, dict)]
+    if (folder / "tokenizer.json").is_file():
+        added += read_json(folder / "tokenizer.json").get("added_tokens") or []
+    sides = {
+        side: sorted({entry["id"] for entry in added if entry.get(side) and entry["id"] < size})
+        for side in ("lstrip", "rstrip")
+    }
+    return {side: ids for side, ids in sides.items() if ids}
 
 
 _FILES = ("tokenizer.json", "tokenizer.model")

@@ -88,6 +88,8 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
             add(added)
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)
+    for side, ids in vocabulary.strips.items():
+        writer.add_array(f"dearlite.{side}", ids)
 
 
 def write_weights(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.templates.chat import ChatTemplate, PromptPart, encode_after, encode_parts
+from dearlite.templates.chat import ChatTemplate, PromptPart, Strips, encode_after, encode_parts
 
 
 class HfVocabulary:
@@ -22,6 +22,9 @@ class HfVocabulary:
         self._special = {
             str(token): token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         }
+        added = tokenizer.added_tokens_decoder.items()
+        sides = (frozenset(number for number, token in added if getattr(token, side)) for side in ("lstrip", "rstrip"))
+        self._strips = Strips(*sides)
         first_ids = tokenizer("a").input_ids[:1]
         self._bos = tokenizer.bos_token_id if first_ids == [tokenizer.bos_token_id] else None
         self._tokens_of = tokenizer.convert_ids_to_tokens
@@ -36,7 +39,7 @@ class HfVocabulary:
 
     def encode_prompt(self, parts: Sequence[PromptPart]) -> list[int]:
         """The ids of a prompt: special tokens in special parts, all else as text, joined across parts."""
-        return encode_parts(parts, self.encode, self._special, self._bos)
+        return encode_parts(parts, self.encode, self._special, self._bos, self._strips)
 
     def encode_after(self, anchor: str, text: str) -> tuple[int, ...]:
         """The ids of `text` where it follows `anchor`. Raises ModelFileError if a token spans both."""

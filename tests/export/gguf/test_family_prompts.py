@@ -66,6 +66,50 @@ def test_prompt_is_that_of_the_family_s_template(template):
     assert text.count("Received passage [1].") == 1
 
 
+def test_tokens_that_take_up_blanks_do_so_in_prompts():
+    """As the tokenizers library does with the whole text, whose words here hold no special token."""
+    from qwen_tokenizer import libraries, qwen_tokenizer_json
+    from tokenizers import AddedToken, Tokenizer
+
+    from dearlite.templates.chat import PromptPart, Strips, encode_parts
+
+    tokenizer = Tokenizer.from_str(qwen_tokenizer_json().decode())
+    tokenizer.add_special_tokens(
+        [AddedToken("<|user|>", rstrip=True, special=True), AddedToken("<|stop|>", lstrip=True, special=True)]
+    )
+    words, texts = libraries(tokenizer.to_str().encode())
+    special = {token.content: number for number, token in words.get_added_tokens_decoder().items()}
+    strips = Strips(frozenset([special["<|stop|>"]]), frozenset([special["<|user|>"]]))
+    prompt = ["<|im_end|>\n<|user|>\n ", "a light ", " \n<|stop|>\n<|user|>  <|stop|> b<|user|>\n"]
+    parts = [PromptPart(text, number != 1) for number, text in enumerate(prompt)]
+    ids = encode_parts(parts, lambda text: texts.encode(text).ids, special, None, strips)
+    assert ids == words.encode("".join(prompt)).ids
+    assert ids != encode_parts(parts, lambda text: texts.encode(text).ids, special, None)
+
+
+def test_file_names_the_tokens_that_take_up_blanks(cli, tmp_path):
+    need_llama()
+    from dearlite.templates.chat import PromptPart
+
+    folder = write_model(tmp_path / "model", "phi3, a window", max_position_embeddings=4096, sliding_window=4096)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    added = {340: ("<|user|>", True), 341: ("<|end|>", True), 342: ("<|x|>", False)}
+    settings["added_tokens_decoder"] = {
+        number: {"content": text, "special": True, "rstrip": strips, "lstrip": False}
+        for number, (text, strips) in added.items()
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    path = exported(cli, folder, "chat", "{% for m in messages %}<|user|>\n{{ m.content }}<|end|>\n{% endfor %}")
+    metadata = GgufFile(path).metadata
+    assert metadata["dearlite.rstrip"] == [340, 341] and "dearlite.lstrip" not in metadata
+    with Reranker.load(path) as reranker:
+        vocabulary = reranker._backend.vocabulary
+        parts = [PromptPart("<|user|>\n", True), PromptPart("light", False), PromptPart("<|end|>\n<|x|>\n", True)]
+        blank = vocabulary.encode("\n")
+        assert vocabulary.encode_prompt(parts)[-len(blank) - 2 :] == [341, 342, *blank]
+        assert vocabulary.encode_prompt(parts)[:-1] == [1, 340, *vocabulary.encode("light"), 341, 342, *blank][:-1]
+
+
 def test_model_without_a_template_takes_the_plain_form(cli, tmp_path):
     need_llama()
     folder = write_model(tmp_path / "model", "qwen3", max_position_embeddings=4096)

@@ -28,8 +28,8 @@ TOKENS = 49152
 NEAR = 0.03  # of scores from -13 to -3: weights, keys and values are f16
 
 
-def write_scorer(folder, **changes):
-    """A scorer of the LLaMA family"""
+def write_scorer(folder, kind=KIND, **changes):
+    """A scorer of the kind, an entry of KINDS."""
     head = np.random.default_rng(3).standard_normal((1, 64)).astype(np.float32)
     options = {
         "architectures": ["LlamaForSequenceClassification"],
@@ -39,7 +39,7 @@ def write_scorer(folder, **changes):
     }
     extra = {"score.weight": head}
     gguf_models.write_model(
-        folder, KIND, tokenizer=False, drop=("lm_head.weight",), extra=extra, **{**options, **changes}
+        folder, kind, tokenizer=False, drop=("lm_head.weight",), extra=extra, **{**options, **changes}
     )
     gguf_models.write_smollm2_tokenizer(folder, GgufFile(smollm2()).metadata)
     return folder
@@ -69,6 +69,19 @@ def test_scores_are_those_of_transformers(folder, written):
     expected = of_transformers(folder, [row.ids.tolist() for row in rows])
     assert len(rows[2].ids) == 96  # cut to fit
     assert reranker.score(PAIRS) == pytest.approx(expected, abs=NEAR)
+
+
+@pytest.mark.parametrize(("kind", "family"), [("qwen2", "Qwen2"), ("qwen3", "Qwen3")])
+def test_scores_of_another_family_are_those_of_transformers(tmp_path, kind, family):
+    folder = write_scorer(tmp_path / "model", kind, architectures=[f"{family}ForSequenceClassification"])
+    written = export(folder, output=tmp_path / "scorer.gguf", quant="f16", max_tokens=96, card=False)
+    reranker = Reranker.load(written.path, threads=1)
+    rows = [
+        reranker._encoder.layout.row(*(reranker._encoder.ids(text) for text in texts), bound=False, empty=False).ids
+        for texts in (("query: " + query, "document:  " + text) for query, text in PAIRS[:2])
+    ]
+    expected = of_transformers(folder, [ids.tolist() for ids in rows])
+    assert reranker.score(PAIRS[:2]) == pytest.approx(expected, abs=NEAR)
 
 
 def test_ids_are_those_of_the_dear_file(folder, written, tmp_path):
