@@ -115,7 +115,7 @@ def _strips(folder: Path, settings: dict[str, Any], size: int) -> dict[str, list
     """
     decoder = settings.get("added_tokens_decoder", {})
     added = [entry | {"id": int(number)} for number, entry in decoder.items() if isinstance(entry, dict)]
-    if (folder / "tokenizer.json").is_file():
+    if os.path.isfile(folder / "tokenizer.json"):
         added += read_json(folder / "tokenizer.json").get("added_tokens") or []
     sides = {
         side: sorted({entry["id"] for entry in added if entry.get(side) and entry["id"] < size})
