@@ -7,6 +7,7 @@ characters, so that no document can forge its own end.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,7 @@ _CHUNK_DOCUMENTS = 128
 _CHUNK_CHARACTERS = 1_000_000
 _LIBRARY = "the tokenizers library"
 _PROBE_CHARACTERS = 256  # enough to find a token in any usual text
+_MARK = re.compile(r"<.+>|\[.+\]|\|.+\||\{.+\}", re.DOTALL)
 _BLANK_MARKS = " \u2581\u0120"  # the blank as SentencePiece and byte-level vocabularies write it
 
 
@@ -129,6 +131,11 @@ class TextEncoder:
                 tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode())
                 if (model := _without_special_pieces(raw)) is not None:
                     tokenizer.model = tokenizers.models.Unigram(**model)
+                # Marks as "<think>" and "<tool_call>", which many published files do not call special: a text that has
+                # one would write a part of the template. Added words, and blanks, are texts.
+                marks = [token for token in tokenizer.get_added_tokens_decoder().values() if _is_mark(token)]
+                tokenizer.add_special_tokens(marks)
+                self._marks = frozenset(token.content for token in marks)
                 tokenizer.no_padding()
                 tokenizer.no_truncation()
                 tokenizer.encode_special_tokens = True  # special tokens in a text become plain characters
@@ -148,7 +155,7 @@ class TextEncoder:
     def special_tokens(self) -> dict[str, int]:
         """The text of each special token with its id."""
         added = self._tokenizer.get_added_tokens_decoder()
-        return {token.content: number for number, token in added.items() if token.special}
+        return {t.content: number for number, t in added.items() if t.special or t.content in self._marks}
 
     @property
     def largest_id(self) -> int:
@@ -229,6 +236,11 @@ class PairEncoder(TextEncoder):
         last_document = max(i for i, side in enumerate(sides) if side == 1)
         ids = encoding.ids
         return ids[:first_query], ids[last_query + 1 : first_document], ids[last_document + 1 :]
+
+
+def _is_mark(token: Any) -> bool:
+    """True for an added token in brackets or bars that is not called special."""
+    return not token.special and _MARK.fullmatch(token.content) is not None
 
 
 def _without_special_pieces(raw: Mapping[str, Any]) -> dict[str, Any] | None:

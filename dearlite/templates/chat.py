@@ -77,7 +77,10 @@ class ChatTemplate:
         try:
             rendered = self._render(marked)
         except Exception as first:
-            try:  # older templates have no system turn: its text then opens the user's
+            try:
+                if isinstance(first, TimeoutError):
+                    raise  # another attempt would take as long
+                # older templates have no system turn: its text then opens the user's
                 rendered = self._render(_without_system(marked))
             except Exception:
                 raise ModelFileError(

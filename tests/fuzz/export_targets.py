@@ -284,6 +284,7 @@ TARGETS = (
     ),
     Target(
         name="heads",
+        share=3.0,
         read=_heads,
         seeds=lambda _: [b"0-1,1-0\n1-1"],
         make=with_tokens(b"-", b",", b"0-0", b'"', b"9999-9999"),

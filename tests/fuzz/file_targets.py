@@ -225,9 +225,15 @@ _LINES, _JSON = partial(by_json_lines, tokens=_RECORD_WORDS), partial(by_json, t
 TARGETS = (
     Target(name="documents.jsonl", read=partial(_documents, "d.jsonl"), seeds=_encoded(*DOCUMENTS), make=_LINES),
     Target(name="documents.json", read=partial(_documents, "d.json"), seeds=_encoded(*DOCUMENT_LISTS), make=_JSON),
-    Target(name="documents.csv", read=partial(_documents, "d.csv"), seeds=_encoded(*TABLES), make=_CSV),
-    Target(name="documents.tsv", read=partial(_documents, "d.tsv"), seeds=_encoded("id\ttext\n1\ta\n"), make=_CSV),
-    Target(name="documents.txt", read=partial(_documents, "d.txt"), seeds=_encoded("rain\nsnow\n", "雪\n")),
+    Target(name="documents.csv", share=3.0, read=partial(_documents, "d.csv"), seeds=_encoded(*TABLES), make=_CSV),
+    Target(
+        name="documents.tsv",
+        share=3.0,
+        read=partial(_documents, "d.tsv"),
+        seeds=_encoded("id\ttext\n1\ta\n"),
+        make=_CSV,
+    ),
+    Target(name="documents.txt", share=3.0, read=partial(_documents, "d.txt"), seeds=_encoded("rain\nsnow\n", "雪\n")),
     Target(
         name="documents.jsonl.gz",
         read=partial(_documents, "d.jsonl.gz"),
@@ -250,16 +256,20 @@ TARGETS = (
     ),
     Target(
         name="queries.tsv",
+        share=3.0,
         read=lambda data, folder: read_queries(_file(folder, "q.tsv", data)),
         seeds=_encoded("1\tsnow?\n2\train\n", "qid\tquery\n1\ta\n"),
         make=_CSV,
     ),
     Target(name="corpus.jsonl", read=partial(_corpus, "c.jsonl"), seeds=_encoded(*DOCUMENTS[:2]), make=_LINES),
-    Target(name="corpus.tsv", read=partial(_corpus, "c.tsv"), seeds=_encoded("a\tSnow\nb\tice\n"), make=_CSV),
-    Target(name="run.trec", read=partial(_run, "r.trec"), seeds=_encoded(*RUNS), make=_TREC),
+    Target(
+        name="corpus.tsv", share=3.0, read=partial(_corpus, "c.tsv"), seeds=_encoded("a\tSnow\nb\tice\n"), make=_CSV
+    ),
+    Target(name="run.trec", share=3.0, read=partial(_run, "r.trec"), seeds=_encoded(*RUNS), make=_TREC),
     Target(name="run.json", read=partial(_run, "r.json"), seeds=_encoded(*NESTED), make=_JSON),
     Target(
         name="qrels",
+        share=3.0,
         read=lambda data, folder: read_qrels(_file(folder, "qrels.txt", data)),
         seeds=_encoded(*QRELS),
         make=_TREC,

@@ -22,7 +22,7 @@ from mutations import changed_json, json_bytes, mutated
 
 from dearlite.errors import DearliteError, DearliteWarning
 
-SECONDS = 10.0  # of the processor, for one input
+SECONDS = 15.0  # of the processor, for one input
 _HANGS_S = 120.0  # on the clock, where the processor does nothing
 _GROWTH_MB = 600.0  # of the resident memory's peak, by one input
 Read = Callable[[bytes, Path], object]

@@ -422,6 +422,7 @@ TARGETS = (
     ),
     Target(
         name="answers",
+        share=3.0,
         read=_answers,
         seeds=lambda folder: [b"<think>[1]</think>[2] > [1] > [3]", b'["a", "b\\n"] because [1].'],
         make=with_tokens(

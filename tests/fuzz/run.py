@@ -47,9 +47,10 @@ def main() -> int:
     shares = {name: TARGETS[name].share for name in names}
     end, rows = time.monotonic() + 60 * options.minutes, []
     for position, name in enumerate(names):
-        left = end - time.monotonic()
         share = shares[name] / sum(shares.values())
-        seconds = max(1.0, left / (len(names) - position))
+        # of the time an expensive reader gets a larger part than of the inputs, and what a cheap one leaves over
+        parts = [shares[other] ** 0.5 for other in names[position:]]
+        seconds = max(1.0, (end - time.monotonic()) * parts[0] / sum(parts))
         rows.append(run_target(name, options.first, max(1, round(options.inputs * share)), seconds, options.keep))
         print(shown(rows[-1]), flush=True)
     total = {key: sum(row[key] for row in rows) for key in ("inputs", "results", "errors", "faults")}

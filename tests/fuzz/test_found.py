@@ -8,8 +8,9 @@ from file_targets import _cache_bytes, _journal_line
 from fuzzing import outcome_of
 from targets import TARGETS
 
-from dearlite.errors import CheckpointError, DearliteError, InvalidInput, UsageError, printable
+from dearlite.errors import CheckpointError, DearliteError, InvalidInput, ModelFileError, UsageError, printable
 from dearlite.offline.run.results import QueryScores
+from dearlite.templates import chat
 
 
 def strict(data):
@@ -94,6 +95,17 @@ def test_every_error_is_one_line_without_commands_to_a_terminal(kind):
     message = str(kind("the file a\nb\x1b[31m\u202ec\ud800 d\u3000é"))
     assert message == r"the file a\nb\x1b[31m\u202ec\ud800 d" + "\u3000é"
     assert printable(message) == message
+
+
+def test_a_template_that_never_ends_is_tried_once(monkeypatch):
+    pytest.importorskip("jinja2")
+    renders, render = [], chat.ChatTemplate._render
+    monkeypatch.setattr(chat, "_LONGEST_S", 0.05)
+    monkeypatch.setattr(chat.ChatTemplate, "_render", lambda *args: renders.append(args) or render(*args))
+    template = chat.ChatTemplate("{% for _ in range(99999) %}{% for _ in range(99999) %}{% endfor %}{% endfor %}", {})
+    with pytest.raises(ModelFileError, match=r"it runs for more than 0\.05 s"):
+        template.parts([("system", "s"), ("user", "q")])
+    assert len(renders) == 1
 
 
 ENTRY = {"key": "k", "seconds": 0.5, "scores": [1.5, -2], "tokens_used": [3, 4], "tokens_total": [3, 9]}
