@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from dearlite.errors import warn
+
+_COMMANDS = re.compile(r"[\x7f-\x9f]")  # a terminal obeys some of them, and JSON leaves them as they are
 
 
 class JsonText:
@@ -68,7 +71,12 @@ def write_rows(rows: Iterable[Any], stream: TextIO) -> None:
 
 
 def _dumps(value: Any, indent: int | None, *, ascii_only: bool) -> str:
-    return json.dumps(value, ensure_ascii=ascii_only, indent=indent, default=_plain, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, default=_plain, allow_nan=False)
+    return text if ascii_only or (text.isascii() and "\x7f" not in text) else _COMMANDS.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _plain(value: Any) -> Any:

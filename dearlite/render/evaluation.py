@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -185,7 +186,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
 def evaluation_csv(evaluation: Evaluation) -> str:
     """The table as CSV, one row per system."""
     out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
+    rows = csv.writer(_Lines(out), lineterminator="\r\n")
     with_intervals = [name for name in evaluation.measures if name in next(iter(evaluation.intervals.values()), {})]
     ends = [f"{name} {end}" for name in with_intervals for end in ("low", "high")]
     rows.writerow(["system", "role", *evaluation.measures, *ends, "seconds_per_query", "tokens_per_second"])
@@ -200,10 +201,21 @@ def evaluation_csv(evaluation: Evaluation) -> str:
     return out.getvalue()
 
 
+class _Lines:
+    """Rows that end with a line feed, of a writer that ends them with both: it quotes cells with either of the two."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, row: str) -> int:
+        """Writes one row."""
+        return self._out.write(row.removesuffix("\r\n") + "\n")
+
+
 def per_query_csv(evaluation: Evaluation) -> str:
     """CSV with one row per query and one column per system and measure."""
     out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
+    rows = csv.writer(_Lines(out), lineterminator="\r\n")
     columns = [(system, measure) for system in evaluation.per_query for measure in evaluation.measures]
     rows.writerow(["query_id", *(f"{system} {measure}" for system, measure in columns)])
     for query_id in evaluation.qrels:
@@ -215,7 +227,7 @@ def per_query_csv(evaluation: Evaluation) -> str:
 def per_query_long_csv(evaluation: Evaluation) -> str:
     """CSV with one row per run, measure and query: qid, measure, value, run."""
     out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
+    rows = csv.writer(_Lines(out), lineterminator="\r\n")
     rows.writerow(["qid", "measure", "value", "run"])
     for system, measures in evaluation.per_query.items():
         for measure, values in measures.items():
