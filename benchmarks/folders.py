@@ -4,9 +4,9 @@
 
 The library alone takes the text of each file in the same order: markdown-it-py parses the blocks of Markdown, lxml
 reads HTML, pypdfium2 PDF, python-docx Word. `read_folder` also walks the folder, splits the texts and finds lines and
-pages. lxml's text runs the words of neighbouring paragraphs together, and has no lines. Times are those of the
-processor, the best of the rounds, on a machine that others use too. The files are made from the documentation of
-this checkout; those of PDF need fpdf2.
+pages. lxml's text runs the words of neighbouring paragraphs together, and has no lines. Times are of the
+clock, the median of rounds in which the two take turns. The files are made from the documentation of this checkout;
+those of PDF need fpdf2.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 
 from dearlite import read_folder
 
@@ -98,15 +99,15 @@ KINDS: dict[str, tuple[Callable[[Path, str], None], Callable[[Path], str], float
 
 
 def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
+    start = time.perf_counter()
     work()
-    return time.process_time() - start
+    return time.perf_counter() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print("| kind | files | MB | library alone, files/s | read_folder, files/s | ratio | passages |")
     print("|---|---|---|---|---|---|---|")
@@ -121,7 +122,7 @@ def main() -> None:
                 (seconds(lambda: [alone(path) for path in files]), seconds(lambda: read_folder(folder)))  # noqa: B023
                 for _ in range(options.rounds + 1)
             ][1:]  # the first fills the file cache and imports the libraries
-            library, ours = (count / min(times) for times in zip(*pairs, strict=True))
+            library, ours = (count / median(times) for times in zip(*pairs, strict=True))
             print(
                 f"| {ending} | {count:,} | {size:.1f} | {library:,.0f} | {ours:,.0f} | {ours / library:.2f} "
                 f"| {len(read_folder(folder)):,} |",
