@@ -67,14 +67,17 @@ class GroupEncoder(PromptEncoder):
         return self.form.opener
 
 
-def continued(decoding: Decoding[Result], held: list[int]) -> Decoding[Result]:
+def continued(decoding: Decoding[Result], held: list[int], *, afresh: bool = False) -> Decoding[Result]:
     """`decoding`, whose first step is a whole prompt, in a sequence with the tokens `held`.
 
-    Of the prompt, the tokens that it has in common with `held` are not read again. `held` is changed with the sequence.
+    Of the prompt, the tokens that it has in common with `held` are not read again, unless
+    `afresh`. `held` is changed with the sequence.
     """
     step = next(decoding)
     shared = 0
-    for a, b in zip(held, step.tokens[:-1], strict=False):  # one token at least is read, for its logits
+    for a, b in zip(
+        [] if afresh else held, step.tokens[:-1], strict=False
+    ):  # one token at least is read, for its logits
         if a != b:
             break
         shared += 1

@@ -95,11 +95,17 @@ def judge_jobs(
 def _judge_all(
     waiting: _Waiting, encoder: JudgeEncoder, generation: GenerationOptions, on_answer: Callable[[str], None]
 ) -> Decoding[None]:
-    """Judges one waiting document after another in a sequence, which keeps what their prompts have in common."""
+    """Judges one waiting document after another in a sequence.
+
+    Each prompt is read whole. Sums of a product depend on the number of its rows, and greedy text on their last bits:
+    a score would depend on the documents before it.
+    """
     held: list[int] = []
     while waiting:
         state, index = waiting.popleft()
-        verdict = yield from continued(judge(state.prompts[index].ids, encoder.answer(1), generation), held)
+        verdict = yield from continued(
+            judge(state.prompts[index].ids, encoder.answer(1), generation), held, afresh=True
+        )
         assert verdict.scores is not None
         state.record(index, math.exp(verdict.scores[0]), verdict.text, hurried=verdict.hurried)
         on_answer(verdict.text)

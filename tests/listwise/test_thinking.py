@@ -376,7 +376,7 @@ def test_the_engine_scores_documents_side_by_side_as_alone(tiny):
         progress=lambda *counts: seen.append(counts),
     )
     scores = [hit.score for hit in sorted(ranking, key=lambda hit: hit.index)]
-    assert np.abs(np.subtract(scores, alone)).max() < 0.02  # other rows in a product change its last bits
+    assert scores == pytest.approx(alone, abs=5e-3)  # other rows in a product change its last bits
     assert seen == [(n, 11) for n in range(1, 12)]
     assert sorted(written) == sorted(f"{text}\n\n" for text in ranking.reasoning)
     assert all(hit.reason in ranking.reasoning for hit in ranking)
@@ -470,7 +470,7 @@ def test_passes_report_the_agreement_in_every_mode(tiny, options):
     assert -1.0 <= ranking.agreement <= 1.0
     assert tiny.rerank("tea", docs, listwise=options).agreement == ranking.agreement
     if options.prompt == "rank1":
-        assert ranking.agreement > 0.8  # a document's score does not depend on the others, but for rounding
+        assert ranking.agreement > 0.9  # but for rounding, a score depends neither on the others nor on their order
 
 
 @pytest.mark.parametrize(
