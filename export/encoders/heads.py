@@ -86,6 +86,8 @@ def read_head(checkpoint: Checkpoint) -> Head | None:
     values = {chain.name: Value(width, by_token=not labels)}
     modules = []
     for part in chain.modules:
+        if part.kind not in KINDS:  # a second Transformer
+            raise part.refusal("stands behind the model, which is not supported")
         kind = KINDS[part.kind]
         reads, writes = kind.names(part)
         if reads not in values:

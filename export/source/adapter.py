@@ -90,9 +90,9 @@ class Adapter(TensorSource):
             self.misfits.append(f"peft_type is {kind!r}, and only 'LORA' can be merged")
         rank: Any = config.get("r")
         alpha: Any = config.get("lora_alpha")
-        if type(rank) is not int or rank < 1:
+        if type(rank) is not int or not 1 <= rank < 2**31:
             self.misfits.append(f"r is {rank!r}, not a whole number from 1")
-        if type(alpha) not in {int, float} or not math.isfinite(alpha):
+        if type(alpha) not in {int, float} or not abs(alpha) < 1e18:
             self.misfits.append(f"lora_alpha is {alpha!r}, not a number")
         self.rank, self.scale = 0, math.nan
         if not self.misfits:

@@ -53,6 +53,7 @@ COMPUTED = re.compile(r"(model\.layers\.\d+\.self_attn\.)?(model\.)?rotary_emb\.
 _SAME_REVISION = "fetch model and config.json again, both of one revision"
 
 
+_MOST_DIMENSIONS = 4096  # of a head
 _MOST = 1e18  # of any number in config.json
 
 
@@ -98,8 +99,8 @@ def read_shape(
         unsupported.append(f"sliding_window {window} below {max_tokens} tokens (--max-tokens {window} fits)")
     if config.get("mlp_bias") or (config.get("attention_bias") and not family.qkv_bias):
         unsupported.append("biases in its linear layers")
-    if head_dim % 16:
-        unsupported.append(f"heads of {head_dim} dimensions (only multiples of 16)")
+    if head_dim % 16 or head_dim > _MOST_DIMENSIONS:
+        unsupported.append(f"heads of {head_dim} dimensions (only multiples of 16, {_MOST_DIMENSIONS} at most)")
     if unsupported:
         raise UsageError(f"this {kind} model has {'; '.join(unsupported)}, which is not supported")
     return LlamaShape(
@@ -200,6 +201,8 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
     if kind == "linear":
         return tuple(f / rope["factor"] for f in plain)
     low, high, original = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    if high == low:
+        raise UsageError(f"rope scaling {kind!r} has two equal factors, {low!r}: fetch config.json again")
     scaled = []
     for frequency in plain:
         wavelength = 2 * math.pi / frequency

@@ -118,8 +118,9 @@ def _faults_of_library(tokenizer: Any, raw: dict[str, Any]) -> Iterator[str]:
 
 
 def _refusal(tokenizer: Any, text: str) -> str:
-    """The library's reason not to encode a pair of `text`; empty if it does."""
+    """The library's reason not to encode `text`, alone or as a pair; empty if it does."""
     try:
+        tokenizer.encode(text)
         tokenizer.encode(text, text)
     except (KeyboardInterrupt, SystemExit):
         raise

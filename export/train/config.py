@@ -143,6 +143,8 @@ def _convert(file: str, name: str, value: Any, hint: type | GenericAlias) -> Any
             raise UsageError(f"{file}: {name} is {value!r}: it must be a list of strings")
         return tuple(values)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > 2**63:
+            raise UsageError(f"{file}: {name} is {str(value)[:20]}…: it must be a smaller number")
         return float(value)
     if type(value) is not hint:
         kinds = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false"}

@@ -4,6 +4,7 @@ import json
 import zlib
 
 import pytest
+from export_targets import _ADAPTER, _MODULES, LLAMA
 from file_targets import _cache_bytes, _journal_line
 from fuzzing import outcome_of
 from targets import TARGETS
@@ -76,6 +77,24 @@ FOUND = {
         "it must be finite",
     ),
     "name of two lines": ("dense.json", b'{"in_features": 4, "out_features": 1, "a\\nb": 1}', r"has a\nb"),
+    "a number of training settings beyond a float": ("train.toml", b"epochs = " + b"9" * 400, "a smaller number"),
+    "adapter with a scale beyond a float": (
+        *("adapter_config.json", json.dumps(_ADAPTER | {"lora_alpha": 1e300}).encode()),
+        "lora_alpha is 1e+300, not a number",
+    ),
+    "heads of millions of dimensions": (
+        "config.json",
+        json.dumps(LLAMA | {"head_dim": 2**30}).encode(),
+        "4096 at most",
+    ),
+    "equal factors of a rope scaling": (
+        *(
+            "config.json",
+            json.dumps(LLAMA | {"rope_scaling": LLAMA["rope_scaling"] | {"low_freq_factor": 4.0}}).encode(),
+        ),
+        "two equal factors",
+    ),
+    "second Transformer": ("modules.json", json.dumps([_MODULES[0], _MODULES[0]]).encode(), "stands behind the model"),
     "training settings nested too deeply": ("train.toml", b"a = " + DEEP, "is not TOML"),
 }
 
