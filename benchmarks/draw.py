@@ -2,6 +2,7 @@
 
 python benchmarks/draw.py loss training.json [more.json …] -o curve.png
 python benchmarks/draw.py depth curves.json -o depth.png
+python benchmarks/draw.py soak soak.json [more.json …] -o soak.png
 """
 
 from __future__ import annotations
@@ -58,13 +59,45 @@ def draw_depth(files: list[Path], output: Path) -> None:
     figure.savefig(output)
 
 
-KINDS = {"loss": draw_loss, "depth": draw_depth}
+def draw_soak(files: list[Path], output: Path) -> None:
+    """Plots the samples of soak.py, a column per part: resident memory from 0 on; below, descriptors and threads."""
+    parts: dict[str, list[dict[str, float]]] = {}
+    for path in files:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        parts |= {name: part["points"] for name, part in report["parts"].items() if name in SOAKED}
+    figure, grid = plt.subplots(
+        2, len(parts), figsize=(4 * len(parts), 4.5), dpi=90, squeeze=False, sharex="col", height_ratios=(3, 1)
+    )
+    for column, (name, points) in enumerate(parts.items()):
+        done = [point["done"] for point in points]
+        memory, counts = grid[0][column], grid[1][column]
+        memory.plot(done, [point["rss_mb"] for point in points])
+        memory.set(title=SOAKED[name].partition(", ")[0], ylim=(0, 1.25 * max(point["rss_mb"] for point in points)))
+        for kind in ("descriptors", "threads"):
+            counts.plot(done, [point[kind] for point in points], lw=0.8, label=kind)
+        counts.set(xlabel=SOAKED[name].partition(", ")[2], ylim=(0, None))
+        for axes in (memory, counts):
+            axes.grid(alpha=0.3)
+    grid[0][0].set_ylabel("resident memory, MB")
+    grid[1][0].legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(output)
+
+
+SOAKED = {
+    "calls": "Python API, calls",
+    "runs": "command line in one process, runs",
+    "minutes": "dearlite serve, minutes",
+}
+KINDS = {"loss": draw_loss, "depth": draw_depth, "soak": draw_soak}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=list(KINDS))
-    parser.add_argument("files", nargs="+", type=Path, help="training.json files, or one file of depth_curve.py")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="training.json files, one file of depth_curve.py, or files of soak.py"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     KINDS[options.what](options.files, options.output)

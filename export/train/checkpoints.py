@@ -1,4 +1,4 @@
-"""What a training keeps in its output folder: complete checkpoints, the last two of them, and a complete adapter.
+"""The content of a training's output folder: complete checkpoints, the last two of them, and a complete adapter.
 
 A checkpoint is complete when its trainer_state.json is: transformers writes that last. It is ordered by its step and
 never by the time of its files, as transformers would: a clock that was set back would make the newest the oldest.

@@ -3,19 +3,13 @@
 benchmarks/faults.py does this at a hundred random moments a command. Here a file of the command marks each moment.
 """
 
-import os
 import re
 import signal
 
 import pytest
+from commands_at_work import OLD, names_in, work
 from posix_only import need_posix
 from waiting import eventually
-
-if os.name == "posix":
-    import resource
-
-    from commands_at_work import OLD, names_in, work
-
 
 NOTES = re.compile(
     r"dearlite: (tiny: licence|resuming|\d+ of \d+ pairs are kept)|Ignored error while writing commit hash"
@@ -52,6 +46,7 @@ def started(command, episode, changes):
 
 
 def test_kills_end_in_the_files_of_an_undisturbed_run(command, episode):
+    need_posix()
     promised = set()
     for changes in (1, 2, 4):
         process = started(command, episode, changes)
@@ -73,6 +68,7 @@ def test_a_terminated_command_cleans_up_and_ends_by_its_signal(command, episode)
 
 
 def test_a_halted_command_goes_on(command, episode):
+    need_posix()
     process = started(command, episode, 1)
     process.send_signal(signal.SIGSTOP)
     command.check(episode, set())
@@ -84,6 +80,7 @@ def test_a_halted_command_goes_on(command, episode):
 @pytest.mark.parametrize("size_bytes", [0, 2000])
 def test_a_full_disk_is_one_line_and_the_command_goes_on(command, episode, size_bytes):
     """A limit of the size of files is as a full disk: a write is refused, or cut short."""
+    resource = pytest.importorskip("resource")
     process = command.start(episode, [(resource.RLIMIT_FSIZE, size_bytes)])
     assert process.wait() in (1, 2)
     lines = [line for line in process.err().splitlines() if not NOTES.match(line)]
@@ -94,6 +91,7 @@ def test_a_full_disk_is_one_line_and_the_command_goes_on(command, episode, size_
 
 def test_too_little_memory_for_the_work_is_no_traceback(command, episode):
     """A fork has the memory of its parent: these limits allow it no more, or some megabytes."""
+    resource = pytest.importorskip("resource")
     for limit_mb in (1, 200):
         process = command.start(episode, [(resource.RLIMIT_AS, limit_mb * 2**20)])
         if process.wait() == 1:

@@ -115,7 +115,7 @@ def names_in(episode: Path) -> set[str]:
     """Paths of all files and folders of an episode, without the empty trial files of huggingface_hub."""
     root = len(str(episode)) + 1
     paths = {f"{folder}/{name}"[root:] for folder, folders, files in os.walk(episode) for name in folders + files}
-    return {path for path in paths if not re.search("^hf/hub/.*tmp[^/]*$", path)}
+    return {path for path in paths if not re.search(r"^hf/hub/(.*/)?tmp[^/]*(/dummy_file_(src|dst))?$", path)}
 
 
 def _is_new(path: Path) -> bool:
