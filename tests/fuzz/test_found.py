@@ -4,11 +4,12 @@ import json
 import zlib
 
 import pytest
-from export_targets import _ADAPTER, _MODULES, LLAMA
+from export_targets import _ADAPTER, _MODULES, LLAMA, _tokenizer
 from file_targets import _cache_bytes, _journal_line
 from fuzzing import outcome_of
 from targets import TARGETS
 
+from dearlite import Reranker
 from dearlite.errors import CheckpointError, DearliteError, InvalidInput, ModelFileError, UsageError, printable
 from dearlite.offline.run.results import QueryScores
 from dearlite.templates import chat
@@ -19,6 +20,13 @@ def strict(data):
     while zlib.crc32(data) & 1:
         data += b"\n"
     return data
+
+
+def unknown_token():
+    """A tokenizer whose template for one text, and not that for two, names a token that it does not have."""
+    raw = json.loads(_tokenizer())
+    raw["post_processor"]["single"][0]["SpecialToken"]["id"] = "x"
+    return json.dumps(raw).encode()
 
 
 HEADER = _journal_line(b'{"dearlite": "journal", "schema": 1}')
@@ -95,6 +103,7 @@ FOUND = {
         "two equal factors",
     ),
     "second Transformer": ("modules.json", json.dumps([_MODULES[0], _MODULES[0]]).encode(), "stands behind the model"),
+    "template of a tokenizer with an unknown token": ("tokenizer.json", unknown_token(), "cannot encode 'a'"),
     "training settings nested too deeply": ("train.toml", b"a = " + DEEP, "is not TOML"),
 }
 
@@ -107,6 +116,18 @@ def test_an_input_that_was_a_fault_is_none(tmp_path, case):
     outcome = outcome_of(TARGETS[name], data, tmp_path)
     assert outcome.kind == ("error" if reason else "result"), outcome.text
     assert reason in outcome.text
+
+
+def test_a_graph_that_onnx_runtime_refuses_prints_nothing(tiny_bundle, monkeypatch, capfd):
+    collection = pytest.importorskip("onnxruntime.capi.onnxruntime_inference_collection")
+
+    def refuse(*_):
+        raise ValueError("no graph")
+
+    monkeypatch.setattr(collection.InferenceSession, "_create_inference_session", refuse)
+    with pytest.raises(DearliteError, match="no graph"):
+        Reranker.load(tiny_bundle, threads=1).rerank("a", ["b"])
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("kind", [DearliteError, UsageError, InvalidInput, CheckpointError])
