@@ -96,7 +96,12 @@ def test_formats_page_names_every_gguf_key():
     )
     written = [key for key, _ in metadata.listwise_values(facts)]
     section = text_of("formats.md").split("## `.gguf`: a listwise model")[1].split("\n## ")[0]
-    assert re.findall(r"^\| `(dearlite\.\w+)`", section, re.MULTILINE) == written
+    if_any = [f"dearlite.{side}" for side in ("lstrip", "rstrip")]  # of the vocabulary, before the licence
+    rows = [
+        re.findall(r"`(dearlite\.\w+)`", row.partition(" | ")[0]) for row in section.split("\n") if row[:4] == "| `d"
+    ]
+    assert [row for row in rows if row != if_any] == [[key] for key in written]
+    assert if_any in rows
 
 
 def test_api_page_has_the_tree_of_errors():
