@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dearlite.deadline import Deadline
 from dearlite.documents import Document, as_documents, check_query
@@ -101,7 +101,7 @@ def score_within(
         query_truncated |= batch.query_truncated
         done += len(batch)
         if first and done < len(documents) and done == len(batch) and batch_s >= deadline.budget_s:
-            raise _budget_too_short(deadline, batch_s)
+            raise _budget_too_short(deadline, "takes", batch_s)
         document_s = batch_s / len(batch)
         progress(done, len(documents))
         next_batch_s = min(_BATCH_S, deadline.left_s / 8)
@@ -163,7 +163,7 @@ def order_within(
             windows = int(min(affordable, len(documents)))  # infinite without a limit of time
             depth = min(len(documents), window + (windows - 1) * stride) if windows > 1 else 0
     if first and documents and not read and deadline.timed_out:
-        raise _budget_too_short(deadline, time.perf_counter() - start)
+        raise _budget_too_short(deadline, "had not ended after", time.perf_counter() - start)
     last_hits = {order[position]: hit for position, hit in enumerate(rankings[-1])} if rankings else {}
     total = len(documents)
     hits = [
@@ -187,10 +187,13 @@ def order_within(
     return ranking, read
 
 
-def _budget_too_short(deadline: Deadline, batch_s: float) -> BudgetTooShort:
+def _budget_too_short(
+    deadline: Deadline, verb: Literal["takes", "had not ended after"], seconds: float
+) -> BudgetTooShort:
+    """The error; a batch that was stopped takes nobody knows how long."""
     return BudgetTooShort(
-        f"a budget of {deadline.budget_s:g} s is below the first batch, which takes {batch_s:.2g} s: give more",
-        batch_s=batch_s,
+        f"a budget of {deadline.budget_s:g} s is below the first batch, which {verb} {seconds:.2g} s: give more",
+        batch_s=seconds if verb == "takes" else None,
     )
 
 

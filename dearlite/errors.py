@@ -63,7 +63,7 @@ class UsageError(DearliteError, ValueError):
 
 
 class BudgetTooShort(UsageError):
-    """The budget of a call ended before the first documents were read. They take `batch_s` seconds."""
+    """The budget of a call ended before the first documents were read. They take `batch_s` seconds, if known."""
 
     def __init__(self, message: str, *, batch_s: float | None = None) -> None:
         super().__init__(message)

@@ -123,6 +123,8 @@ class Listwise:
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
+        if self.window is not None and self.stride is not None:
+            check_window(self.window, self.stride)
         if self.passes > MOST_PASSES:
             raise UsageError(f"passes is {self.passes}: it must be {MOST_PASSES} or less")
 
@@ -148,7 +150,8 @@ class Listwise:
         for name in _SORTING:
             if (value := getattr(self, name)) is not None:
                 raise UsageError(
-                    f"{name} is {value}, and mode {self.mode} compares no groups: use mode setwise or pairwise"
+                    f"{name} is {value}, and mode {self.mode} compares no groups: use mode "
+                    f"{'setwise' if name in ('group_size', 'shuffle_seed') else 'setwise or pairwise'}"
                 )
         if not self.has_windows:
             self._refuse_windows()

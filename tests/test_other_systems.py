@@ -173,11 +173,11 @@ def test_outputs_that_differ_in_letter_case_alone_are_one_file(cli, tmp_path, mo
     arguments = ["eval", folder, "-m", tiny_bundle, "--measures", "AP", "--no-journal", "--csv", tmp_path / "a.csv"]
     arguments += ["--per-query", tmp_path / "A.csv"]
     assert not outputs._ignores_case(tmp_path)
-    exists = Path.exists
-    lower = lambda path, **options: exists(path, **options) or exists(path.with_name(path.name.lower()))  # noqa: E731
-    monkeypatch.setattr(Path, "exists", lower)
+    exists = os.path.exists
+    lower = lambda path: exists(path) or exists(Path(path).with_name(Path(path).name.lower()))  # noqa: E731
+    monkeypatch.setattr(os.path, "exists", lower)
     code, _, err = cli(*arguments)
     assert code == 2 and "are both written to" in err and os.listdir(tmp_path) == ["coll"]
-    monkeypatch.setattr(Path, "exists", exists)
+    monkeypatch.setattr(os.path, "exists", exists)
     assert cli(*arguments)[0] == 0
     assert {"a.csv", "A.csv"} <= set(os.listdir(tmp_path))

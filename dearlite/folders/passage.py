@@ -45,6 +45,11 @@ class Passage:
         return printable_path(self.path)
 
     @property
+    def utf8_path(self) -> str:
+        """The path for files of data, as `open` takes it; bytes that are not UTF-8 are escapes, as in `place`."""
+        return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    @property
     def uri(self) -> str:
         """The file as a `file://` URI with its page or its first line, every character escaped that is not plain ASCII.
 
@@ -57,8 +62,8 @@ class Passage:
         return file if self.first_line is None else f"{file}#{self.first_line}"
 
     def place_fields(self) -> dict[str, Any]:
-        """The fields of the place for JSON; a path that is not UTF-8 is escaped as in `place`."""
-        return asdict(self) | {"path": self.printable_path}
+        """The fields of the place for JSON."""
+        return asdict(self) | {"path": self.utf8_path}
 
 
 def printable_path(path: str) -> str:

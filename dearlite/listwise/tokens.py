@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Protocol
 
 from dearlite.documents import Document
-from dearlite.errors import InvalidInput, ModelFileError
+from dearlite.errors import InvalidInput, ModelFileError, counted
 from dearlite.listwise.decoding import Answer, Tokens
 from dearlite.listwise.prompts import ListForm
 from dearlite.prefixes import WHOLE_CHARACTERS
@@ -165,9 +165,11 @@ class PromptEncoder:
         while len(ids) > room:
             most = self._next_most(passages, most, len(ids) - room)
             if most < _LEAST_PASSAGE_TOKENS:
+                fewer = ", fewer --reasoning-tokens" if reasoned and self._unit != "prompt" else ""
                 raise InvalidInput(
-                    f"a {self._unit} of {len(passages)} passages does not fit in {room} tokens: the query and the "
-                    f"prompt alone leave no room for them; take a smaller {self._size_option} or a shorter query"
+                    f"a {self._unit} of {counted(len(passages), 'passage')} does not fit in {max(0, room)} tokens: the "
+                    f"query and the prompt alone leave no room for them; take a smaller {self._size_option}{fewer} or "
+                    "a shorter query"
                 )
             passages = [self._cut(passage, most) for passage in passages]
             ids = self._ids(query, passages, reasoned, ending)

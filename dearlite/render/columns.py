@@ -73,7 +73,7 @@ _FIXED = (
 _RELEVANCE = Column("relevance", float, lambda row: row.hit.relevance)
 _BEST_QUERY = Column("best_query", str, lambda row: row.hit.best_query)
 _PLACE = (
-    Column("path", str, _of_place("printable_path")),
+    Column("path", str, _of_place("utf8_path")),
     Column("first_line", int, _of_place("first_line")),
     Column("last_line", int, _of_place("last_line")),
     Column("page", int, _of_place("page")),

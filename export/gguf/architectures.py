@@ -38,6 +38,7 @@ class Architecture:
     always_tied: bool = False  # no place for an output matrix of its own
     must_cap: bool = False  # attention's scores and the logits are bounded by a tanh
     wide_scale_layers: int = 0  # with this number of layers, scores are scaled by hidden / heads instead of head_dim
+    partial_rotary: bool = False  # config.json may say that a part of a head's dimensions is rotated
     space_prefix: bool | None = None  # SentencePiece puts a space before a text; None: as the tokenizer's settings say
     left_out: str = ""  # pattern of tensors that read no text
 
@@ -143,6 +144,7 @@ _PHI3 = replace(
     permuted={},
     scalings=("default", "longrope", "su"),
     heads_fill_width=True,
+    partial_rotary=True,
 )  # fmt: skip
 # `model_type` of config.json -> family.
 ARCHITECTURES = {

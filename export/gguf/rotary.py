@@ -43,7 +43,7 @@ def rotary_of(config: dict[str, Any], family: Architecture, head_dim: int, max_t
     if "rope.freq_base" not in family.keys and theta != _DEFAULT_THETA:
         raise UsageError(f"rope_theta is {theta:g}, and llama.cpp's {family.gguf} has {_DEFAULT_THETA:g} only")
     share = settings.get("partial_rotary_factor") or whole.get("partial_rotary_factor") or 1
-    if share != 1 and "rope.dimension_count" not in family.keys:
+    if share != 1 and not family.partial_rotary:
         raise UsageError(f"partial_rotary_factor is {share}, and llama.cpp's {family.gguf} rotates all dimensions")
     dims = int(head_dim * share)
     if not 0 < dims <= head_dim or dims % 2:

@@ -11,7 +11,7 @@ from dearlite import Listwise, Reranker, rerank
 from dearlite.anytime import order_within
 from dearlite.deadline import Deadline
 from dearlite.documents import as_documents
-from dearlite.errors import Cancelled, UsageError
+from dearlite.errors import BudgetTooShort, Cancelled, UsageError
 
 QUERY = "Who invented the light bulb?"
 DOCS = [f"document {n} about bulbs" for n in range(30)]
@@ -121,8 +121,9 @@ def test_listwise_model_alone_keeps_to_a_budget(tiny):
     assert enough.complete
     assert [hit.index for hit in enough] == [hit.index for hit in tiny.rerank(QUERY, DOCS[:5])]
     assert [hit.score for hit in enough] == [4, 3, 2, 1, 0]
-    with pytest.raises(UsageError, match="below the first batch"):
+    with pytest.raises(BudgetTooShort, match="below the first batch, which had not ended after 0") as caught:
         tiny.rerank(QUERY, DOCS, budget_s=1e-6)
+    assert caught.value.batch_s is None
 
 
 def test_event_ends_a_listwise_stage_and_keeps_the_one_before(tiny_path):

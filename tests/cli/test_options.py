@@ -49,7 +49,7 @@ def test_options_that_the_model_does_not_take_are_refused_without_loading_it(mon
         ModelOptions(chain=pair, loading=Loading(adapter="a.gguf"))
 
 
-@pytest.mark.parametrize("mode", [None, "permute", "first", "generate"])
+@pytest.mark.parametrize("mode", ["permute", "first", "generate"])
 @pytest.mark.parametrize("count", [9, DEFAULT_REASONING_TOKENS])
 def test_reasoning_tokens_go_with_the_mode_that_reasons(mode, count):
     others = dict.fromkeys(("window", "stride", "passage_tokens", "passes", "prompt"))
@@ -58,3 +58,11 @@ def test_reasoning_tokens_go_with_the_mode_that_reasons(mode, count):
     for mode_given, explain in (("reason", False), (None, True)):
         listwise = listwise_of(mode=mode_given, explain=explain, reasoning_tokens=count, **others)
         assert (listwise.mode, listwise.reasoning_tokens) == ("reason", count)
+
+
+def test_the_model_file_decides_the_mode_of_reasoning_tokens():
+    others = dict.fromkeys(("window", "stride", "passage_tokens", "passes", "prompt"))
+    listwise = listwise_of(mode=None, explain=False, reasoning_tokens=9, **others)
+    assert listwise.checked(20, 10, "pointwise").reasoning_tokens == 9
+    with pytest.raises(UsageError, match="reasoning_tokens is 9, and mode permute writes no reasoning"):
+        listwise.checked(20, 10, "permute")

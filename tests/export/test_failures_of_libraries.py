@@ -100,6 +100,9 @@ class _Trainer:
     def remove_callback(self, _):
         pass
 
+    def add_callback(self, _):
+        pass
+
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_libraries_of_a_training(tmp_path, monkeypatch, error):

@@ -326,6 +326,16 @@ def test_a_name_that_is_not_utf_8_is_opened_and_escaped(tmp_path):
     assert document.title == "caf\\xe9\\n.txt"
     assert document.record.uri.endswith("/caf%E9%0A.txt#1")
     document.id.encode()  # it can be written
+    assert document.record.place_fields()["path"] == f"{tmp_path}/caf\\xe9\n.txt"
+
+
+def test_paths_for_data_tell_a_newline_from_a_backslash(tmp_path):
+    need_posix()
+    write(tmp_path, a="x")
+    for name in ("x\ny.txt", "x\\ny.txt", "\u202e\x1b[31m.txt"):
+        (tmp_path / name).write_text("text")
+    paths = {document.record.place_fields()["path"] for document in read_folder(tmp_path)}
+    assert paths == {str(path) for path in tmp_path.iterdir()}
 
 
 def test_named_paths_that_overlap_are_read_once_in_the_order_of_the_caller(tmp_path):

@@ -27,7 +27,14 @@ def qwen_tokenizer_json() -> bytes:
 
 
 def libraries(tokenizer_json: bytes) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer twice: for words, in which special tokens are read, and for texts, in which they are characters."""
-    words, texts = (Tokenizer.from_str(tokenizer_json.decode()) for _ in range(2))
+    """The tokenizer twice: for words, in which special tokens are read, and for texts, in which they are characters.
+
+    So are Qwen's <think> and its like in texts, which its file does not call special: the makers' code would read them.
+    """
+    words = Tokenizer.from_str(tokenizer_json.decode())
+    raw = json.loads(tokenizer_json)
+    for token in raw["added_tokens"]:
+        token["special"] |= token["content"][0] == "<"
+    texts = Tokenizer.from_str(json.dumps(raw))
     texts.encode_special_tokens = True
     return words, texts

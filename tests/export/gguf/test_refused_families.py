@@ -15,7 +15,7 @@ CASES = {
                                     ["rope scaling 'yarn' is not supported: it is none of default, linear"]),
     "heads that do not fill the width": (QWEN2, {"head_dim": 32}, 2,
                                          ["4 heads of 32 dimensions, which are not its 64 together"]),
-    "an odd head size": (QWEN3, {"head_dim": 24}, 2, ["heads of 24 dimensions (only multiples of 16)"]),
+    "an odd head size": (QWEN3, {"head_dim": 24}, 2, ["heads of 24 dimensions (only multiples of 16, 4096 at most)"]),
     "no bias": (QWEN2, {"drop": ["model.layers.0.self_attn.q_proj.bias"]}, 1, ["self_attn.q_proj.bias is missing"]),
     "a bias too many": (QWEN3, {"extra": {"model.layers.0.self_attn.q_proj.bias": np.zeros(128, np.float32)}}, 1,
                         ["q_proj.bias has no place in the file"]),
