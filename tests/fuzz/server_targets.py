@@ -159,12 +159,8 @@ def _events(data, folder):
 
 @cache
 def _address():
-    import logging
-
     from dearlite.serve.server import open_socket, run_server
 
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    logging.getLogger("dearlite").setLevel(logging.CRITICAL)
     bound, started = open_socket("127.0.0.1", 0), threading.Event()
     from dearlite.serve.app import create_app
 
