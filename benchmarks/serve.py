@@ -252,13 +252,19 @@ def slow(port: int) -> int:
 LOADS = {short: {200}, long: {200, 503, 504}, streamed: {200}, leaving: {499}, malformed: {400}, slow: {499}}
 
 
+def any_load() -> Callable[[int], int]:
+    """A load of the mix, most often a short request."""
+    (load,) = random.choices(list(LOADS), (10, 1, 3, 2, 5, 1))
+    return load
+
+
 def measure_mixed(port: int, pid: int, minutes: float, workers: int = 6) -> None:
     """Prints the growth of resident memory after a minute, and the statuses, expected or not."""
     end, statuses = time.monotonic() + minutes * 60, Counter[str]()
 
     def worker() -> None:
         while time.monotonic() < end:
-            (load,) = random.choices(list(LOADS), (10, 1, 3, 2, 5, 1))
+            load = any_load()
             try:
                 status = load(port)
             except OSError as err:

@@ -242,7 +242,7 @@ def whole_processes(runs: int, models: list[str]) -> dict[str, Any]:
 
 def server(minutes: float, models: list[str]) -> dict[str, Any]:
     """Samples of a `dearlite serve` under serve.py's mixed load."""
-    from serve import LOADS
+    from serve import any_load
 
     with running_server("-m", models[0]) as (port, process):
         start, counts, lock, points = time.monotonic(), Counter[str](), threading.Lock(), []
@@ -250,7 +250,7 @@ def server(minutes: float, models: list[str]) -> dict[str, Any]:
 
         def worker() -> None:
             while time.monotonic() < end:
-                (load,) = random.choices(list(LOADS), (10, 1, 3, 2, 5, 1))
+                load = any_load()
                 try:
                     status = load(port)
                 except OSError as err:

@@ -143,12 +143,13 @@ _CHAT_STEPS = (
     "Step 3. Rank passages that best cover clear and diverse information. Include all passages.\n"
     "Output format strictly: [2] > [1] > [3]"
 )
-_RANKLLM_HEAD = (
+RANKLLM_WINDOW = (
     "I will provide you with {n} passages, each indicated by a numerical identifier []. Rank the passages based on "
     "their relevance to the search query: {query}.\n\n{passages}\nSearch Query: {query}.\n"
     "Rank the {n} passages above based on their relevance to the search query. All the passages should be included and "
-    "listed using identifiers, in descending order of relevance. The output format should be [] > [], e.g., "
+    "listed using identifiers, in descending order of relevance. "
 )
+_RANKLLM_HEAD = f"{RANKLLM_WINDOW}The output format should be [] > [], e.g., "
 
 LIST_FORMS: dict[str, ListForm] = {
     "plain": ListForm(

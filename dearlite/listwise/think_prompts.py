@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dearlite.listwise.prompts import ListForm, PassageLimit, fill, without_identifiers
+from dearlite.listwise.prompts import RANKLLM_WINDOW, ListForm, PassageLimit, fill, without_identifiers
 from dearlite.options import ListwiseMode
 from dearlite.templates.chat import Turn
 
@@ -65,12 +65,6 @@ class JudgeForm(ListForm):
         return [(role, fill(text, query=query, passage=passage)) for role, text in self.head]
 
 
-_REASONRANK_WINDOW = (
-    "I will provide you with {n} passages, each indicated by a numerical identifier []. Rank the passages based on "
-    "their relevance to the search query: {query}.\n\n{passages}\nSearch Query: {query}.\n"
-    "Rank the {n} passages above based on their relevance to the search query. All the passages should be included and "
-    "listed using identifiers, in descending order of relevance. "
-)
 _REASONRANK_SYSTEM = (
     "You are RankLLM, an intelligent assistant that can rank passages based on their relevance to the query."
 )
@@ -87,7 +81,7 @@ THINK_FORMS: dict[str, ThinkForm] = {
                 "answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
                 "reasoning process here </think> <answer> answer here </answer>.",
             ),
-            ("user", f"{_REASONRANK_WINDOW}The format of the answer should be [] > [], e.g., [2] > [1]."),
+            ("user", f"{RANKLLM_WINDOW}The format of the answer should be [] > [], e.g., [2] > [1]."),
         ),
         passage_line="[{i}] {passage}",
         renumbers=True,
@@ -136,7 +130,7 @@ THINK_FORMS: dict[str, ThinkForm] = {
             ("system", _REASONRANK_SYSTEM),
             (
                 "user",
-                f"{_REASONRANK_WINDOW}The final ranked list should be enclosed within <answer> </answer> tags, i.e., "
+                f"{RANKLLM_WINDOW}The final ranked list should be enclosed within <answer> </answer> tags, i.e., "
                 "<answer> ranked list here </answer>. The format of ranked list should be [] > [], e.g., [2] > [1]. "
                 "Only respond with the ranking results, do not say any word or explain.",
             ),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from byte_vocabulary import Bytes
 from tiny_gguf import write_tiny
 
 from dearlite import Listwise, Reranker
@@ -72,22 +73,6 @@ SFT = [
         "<answer>[3]</answer>.",
     ),
 ]
-
-
-class Bytes:
-    """A vocabulary whose tokens are bytes."""
-
-    def encode(self, text):
-        return list(text.encode("utf-8", "replace"))
-
-    def token_bytes(self, token):
-        return bytes([token])
-
-    def encode_prompt(self, parts):
-        return self.encode("".join(part.text for part in parts))
-
-    def encode_after(self, anchor, text):
-        return tuple(self.encode(text))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from byte_vocabulary import Bytes
 from tiny_gguf import cut_tokenizer, write_tiny
 from waiting import Clock
 
@@ -107,22 +108,6 @@ TEXTS = (
     "<think>It is [2]. So.</think>", "<answer>[99] > [98]", "</think>\n\n", "on and on and on and on and on", "\0",
     "[7] > [7] > [7]\0", "<think></think>", "Okay! <answer>[1]</answer>", "</think> true", "\xff\xfe\0",
 )  # fmt: skip
-
-
-class Bytes:
-    """A vocabulary whose tokens are bytes."""
-
-    def encode(self, text):
-        return list(text.encode("utf-8", "replace"))
-
-    def token_bytes(self, token):
-        return bytes([token])
-
-    def encode_prompt(self, parts):
-        return self.encode("".join(part.text for part in parts))
-
-    def encode_after(self, anchor, text):
-        return tuple(self.encode(text))
 
 
 class Writer:
