@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 
@@ -107,9 +108,10 @@ class Listwise:
         return self.mode in SORTS
 
     @property
-    def only_passes(self) -> bool:
-        """True if several passes are all that is asked: an attention reranker takes no other of these options."""
-        return self.passes > 1 and replace(self, passes=1, on_text=None) == Listwise()
+    def beside_passes(self) -> dict[str, object]:
+        """Field -> value of what is set beside `passes` and `on_text`: an attention reranker takes none of these."""
+        names = (field.name for field in fields(self) if field.name not in ("passes", "on_text"))
+        return {name: value for name in names if (value := getattr(self, name)) != getattr(Listwise(), name)}
 
     @property
     def has_windows(self) -> bool:
@@ -123,8 +125,7 @@ class Listwise:
         for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
             if (value := getattr(self, name)) is not None:
                 whole_number(name, value, least)
-        if self.window is not None and self.stride is not None:
-            check_window(self.window, self.stride)
+        check_window(sys.maxsize if self.window is None else self.window, 1 if self.stride is None else self.stride)
         if self.passes > MOST_PASSES:
             raise UsageError(f"passes is {self.passes}: it must be {MOST_PASSES} or less")
 
@@ -278,4 +279,6 @@ def check_window(window: int, stride: int) -> None:
     if window < 2:
         raise UsageError("window is 1: a listwise model compares documents, give it 2 or more")
     if stride > window:
-        raise UsageError(f"stride {stride} is larger than window {window}: documents between windows would be skipped")
+        raise UsageError(
+            f"stride is {stride}, more than the window of {window}: documents between windows would be skipped"
+        )

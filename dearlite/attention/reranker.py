@@ -191,10 +191,11 @@ class AttentionReranker(Reranker):
         """The number of passes. Raises UsageError for the other options of listwise models."""
         if listwise is None:
             return 1
-        if not listwise.only_passes:
+        if foreign := listwise.beside_passes:
+            name, value = next(iter(foreign.items()))
             raise UsageError(
-                f"{self.model} is an attention reranker, which reads one list and writes no text: modes, windows and "
-                "reasons need a listwise model"
+                f"{name} is {value}, and {self.model} is an attention reranker, which reads one list and writes no "
+                "text: leave it out, or take a listwise model"
             )
         listwise.check_values()
         return listwise.passes

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from dearlite.cli.options.run import RunOptions
+from dearlite.cli.options.spoken import name_of
 from dearlite.errors import DearliteError, UsageError
 from dearlite.offline.collection.candidates import iter_candidates
 from dearlite.offline.collection.collection import folder_part
@@ -81,7 +82,7 @@ def check_options(ctx: click.Context) -> None:
     for param in ctx.command.params:
         name = param.name or ""
         if name not in _USED and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise UsageError(f"{max(param.opts, key=len)} is for a reranking, and runs are only measured: leave it out")
+            raise UsageError(f"{name_of(param)} is for a reranking, and runs are only measured: leave it out")
 
 
 def measure_runs(named: Runs, options: EvaluationOptions, *, scored: str | None) -> Evaluation:

@@ -15,6 +15,7 @@ from dearlite.cli.ending import ending_by_signal
 from dearlite.cli.help import refuse_unknown, with_help
 from dearlite.cli.options.renamed import accepting_former_names
 from dearlite.cli.options.repeats import refusing_repeats
+from dearlite.cli.options.spoken import naming_options
 from dearlite.cli.streams import StreamFailed, guarded_streams
 from dearlite.errors import DearliteError, load_failure, need, printable
 from dearlite.files.targets import reason_of
@@ -83,7 +84,7 @@ class LazyGroup(click.Group):
             from dearlite.cli.completing import with_candidates
 
             with_candidates(command)
-        return with_help(accepting_former_names(refusing_repeats(command)), cmd_name)
+        return with_help(naming_options(accepting_former_names(refusing_repeats(command))), cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

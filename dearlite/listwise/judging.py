@@ -57,6 +57,8 @@ def judge_jobs(
 ) -> list[Ranking]:
     """One Ranking per job; `call.batch_size` documents at a time are judged side by side, in the order of the jobs.
 
+    All prompts of a round are read before a text is written. With a budget the first document is therefore judged
+    alone, and a round never has more documents than the time left is enough for.
     Raises Cancelled, of a single job with the ranking so far, and InvalidInput for a document that does not fit.
     """
     start = time.perf_counter()
@@ -78,11 +80,17 @@ def judge_jobs(
         meter.reach(meter.done + 1)
 
     longest = max((len(prompt.ids) for state in states for prompt in state.prompts), default=0)
-    decodings = [_judge_all(waiting, encoder, generation, on_answer) for _ in range(min(call.batch_size, len(waiting)))]
+    width = call.batch_size if generation.left_s is None else 1
     try:
         with naming(model, "a document"):
-            if decodings:
+            while waiting:
+                round_start, count = time.perf_counter(), min(width, len(waiting))
+                queues = [waiting if generation.left_s is None else deque([waiting.popleft()]) for _ in range(count)]
+                decodings = [_judge_all(queue, encoder, generation, on_answer) for queue in queues]
                 backend.run(decodings, longest + beyond, cancel=call.cancel)
+                if generation.left_s is not None:  # as many as the time left is enough for
+                    document_s = max(1e-6, time.perf_counter() - round_start) / count
+                    width = max(1, int(min(call.batch_size, generation.left_s() / document_s)))
     except Interrupted:
         cancelled = Cancelled(meter.done, meter.total)
         if len(states) == 1:

@@ -80,9 +80,10 @@ class SortState(ListState):
                     self._answered = before + len(groups) * number / len(unknown)
                     on_answer()
                 self._answered = before + len(groups)
-                groups = comparing.send(
-                    [self._pick(members, orders) for members, orders in zip(groups, shown, strict=True)]
-                )
+                picks = [self._pick(members, orders) for members, orders in zip(groups, shown, strict=True)]
+                # A document counts as read when its comparisons have changed the order, which is at the round's end.
+                self._read.update(*groups)
+                groups = comparing.send(picks)
         except StopIteration:
             pass
         for index in set(self.order) - self._read:  # a single document, which is not compared
@@ -107,7 +108,6 @@ class SortState(ListState):
         answer = yield from continued(self._groups.decide(prompt.ids, len(order), generation), held)
         winner = order[answer.positions[0]]
         self._winners[order] = winner
-        self._read.update(order)
         self.record_tokens(order, prompt)
         if answer.text and generation.on_text is not None:
             generation.on_text("\n\n")  # the next comparison's text follows

@@ -132,7 +132,7 @@ def test_passes_are_fused_and_report_their_agreement(model):
     assert model.identity(passes) == model.identity() | {"options": "passes=2"}
     with pytest.raises(UsageError, match="passes is 101"):
         model.rerank(QUERY, ["tea"], listwise=Listwise(passes=101))
-    with pytest.raises(UsageError, match="need a listwise model"):
+    with pytest.raises(UsageError, match="take a listwise model"):
         model.rerank(QUERY, ["tea"], listwise=Listwise(passes=2, mode="first"))
 
 
@@ -148,8 +148,8 @@ def test_the_command_line_takes_passes_and_no_other_option(cli, path, tmp_path):
 
 
 def test_options_of_other_kinds_are_refused_in_one_line(model, path):
-    with pytest.raises(UsageError, match="modes, windows and reasons need a listwise model"):
-        model.rerank(QUERY, ["tea"], listwise=Listwise())
+    with pytest.raises(UsageError, match="mode is first, and m is an attention reranker"):
+        model.rerank(QUERY, ["tea"], listwise=Listwise(mode="first"))
     with pytest.raises(UsageError, match="put a pointwise stage before it"):
         model.rerank(QUERY, ["tea"], long=Long("chunk"))
     with pytest.raises(UsageError, match="no score of a single document"):
@@ -196,7 +196,10 @@ def test_commands_run_it_and_name_its_kind(path, cli, tmp_path):
     code, out, err = cli("models", "verify", path)
     assert code == 0, err
     for arguments, message in (
-        (("--mode", "first"), "is an attention reranker: modes, windows and reasons need a listwise model"),
+        (
+            ("--mode", "first"),
+            "is an attention reranker: modes, windows and reasons (--mode first) need a listwise model",
+        ),
         (("--long", "chunk"), "is an attention reranker and reads a document's beginning"),
         (("--gpu-layers", "1"), "--gpu-layers goes with a model in a GGUF, and m is attention"),
     ):

@@ -431,10 +431,13 @@ def test_options_of_cascades_are_refused_for_one_model(option):
         (["--low-memory", "--best-effort"], "--low-memory and --best-effort are for a cascade, and one model"),
         (["-m", "minilm-l12", "-m", "minilm-l12:3", "--low-memory", "--budget", "5s"], "cannot keep to --budget"),
         (["-m", "minilm-l12", "-m", "minilm-l12:3", "--window", "4"], "minilm-l12>minilm-l12 has no listwise stage"),
-        (["--mode", "first"], "minilm-l12 is a pointwise model: modes, windows and reasons need a listwise model"),
+        (
+            ["--mode", "first"],
+            "minilm-l12 is a pointwise model: modes, windows and reasons (--mode first) need a listwise model",
+        ),
         (["--gpu-layers", "3"], "--gpu-layers goes with a model in a GGUF, and minilm-l12 is pointwise"),
         (["--passes", "0"], "passes is 0: it must be a whole number from 1"),
-        (["--window", "4", "--stride", "5"], "stride 5 is larger than window 4"),
+        (["--window", "4", "--stride", "5"], "--stride is 5, more than the window of 4"),
         (["--threads", "0"], "threads is 0: it must be a whole number from 1"),
     ],
 )

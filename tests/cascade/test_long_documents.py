@@ -147,7 +147,7 @@ def test_command_shows_the_span(tmp_path):
         (["--keep", "1"], "--keep goes with --long cascade"),
         (["--long", "chunk", "--keep", "1"], "--keep goes with --long cascade"),
         (["-m", "minilm-l12", "-m", "minilm-l12:2", "--long", "cascade", "--keep", "0"], "keep is 0"),
-        (["--long", "chunk", "--chunk-tokens", "5"], "passage_tokens is 5"),
+        (["--long", "chunk", "--chunk-tokens", "5"], "--chunk-tokens is 5"),
         (["--long", "chunk", "--chunk-tokens", "512"], "longer than the 512 that minilm-l12 reads"),
         (["--adaptive"], "--adaptive is for a cascade, and one model was named"),
     ):

@@ -5,6 +5,7 @@ import pytest
 
 from dearlite.cli.options.listwise import listwise_of
 from dearlite.cli.options.model import Loading, ModelOptions
+from dearlite.cli.options.spoken import options_named
 from dearlite.cli.options.types import ActorRange, GpuLayers
 from dearlite.errors import UsageError
 from dearlite.models.chain import resolve
@@ -66,3 +67,28 @@ def test_the_model_file_decides_the_mode_of_reasoning_tokens():
     assert listwise.checked(20, 10, "pointwise").reasoning_tokens == 9
     with pytest.raises(UsageError, match="reasoning_tokens is 9, and mode permute writes no reasoning"):
         listwise.checked(20, 10, "permute")
+
+
+@pytest.mark.parametrize("value", ["0", "-3"])
+@pytest.mark.parametrize(
+    "option", ["--window", "--stride", "--passage-tokens", "--passes", "--sort-k", "--group-size", "--reasoning-tokens"]
+)
+def test_messages_of_the_library_name_the_option_that_was_typed(cli, option, value):
+    mode = ("--mode", "reason") if option == "--reasoning-tokens" else ("--mode", "setwise")
+    mode = () if option in ("--window", "--stride", "--passes") else mode
+    code, out, err = cli("rerank", "-q", "tea", "-", "-m", "model.gguf", *mode, option, value)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dearlite: {option} is {value}")
+    assert err.count("\n") == 1
+
+
+def test_names_of_options_stand_only_where_a_message_begins_with_the_argument():
+    for before, after in (
+        ("sort_k is 0: it must be more", "--sort-k is 0: it must be more"),
+        ("sort_k 0 is wrong", "sort_k 0 is wrong"),
+        ("the sort_k is 0", "the sort_k is 0"),
+        ("other is 0", "other is 0"),
+    ):
+        with pytest.raises(UsageError) as raised, options_named({"sort_k": "--sort-k"}):
+            raise UsageError(before)
+        assert str(raised.value) == after

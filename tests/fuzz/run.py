@@ -42,6 +42,8 @@ def main() -> int:
         name, first, count, seconds = options.alone
         run_alone(name, int(first), int(count), float(seconds), options.keep)
         return 0
+    if options.inputs < 1 or not options.minutes > 0:
+        parser.error("--inputs and --minutes must be above 0")
     options.keep.mkdir(parents=True, exist_ok=True)
     names = options.target or list(TARGETS)
     shares = {name: TARGETS[name].share for name in names}
@@ -82,6 +84,8 @@ def run_target(name: str, first: int, count: int, seconds: float, keep: Path) ->
         print(f"FAULT {name} {number}: the process ended with {ended.returncode}", flush=True)
         row["faults"] += 1
         number += 1
+    for ending in ("state", "number"):
+        (keep / f"{name}.{ending}").unlink(missing_ok=True)
     return row
 
 

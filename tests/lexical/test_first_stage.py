@@ -103,7 +103,10 @@ def test_models_lists_and_shows_it(cli):
         assert err == "dearlite: bm25 compares words and has no file: it is the first stage of a chain, bm25:100\n"
     assert "nearest: bm25" in cli("rerank", "-q", "x", "-", "-m", "bm24")[2]
     code, _, err = cli("rerank", "-q", "x", "-", "-m", "bm25", "--explain")
-    assert (code, err) == (2, "dearlite: bm25 is a lexical model: modes, windows and reasons need a listwise model\n")
+    assert (code, err) == (
+        2,
+        "dearlite: bm25 is a lexical model: modes, windows and reasons (--mode reason) need a listwise model\n",
+    )
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):

@@ -333,7 +333,7 @@ def test_command_line(cli, tmp_path):
         (("--explain", "--mode", "first"), "leave out --mode first"),
         (("--window", "1"), "window is 1"),
         (("--gpu-layers", "many"), "'many' is neither auto, nor a whole number from 0"),
-        (("--passage-tokens", "2"), "passage_tokens is 2"),
+        (("--passage-tokens", "2"), "--passage-tokens is 2"),
         (("--device", "cuda"), "built without a GPU"),
         (("--adapter", "none.gguf"), "none.gguf"),
     ):

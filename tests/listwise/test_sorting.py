@@ -13,7 +13,7 @@ from tiny_gguf import write_tiny
 from dearlite import Listwise, Reranker
 from dearlite.anytime import order_within
 from dearlite.documents import as_documents
-from dearlite.errors import Cancelled, InvalidInput, ModelFileError, UsageError
+from dearlite.errors import BudgetTooShort, Cancelled, InvalidInput, ModelFileError, UsageError
 from dearlite.listwise.decoding import GenerationOptions
 from dearlite.listwise.group_prompts import GROUP_FORMS, find_group_form
 from dearlite.listwise.groups import GroupEncoder, continued, form_for
@@ -365,6 +365,25 @@ def test_a_budget_of_the_call_and_cancelling_have_the_order_so_far(tiny):
     assert not partial.complete and 0 < partial.unscored < 12
 
 
+def test_the_end_of_a_budget_before_allpair_decides_is_an_error_and_no_ranking(tiny):
+    """Its comparisons count at its end only: an order of documents in comparisons would be the given one."""
+    stop, asked, decide = threading.Event(), [], GroupEncoder.decide
+
+    def counted(encoder, prompt, *args):
+        asked.append(prompt)
+        if len(asked) == 5:
+            stop.set()
+        return decide(encoder, prompt, *args)
+
+    docs = as_documents([f"document {n}" for n in range(12)])
+    options = Listwise(mode="pairwise", sort="allpair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroupEncoder, "decide", counted)
+        with pytest.raises(BudgetTooShort, match="had not ended after"):
+            order_within(tiny, "q", docs, options, StubDeadline(stop), lambda done, total: None, first=True)
+    assert 5 <= len(asked) < 132
+
+
 def test_passes_are_fused(tiny):
     ranking = tiny.rerank("q", [f"document {n}" for n in range(6)], listwise=Listwise(mode="setwise", passes=3))
     assert sorted(hit.index for hit in ranking) == list(range(6))
@@ -447,7 +466,7 @@ def test_command_line(cli, tmp_path, tiny_path):
         assert code == 0, err
         assert sorted(json.loads(line)["id"] for line in out.splitlines()) == list("012345")
     for wrong, words in (
-        (("--mode", "setwise", "--group-size", "1"), "group_size is 1"),
+        (("--mode", "setwise", "--group-size", "1"), "--group-size is 1"),
         (("--group-size", "3"), "use mode setwise"),
         (("--mode", "setwise", "--sort", "allpair"), "heap, bubble, insertion"),
         (("--mode", "setwise", "--reasoning-tokens", "9"), "--prompt rank-r1"),

@@ -11,6 +11,7 @@ from tiny_gguf import cut_tokenizer, write_tiny
 from waiting import Clock
 
 from dearlite import Listwise, Reranker
+from dearlite.deadline import TimedEvent
 from dearlite.documents import Document, as_documents
 from dearlite.errors import InvalidInput, ModelFileError, UsageError
 from dearlite.listwise.decoding import GenerationOptions
@@ -375,12 +376,14 @@ def test_the_engine_scores_documents_side_by_side_as_alone(tiny):
 def clock(tiny, monkeypatch):
     """A clock that goes on by a second with each call of the model."""
     clock, read = Clock(), tiny._backend.read
-    for module in ("dearlite.anytime", "dearlite.deadline", "dearlite.listwise.decoding"):
+    for module in ("dearlite.anytime", "dearlite.deadline", "dearlite.listwise.decoding", "dearlite.listwise.judging"):
         monkeypatch.setattr(f"{module}.time", clock)
 
-    def counted(batch, *args, **options):
+    def counted(batch, complete, cancel=None):
         clock.now += 1.0
-        read(batch, *args, **options)
+        if isinstance(cancel, TimedEvent) and cancel.left_s() <= 0:  # its thread waits by the real clock
+            cancel.set()
+        read(batch, complete, cancel)
 
     monkeypatch.setattr(tiny._backend, "read", counted)
     return clock
@@ -398,6 +401,33 @@ def test_the_end_of_a_budget_in_the_middle_of_thinking_is_a_whole_ranking(tiny, 
     assert not ranking.complete
     assert ranking.reasoning
     assert any(hit.score is not None for hit in ranking)
+
+
+@pytest.mark.parametrize("count", [1, 6, 30])
+def test_a_budget_for_one_document_has_a_result_however_long_the_list_is(tiny, clock, count):
+    """Side by side, the prompts of eight documents would be read before the first of them is judged."""
+    options = Listwise(prompt="rank1", reasoning_tokens=4)
+    docs = [f"document {n} " + "about tea " * 100 for n in range(count)]
+    tiny.rerank("tea", docs[:1], listwise=options, budget_s=1000)
+    alone_s = clock.now
+    ranking = tiny.rerank("tea", docs, listwise=options, budget_s=alone_s)
+    assert clock.now <= 2 * alone_s + 1
+    assert [hit.index for hit in ranking if hit.score is not None] == [0]
+    assert ranking.unscored == count - 1
+
+
+def test_with_enough_time_all_documents_are_judged_in_rounds_of_the_batch_size(tiny, clock, monkeypatch):
+    widths, run = [], tiny._backend.run
+    monkeypatch.setattr(
+        tiny._backend, "run", lambda decodings, *a, **o: (widths.append(len(decodings)), run(decodings, *a, **o))[1]
+    )
+    docs = [f"document {n} about tea" for n in range(18)]
+    options = Listwise(prompt="rank1", reasoning_tokens=4)
+    ranking = tiny.rerank("tea", docs, listwise=options, budget_s=10**6)
+    assert widths == [1, 8, 8, 1]
+    assert ranking.complete
+    scores = [hit.score for hit in tiny.rerank("tea", docs, listwise=options)]
+    assert [hit.score for hit in ranking] == pytest.approx(scores, abs=5e-3)
 
 
 def test_a_time_that_is_enough_does_not_end_thinking(tiny, clock):

@@ -14,6 +14,7 @@ import click
 
 from dearlite.checks import whole_number
 from dearlite.cli.options.listwise import LISTWISE_OPTIONS, listwise_of
+from dearlite.cli.options.spoken import options_named
 from dearlite.cli.options.types import Command, Option, with_options
 from dearlite.errors import UsageError
 from dearlite.loading import GOES_WITH
@@ -164,12 +165,14 @@ class ModelOptions:
         if any(stage.kind == "listwise" for stage in self.chain.stages):
             return
         alone = not self.chain.cascade and self.chain.stages[0].kind == "attention"
-        if self.listwise is not None and alone and self.listwise.only_passes:
+        if self.listwise is None or (alone and not self.listwise.beside_passes):
             return
-        if self.listwise is not None and self.chain.cascade:
-            raise UsageError(f"{self.name} has no listwise stage: modes, windows and reasons need one")
-        if self.listwise is not None:
-            raise UsageError(f"{self.name} is {self._kind}: modes, windows and reasons need a listwise model")
+        values = self.listwise.beside_passes or {"passes": self.listwise.passes}
+        shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+        needs = f"modes, windows and reasons ({shown})"
+        if self.chain.cascade:
+            raise UsageError(f"{self.name} has no listwise stage: {needs} need one")
+        raise UsageError(f"{self.name} is {self._kind}: {needs} need a listwise model")
 
     def _check_long(self) -> None:
         if self.long is None:
@@ -288,4 +291,5 @@ def long_of(mode: LongMode, chunk_tokens: int | None, keep: int | None) -> Long 
         if chunk_tokens is not None:
             raise UsageError("--chunk-tokens goes with --long chunk or cascade: name one")
         return None
-    return Long(mode, chunk_tokens, Long().keep if keep is None else keep).checked()
+    with options_named({"passage_tokens": "--chunk-tokens", "keep": "--keep"}):
+        return Long(mode, chunk_tokens, Long().keep if keep is None else keep).checked()

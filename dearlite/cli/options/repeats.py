@@ -6,6 +6,8 @@ from collections import Counter
 
 import click
 
+from dearlite.cli.options.spoken import name_of
+
 
 def refusing_repeats(command: click.Command) -> click.Command:
     """`command`, which with its subcommands raises UsageError for an option of one value that is given twice.
@@ -35,5 +37,4 @@ def _check(command: click.Command, ctx: click.Context, args: list[str]) -> None:
     for option, count in counts.items():
         once = not (option.multiple or option.count or (option.is_flag and not option.secondary_opts))
         if count > 1 and once and not option.is_eager:
-            name = max(option.opts, key=len)
-            raise click.UsageError(f"{name} is given {count} times, and takes one value: give it once", ctx)
+            raise click.UsageError(f"{name_of(option)} is given {count} times, and takes one value: give it once", ctx)
