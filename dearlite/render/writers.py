@@ -104,6 +104,7 @@ def _object(query_id: str, ranking: Ranking, named: bool) -> dict[str, Any]:
     }
     if ranking.agreement is not None:
         head["agreement"] = round(ranking.agreement, 4)
+    head |= {name: list(texts) for name in ("reasoning", "problems") if (texts := getattr(ranking, name))}
     if ranking.stages:
         head["stages"] = [stage.to_dict() for stage in ranking.stages]
     return head | {"hits": ranking.to_dicts()}

@@ -325,6 +325,10 @@ def test_command_line(cli, tmp_path):
     assert code == 0
     written = json.loads((tmp_path / "o.json").read_text())
     assert (written["total"], len(written["hits"])) == (5, 5)
+    assert len(written["reasoning"]) == 1 and written["reasoning"][0]
+    assert "problems" not in written
+    cli("rerank", "-q", "tea", docs, "-m", model, "--mode", "generate", "-o", tmp_path / "o.json")
+    assert "no order" in json.loads((tmp_path / "o.json").read_text())["problems"][0]
     damaged = write_tiny(tmp_path / "card.gguf", extra={"dearlite.card": "   "})
     code, _, err = cli("models", "show", damaged)
     assert (code, err.count("\n")) == (1, 1)
