@@ -66,6 +66,8 @@ def read_calibration(record: Mapping[str, Any] | None, where: str) -> Calibratio
     """
     if record is None:
         return None
+    if not isinstance(record, Mapping):
+        raise ModelFileError(f"{where}: its calibration is not an object: calibrate the model again")
     if record.get("kind") != "logistic":
         raise ModelFileError(f"{where} has a calibration of unknown kind {record.get('kind')!r}: update dearlite")
     curve = _logistic(record, where, CALIBRATION, "calibrate the model again")

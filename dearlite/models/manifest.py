@@ -158,11 +158,13 @@ def _record(cls: type[Any], raw: dict[str, Any]) -> Any:
     wrong += [f"missing key {key!r}" for key in sorted(set(specs) - set(raw) - optional)]
     scalars = {"str": str, "int": int, "bool": bool}
     for name in set(raw) & set(specs):
-        kind = scalars.get(str(specs[name].type))
+        stated = str(specs[name].type)
+        kind = scalars.get(stated)
         if kind is not None and (not isinstance(raw[name], kind) or (kind is int and isinstance(raw[name], bool))):
             wrong.append(f"{name!r} is not of type {kind.__name__}")
-    if cls is Manifest and not isinstance(raw.get("source", {}), dict):
-        wrong.append("'source' is not an object")
+        absent = raw[name] is None and stated.endswith("| None")
+        if stated.startswith("dict[") and not absent and not isinstance(raw[name], dict):
+            wrong.append(f"{name!r} is not an object")
     if cls is Tensor and raw.get("dtype") not in DTYPES:
         wrong.append(f"dtype {raw.get('dtype')!r} is not one of {', '.join(DTYPES)}")
     if cls is Tensor and not all(isinstance(side, int) and side >= 0 for side in raw.get("shape", ())):

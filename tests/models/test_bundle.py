@@ -23,7 +23,7 @@ from dearlite.errors import ModelFileError, UsageError
 from dearlite.models.bundle import Bundle
 from dearlite.models.bundle_writer import BundleWriter
 from dearlite.models.facts import PointwiseFacts
-from dearlite.models.manifest import Build, Manifest, Member, Tensor
+from dearlite.models.manifest import Build, Manifest, Member, Tensor, parse_manifest
 
 TENSORS = {
     "half": np.arange(15, dtype=np.float16).reshape(3, 5),  # 30 bytes: what follows needs padding
@@ -696,3 +696,12 @@ def test_the_embedded_tensors_can_be_mapped(embedded_path):
     for name, tensor in bundle.manifest.tensors.items():
         assert tensors[name].shape == tensor.shape
         assert tensors[name].ctypes.data % 64 == 0, f"{name} is not aligned in memory"
+
+
+@pytest.mark.parametrize("name", ["calibration", "activation", "source", "members", "tensors"])
+@pytest.mark.parametrize("value", [0.5, [], "text", True])
+def test_a_part_of_the_manifest_that_is_no_object_is_refused(path, name, value):
+    raw = json.loads(Bundle(path).manifest.to_json())
+    with pytest.raises(ModelFileError, match="does not fit schema"):
+        parse_manifest(json.dumps(raw | {name: value}).encode(), "m.dear")
+    assert parse_manifest(json.dumps(raw | {"calibration": None}).encode(), "m.dear").calibration is None

@@ -124,7 +124,8 @@ def test_probability_keeps_the_order_and_never_overflows():
 
 @pytest.mark.parametrize(
     ("record", "message"),
-    [({"kind": "isotonic"}, "kind 'isotonic': update"),
+    [(0.5, "its calibration is not an object"), ([], "its calibration is not an object"),
+     ({"kind": "isotonic"}, "kind 'isotonic': update"),
      ({"kind": "logistic", "scale": 1.0}, "not a scale above 0 and a bias"),
      ({"kind": "logistic", "scale": -1.0, "bias": 0.0}, "not a scale"),
      ({"kind": "logistic", "scale": 1.0, "bias": 0.0, "margin": -1}, "the margin of its calibration is -1"),
