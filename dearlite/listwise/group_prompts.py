@@ -41,15 +41,19 @@ class GroupForm(ListForm):
         return "think" if self.thinks else "none"
 
     def identifiers(self, count: int) -> list[str]:
-        """The labels of `count` passages. Raises UsageError if there are fewer letters than passages."""
+        """The labels of `count` passages."""
         if not self.letters:
             return [str(number) for number in range(1, count + 1)]
-        if count > len(ascii_uppercase):
+        self.check_size(count)
+        return list(ascii_uppercase[:count])
+
+    def check_size(self, count: int) -> None:
+        """Raises UsageError if groups of `count` passages need more letters than there are."""
+        if self.letters and count > len(ascii_uppercase):
             raise UsageError(
                 f"group_size is {count}, and this prompt form labels passages by letters: take at most "
                 f"{len(ascii_uppercase)}, or --prompt setwise-sft, which has numbers"
             )
-        return list(ascii_uppercase[:count])
 
     def turns(self, query: str, passages: Sequence[str], *, reasoned: bool = False) -> list[Turn]:
         """The conversation up to the answer. `passages` are texts from `passage`, perhaps cut further."""

@@ -141,12 +141,15 @@ def sort_jobs(
     start = time.perf_counter()
     backend, encoder, model = runner.backend, runner.encoder, runner.model
     thinking = options.reasoning_tokens if encoder.form.thinks else 0
-    label = encoder.answer_tokens(options.group_size or 2)
+    checked, size = [(check_query(query), as_documents(docs)) for query, docs in jobs], options.group_size or 2
+    encoder.form.check_size(size)
+    longest = max((len(documents) for _, documents in checked), default=0)
+    label = encoder.answer_tokens(max(2, min(size, longest)))  # no labels for millions, if a list of ten has them
     generation = runner.generation(thinking, options.on_text, call.cancel, label)
     answer = label + thinking
     states = [
-        SortState(check_query(query), as_documents(docs), encoder, options, runner.most_tokens - answer, model)
-        for query, docs in jobs
+        SortState(query, documents, encoder, options, runner.most_tokens - answer, model)
+        for query, documents in checked
     ]
     meter = SortMeter(states, call.progress)
     room = max(state.prompt_room for state in states) + answer

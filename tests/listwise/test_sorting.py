@@ -4,6 +4,7 @@ import json
 import random
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -388,6 +389,24 @@ def test_passes_are_fused(tiny):
     ranking = tiny.rerank("q", [f"document {n}" for n in range(6)], listwise=Listwise(mode="setwise", passes=3))
     assert sorted(hit.index for hit in ranking) == list(range(6))
     assert ranking.agreement is not None
+
+
+def test_a_group_larger_than_the_list_is_the_list(tiny, monkeypatch):
+    """Labels are made for the documents that there are, not for billions."""
+    counts, encode = [], GroupEncoder._encode_answer
+    monkeypatch.setattr(
+        GroupEncoder, "_encode_answer", lambda self, count: (counts.append(count), encode(self, count))[1]
+    )
+    docs = [f"document {n}" for n in range(7)]
+    for prompt in ("setwise-sft", "rank-r1"):
+        options = Listwise(mode="setwise", prompt=prompt, group_size=2**31, shuffle_seed=5, passage_tokens=12)
+        ranking = tiny.rerank(
+            "q", docs, listwise=replace(options, reasoning_tokens=4) if prompt == "rank-r1" else options
+        )
+        assert sorted(hit.index for hit in ranking) == list(range(7))
+    assert counts and max(counts) == 7
+    with pytest.raises(UsageError, match="group_size is 27, and this prompt form labels passages by letters"):
+        tiny.rerank("q", docs, listwise=Listwise(mode="setwise", group_size=27))
 
 
 def test_identity_names_what_decides_the_order(tiny):
