@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from byte_vocabulary import Bytes
+from driving import drive
 from tiny_gguf import write_tiny
 
 from dearlite import Listwise, Reranker
@@ -95,21 +96,6 @@ def encoder_of(options):
     return GroupEncoder(Bytes(), form_for(form, has_template=False), None)
 
 
-def drive(decoding, logits_of, room=10**6):
-    """The sequence after `decoding`, whose logits are those of `logits_of(sequence)`, and its result."""
-    sequence, logits = [], None
-    while True:
-        try:
-            step = decoding.send(logits)
-        except StopIteration as end:
-            return sequence, end.value
-        assert 0 <= step.drop <= len(sequence)
-        assert step.tokens
-        sequence[len(sequence) - step.drop :] = step.tokens
-        assert len(sequence) <= room
-        logits = logits_of(sequence)
-
-
 def a_list(chance, count):
     docs = [" ".join(chance.choices(PARTS, k=chance.randint(1, 3))) for _ in range(count)]
     return [doc if readable(doc) else "x" for doc in docs]
@@ -152,7 +138,7 @@ def test_five_hundred_lists_are_permutations(mode):
         state = SortState(chance.choice(PARTS), docs, encoder, options, 4000, "m")
         room = state.prompt_room + encoder.answer_tokens(options.group_size)
         decoding = state.decoding(GenerationOptions(bytes, frozenset(), 1), lambda: counts.append(state.done))  # noqa: B023
-        drive(decoding, lambda sequence: random_logits.standard_normal(256), room)
+        drive(decoding, lambda *_: random_logits.standard_normal(256), room)
         ranking = state.ranking("m", "cpu", 0.0, None)
         assert sorted(hit.index for hit in ranking) == list(range(len(docs)))
         assert [hit.score for hit in ranking] == list(range(len(docs) - 1, -1, -1))
@@ -180,7 +166,7 @@ def test_a_judge_that_knows_the_best_gets_it_first(mode, name):
     options = options_of(mode, name, sort_k=4)
     values = random.Random(5).sample(range(10, 99), 23)
 
-    def logits_of(sequence):
+    def logits_of(sequence, _):
         text = bytes(sequence).decode()
         shown = {line[8]: int(line[12:14]) for line in text.splitlines() if line.startswith("Passage ")}
         logits = np.zeros(256)
@@ -199,7 +185,7 @@ def test_a_pair_whose_orders_disagree_keeps_its_places():
     always_first = np.zeros(256)
     always_first[ord("A")] = 1.0
     state = SortState("q", as_documents(["a", "b", "c", "d"]), encoder_of(options), options, 4000, "m")
-    drive(state.decoding(GenerationOptions(bytes, frozenset(), 1), lambda: None), lambda _: always_first)
+    drive(state.decoding(GenerationOptions(bytes, frozenset(), 1), lambda: None), lambda *_: always_first)
     assert state.order == [0, 1, 2, 3]
 
 
@@ -215,7 +201,7 @@ def test_prompts_are_read_whole_and_their_common_beginning_once(monkeypatch):
     decoding = state.decoding(GenerationOptions(bytes, frozenset(), 1), lambda: None)
     read = 0
 
-    def logits_of(sequence):
+    def logits_of(sequence, _):
         assert tuple(sequence[: len(prompts[-1])]) == prompts[-1]
         return logits.standard_normal(256)
 
@@ -272,7 +258,7 @@ def test_thinking_ends_in_a_label_whatever_the_model_writes(written, thought, la
     prompt, tokens = tuple(b"prompt:"), written.encode()
     generation = GenerationOptions(lambda token: bytes([token]), frozenset([0]), 32)
 
-    def logits_of(sequence):
+    def logits_of(sequence, _):
         logits = np.zeros(256)
         position = len(sequence) - len(prompt)
         if position < len(tokens) and bytes(sequence[len(prompt) :]) == tokens[:position]:

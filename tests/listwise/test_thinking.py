@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 from byte_vocabulary import Bytes
+from driving import drive
 from tiny_gguf import cut_tokenizer, write_tiny
 from waiting import Clock
 
@@ -127,22 +128,6 @@ class Writer:
 
 def generation(most=32, **others):
     return GenerationOptions(lambda token: bytes([token]), frozenset([0]), most, **others)
-
-
-def drive(decoding, writer, room=10**6):
-    """The sequence after `decoding` by `writer`, and its result."""
-    sequence, prompt, logits = [], None, None
-    while True:
-        try:
-            step = decoding.send(logits)
-        except StopIteration as end:
-            return sequence, end.value
-        assert 0 <= step.drop <= len(sequence)
-        assert step.tokens
-        sequence[len(sequence) - step.drop :] = step.tokens
-        assert len(sequence) <= room
-        prompt = list(sequence) if prompt is None else prompt
-        logits = writer(sequence, prompt)
 
 
 def a_list(chance, count):

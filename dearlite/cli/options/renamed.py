@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dearlite.cli.options.changing import with_change
 from dearlite.renamed import FORMER, note_of, option_of
 
 _OPTIONS = {option_of(former): option_of(name) for former, name in FORMER.items()}
@@ -11,19 +12,16 @@ _OPTIONS = {option_of(former): option_of(name) for former, name in FORMER.items(
 
 def accepting_former_names(command: click.Command) -> click.Command:
     """`command`, which with its subcommands takes the former names of its options."""
-    if getattr(command, "accepts_former_names", False):
-        return command
+    return with_change(command, "accepts_former_names", _accept)
+
+
+def _accept(command: click.Command) -> None:
     parse = command.parse_args
 
     def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
         return parse(ctx, _renamed(command, args))
 
     command.parse_args = parse_args  # type: ignore[method-assign]
-    command.accepts_former_names = True  # type: ignore[attr-defined]
-    if isinstance(command, click.Group):
-        for subcommand in command.commands.values():
-            accepting_former_names(subcommand)
-    return command
 
 
 def _renamed(command: click.Command, args: list[str]) -> list[str]:

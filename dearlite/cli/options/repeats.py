@@ -6,6 +6,7 @@ from collections import Counter
 
 import click
 
+from dearlite.cli.options.changing import with_change
 from dearlite.cli.options.spoken import name_of
 
 
@@ -14,8 +15,10 @@ def refusing_repeats(command: click.Command) -> click.Command:
 
     click itself would take the last value and drop the others. A flag without an opposite may be repeated.
     """
-    if getattr(command, "refuses_repeats", False):
-        return command
+    return with_change(command, "refuses_repeats", _refuse)
+
+
+def _refuse(command: click.Command) -> None:
     parse = command.parse_args
 
     def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
@@ -24,11 +27,6 @@ def refusing_repeats(command: click.Command) -> click.Command:
         return parse(ctx, args)
 
     command.parse_args = parse_args  # type: ignore[method-assign]
-    command.refuses_repeats = True  # type: ignore[attr-defined]
-    if isinstance(command, click.Group):
-        for subcommand in command.commands.values():
-            refusing_repeats(subcommand)
-    return command
 
 
 def _check(command: click.Command, ctx: click.Context, args: list[str]) -> None:

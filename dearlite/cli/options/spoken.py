@@ -8,13 +8,16 @@ from typing import Any
 
 import click
 
+from dearlite.cli.options.changing import with_change
 from dearlite.errors import UsageError
 
 
 def naming_options(command: click.Command) -> click.Command:
     """`command`, which with its subcommands says "--sort-k is 0: ..." where the library says "sort_k is 0: ..."."""
-    if getattr(command, "names_options", False):
-        return command
+    return with_change(command, "names_options", _name_options)
+
+
+def _name_options(command: click.Command) -> None:
     invoke = command.invoke
 
     def named_invoke(ctx: click.Context) -> Any:
@@ -22,11 +25,6 @@ def naming_options(command: click.Command) -> click.Command:
             return invoke(ctx)
 
     command.invoke = named_invoke  # type: ignore[method-assign]
-    command.names_options = True  # type: ignore[attr-defined]
-    if isinstance(command, click.Group):
-        for subcommand in command.commands.values():
-            naming_options(subcommand)
-    return command
 
 
 @contextmanager
