@@ -77,6 +77,7 @@ def fuse(rankings: Sequence[Ranking], orders: Sequence[Sequence[int]], top_k: in
         elapsed_s=sum(ranking.elapsed_s for ranking in rankings),
         reasoning=tuple(text for ranking in rankings for text in ranking.reasoning),
         problems=tuple(problem for ranking in rankings for problem in ranking.problems),
+        complete=all(ranking.complete for ranking in rankings),
         agreement=_mean_tau(ranks_by_pass) if len(rankings) > 1 else None,
     )
 

@@ -51,7 +51,7 @@ def rank_queries(
         if fuse is not None:
             raise UsageError(f"fuse is {fuse!r}, and there is one query: give a list of queries, or leave fuse out")
         return reranker.rank([(cast("str", query), docs)], call)[0]
-    if fuse is not None and fuse not in FUSIONS:
+    if fuse is not None and fuse not in tuple(FUSIONS):
         raise UsageError(f"no fusion {fuse!r}: it is one of {', '.join(FUSIONS)}")
     texts, top_k = check_queries(query), check_top_k(call.top_k)
     documents, start = as_documents(docs), time.perf_counter()
@@ -100,10 +100,13 @@ def _rank_each(
             options = replace(options, budget_s=share_s or call.budget_s)
         try:
             rankings += reranker.rank([job], options)
-        except BudgetTooShort:
-            if not rankings:
+        except BudgetTooShort as err:
+            if rankings:
+                break
+            if len(jobs) == 1:
                 raise
-            break
+            message = f"a budget of {call.budget_s:g} s, which {len(jobs)} queries share, is too short for the first"
+            raise BudgetTooShort(f"{message}: give more", batch_s=err.batch_s) from None
         except Cancelled as err:
             ended = [*rankings, *([] if err.partial is None else [err.partial])]
             err.partial = replace(fused(ended), complete=False) if ended else None

@@ -118,13 +118,29 @@ class Listwise:
         """True for a mode that reads the list in windows."""
         return not self.sorts and self.mode != "pointwise"
 
+    def in_mode(self, mode: ListwiseMode) -> Listwise:
+        """These options for a call that names its own `mode`, without the fields that this mode does not take."""
+        options = replace(self, mode=mode)
+        takes = {
+            "window stride": options.has_windows,
+            "sort_k": options.sorts,
+            "sort": self.sort in SORTS.get(mode, ()),
+            "group_size shuffle_seed": mode == "setwise",
+            "reasoning_tokens": mode in ("reason", "pointwise") or (mode == "setwise" and self.mode in (mode, None)),
+        }
+        dropped = [name for names, taken in takes.items() if not taken for name in names.split()]
+        return replace(options, **{name: getattr(Listwise(), name) for name in dropped})
+
     def check_values(self) -> None:
         """Raises UsageError for a value that no mode accepts."""
-        if self.mode is not None and self.mode not in LISTWISE_MODES:
+        if self.mode is not None and self.mode not in tuple(LISTWISE_MODES):
             raise UsageError(f"no mode {self.mode!r}: it is one of {', '.join(LISTWISE_MODES)}")
-        for name, least in (("passage_tokens", 4), ("reasoning_tokens", 1), ("passes", 1)):
-            if (value := getattr(self, name)) is not None:
-                whole_number(name, value, least)
+        if self.passage_tokens is not None:
+            whole_number("passage_tokens", self.passage_tokens, 4)
+        for name in ("reasoning_tokens", "passes"):
+            whole_number(name, getattr(self, name))
+        if self.on_text is not None and not callable(self.on_text):
+            raise UsageError(f"on_text is {self.on_text!r}: it must be a function that takes a text, or be left out")
         check_window(sys.maxsize if self.window is None else self.window, 1 if self.stride is None else self.stride)
         if self.passes > MOST_PASSES:
             raise UsageError(f"passes is {self.passes}: it must be {MOST_PASSES} or less")
@@ -250,7 +266,7 @@ class Long:
 
     def checked(self) -> Long:
         """These options. Raises UsageError."""
-        if self.mode not in LONG_MODES:
+        if self.mode not in tuple(LONG_MODES):  # a tuple takes any value, a dict only those with a hash
             raise UsageError(f"no long mode {self.mode!r}: it is one of {', '.join(LONG_MODES)}")
         for name, least in (("passage_tokens", LEAST_PASSAGE_TOKENS), ("keep", 1)):
             if (value := getattr(self, name)) is not None:

@@ -1,5 +1,7 @@
 """Several passes of a listwise model: shuffled input, fusion by mean rank, agreement."""
 
+from dataclasses import replace
+
 import pytest
 from llama import need_llama
 
@@ -53,6 +55,12 @@ def test_ranks_are_averaged_over_the_input_orders():
     assert fused.agreement == pytest.approx((1 / 3 + 1 / 3 - 1 / 3) / 3)
     assert fused.elapsed_s == 3.0
     assert [hit.text for hit in fuse(rankings, orders, top_k=1)] == ["a"]
+
+
+def test_a_pass_that_a_budget_cut_short_leaves_the_ranking_incomplete():
+    rankings = [ranking_of(["a", "b"], ["a", "b"]) for _ in range(2)]
+    assert fuse(rankings, [[0, 1], [0, 1]]).complete
+    assert not fuse([rankings[0], replace(rankings[1], complete=False)], [[0, 1], [0, 1]]).complete
 
 
 def test_equal_means_keep_the_first_passs_order():

@@ -84,6 +84,7 @@ def test_one_query_in_a_list_orders_as_the_query_alone(reranker):
         (["rain", "  "], {}, InvalidInput, "query 1 of the list: the query is empty"),
         (["rain", 7], {}, InvalidInput, "query 1 of the list: the query is a int"),
         (["rain", "tea"], {"fuse": "sum"}, UsageError, "no fusion 'sum': it is one of max, mean, rrf"),
+        (["rain", "tea"], {"fuse": ["max"]}, UsageError, r"no fusion \['max'\]: it is one of max, mean, rrf"),
         (["rain", "tea"], {"top_k": 0}, UsageError, "top_k is 0"),
         ("rain", {"fuse": "max"}, UsageError, "fuse is 'max', and there is one query"),
         (None, {}, InvalidInput, "the query is a NoneType"),
@@ -173,8 +174,10 @@ def test_queries_without_time_are_left_out_and_the_ranking_says_so():
     fused = rank_queries(TimedModel(ends_at=1), ["a", "b"], ["x", "y"], Call(budget_s=5.0))
     assert not fused.complete
     assert {hit.best_query for hit in fused} == {"a"}
-    with pytest.raises(BudgetTooShort):
+    with pytest.raises(BudgetTooShort, match=r"^a budget of 5 s, which 2 queries share, is too short for the first"):
         rank_queries(TimedModel(ends_at=0), ["a", "b"], ["x", "y"], Call(budget_s=5.0))
+    with pytest.raises(BudgetTooShort, match=r"^too short$"):
+        rank_queries(TimedModel(ends_at=0), ["a"], ["x", "y"], Call(budget_s=5.0))
 
 
 def test_a_cancelled_call_has_the_ranking_so_far(reranker):

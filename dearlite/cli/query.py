@@ -62,6 +62,8 @@ def check_fusion(jobs: Mapping[str, Query], fuse: Fuse | None, decompose: str | 
     lists = [query for query in jobs.values() if isinstance(query, list)]
     if fuse is not None and not lists and decompose is None:
         raise UsageError(f"--fuse {fuse} fuses the rankings of several queries: give -q several times, or leave it out")
+    if decompose == "":
+        raise UsageError("the name in --decompose is empty: name an instruct model (GGUF), or leave it out")
     if decompose is not None and (lists or len(jobs) > 1):
         raise UsageError(f"--decompose {decompose} splits one query: give one, or leave it out")
 

@@ -36,7 +36,7 @@ class JudgeEncoder(PromptEncoder):
     """Encodes prompts about single documents, and the two answers."""
 
     form: JudgeForm
-    _unit, _size_option = "prompt", "--reasoning-tokens"
+    _unit = "prompt"
 
     def judged(self, query: str, passage: Passage, room: int) -> WindowPrompt:
         """The prompt about one document, of at most `room` tokens. Raises as `encode`."""

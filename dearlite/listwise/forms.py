@@ -27,7 +27,8 @@ def window_form(name: str, mode: ListwiseMode) -> ListForm:
     """The form called `name` for the windows of `mode`. Raises UsageError for a form that does not go with it."""
     form = _find(name)
     if form.mode in _OWN:
-        raise UsageError(f"the prompt form {name!r} goes with --mode {form.mode}: take that mode")
+        instead = " in place of --mode reason or --explain" if mode == "reason" else ""
+        raise UsageError(f"the prompt form {name!r} goes with --mode {form.mode}: take that mode{instead}")
     if not isinstance(form, ThinkForm):
         return find_form(name, reasoned=mode == "reason")
     if mode not in ("reason", "generate"):
@@ -42,11 +43,11 @@ def judge_form(name: str) -> JudgeForm:
     """The form called `name` for mode pointwise. Raises UsageError for a form of another mode."""
     form = _find(name)
     if not isinstance(form, JudgeForm):
-        raise UsageError(f"the prompt form {name!r} is not one of mode pointwise: take one of {', '.join(JUDGE_FORMS)}")
+        raise UsageError(f"the prompt form {name!r} is not one of mode pointwise: take {' or '.join(JUDGE_FORMS)}")
     return form
 
 
 def _find(name: str) -> ListForm:
-    if name not in FORMS:
+    if name not in tuple(FORMS):
         raise UsageError(f"no listwise prompt form {name!r}: it is one of {', '.join(FORMS)}")
     return FORMS[name]

@@ -71,7 +71,7 @@ def find_group_form(options: Listwise, own: str | None = None) -> tuple[str, Gro
     stated = own if own in able else None
     name = options.prompt or stated or ("setwise-prior" if options.sort == "insertion" else able[0])
     if name not in able:
-        raise UsageError(f"the prompt form {name!r} is not one of mode {options.mode}: take one of {', '.join(able)}")
+        raise UsageError(f"the prompt form {name!r} is not one of mode {options.mode}: take {' or '.join(able)}")
     form = GROUP_FORMS[name]
     return name, form if options.shuffle_seed is None else replace(form, seed=options.shuffle_seed)
 

@@ -38,6 +38,9 @@ class GroupEncoder(PromptEncoder):
         """The prompt of one comparison of at most `room` tokens. Raises as `encode`."""
         return self.encode(query, passages, room=room, reasoned=False, opened=not self.form.thinks)
 
+    def _remedy(self, count: int, reasoned: bool) -> str:
+        return super()._remedy(count, self.form.thinks)
+
     def answer_tokens(self, count: int) -> int:
         """The most tokens that are read after the prompt of `count` passages, without the reasoning."""
         answer = self.answer(count)

@@ -93,7 +93,8 @@ class PromptAndAnswer:
 class PromptEncoder:
     """Encodes prompts of one form for one model."""
 
-    _unit, _size_option = "window", "--window"  # the passages of a prompt together, for messages
+    # For messages: the passages of a prompt together, the option of their number, and the least number that it takes.
+    _unit, _size_option, _least = "window", "--window", 2
 
     def __init__(self, vocabulary: Vocabulary, form: ListForm, template: ChatTemplate | None) -> None:
         """`template` is the model's chat template. Raises ModelFileError if neither it nor a frame of `form` exists."""
@@ -165,15 +166,20 @@ class PromptEncoder:
         while len(ids) > room:
             most = self._next_most(passages, most, len(ids) - room)
             if most < _LEAST_PASSAGE_TOKENS:
-                fewer = ", fewer --reasoning-tokens" if reasoned and self._unit != "prompt" else ""
                 raise InvalidInput(
                     f"a {self._unit} of {counted(len(passages), 'passage')} does not fit in {max(0, room)} tokens: the "
-                    f"query and the prompt alone leave no room for them; take a smaller {self._size_option}{fewer} or "
-                    "a shorter query"
+                    f"query and the prompt alone leave no room for them; take {self._remedy(len(passages), reasoned)}"
                 )
             passages = [self._cut(passage, most) for passage in passages]
             ids = self._ids(query, passages, reasoned, ending)
         return ids, passages
+
+    def _remedy(self, count: int, reasoned: bool) -> str:
+        """The ways to make room in a prompt of `count` passages, in words."""
+        smaller = [f"a smaller {self._size_option}"] if count > self._least else []
+        fewer = ["fewer --reasoning-tokens"] if reasoned else []
+        *ways, last = [*smaller, *fewer, "a shorter query"]
+        return f"{', '.join(ways)} or {last}" if ways else last
 
     def _beginning_of_query(self, query: str, room: int) -> str:
         """`query`; of a long one that cannot fit in `room` tokens, a beginning that cannot either."""
@@ -257,5 +263,5 @@ def labels_part(vocabulary: Vocabulary, paths: Sequence[Tokens], texts: Sequence
     spelt = all(
         b"".join(map(vocabulary.token_bytes, path)) == text.encode() for path, text in zip(paths, texts, strict=True)
     )
-    begins = any(a != b and a == b[: len(a)] for a in paths for b in paths)
-    return spelt and not begins and len(set(paths)) == len(paths)
+    beginnings = {path[:length] for path in paths for length in range(len(path))}
+    return spelt and beginnings.isdisjoint(paths) and len(set(paths)) == len(paths)

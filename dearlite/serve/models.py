@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dearlite.documents import Document
 from dearlite.errors import BudgetTooShort, InvalidInput, UsageError
 from dearlite.hits import unread_hit
-from dearlite.options import Listwise, Long
+from dearlite.options import LISTWISE_MODES, Listwise, Long
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking
 from dearlite.relevance import shown_scores
@@ -142,11 +142,16 @@ class ServedModel:
         return paused
 
     def _listwise(self, options: Asked, on_text: Callable[[str], None] | None) -> Listwise | None:
+        """The request's options of a listwise model, and the server's own as far as the request's mode takes them."""
         listwise = self.listwise
         if options.listwise:
-            listwise = replace(listwise or Listwise(), **options.listwise)
-        if listwise is not None and on_text is not None and listwise.mode != "generate":
-            listwise = replace(listwise, on_text=on_text)
+            base = listwise or Listwise()
+            mode = options.listwise.get("mode")
+            listwise = replace(base if mode not in tuple(LISTWISE_MODES) else base.in_mode(mode), **options.listwise)
+        if on_text is not None and "listwise" in self.kinds:
+            listwise = listwise or Listwise()  # the model file may name a form that writes reasoning
+            if listwise.mode != "generate":
+                listwise = replace(listwise, on_text=on_text)
         return listwise
 
 

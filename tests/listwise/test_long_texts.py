@@ -78,7 +78,7 @@ def test_a_query_that_fits_no_prompt_is_refused_by_its_beginning(model):
     with pytest.raises(InvalidInput, match="does not fit in 2000 tokens: the query and the prompt alone leave no room"):
         encoder.encode(WORDS * 100_000, [encoder.passage(Document("Tea"))], room=2_000, reasoned=False, opened=True)
     with pytest.raises(
-        InvalidInput, match=r"1 passage does not fit in 0 tokens.* smaller --window, fewer --reasoning-tok"
+        InvalidInput, match=r"1 passage does not fit in 0 tokens.*; take fewer --reasoning-tokens or a sh"
     ):
         encoder.encode("rain", [encoder.passage(Document("Tea"))], room=-9, reasoned=True, opened=True)
     assert counted.characters < 2_000_000

@@ -423,6 +423,13 @@ def test_identity_names_what_decides_the_order(tiny):
         ({"mode": "pairwise", "reasoning_tokens": 9}, "writes no reasoning"),
         ({"mode": "permute", "sort": "heap"}, "compares no groups"),
         ({"mode": "permute", "prompt": "rank-r1"}, "goes with --mode setwise"),
+        ({"mode": "reason", "prompt": "rank-r1"}, "take that mode in place of --mode reason or --explain"),
+        ({"mode": "pairwise", "prompt": "setwise"}, "not one of mode pairwise: take pairwise"),
+        ({"mode": ["setwise"]}, "no mode ['setwise']: it is one of"),
+        ({"prompt": ["rank-r1"]}, "no listwise prompt form ['rank-r1']: it is one of"),
+        ({"mode": "reason", "reasoning_tokens": None}, "reasoning_tokens is None: it must be a whole number from 1"),
+        ({"passes": None}, "passes is None: it must be a whole number from 1"),
+        ({"on_text": 3}, "on_text is 3: it must be a function"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(tiny, options, words):
@@ -447,6 +454,24 @@ def test_a_group_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, 
     monkeypatch.setattr(model._backend, "run", None)
     with pytest.raises(InvalidInput, match="a smaller --group-size"):
         model.rerank("q", ["word " * 30] * 20, listwise=Listwise(mode="setwise", group_size=20))
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "remedy"),
+    [
+        (3, {"mode": "setwise", "group_size": 3}, "take a smaller --group-size or a shorter query"),
+        (2, {"mode": "setwise"}, "take a shorter query"),
+        (3, {"mode": "pairwise"}, "take a shorter query"),
+        (3, {"prompt": "rank-r1"}, "take a smaller --group-size, fewer --reasoning-tokens or a shorter query"),
+        (2, {"prompt": "rank-r1"}, "take fewer --reasoning-tokens or a shorter query"),
+        (3, {"prompt": "rank1"}, "take fewer --reasoning-tokens or a shorter query"),
+        (3, {"mode": "permute"}, "take a smaller --window or a shorter query"),
+        (2, {"mode": "reason"}, "take fewer --reasoning-tokens or a shorter query"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_told_what_makes_room(tiny, count, options, remedy):
+    with pytest.raises(InvalidInput, match=f"leave no room for them; {remedy}$"):
+        tiny.rerank("q " * 9000, ["a"] * count, listwise=Listwise(**options))
 
 
 def test_a_model_without_a_template_is_asked_in_plain_text(tmp_path):

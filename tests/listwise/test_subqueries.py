@@ -144,6 +144,11 @@ def test_the_command_splits_one_query_only(cli, docs, path, tmp_path):
         code, _, err = cli("rerank", *arguments, "--decompose", path, docs)
         assert code == 2
         assert err == f"dearlite: --decompose {path} splits one query: give one, or leave it out\n"
+    code, _, err = cli("rerank", "-q", "a", "--decompose", "", docs)
+    assert (code, err) == (
+        2,
+        "dearlite: the name in --decompose is empty: name an instruct model (GGUF), or leave it out\n",
+    )
     code, _, err = cli("rerank", "-q", "a", "--decompose", "minilm-l12", docs)
     assert code == 2
     assert err == "dearlite: minilm-l12 writes no text: sub-queries need an instruct model in a .gguf file\n"

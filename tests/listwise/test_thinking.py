@@ -481,7 +481,7 @@ def test_passes_report_the_agreement_in_every_mode(tiny, options):
             "thinks before it answers: take --mode reason, or --prompt rankgpt",
         ),
         ({"mode": "reason", "prompt": "rank1"}, "goes with --mode pointwise"),
-        ({"mode": "pointwise", "prompt": "chat"}, "not one of mode pointwise: take one of rank1"),
+        ({"mode": "pointwise", "prompt": "chat"}, "not one of mode pointwise: take rank1"),
         ({"mode": "pointwise", "window": 5}, "mode pointwise has no windows"),
         ({"mode": "pointwise", "group_size": 5}, "compares no groups"),
         ({"mode": "pointwise", "reasoning_tokens": 0}, "reasoning_tokens is 0"),
