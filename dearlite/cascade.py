@@ -22,6 +22,7 @@ from dearlite.jobs import Job
 from dearlite.lifetime import closed
 from dearlite.machine import check_threads
 from dearlite.models.calibration import MARGIN_CUT
+from dearlite.options import Listwise
 from dearlite.progress import Progress
 from dearlite.ranking import Ranking, StageReport, check_top_k
 from dearlite.reranker import Reranker, needs_two_stages
@@ -29,7 +30,7 @@ from dearlite.stages import QueryState, StageMeter
 
 if TYPE_CHECKING:
     from dearlite.lexical.reranker import LexicalReranker
-    from dearlite.options import Call, Listwise, Long
+    from dearlite.options import Call, Long
 
 Value = TypeVar("Value")
 
@@ -129,9 +130,7 @@ class CascadeReranker(Reranker):
         parts = []
         for stage in self._stages:
             reranker = stage.reranker()
-            parts.append(
-                reranker.identity(listwise if stage.kind == "listwise" else None) | {"depth": str(stage.depth)}
-            )
+            parts.append(reranker.identity(_options_of(stage, listwise)) | {"depth": str(stage.depth)})
             self._unload(stage)
         names = dict.fromkeys(name for part in parts for name in part)
         identity = {name: " > ".join(part.get(name, "-") for part in parts) for name in names}
@@ -176,7 +175,8 @@ class CascadeReranker(Reranker):
     def _check(self, call: Call) -> None:
         """Raises UsageError for options that do not fit this cascade, before a model is loaded."""
         kinds = [stage.kind for stage in self._stages]
-        if call.listwise is not None and "listwise" not in kinds and "" not in kinds:
+        passes_alone = call.listwise is not None and not call.listwise.beside_passes and "attention" in kinds
+        if call.listwise is not None and not passes_alone and "listwise" not in kinds and "" not in kinds:
             raise UsageError(f"{self.model} has no listwise stage: modes, windows and reasons need one")
         if call.budget_s is not None:
             check_budget(call.budget_s)
@@ -210,8 +210,7 @@ class CascadeReranker(Reranker):
             return
         reranker, first = stage.reranker(), stage is self._stages[0]
         long = None if call.long is None or call.long.mode == "truncate" else call.long
-        if stage.kind != "listwise":
-            call = replace(call, listwise=None)
+        call = replace(call, listwise=_options_of(stage, call.listwise))
         heads = [query.order[: stage.depth] for query in queries]
         if self._adaptive and not first:
             cut = top_k or MARGIN_CUT
@@ -277,3 +276,10 @@ class CascadeReranker(Reranker):
     def _unload(self, stage: CascadeStage) -> None:
         if self._low_memory:
             stage.unload()
+
+
+def _options_of(stage: CascadeStage, listwise: Listwise | None) -> Listwise | None:
+    """The options of a call that a stage takes: an attention reranker the passes alone."""
+    if listwise is None or stage.kind == "listwise":
+        return listwise
+    return Listwise(passes=listwise.passes) if stage.kind == "attention" else None

@@ -46,20 +46,23 @@ def load(
     own = {**listwise, **pointwise}
     taken = {name for stage in chain.stages if stage.runner is not None for name in stage.runner.options}
     unused = [name for name in own if name not in taken]
-    verb = "goes" if len(unused) == 1 else "go"
+    verb, them = ("goes", "it") if len(unused) == 1 else ("go", "them")
     if "instruction" in own:
         chain.check_instruction()
     if not chain.cascade:
         (stage,) = chain.stages
         if unused:
             raise UsageError(
-                f"{' and '.join(unused)} {verb} with {GOES_WITH[unused[-1]]}, and {stage.name} is {stage.kind}"
+                f"{' and '.join(unused)} {verb} with {GOES_WITH[unused[-1]]}, and {stage.name} is {stage.kind}: leave "
+                f"{them} out"
             )
         if unused := [name for name, value in cascade.items() if value]:
             raise UsageError(f"{' and '.join(unused)}: an option of cascades, and {stage.name} is one model: name two")
         return _load(stage, options, _own(stage, own))
     if unused:
-        raise UsageError(f"{' and '.join(unused)} {verb} with {GOES_WITH[unused[-1]]}, and no stage is one")
+        raise UsageError(
+            f"{' and '.join(unused)} {verb} with {GOES_WITH[unused[-1]]}, and no stage is one: leave {them} out"
+        )
     loaded: WeakValueDictionary[Path, Any] = WeakValueDictionary()  # a file in two stages is loaded once
     links = [
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 from dearlite.attention.tokens import ListEncoder
 from dearlite.documents import Document
-from dearlite.errors import UsageError
+from dearlite.errors import UsageError, counted
 from dearlite.export.decoders.attention import AttentionModel, used_shape, write_attention
 from dearlite.export.decoders.pipeline import check_disk
 from dearlite.export.decoders.quantisations import QUANTISATIONS
@@ -80,7 +80,7 @@ def export_attention(model: str, options: ExportOptions, report: Report) -> Writ
         calibration=_calibration_rows(encoder, used) if QUANTISATIONS[quant].int8 else (),
     )
     count = sum(map(len, heads.values()))
-    report(f"{count} heads in {used.layers} of {shape.layers} layers; its prompt is {frame.name}")
+    report(f"{counted(count, 'head')} in {used.layers} of {shape.layers} layers; its prompt is {frame.name}")
     return WrittenModel(output, facts, {}, checkpoint)
 
 

@@ -100,7 +100,7 @@ class ListEncoder(TextEncoder):
         if words + LEAST_TOKENS > max_tokens:
             raise ModelFileError(
                 f"max_tokens {max_tokens} leaves no room beside the {words} tokens of the prompt's own words: it must "
-                "be larger"
+                f"be {words + LEAST_TOKENS} or more"
             )
 
     def _split(self, words: str, *, last: bool) -> tuple[list[int], str]:

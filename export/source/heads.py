@@ -71,8 +71,10 @@ def read_heads(value: str, shape: LlamaShape) -> Mapping[int, tuple[int, ...]]:
                 f"and this model has {shape.layers} with {shape.heads}: give the list of this model, or --heads {ALL}"
             )
         text = published.chosen
-    else:
+    elif value:
         text = _read_file(value)
+    else:
+        raise UsageError(f"the name in --heads is empty: give a file, or one of {', '.join((ALL, *HEADS))}")
     heads: dict[int, set[int]] = {}
     for item in filter(None, re.split(r"[\s,]+", text)):
         match = _ITEM.fullmatch(item.strip("\"'"))
@@ -87,7 +89,9 @@ def read_heads(value: str, shape: LlamaShape) -> Mapping[int, tuple[int, ...]]:
                 f"{value} names the head {item}, and this model has the layers 0 to {shape.layers - 1} with the heads "
                 f"0 to {shape.heads - 1}: the list is for another model"
             )
-        heads.setdefault(layer, set()).add(head)
+        if head in heads.setdefault(layer, set()):
+            raise UsageError(f"{value} names the head {item} twice: name each head once")
+        heads[layer].add(head)
     if not heads:
         raise UsageError(f"{value} names no head: write heads as layer-head, as in 8-21,8-14, or give --heads {ALL}")
     return {layer: tuple(sorted(heads[layer])) for layer in sorted(heads)}
@@ -101,7 +105,7 @@ def written(heads: Mapping[int, tuple[int, ...]]) -> str:
 def _read_file(value: str) -> str:
     path = Path(value)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = file.read(_MOST_CHARACTERS + 1)
     except FileNotFoundError:
         raise UsageError(

@@ -142,6 +142,8 @@ def test_the_command_line_takes_passes_and_no_other_option(cli, path, tmp_path):
     code, out, err = cli(*call, "--passes", "2")
     assert (code, out.count("\n")) == (0, 3)
     assert "agreement of the passes: Kendall's tau" in err
+    code, _, err = cli(*call[:-1], "minilm-l12", "-m", f"{path}:2", "--passes", "2")
+    assert code == 0 and "agreement of the passes: Kendall's tau" in err
     code, out, err = cli(*call, "--passes", "2", "--window", "3")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "need a listwise model" in err
@@ -179,11 +181,16 @@ def test_a_stage_of_a_cascade_reorders_the_head(path):
         assert [hit.index for hit in within] == [hit.index for hit in ranking]
         assert "attention" not in cascade.identity()["model"]
         with pytest.raises(UsageError, match="has no listwise stage"):
-            cascade.rerank(QUERY, ["tea"], listwise=Listwise())
+            cascade.rerank(QUERY, ["tea"], listwise=Listwise(passes=2, mode="first"))
+        passes = cascade.rerank(QUERY, list(TEXTS), listwise=Listwise(passes=3))
+        assert sorted(hit.index for hit in passes) == list(range(len(TEXTS))) and passes.agreement is not None
+        head = [hit.index for hit in cascade.rerank(QUERY, list(TEXTS)).hits[:3]]
+        assert {hit.index for hit in passes.hits[:3]} == set(head)
+        assert "passes=3" in cascade.identity(Listwise(passes=3))["options"]
 
 
 def test_words_that_leave_no_room_are_a_fault_of_the_file(model):
-    with pytest.raises(ModelFileError, match="leaves no room beside"):
+    with pytest.raises(ModelFileError, match=r"leaves no room beside the \d+ tokens .*: it must be \d+ or more$"):
         ListEncoder(model.bundle.read("tokenizer.json"), AttentionReading(heads="icr", before="", after=""), 24)
 
 

@@ -161,11 +161,12 @@ class ModelOptions:
             reason = "no stage is one" if self.chain.cascade else f"{self.name} is {self.chain.stages[0].kind}"
             options = " and ".join("--" + name.replace("_", "-") for name in names)
             verb = "goes" if len(names) == 1 else "go"
-            raise UsageError(f"{options} {verb} with {GOES_WITH[names[-1]]}, and {reason}")
+            them = "it" if len(names) == 1 else "them"
+            raise UsageError(f"{options} {verb} with {GOES_WITH[names[-1]]}, and {reason}: leave {them} out")
         if any(stage.kind == "listwise" for stage in self.chain.stages):
             return
-        alone = not self.chain.cascade and self.chain.stages[0].kind == "attention"
-        if self.listwise is None or (alone and not self.listwise.beside_passes):
+        attention = any(stage.kind == "attention" for stage in self.chain.stages)
+        if self.listwise is None or (attention and not self.listwise.beside_passes):
             return
         values = self.listwise.beside_passes or {"passes": self.listwise.passes}
         shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())

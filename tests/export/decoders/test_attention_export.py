@@ -72,6 +72,7 @@ def test_layers_behind_the_last_head_are_left_out(tmp_path):
         ("0-1;0-2", "holds '0-1;0-2': write a head as layer-head"),
         ("8.21", "holds '8.21'"),
         (" ,\n", "names no head"),
+        ("0-1,1-0,0-1", "names the head 0-1 twice: name each head once"),
         ("\ufeff" * 3, "write a head as layer-head"),
     ],
 )
@@ -83,6 +84,11 @@ def test_a_list_that_does_not_fit_is_refused_by_its_part(tmp_path, text, message
     assert message in str(refused.value)
 
 
+def test_a_list_may_begin_with_the_mark_of_an_editor(tmp_path):
+    (tmp_path / "heads.txt").write_text("0-1, 1-0", encoding="utf-8-sig")
+    assert read_heads(str(tmp_path / "heads.txt"), shape_of(config(), 256)) == {0: (1,), 1: (0,)}
+
+
 def test_a_name_of_another_model_and_an_unknown_name_are_refused(tmp_path):
     shape = shape_of(config(), 256)
     with pytest.raises(
@@ -91,6 +97,8 @@ def test_a_name_of_another_model_and_an_unknown_name_are_refused(tmp_path):
         read_heads("qrhead-llama-3.2-1b", shape)
     with pytest.raises(UsageError, match="neither a file nor a name: the names are icr, qrhead-llama"):
         read_heads("qrhead", shape)
+    with pytest.raises(UsageError, match="the name in --heads is empty: give a file, or one of icr, qrhead-llama"):
+        read_heads("", shape)
     (tmp_path / "heads.txt").write_bytes(b"\xff\xfe0-1")
     with pytest.raises(UsageError, match="is no text"):
         read_heads(str(tmp_path / "heads.txt"), shape)
