@@ -94,6 +94,8 @@ def _positions(checkpoint: Checkpoint) -> int:
 def _refuse_scorer(checkpoint: Checkpoint) -> None:
     """Raises UsageError if config.json names an architecture that is not a language model."""
     names = checkpoint.config.get("architectures") or []
+    if not isinstance(names, list):
+        raise UsageError(f"config.json states architectures {names!r}, which is no list: fetch it again")
     reads_images = isinstance(checkpoint.config.get("text_config"), dict)
     kinds = ("ForCausalLM", "ForConditionalGeneration") if reads_images else ("ForCausalLM",)
     if names and not any(str(name).endswith(kinds) for name in names):

@@ -160,14 +160,25 @@ ARCHITECTURES = {
     "phi3": _PHI3,  # Phi-3, Phi-3.5, Phi-4, Phi-4-mini
 }  # fmt: skip
 _TEXT_PARTS = {"gemma3": "gemma3_text"}  # model_type with a vision part -> that of its `text_config`
+# Fields of config.json beside those of `families.read_shape`: whole numbers, and numbers above 0; each may be missing.
+_WHOLE = ("max_position_embeddings", "original_max_position_embeddings", "sliding_window")
+_ABOVE_0 = (
+    *("rope_theta", "rope_local_base_freq", "partial_rotary_factor", "query_pre_attn_scalar"),
+    *("attn_logit_softcapping", "final_logit_softcapping"),
+)
+_MOST = 1e18  # of a number
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """`config` of the language model alone, with the values that its family's config.json may omit."""
-    kind, inner = config.get("model_type"), config.get("text_config")
+    """`config` of the language model alone, with the values that its family's config.json may omit.
+
+    Raises UsageError for values of another kind than their field's.
+    """
+    kind, inner = str(config.get("model_type")), config.get("text_config")
     if kind in _TEXT_PARTS and isinstance(inner, dict):
         outer = {key: value for key, value in config.items() if not key.endswith("_config")}
-        config = outer | inner | {"model_type": _TEXT_PARTS[str(kind)]}
+        config = outer | inner | {"model_type": _TEXT_PARTS[kind]}
+    _check_kinds(config)
     family = ARCHITECTURES.get(str(config.get("model_type")))
     return config if family is None else family.defaults | config
 
@@ -175,9 +186,32 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
 def architecture_of(config: dict[str, Any]) -> Architecture:
     """The family that config.json names. Raises UsageError for an unsupported one."""
     kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise UsageError(
             f"architecture {kind!r} cannot be written as GGUF here: it is none of {', '.join(ARCHITECTURES)}; "
             "llama.cpp's convert_hf_to_gguf.py writes more, and `dearlite rerank -m FILE.gguf` runs its files"
         )
     return ARCHITECTURES[kind]
+
+
+def _check_kinds(config: dict[str, Any]) -> None:
+    """Raises UsageError naming the fields whose values are no numbers of their kind."""
+    nested = [config.get(name) for name in ("rope_scaling", "rope_parameters")]
+    nested += [value for part in nested if isinstance(part, dict) for value in part.values()]
+    wrong = [
+        f"{name} {part[name]!r}"
+        for part in (config, *(part for part in nested if isinstance(part, dict)))
+        for name in (*_WHOLE, *_ABOVE_0)
+        if part.get(name) is not None and not _fits(name, part[name])
+    ]
+    if wrong:
+        raise UsageError(
+            f"the config.json of this {config.get('model_type')} model has {', '.join(wrong)}: fetch the model again"
+        )
+
+
+def _fits(name: str, value: Any) -> bool:
+    """True for a whole number, or for a number above 0, as the field `name` has it."""
+    if name in _WHOLE:
+        return type(value) is int and 0 <= value < _MOST
+    return type(value) in (int, float) and 0 < value < _MOST

@@ -52,10 +52,11 @@ def rotary_of(config: dict[str, Any], family: Architecture, head_dim: int, max_t
         )
     if scaling in _LONG:
         return _long_rope(whole, settings, theta, dims, max_tokens)
+    frequencies = rotary_frequencies(whole | {"rope_scaling": settings}, dims)  # checks the settings
     factors = _llama3_factors(settings, dims)
     tensors = {} if factors is None else {ROPE_FACTORS: factors}
     angles = () if family.full_every == 0 else _powers(local or theta, dims)
-    return Rotary(rotary_frequencies(whole | {"rope_scaling": settings}, dims), angles, tensors=tensors)
+    return Rotary(frequencies, angles, tensors=tensors)
 
 
 def split_by_layers(config: dict[str, Any]) -> tuple[dict[str, Any], float | None]:
@@ -90,6 +91,8 @@ def _long_rope(config: dict[str, Any], settings: dict[str, Any], theta: float, d
             f"rope scaling 'longrope' needs original_max_position_embeddings and {dims // 2} numbers in each of "
             f"long_factor and short_factor (wrong: {', '.join(wrong) or repr(original)}): fetch config.json again"
         )
+    if not config.get("max_position_embeddings"):
+        raise UsageError("rope scaling 'longrope' needs max_position_embeddings: fetch config.json again")
     stretch = config["max_position_embeddings"] / original
     scale = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
     own = [name for name in ("attention_factor", "factor", "short_mscale", "long_mscale") if settings.get(name)]

@@ -54,6 +54,7 @@ _SAME_REVISION = "fetch model and config.json again, both of one revision"
 
 
 _MOST_DIMENSIONS = 4096  # of a head
+_MOST_LAYERS = 10_000  # their tensors are named one by one
 _MOST = 1e18  # of any number in config.json
 
 
@@ -101,6 +102,8 @@ def read_shape(
         unsupported.append("biases in its linear layers")
     if head_dim % 16 or head_dim > _MOST_DIMENSIONS:
         unsupported.append(f"heads of {head_dim} dimensions (only multiples of 16, {_MOST_DIMENSIONS} at most)")
+    if config["num_hidden_layers"] > _MOST_LAYERS:
+        unsupported.append(f"{config['num_hidden_layers']} layers (at most {_MOST_LAYERS})")
     if unsupported:
         raise UsageError(f"this {kind} model has {'; '.join(unsupported)}, which is not supported")
     return LlamaShape(

@@ -33,6 +33,13 @@ CASES = {
     "its own factor": (LONG, {"rope_scaling": {"type": "longrope", "long_factor": [1.0] * 6, "short_factor": [1.0] * 6,
                               "long_mscale": 1.2}}, 2, ["'longrope' with long_mscale of its own"]),
     "a part of a head that is no pair": (PHI3, {"partial_rotary_factor": 0.2}, 2, ["3 of the 16 dimensions"]),
+    "positions that are no number": (PHI3, {"max_position_embeddings": "nan"}, 2, ["max_position_embeddings 'nan'"]),
+    "no positions of LongRoPE": (LONG, {"max_position_embeddings": None}, 2, ["needs max_position_embeddings"]),
+    "a theta that is no number": (GEMMA3, {"rope_local_base_freq": "x"}, 2, ["has rope_local_base_freq 'x'"]),
+    "a part of a head that is no number": (LONG, {"partial_rotary_factor": [1]}, 2, ["partial_rotary_factor [1]"]),
+    "a bound that is no number": (GEMMA2, {"final_logit_softcapping": "3"}, 2, ["final_logit_softcapping '3'"]),
+    "a list that is a number": (QWEN2, {"architectures": 1.5}, 2, ["architectures 1.5, which is no list"]),
+    "layers without end": (QWEN3, {"num_hidden_layers": 10**12}, 2, ["1000000000000 layers (at most 10000)"]),
     "a part of a head elsewhere": (QWEN2, {"partial_rotary_factor": 0.5}, 2, ["rotates all dimensions"]),
 }  # fmt: skip
 
