@@ -1,12 +1,13 @@
 """nDCG@10 and seconds per query of a listwise model's modes on a first stage's run, as a Markdown table.
 
-    python benchmarks/listwise_quality.py MODEL.gguf FOLDER [--run run_bm25.trec] [--mode permute ...]
+    python benchmarks/listwise_quality.py MODEL FOLDER [--run run_bm25.trec] [--mode permute ...]
         [--prompt reasonrank ...] [--passage-tokens 60 ...] [--reasoning-tokens 256] [--depth 20]
         [--passes 1] [--queries N]
 
 FOLDER holds corpus.jsonl.gz, queries.jsonl, qrels.tsv and a TREC run. --passage-tokens 0 is the prompt form's own
 limit. Each prompt form of --prompt is a row, in the mode that it is made for, after those of --mode. --passes reports
 the mean agreement of the passes: how much a mode depends on the order of its input. --queries takes the first N.
+MODEL is a .gguf file, or the .dear file of an attention reranker, which has one row.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ir_measures
@@ -23,7 +24,6 @@ from ir_measures import Qrel, ScoredDoc, nDCG
 from dearlite import Listwise, Reranker
 from dearlite.export.quality.card import Pairs, load_pairs
 from dearlite.listwise.forms import FORMS, mode_of, writes_reasons
-from dearlite.models.gguf import GgufFile
 from dearlite.options import LISTWISE_MODES, ListwiseMode
 
 _SHOW = "| {:<16} | {:>14} | {:>7.4f} | {:>9.2f} | {:>6} | {:>8} | {:>9} |"
@@ -47,34 +47,43 @@ def main() -> None:
     pairs = load_pairs(options.folder, options.run)
     groups = {query_id: indices[: options.depth] for query_id, indices in pairs.by_query().items()}
     groups = dict(list(groups.items())[: options.queries])
-    sha256 = GgufFile(options.model).sha256()[:12]
+    sha256 = reranker.identity()["sha256"][:12]
     print(f"{Path(options.model).name} ({sha256}) on {reranker.device}, {reranker.threads} threads; {pairs.name}")
     print("| mode or prompt   | passage tokens | nDCG@10 | s/query   | faulty | read cut | agreement |")
     print("|---|---|---|---|---|---|---|")
     print(_SHOW.format("(first)", "", ndcg10(pairs, groups), 0, "", "", ""), flush=True)
+    for name, listwise in _ways(options):
+        orders, seconds, agreements, faulty, cut = {}, [], [], 0, 0
+        for query_id, indices in groups.items():
+            start = time.perf_counter()
+            query, documents = pairs.rows[indices[0]][2], [pairs.rows[i][3] for i in indices]
+            ranking = reranker.rerank(query, documents, listwise=listwise)
+            seconds.append(time.perf_counter() - start)
+            agreements += [] if ranking.agreement is None else [ranking.agreement]
+            orders[query_id] = [indices[hit.index] for hit in ranking]
+            faulty += bool(ranking.problems)
+            cut += sum(hit.truncated for hit in ranking)
+        median = statistics.median(seconds)
+        agreement = f"{statistics.fmean(agreements):.2f}" if agreements else ""
+        faults = f"{faulty}/{len(groups)}"
+        row = (name, listwise.passage_tokens or "all", ndcg10(pairs, orders), median, faults, cut, agreement)
+        print(_SHOW.format(*row), flush=True)
+
+
+def _ways(options: argparse.Namespace) -> Iterator[tuple[str, Listwise]]:
+    """The name and the options of each row."""
+    if not options.model.endswith(".gguf"):
+        yield "attention", Listwise(passes=options.passes)
+        return
     ways: list[tuple[ListwiseMode, str | None]] = [(mode, None) for mode in options.mode]
     ways += [(mode_of(name), name) for name in options.prompt]
     for tokens in options.passage_tokens:
         for mode, prompt in ways:
             thinks = {"reasoning_tokens": options.reasoning_tokens} if writes_reasons(mode, prompt) else {}
-            listwise = Listwise(
-                mode=mode, passage_tokens=tokens or None, prompt=prompt, passes=options.passes, **thinks
+            yield (
+                prompt or mode,
+                Listwise(mode=mode, passage_tokens=tokens or None, prompt=prompt, passes=options.passes, **thinks),
             )
-            orders, seconds, agreements, faulty, cut = {}, [], [], 0, 0
-            for query_id, indices in groups.items():
-                start = time.perf_counter()
-                query, documents = pairs.rows[indices[0]][2], [pairs.rows[i][3] for i in indices]
-                ranking = reranker.rerank(query, documents, listwise=listwise)
-                seconds.append(time.perf_counter() - start)
-                agreements += [] if ranking.agreement is None else [ranking.agreement]
-                orders[query_id] = [indices[hit.index] for hit in ranking]
-                faulty += bool(ranking.problems)
-                cut += sum(hit.truncated for hit in ranking)
-            median = statistics.median(seconds)
-            agreement = f"{statistics.fmean(agreements):.2f}" if agreements else ""
-            faults = f"{faulty}/{len(groups)}"
-            row = (prompt or mode, tokens or "all", ndcg10(pairs, orders), median, faults, cut, agreement)
-            print(_SHOW.format(*row), flush=True)
 
 
 def ndcg10(pairs: Pairs, orders: Mapping[str, Sequence[int]]) -> float:
