@@ -23,8 +23,8 @@ Fuse = Literal["max", "mean", "rrf"]
 
 # fusion of several queries -> description, for --help
 FUSIONS: dict[Fuse, str] = {
-    "max": "best score, of a listwise model or cascade best rank",
-    "mean": "mean score, of a listwise model or cascade mean rank",
+    "max": "best score (best rank unless the model is pointwise)",
+    "mean": "mean score (mean rank unless the model is pointwise)",
     "rrf": "reciprocal ranks, the sum of 1 / (60 + rank)",
 }
 # mode -> description, for --help

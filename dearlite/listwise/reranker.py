@@ -49,6 +49,8 @@ class ListwiseReranker(Reranker):
         """Loads a file, open or given by its path; usually called by `Reranker.load`."""
         file = source if isinstance(source, GgufFile) else GgufFile(source)
         path = file.path
+        if adapter is not None and not str(adapter):
+            raise UsageError("the name of the adapter is empty: name a LoRA in GGUF form, or leave it out")
         lora = None if adapter is None else GgufFile(adapter)
         if file.metadata.get("general.type") == "adapter":
             raise UsageError(

@@ -280,6 +280,8 @@ def test_an_adapter_changes_the_model(tiny_path, tiny, tmp_path):
         Reranker.load(tmp_path / "lora.gguf")
     with pytest.raises(UsageError, match="is not a LoRA adapter"):
         Reranker.load(tiny_path, adapter=tiny_path)
+    with pytest.raises(UsageError, match="the name of the adapter is empty"):
+        Reranker.load(tiny_path, adapter="")
 
 
 def test_options_of_the_other_kind_of_model_are_refused(tiny, tiny_path):
