@@ -272,7 +272,7 @@ def test_the_link_of_a_place_has_its_line_or_page(tmp_path, lines, page, fragmen
         (["notes", "--context", "2", "--format", "csv"], "the format csv has no place for --context"),
         (["notes", "--context", "-1"], "--context is -1: it must be a whole number from 0"),
         (["notes", "--text-field", "x"], "fields and --delimiter are for records"),
-        (["notes", "--limit-mb", "0"], "limit_mb is 0.0: it must be a number of megabytes above 0"),
+        (["notes", "--limit-mb", "0"], "--limit-mb is 0.0: it must be a number of megabytes above 0"),
         (["notes", "docs.jsonl"], "docs.jsonl holds a document per record, and several DOCS are files of text"),
         (["notes", "none"], "cannot read none: No such file or directory"),
         (["*.pdf"], "cannot read *.pdf: no file has such a name"),
