@@ -165,6 +165,8 @@ def _record(cls: type[Any], raw: dict[str, Any]) -> Any:
         absent = raw[name] is None and stated.endswith("| None")
         if stated.startswith("dict[") and not absent and not isinstance(raw[name], dict):
             wrong.append(f"{name!r} is not an object")
+        if stated == "tuple[str, ...]" and not all(isinstance(item, str) for item in raw[name]):
+            wrong.append(f"{name!r} is not a list of names")
     if cls is Tensor and raw.get("dtype") not in DTYPES:
         wrong.append(f"dtype {raw.get('dtype')!r} is not one of {', '.join(DTYPES)}")
     if cls is Tensor and not all(isinstance(side, int) and side >= 0 for side in raw.get("shape", ())):

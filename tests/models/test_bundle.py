@@ -705,3 +705,12 @@ def test_a_part_of_the_manifest_that_is_no_object_is_refused(path, name, value):
     with pytest.raises(ModelFileError, match="does not fit schema"):
         parse_manifest(json.dumps(raw | {name: value}).encode(), "m.dear")
     assert parse_manifest(json.dumps(raw | {"calibration": None}).encode(), "m.dear").calibration is None
+
+
+@pytest.mark.parametrize("name", ["requires", "tensors"])
+@pytest.mark.parametrize("value", [[["a"]], [1], [None], [{}]])
+def test_a_build_that_names_other_things_than_texts_is_refused(path, name, value):
+    raw = json.loads(Bundle(path).manifest.to_json())
+    raw["builds"][0][name] = value
+    with pytest.raises(ModelFileError, match=f"'{name}' is not a list of names"):
+        parse_manifest(json.dumps(raw).encode(), "m.dear")
