@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from contextlib import closing
@@ -92,7 +93,7 @@ def _queries_of(path: str) -> dict[str, str]:
         text = _read_text(path, "the queries")
         if _is_json(text):
             raise UsageError(f"{path} holds JSON, not a query per line: name it .jsonl, with _id and text in each line")
-        lines = enumerate(text.splitlines(), start=1)
+        lines = enumerate(_lines_of(text), start=1)
         queries = {str(number): _checked(line, f" in line {number}") for number, line in lines if line.strip()}
     if not queries:
         raise UsageError(f"{path} holds no queries: give one per line")
@@ -116,7 +117,7 @@ def _query_and_docs(arguments: tuple[str, ...], query: tuple[str, ...]) -> tuple
     if path == docs == "-":
         raise UsageError("standard input cannot hold both the query and the documents: give the query by -q TEXT")
     text = _text_of(path, docs)
-    lines = len([line for line in text.splitlines() if line.strip()])
+    lines = len([line for line in _lines_of(text) if line.strip()])
     remark = (
         f"one query of {lines} lines: {path} (the order is QUERY DOCS; for a query per line: --queries {path} DOCS)"
         if lines > 1
@@ -174,11 +175,16 @@ def _ending(path: str) -> str:
     return Path(path).name.lower().removesuffix(".gz").rpartition(".")[2] if "." in Path(path).name else ""
 
 
+def _lines_of(text: str) -> list[str]:
+    """The lines of a file. str.splitlines also ends them at form feeds, U+2028 and the like, which stand in texts."""
+    return re.split(r"\r\n?|\n", text)
+
+
 def _is_json(text: str) -> bool:
     """True if the first line, or the whole text, is a JSON object or list."""
     if not text.lstrip().startswith(("{", "[")):
         return False
-    for part in (text, text.strip().splitlines()[0]):
+    for part in (text, _lines_of(text.strip())[0]):
         try:
             return isinstance(json.loads(part), (dict, list))
         except (ValueError, RecursionError):

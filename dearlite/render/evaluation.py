@@ -44,7 +44,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     console = console_of(io.StringIO(), width=_TEXT_WIDTH, color_system=None, no_color=True)
     _print(evaluation, console, soft_wrap=False)
     assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).rstrip()
+    return "\n".join(line.rstrip() for line in console.file.getvalue().split("\n")).rstrip()
 
 
 def _print(evaluation: Evaluation, console: Console, *, soft_wrap: bool) -> None:

@@ -46,6 +46,19 @@ def near(expected):
     return {name: [(doc, pytest.approx(score, abs=1e-4)) for doc, score in pairs] for name, pairs in expected.items()}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_feeds_and_carriage_returns_end_a_query(cli, files, end, mark):
+    files[0].write_bytes(f"spring{mark}rain{end}{end}hard stones{end}".encode())
+    rows = [json.loads(line) for line in output(cli, files).split("\n") if line]
+    assert {row["query_id"] for row in rows} == {"1", "3"}
+    assert {row["query"] for row in rows} == {f"spring{mark}rain", "hard stones"}
+    docs = files[1].with_name("docs.txt")
+    docs.write_bytes(f"Rain{mark}falls.{end.replace(chr(13), '') or chr(10)}Stone.\n".encode())
+    rows = [json.loads(line) for line in cli("rerank", "-q", "rain", docs)[1].split("\n") if line]
+    assert sorted(row["text"] for row in rows) == sorted([f"Rain{mark}falls.", "Stone."])
+
+
 def test_each_line_is_a_query_and_each_row_names_its_own(cli, files, expected):
     rows = [json.loads(line) for line in output(cli, files).splitlines()]
     assert groups(rows) == near(expected)

@@ -323,7 +323,8 @@ def _mcp(data, folder):
         run_mcp(_served(), _limits())
     finally:
         module.stdio_server = before
-    messages = [json.loads(line, parse_constant=_no_constant) for line in output.getvalue().splitlines()]
+    lines_out = output.getvalue().split("\n")  # str.splitlines also ends lines at U+2028 and the like, in texts
+    messages = [json.loads(line, parse_constant=_no_constant) for line in lines_out if line]
     if not any(message.get("id") == "last" for message in messages):
         raise Fault("a ping after it is not answered")
     if any("error" in message for message in messages):
