@@ -302,6 +302,19 @@ _READY = b'{"jsonrpc": "2.0", "method": "notifications/initialized"}'
 _TOOL = _rpc("tools/call", {"name": "rerank", "arguments": {"query": "q", "documents": ["a", "b"], "top_k": 1}}, 5)
 
 
+def _requests(data):
+    """The number of lines that are requests, which are answered."""
+    count = 0
+    for line in data.split(b"\n"):
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(message, dict) and message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str):
+            count += type(message.get("id")) in (int, str) and isinstance(message.get("params", {}), dict)
+    return count
+
+
 def _mcp(data, folder):
     import anyio
     import mcp.server.mcpserver.server as module
@@ -314,8 +327,12 @@ def _mcp(data, folder):
     async def lines():
         for line in io.StringIO(text):
             yield line
-        with anyio.move_on_after(20):  # the end of the input ends what runs
+        # The end of the input ends what runs, and a ping may be answered before a call that came earlier.
+        with anyio.move_on_after(20):
             while '"last"' not in output.getvalue():
+                await anyio.sleep(0.002)
+        with anyio.move_on_after(10):
+            while output.getvalue().count("\n") < 2 + _requests(data):
                 await anyio.sleep(0.002)
 
     module.stdio_server = lambda: before(lines(), anyio.wrap_file(output))
