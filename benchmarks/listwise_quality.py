@@ -22,6 +22,7 @@ import ir_measures
 from ir_measures import Qrel, ScoredDoc, nDCG
 
 from dearlite import Listwise, Reranker
+from dearlite.attention.reranker import AttentionReranker
 from dearlite.export.quality.card import Pairs, load_pairs
 from dearlite.listwise.forms import FORMS, mode_of, writes_reasons
 from dearlite.options import LISTWISE_MODES, ListwiseMode
@@ -52,7 +53,7 @@ def main() -> None:
     print("| mode or prompt   | passage tokens | nDCG@10 | s/query   | faulty | read cut | agreement |")
     print("|---|---|---|---|---|---|---|")
     print(_SHOW.format("(first)", "", ndcg10(pairs, groups), 0, "", "", ""), flush=True)
-    for name, listwise in _ways(options):
+    for name, listwise in _ways(options, attention=isinstance(reranker, AttentionReranker)):
         orders, seconds, agreements, faulty, cut = {}, [], [], 0, 0
         for query_id, indices in groups.items():
             start = time.perf_counter()
@@ -70,9 +71,9 @@ def main() -> None:
         print(_SHOW.format(*row), flush=True)
 
 
-def _ways(options: argparse.Namespace) -> Iterator[tuple[str, Listwise]]:
+def _ways(options: argparse.Namespace, *, attention: bool) -> Iterator[tuple[str, Listwise]]:
     """The name and the options of each row."""
-    if not options.model.endswith(".gguf"):
+    if attention:
         yield "attention", Listwise(passes=options.passes)
         return
     ways: list[tuple[ListwiseMode, str | None]] = [(mode, None) for mode in options.mode]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dearlite.errors import UsageError
-from dearlite.export.source.families import FAMILIES, Family
+from dearlite.export.source.families import FAMILIES, Family, is_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,6 @@ _ABOVE_0 = (
     *("rope_theta", "rope_local_base_freq", "partial_rotary_factor", "query_pre_attn_scalar"),
     *("attn_logit_softcapping", "final_logit_softcapping"),
 )
-_MOST = 1e18  # of a number
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -213,5 +212,5 @@ def _check_kinds(config: dict[str, Any]) -> None:
 def _fits(name: str, value: Any) -> bool:
     """True for a whole number, or for a number above 0, as the field `name` has it."""
     if name in _WHOLE:
-        return type(value) is int and 0 <= value < _MOST
-    return type(value) in (int, float) and 0 < value < _MOST
+        return type(value) is int and (value == 0 or is_positive(value))
+    return is_positive(value)

@@ -159,7 +159,7 @@ def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
         settings["rope_type"] = settings["type"]
     if "rope_theta" not in settings and config.get("rope_theta") is not None:
         settings["rope_theta"] = config["rope_theta"]
-    if "rope_theta" in settings and not _is_positive(settings["rope_theta"]):
+    if "rope_theta" in settings and not is_positive(settings["rope_theta"]):
         raise UsageError(f"rope_theta is {settings['rope_theta']!r}, not a number above 0: fetch config.json again")
     return settings
 
@@ -177,10 +177,11 @@ def _is_number(name: str, value: Any) -> bool:
     """True for a number of the field's kind, above 0; optional fields may be missing, 0 or null."""
     if name in _OPTIONAL and value in (None, 0):
         return True
-    return _is_positive(value) and (name == "rms_norm_eps" or type(value) is int)
+    return is_positive(value) and (name == "rms_norm_eps" or type(value) is int)
 
 
-def _is_positive(value: Any) -> bool:
+def is_positive(value: Any) -> bool:
+    """True for a number of config.json above 0."""
     return type(value) in (int, float) and 0 < value < _MOST  # a whole number may be beyond a float
 
 
@@ -197,7 +198,7 @@ def rotary_frequencies(config: dict[str, Any], head_dim: int) -> tuple[float, ..
     kind = rope.get("rope_type") or "default"
     if not isinstance(kind, str) or kind not in _SCALINGS:
         raise UsageError(f"rope scaling {kind!r} is not supported: it is none of {', '.join(_SCALINGS)}")
-    if wrong := [name for name in _SCALINGS[kind] if not _is_positive(rope.get(name))]:
+    if wrong := [name for name in _SCALINGS[kind] if not is_positive(rope.get(name))]:
         raise UsageError(f"rope scaling {kind!r} has no number for {', '.join(wrong)}: fetch config.json again")
     if kind == "default":
         return tuple(plain)
